@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+# `make` alone lists the targets. Each makes the virtual environment it needs.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+include Test_package_and_local/python.mk
+
+pytest_flags ?=
+
+# The original's targets: the package installed as users do, on the images of that folder.
+package_targets := create_venv_and_install_SegSRGAN test_job_model_help \
+  test_job_model_on_image_absolute test_job_model_on_image_relatif test_seg test_training \
+  remove_result
+
+.PHONY: help demo install test test_slow test_jax lint check clean remove_venv $(package_targets)
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[A-Za-z_-]+:.*## / {printf "%-34s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "In Test_package_and_local, with the built package in an environment of its own:"
+	@$(MAKE) --no-print-directory -C Test_package_and_local help | grep -v -e '^help' -e '^remove_venv'
+
+demo: $(venv)/.demo ## a real anisotropic MRI becomes an isotropic image and a segmentation (minutes)
+	$(bin)/python Test_package_and_local/demo.py
+
+install: $(venv)/.install ## the commands of this clone in a virtual environment
+	@echo "Commands: $(CURDIR)/$(bin)/{job_model.py,SegSRGAN_training.py,segsrgan}"
+
+test: $(venv)/.dev ## the default suite: all tests but the slow ones and those for GPUs
+	$(bin)/python -m pytest $(pytest_flags)
+
+test_slow: $(venv)/.dev ## the slow tests
+	$(bin)/python -m pytest -m "slow and not gpu" $(pytest_flags)
+
+test_jax: $(venv)/.dev ## the tests of the networks on Keras' JAX backend
+	KERAS_BACKEND=jax $(bin)/python -m pytest tests/networks $(pytest_flags)
+
+lint: $(venv)/.dev ## ruff, its format check, and the import rules
+	$(bin)/python -m ruff check .
+	$(bin)/python -m ruff format --check .
+	$(bin)/python -m pytest --quiet tests/test_architecture.py
+
+check: lint test ## lint and the default suite: what a change must pass
+
+clean: ## remove what builds, tests and the demo wrote
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache demo_results
+	find segsrgan supermask tests benchmarks Test_package_and_local/Python_function \
+	  -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+remove_venv: ## remove the virtual environments, those of Test_package_and_local too
+	rm -rf venv_*
+	@$(MAKE) --no-print-directory -C Test_package_and_local remove_venv
+
+$(package_targets):
+	@$(MAKE) --no-print-directory -C Test_package_and_local $@
+
+# One environment, editable, to which each step adds what its targets need.
+$(venv)/.demo: extras = [demo]
+$(venv)/.dev: extras = [dev]
+$(venv)/.install $(venv)/.demo $(venv)/.dev: pyproject.toml setup.py
+	$(make_venv)
+	@echo "Installing SegSRGAN$(extras) into $(CURDIR)/$(venv) (about a minute the first time)"
+	$(bin)/python -m pip install --quiet --editable '.$(extras)'
+	@touch $@

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""Trains the weights that ship: real fetal templates and images painted on label maps.
+
+    python benchmarks/train_weights.py --data FOLDER --folder RUN [--kernel 16] [--epochs 200]
+
+FOLDER holds `fetal_templates/` (`*_T2w.nii.gz` and `*_labels.nii.gz`, cortex = 5) and
+`adult_labels/` (FreeSurfer numbers, cortex = 3 and 42). Templates and maps named in HELD_OUT
+never enter the training. The snapshots and `history.csv` go to RUN; a run that was interrupted
+goes on with `--resume EPOCH`.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20")
+FETAL_CORTEX, ADULT_CORTEX = (5,), (3, 42)
+SHARES = (0.3, 0.2, 0.5)  # real templates, painted fetal maps, painted adult maps
+
+
+def parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--kernel", type=int, default=16)
+    parser.add_argument("--patch", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=200, help="updates in an epoch")
+    parser.add_argument("--lrgen", type=float, default=1e-3)
+    parser.add_argument("--lambda_dice", type=float, default=0.1)
+    parser.add_argument("--precision", default="mixed_bfloat16")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", type=int, default=0, metavar="EPOCH")
+    return parser
+
+
+def load(folder):
+    """The training data and the held-out data, each (images, fetal maps, adult maps)."""
+    from segsrgan.training.synthesis import prepare_labels
+    from segsrgan.volumes import Normalisation, read_volume
+
+    sets = ([], [], []), ([], [], [])
+    for path in sorted((folder / "fetal_templates").glob("*_T2w.nii.gz")):
+        images, maps, _ = sets[any(name in path.name for name in HELD_OUT)]
+        array = read_volume(path).array
+        labels = read_volume(str(path).replace("_T2w", "_labels")).array
+        label_map = prepare_labels(labels, FETAL_CORTEX, {})
+        cortex = np.isin(labels, FETAL_CORTEX)
+        images.append((Normalisation.of(array).apply(array), cortex, label_map.points))
+        maps.append(label_map)
+    for path in sorted((folder / "adult_labels").glob("*.nii.gz")):
+        maps = sets[any(name in path.name for name in HELD_OUT)][2]
+        maps.append(prepare_labels(read_volume(path).array, ADULT_CORTEX))
+    return sets
+
+
+def sources(data, patch):
+    """One source for each share."""
+    from segsrgan.training.sources import ImageSource, SyntheticSource
+
+    images, fetal, adult = data
+    return (
+        ImageSource(tuple(images), patch),
+        SyntheticSource(tuple(fetal), patch, scale=(0.7, 1.2)),
+        SyntheticSource(tuple(adult), patch, scale=(0.5, 1.3)),
+    )
+
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    from segsrgan.networks import GeneratorSpec, build_generator, load_generator
+    from segsrgan.training.loop import fit
+    from segsrgan.training.losses import charbonnier, soft_dice_loss
+    from segsrgan.training.sources import batch_of
+    from segsrgan.training.step_tensorflow import compiled_prediction, reconstruction_step
+
+    keras.utils.set_random_seed(args.seed)
+    keras.config.set_dtype_policy(args.precision)
+    training, held_out = (sources(data, args.patch) for data in load(args.data))
+    shape = (args.patch,) * 3
+    if args.resume:
+        generator = load_generator(args.folder / f"SegSRGAN_epoch_{args.resume}", patch=shape)
+    else:
+        spec = GeneratorSpec(args.kernel, scaled=True)
+        generator = build_generator(spec, shape, head_initializer="zeros")
+    total = args.epochs * args.steps
+    rate = keras.optimizers.schedules.CosineDecay(
+        args.lrgen, total - args.resume * args.steps, alpha=0.01
+    )
+
+    def loss(target, prediction):
+        dice = soft_dice_loss(target[..., 1:2], prediction[..., 1:2])
+        return charbonnier(target, prediction[..., :2]) + args.lambda_dice * dice
+
+    step = reconstruction_step(
+        generator, keras.optimizers.Adam(rate, beta_1=0.9, global_clipnorm=1.0), loss
+    )
+
+    def batches(epoch):
+        for index in range((epoch - 1) * args.steps, epoch * args.steps):
+            rng = np.random.default_rng([args.seed, index])
+            yield batch_of(training, SHARES, args.batch_size, rng)
+
+    validation = [
+        batch_of(held_out, np.eye(3)[i % 3], 2, np.random.default_rng([args.seed, 10**9, i]))
+        for i in range(9)
+    ]
+    start = time.time()
+
+    def report(epoch, index, value):
+        if index % 20 == 0:
+            print(f"{time.time() - start:8.0f} s  epoch {epoch} step {index} {value:.4f}", flush=True)
+
+    notes = {"recipe": {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder")}}
+    predict = compiled_prediction(generator)
+    row = fit(
+        generator,
+        step,
+        predict,
+        batches,
+        args.folder,
+        args.epochs,
+        lambda: validation,
+        first_epoch=args.resume + 1,
+        metadata=notes,
+        on_step=report,
+    )
+    print(row)
+
+
+if __name__ == "__main__":
+    main()

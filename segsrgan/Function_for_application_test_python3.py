@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+"""The original's module of `segmentation`, for code that imports it from here."""
+
+from segsrgan.inference.segmentation import segmentation
+
+__all__ = ["segmentation"]

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""What the commands share: messages on stderr, a progress bar, a silent TensorFlow."""
+
+import argparse
+import logging
+import os
+import sys
+from contextlib import contextmanager
+from importlib import import_module
+
+from segsrgan.inference.errors import InferenceError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and can be caught."""
+
+    def error(self, message):
+        """Raises `InferenceError` instead of leaving the program."""
+        raise InferenceError(f"{message} (see --help)")
+
+
+@contextmanager
+def messages(program, quiet=False, verbose=False):
+    """Shows our log on stderr for the duration of a command.
+
+    Args:
+        program: name that stands before errors.
+        quiet: errors only.
+        verbose: everything, tracebacks of failed images included.
+    """
+    # Has no effect once TensorFlow is imported, and the user's own choice goes first.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logger = logging.getLogger("segsrgan")
+    handler = _BarHandler()
+    handler.setFormatter(_Formatter(program))
+    level = logger.level
+    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def import_quietly(module):
+    """Imports a module that loads TensorFlow, without the lines TensorFlow writes at its start.
+
+    They come from C++ and go to file descriptor 2, so that is where they are stopped.
+
+    Args:
+        module: full name of the module.
+
+    Returns:
+        The module.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        loaded = import_module(module)
+        if "tensorflow" in sys.modules:
+            sys.modules["tensorflow"].config.list_physical_devices()
+        return loaded
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+class ProgressBar:
+    """Shows `progress(label, done, total)` calls as one bar per label on stderr.
+
+    Args:
+        quiet: show nothing.
+    """
+
+    def __init__(self, quiet=False):
+        self._quiet = quiet
+        self._bar = None
+
+    def __call__(self, label, done, total):
+        """Moves the bar; opens it at 0 and closes it at the end."""
+        if self._quiet:
+            return
+        if done == 0 or self._bar is None:
+            self._open(label, total)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self.close()
+
+    def close(self):
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _open(self, label, total):
+        from tqdm import tqdm
+
+        self.close()
+        # In a log file a line now and then is enough.
+        interval = 0.2 if sys.stderr.isatty() else 30
+        self._bar = tqdm(total=total, desc=label, unit="patch", mininterval=interval)
+
+
+class _BarHandler(logging.Handler):
+    """Writes above a progress bar instead of into it."""
+
+    def emit(self, record):
+        text = self.format(record)
+        if "tqdm" in sys.modules:
+            from tqdm import tqdm
+
+            tqdm.write(text, file=sys.stderr)
+        else:
+            sys.stderr.write(text + "\n")
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, program):
+        super().__init__()
+        self._program = program
+
+    def format(self, record):
+        text = super().format(record)
+        if record.levelno < logging.WARNING:
+            return text
+        return f"{self._program}: {record.levelname.lower()}: {text}"

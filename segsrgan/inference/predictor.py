@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: MIT
+"""One image: normalise, interpolate, run the generator over patches, bring the results back."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from segsrgan.inference import checks
+from segsrgan.inference.engines import make_engine, prepare_engine
+from segsrgan.inference.errors import InferenceError
+from segsrgan.inference.resources import GIB, available_memory, required_memory
+from segsrgan.inference.streaming import default_batch_size, predict_tiled
+from segsrgan.networks.weights import load_generator
+from segsrgan.volumes.intensity import Normalisation
+from segsrgan.volumes.reading import read_volume
+from segsrgan.volumes.resample import legacy_resample, resample
+from segsrgan.volumes.tiling import plan
+from segsrgan.volumes.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The results of one image, all on the same grid.
+
+    Attributes:
+        sr: high-resolution image, float32, in the input's intensities.
+        cortex: probability of the cortex, float32 in [0, 1].
+        cortex_mask: uint8, 1 where the probability reaches the threshold.
+        mask: uint8 class numbers of the mask head, None for a generator without one.
+    """
+
+    sr: Volume
+    cortex: Volume
+    cortex_mask: Volume
+    mask: Volume | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image on the result's grid, ready for any patch and step.
+
+    Attributes:
+        volume: normalised and interpolated, float32.
+        normalisation: how to return to the input's intensities.
+        resolution: the input's slice resolution in mm, for conditional generators.
+        axis: the input's low-resolution axis, shown to the generator as the last one.
+    """
+
+    volume: Volume
+    normalisation: Normalisation
+    resolution: float
+    axis: int
+
+
+class Predictor:
+    """Super-resolution and segmentation with one generator, which is loaded once.
+
+    Args:
+        weights_path: registry name or file, the registry's default when None.
+        engine: `"auto"` or a name of `segsrgan.inference.engines.NAMES`.
+        batch_size: patches computed at once; chosen for little memory when None.
+        threads: CPU threads, all when None; only the first predictor of a process can choose.
+        geometry: `"exact"`, or `"legacy"` for the numbers of the released SegSRGAN 2.2.4.
+        interp: `"scipy"` (spline of `spline_order`) or `"sitk"` (`interpolation_type`).
+        interpolation_type: an interpolator of SimpleITK, used with `interp="sitk"`.
+        spline_order: 0 to 5, used with `interp="scipy"`.
+        blend: mean of overlapping patches, `"uniform"` (the paper's) or `"gaussian"`.
+        threshold: probability from which a voxel belongs to the cortex mask.
+        model: a built generator to use instead of weights.
+
+    Raises:
+        InferenceError: on a wrong argument.
+        WeightsError: if the weights are unknown or not a generator's.
+
+    Example:
+        >>> predictor = Predictor()
+        >>> result = predictor.predict("t2.nii.gz", patch=128, new_resolution=(0.5, 0.5, 0.5))
+        >>> result.sr.spacing
+        (0.5, 0.5, 0.5)
+    """
+
+    def __init__(
+        self,
+        weights_path=None,
+        engine="auto",
+        batch_size=None,
+        threads=None,
+        geometry="exact",
+        interp="scipy",
+        interpolation_type="Spline",
+        spline_order=3,
+        blend="uniform",
+        threshold=0.5,
+        model=None,
+    ):
+        checks.check_predictor(
+            engine,
+            batch_size,
+            threads,
+            geometry,
+            interp,
+            interpolation_type,
+            spline_order,
+            blend,
+            threshold,
+        )
+        prepare_engine(engine, threads)
+        self.model = load_generator(weights_path) if model is None else model
+        self.engine = make_engine(engine, self.model, threads)
+        self.batch_size = batch_size
+        self.geometry = geometry
+        self.interpolation = {
+            "interp": interp,
+            "interpolation_type": interpolation_type,
+            "spline_order": spline_order,
+        }
+        self.blend = blend
+        self.threshold = threshold
+        self.channels = self.model.output_shape[-1]
+        self.conditional = len(self.model.inputs) == 2
+
+    def predict(
+        self,
+        image,
+        patch=128,
+        step=None,
+        new_resolution=(0.5, 0.5, 0.5),
+        series=None,
+        progress=None,
+    ):
+        """Processes one image.
+
+        Args:
+            image: a `Volume`, or the path of an image file or DICOM folder.
+            patch: edge of the patches in voxels, divisible by 4; None for the whole image.
+            step: voxels between patches, half the patch when None; unused without a patch.
+            new_resolution: voxel size of the result in mm, three numbers or one.
+            series: UID of the DICOM series to take from a folder with several.
+            progress: called as `progress(patches done, patches in all)`.
+
+        Returns:
+            A `Prediction`.
+
+        Raises:
+            InferenceError: on a wrong argument, or if the result would not fit in memory.
+            VolumeError: if the image cannot be read.
+            ValueError: if the image is constant or has NaN or infinite voxels.
+        """
+        patch = checks.checked_patch(patch)
+        step = checks.checked_step(step, patch)
+        prepared = self.prepare(image, new_resolution, series, largest_patch=patch)
+        return self.predict_prepared(prepared, patch, step, progress)
+
+    def prepare(self, image, new_resolution=(0.5, 0.5, 0.5), series=None, largest_patch=128):
+        """Reads, normalises and interpolates an image, once for any number of patch sizes.
+
+        Args:
+            image: see `predict`.
+            new_resolution: see `predict`.
+            series: see `predict`.
+            largest_patch: the largest patch to come, for the estimate of the memory.
+
+        Returns:
+            A `Prepared`.
+
+        Raises:
+            As `predict`.
+        """
+        spacing = checks.checked_resolution(new_resolution)
+        volume = image if isinstance(image, Volume) else read_volume(image, series=series)
+        self._check_memory(volume.grid, spacing, largest_patch)
+        legacy = self.geometry == "legacy"
+        normalisation = _normalisation(volume.array, legacy)
+        normalised = volume.with_array(_float32(normalisation.apply(volume.array)))
+        if legacy:
+            order = self.interpolation["spline_order"]
+            result = legacy_resample(normalised, spacing, spline_order=order)
+        else:
+            result = resample(normalised, spacing, **self.interpolation)
+        # The released original read the third axis' spacing and never moved an axis.
+        thick = None if legacy else volume.grid.thick_axis
+        slices = volume.spacing[2] if legacy else max(volume.spacing)
+        result = result.with_array(_float32(result.array))
+        return Prepared(result, normalisation, float(slices), 2 if thick is None else thick)
+
+    def predict_prepared(self, prepared, patch=128, step=None, progress=None):
+        """Processes a prepared image; arguments, result and errors as of `predict`."""
+        patch = checks.checked_patch(patch)
+        step = checks.checked_step(step, patch)
+        array = np.moveaxis(prepared.volume.array, prepared.axis, -1)
+        output = predict_tiled(
+            self.engine,
+            array,
+            _tiling(array.shape, patch, step, self.geometry),
+            self.channels,
+            self.batch_size or default_batch_size(patch),
+            resolution=prepared.resolution if self.conditional else None,
+            blend=self.blend,
+            progress=progress,
+        )
+        return self._prediction(np.moveaxis(output, 2, prepared.axis), prepared)
+
+    def _prediction(self, output, prepared):
+        sr = _float32(prepared.normalisation.invert(output[..., 0]))
+        cortex = np.clip(output[..., 1], 0, 1)
+        new = prepared.volume.with_array
+        mask = None
+        if self.channels > 2:
+            mask = new(np.argmax(output[..., 2:], axis=-1).astype(np.uint8))
+        cortex_mask = (cortex >= self.threshold).astype(np.uint8)
+        return Prediction(new(sr), new(cortex), new(cortex_mask), mask)
+
+    def _check_memory(self, grid, spacing, patch):
+        old = zip(grid.shape, grid.spacing, spacing, strict=True)
+        shape = [int(np.ceil(n * a / b)) for n, a, b in old]
+        kernel = getattr(getattr(self.model, "spec", None), "kernel", 16)
+        batch_size = self.batch_size or default_batch_size(patch)
+        needed = required_memory(shape, patch, batch_size, kernel, self.channels)
+        free = available_memory()
+        if free is not None and needed > free:
+            remedy = "a coarser resolution" if patch else "a coarser resolution or a patch of 128"
+            raise InferenceError(
+                f"a result of {'x'.join(map(str, shape))} voxels needs about "
+                f"{needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free; ask for "
+                f"{remedy} (received {','.join(f'{value:g}' for value in spacing)} mm)"
+            )
+
+
+def _tiling(shape, patch, step, geometry):
+    if patch is None and geometry == "exact" and min(shape) <= checks.MIN_PATCH - 4:
+        # The whole image, but thinner than the networks can take.
+        patch = step = [max(checks.MIN_PATCH, n + -n % 4) for n in shape]
+    return plan(shape, patch, step, geometry=geometry)
+
+
+def _normalisation(array, legacy):
+    normalisation = Normalisation.of(array)
+    if not legacy:
+        return normalisation
+    # The released original divides by the maximum whatever the minimum is.
+    largest = float(np.max(array))
+    if largest <= 0:
+        raise InferenceError(
+            f"the legacy geometry needs a positive maximum, received {largest:g}; "
+            "take geometry=exact"
+        )
+    return Normalisation(shift=0.0, scale=largest, floor=normalisation.floor)
+
+
+def _float32(array):
+    return np.asarray(array, dtype=np.float32)

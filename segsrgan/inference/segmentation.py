@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""The function of the paper's appendix: one image in, two files out."""
+
+import os
+
+from segsrgan.inference import checks
+from segsrgan.inference.errors import InferenceError
+from segsrgan.volumes.writing import write_volume
+
+_SIGNATURE = (
+    "segmentation(input_file_path, step, new_resolution, patch, path_output_cortex, "
+    "path_output_hr, weights_path)"
+)
+
+
+def segmentation(
+    input_file_path,
+    step=None,
+    new_resolution=(0.5, 0.5, 0.5),
+    patch=None,
+    path_output_cortex=None,
+    path_output_hr=None,
+    weights_path=None,
+    interpolation_type="Spline",
+    spline_order=3,
+    by_batch=False,
+    interp="scipy",
+    *,
+    path_output_cortex_mask=None,
+    path_output_mask=None,
+    series=None,
+    progress=None,
+    **options,
+):
+    """Super-resolves and segments one image and writes the results.
+
+    Args:
+        input_file_path: image file or DICOM folder.
+        step: voxels between patches, half the patch when None.
+        new_resolution: voxel size of the result in mm, three numbers or one.
+        patch: edge of the patches in voxels, None for the whole image.
+        path_output_cortex: file of the cortex probabilities, not written when None.
+        path_output_hr: file of the high-resolution image, not written when None.
+        weights_path: registry name or file, the default weights when None.
+        interpolation_type: an interpolator of SimpleITK, used with `interp="sitk"`.
+        spline_order: used with `interp="scipy"`.
+        by_batch: one patch at a time, for the least memory; the numbers are the same.
+        interp: `"scipy"` or `"sitk"`.
+        path_output_cortex_mask: file of the thresholded cortex.
+        path_output_mask: file of the classes, for weights with a mask head.
+        series: UID of the DICOM series.
+        progress: called as `progress(patches done, patches in all)`.
+        **options: `geometry`, `engine`, `batch_size`, `threads`, `blend`, `threshold`, `model`
+            of `Predictor`.
+
+    Returns:
+        A `Prediction`.
+
+    Raises:
+        TypeError: if the arguments come in the order of the released 2.2.4.
+        InferenceError: on a wrong argument.
+        VolumeError: if the image cannot be read or a result cannot be written.
+
+    Example:
+        >>> segmentation("t2.nii.gz", 64, (0.5, 0.5, 0.5), 128, "cortex.nii.gz", "sr.nii.gz", "w")
+    """
+    patch = _refuse_other_order(patch)
+    patch = checks.checked_patch(patch)
+    step = checks.checked_step(step, patch)
+    checks.checked_resolution(new_resolution)
+    if by_batch:
+        options["batch_size"] = 1
+    from segsrgan.inference.predictor import Predictor
+
+    predictor = Predictor(
+        weights_path,
+        interp=interp,
+        interpolation_type=interpolation_type,
+        spline_order=spline_order,
+        **options,
+    )
+    if path_output_mask is not None and predictor.channels == 2:
+        raise InferenceError("path_output_mask needs weights with a mask head; leave it out")
+    result = predictor.predict(input_file_path, patch, step, new_resolution, series, progress)
+    for volume, path in (
+        (result.cortex, path_output_cortex),
+        (result.sr, path_output_hr),
+        (result.cortex_mask, path_output_cortex_mask),
+        (result.mask, path_output_mask),
+    ):
+        if path is not None:
+            write_volume(volume, path)
+    return result
+
+
+def _refuse_other_order(patch):
+    """Passes the patch on; a path in its place betrays the order of the released code."""
+    text = os.fspath(patch) if isinstance(patch, (str, os.PathLike)) else None
+    if text is None:
+        return patch
+    if text == "None":
+        return None
+    if text.isdigit():
+        return int(text)
+    raise TypeError(
+        f"patch must be a number or None, received {text!r}. The order is the paper's: "
+        f"{_SIGNATURE}; SegSRGAN 2.2.4 had patch eighth. Pass the arguments by name"
+    )

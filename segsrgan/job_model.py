@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""The command `job_model.py`: every image of a CSV file, at every patch size and step."""
+
+import logging
+import sys
+from functools import partial
+
+from segsrgan.inference import checks, options
+from segsrgan.inference.arguments import build_parser
+from segsrgan.inference.console import ProgressBar, import_quietly, messages
+from segsrgan.inference.errors import InferenceError, one_line
+from segsrgan.inference.imagelist import read_image_list
+from segsrgan.inference.job import FAILED, Job, run_job
+from segsrgan.inference.places import weights_name
+from segsrgan.inference.summary import format_table, write_summary
+
+logger = logging.getLogger("segsrgan.job_model")
+
+
+def main(argv=None, prog="job_model.py"):
+    """Runs the command.
+
+    Args:
+        argv: arguments without the program's name, `sys.argv[1:]` when None.
+        prog: the program's name in messages.
+
+    Returns:
+        The exit status: 0 all done, 1 some images failed, 2 nothing could be done,
+        130 interrupted.
+    """
+    try:
+        args = build_parser(prog).parse_args(argv)
+        with messages(prog, args.quiet, args.verbose):
+            return _run(args)
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(args):
+    job, make_predictor = _plan(args)
+    bar = ProgressBar(args.quiet)
+    outcomes = []
+    try:
+        for outcome in run_job(job, make_predictor, bar):
+            outcomes.append(outcome)
+    finally:
+        bar.close()
+        _report(job, outcomes, args)
+    return int(any(outcome.result == FAILED for outcome in outcomes))
+
+
+def _plan(args):
+    """The job, and what makes its predictor."""
+    pairs = options.parse_pairs(" ".join(args.patch), args.step and " ".join(args.step))
+    resolution = options.parse_resolution(" ".join(args.new_low_res))
+    if args.by_batch and args.batch_size not in (None, 1):
+        raise InferenceError(f"--by_batch True means --batch_size 1, received {args.batch_size}")
+    shown = {
+        "geometry": args.geometry,
+        "interp": args.interp,
+        "interpolation_type": args.interpolation_type,
+        "blend": args.blend,
+        "threshold": args.threshold,
+    }
+    hidden = {
+        "batch_size": 1 if args.by_batch else args.batch_size,
+        "threads": args.threads,
+        "engine": args.engine,
+    }
+    checks.check_predictor(**shown, **hidden)
+    images = read_image_list(args.path, args.debut_path)
+
+    # Loads TensorFlow: only after a slip of the keyboard has had its answer.
+    networks = import_quietly("segsrgan.networks")
+    predictor = import_quietly("segsrgan.inference.predictor")
+    weights = args.weights_path or networks.default_weights()
+    networks.resolve(weights)
+    name = weights_name(weights)
+    job = Job(
+        tuple(images),
+        pairs,
+        args.result_folder_name or name,
+        resolution,
+        overwrite=args.overwrite,
+        series=args.series,
+        settings={"weights": name, "resolution": list(resolution), **shown},
+    )
+    return job, partial(predictor.Predictor, weights, **shown, **hidden)
+
+
+def _report(job, outcomes, args):
+    """Prints the table, in the order of the CSV file, and writes it."""
+    if not outcomes:
+        return
+    outcomes = sorted(outcomes, key=lambda outcome: job.images.index(outcome.image))
+    if not args.quiet:
+        print(format_table(outcomes))
+    try:
+        path = write_summary(outcomes, args.path)
+        logger.info("summary: %s", path)
+    except OSError as error:
+        logger.warning("the summary could not be written: %s", one_line(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""The weights that come with the package, and the rules by which a name becomes a file."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import segsrgan
+
+_PACKAGE = Path(segsrgan.__file__).parent
+
+
+class WeightsError(ValueError):
+    """Weights that are missing, unreadable or do not fit; the message says what to do."""
+
+
+def weights_folder():
+    """The folder of the bundled weights: inside an installed package, beside it in a clone."""
+    installed = _PACKAGE / "bundled_weights"
+    return installed if installed.is_dir() else _PACKAGE.parent / "weights"
+
+
+def user_folder():
+    """Where `segsrgan weights download` puts files: `~/.segsrgan/weights`."""
+    return Path.home() / ".segsrgan" / "weights"
+
+
+def registry():
+    """The content of `registry.json`: `default` and the list `weights`."""
+    path = weights_folder() / "registry.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: the registry of weights is unreadable ({error})") from error
+
+
+def available():
+    """The bundled weights, a list of dicts: name, file, sha256, architecture, training, ..."""
+    return registry()["weights"]
+
+
+def default_weights():
+    """The name of the weights used when none are named."""
+    return registry()["default"]
+
+
+def resolve(name_or_path=None):
+    """Finds a weights file.
+
+    Args:
+        name_or_path: a path, or a name of the registry or of a downloaded set, with or without
+            a leading `weights/`; the default weights when None.
+
+    Returns:
+        The `Path`. Bundled files are checked against their SHA-256.
+
+    Raises:
+        WeightsError: if there is no such file, or a bundled one is damaged.
+    """
+    name = str(name_or_path if name_or_path is not None else default_weights())
+    if Path(name).is_file():
+        return Path(name)
+    entries = {entry["name"]: entry for entry in available()}
+    short = name.removeprefix("weights/")
+    if short in entries:
+        return _checked(weights_folder() / entries[short]["file"], entries[short]["sha256"])
+    for folder in (weights_folder(), user_folder()):
+        if "/" not in short and short and (folder / short).is_file():
+            return folder / short
+    if Path(name).is_dir():
+        raise WeightsError(f"{name}: is a folder; expected a weights file, name one inside it")
+    raise WeightsError(
+        f"{name}: no such weights; expected a file or one of {', '.join(sorted(entries))}; "
+        "`segsrgan weights list` describes them, `segsrgan weights download` fetches the "
+        "published ones"
+    )
+
+
+def _checked(path, sha256):
+    if not path.is_file():
+        raise WeightsError(f"{path}: the bundled weights are missing; install the package again")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise WeightsError(f"{path}: the bundled weights are damaged; install the package again")
+    return path

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""Weight files: ours, which carry their spec, and the released original's.
+
+Our layout (HDF5): root attributes `format` ("segsrgan"), `format_version`, `metadata` (JSON); a
+group `generator` and perhaps `discriminator` with the attribute `spec` (JSON) and the arrays
+`<layer>/<weight>`.
+"""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from segsrgan.networks.discriminator import DiscriminatorSpec, build_discriminator
+from segsrgan.networks.generator import GeneratorSpec, build_generator
+from segsrgan.networks.original_weights import is_original, read_original
+from segsrgan.networks.registry import WeightsError, resolve
+
+FORMAT_VERSION = 1
+_SPECS = {"generator": GeneratorSpec, "discriminator": DiscriminatorSpec}
+
+
+def load_generator(name_or_path=None, patch=None, formulation="fast"):
+    """Loads a generator with its weights.
+
+    Args:
+        name_or_path: a name of the registry, a weights file of ours or of the released
+            original; the registry's default when None.
+        patch: three sizes to fix the input; free when None.
+        formulation: see `build_generator`.
+
+    Returns:
+        A `keras.Model` with the attribute `spec`: `(b, x, y, z, 1)` in [0, 1] (conditional: a
+        list of it and a map of the slice resolution in mm) to `(b, x, y, z, 2 + classes)`:
+        image, probability in [0, 1], classes.
+
+    Raises:
+        WeightsError: if the file is missing, no weights file, or does not fit its spec.
+
+    Example:
+        >>> model = load_generator()
+        >>> model(np.zeros((1, 64, 64, 64, 1), "float32")).shape
+        (1, 64, 64, 64, 2)
+    """
+    path = resolve(name_or_path)
+    spec, arrays = _network(path, "generator")
+    model = build_generator(spec, patch, formulation)
+    _assign(model, arrays, path)
+    return model
+
+
+def load_discriminator(name_or_path):
+    """Loads the discriminator of a weights file; arguments and errors as `load_generator`."""
+    path = resolve(name_or_path)
+    spec, arrays = _network(path, "discriminator")
+    model = build_discriminator(spec)
+    _assign(model, arrays, path)
+    return model
+
+
+def save_generator(generator, path, discriminator=None, **metadata):
+    """Writes a generator, and perhaps its discriminator, whole or not at all.
+
+    Args:
+        generator: a model of `build_generator`.
+        path: of the file; an existing one is replaced.
+        discriminator: a model of `build_discriminator`.
+        metadata: JSON values kept in the file, e.g. `training`, `license`.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs["format"] = "segsrgan"
+            file.attrs["format_version"] = FORMAT_VERSION
+            file.attrs["metadata"] = json.dumps(metadata)
+            for name, model in (("generator", generator), ("discriminator", discriminator)):
+                if model is not None:
+                    _write_network(file.create_group(name), model)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def describe(name_or_path=None):
+    """What a weights file says of itself.
+
+    Returns:
+        dict: `path`, `layout` ("segsrgan" or "released original"), `generator` and perhaps
+        `discriminator` (their specs as dicts), `weights` (how many numbers the generator has),
+        `metadata`.
+    """
+    path = resolve(name_or_path)
+    networks, layout, metadata = _read(path)
+    result = {"path": str(path), "layout": layout}
+    result |= {name: asdict(spec) for name, (spec, _) in networks.items()}
+    result["weights"] = sum(int(a.size) for a in networks["generator"][1].values())
+    return {**result, "metadata": metadata}
+
+
+def convert(old, new):
+    """Rewrites a weights file, e.g. a released one, in our layout; both networks if there."""
+    path = resolve(old)
+    if Path(new).exists() and Path(new).samefile(path):
+        raise WeightsError(f"{new}: source and result are the same file; name another result")
+    networks, layout, metadata = _read(path)
+    discriminator = load_discriminator(path) if "discriminator" in networks else None
+    metadata = metadata or {"converted_from": path.name, "layout": layout}
+    save_generator(load_generator(path), new, discriminator, **metadata)
+
+
+def _read(path):
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") == "segsrgan":
+                networks = {n: _read_network(n, file[n]) for n in _SPECS if n in file}
+                layout, metadata = "segsrgan", json.loads(file.attrs["metadata"])
+            elif is_original(file):
+                networks, layout, metadata = read_original(file), "released original", {}
+            else:
+                networks = {}
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise WeightsError(
+            f"{path}: not a readable weights file; expected HDF5 written by this package or by "
+            f"the released SegSRGAN ({str(error).splitlines()[0]})"
+        ) from error
+    if networks.get("generator", (None,))[0] is None:
+        raise WeightsError(
+            f"{path}: holds no SegSRGAN generator; expected a file written by this package or by "
+            "the released SegSRGAN; `segsrgan weights list` names those at hand"
+        )
+    return networks, layout, metadata
+
+
+def _network(path, name):
+    networks = _read(path)[0]
+    if networks.get(name, (None,))[0] is None:
+        raise WeightsError(f"{path}: holds no {name}; it may have been saved without it")
+    return networks[name]
+
+
+def _read_network(name, group):
+    arrays = {}
+
+    def visit(key, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[key] = np.asarray(item, dtype=np.float32)
+
+    group.visititems(visit)
+    return _SPECS[name](**json.loads(group.attrs["spec"])), arrays
+
+
+def _write_network(group, model):
+    group.attrs["spec"] = json.dumps(asdict(model.spec))
+    for layer, variable in _variables(model):
+        group[f"{layer.name}/{variable.name}"] = np.asarray(variable.value, dtype=np.float32)
+
+
+def _variables(model):
+    return [(layer, variable) for layer in model.layers for variable in layer.weights]
+
+
+def _assign(model, arrays, path):
+    """Copies arrays into a model by name; refuses a file that does not fit exactly."""
+    wanted = {f"{layer.name}/{v.name}": v for layer, v in _variables(model)}
+    problems = [f"missing {key}" for key in wanted if key not in arrays]
+    problems += [f"superfluous {key}" for key in arrays if key not in wanted]
+    problems += [
+        f"misshapen {key}: expected {tuple(v.shape)}, received {arrays[key].shape}"
+        for key, v in wanted.items()
+        if key in arrays and tuple(v.shape) != arrays[key].shape
+    ]
+    problems += [
+        f"not finite {key}"
+        for key in wanted
+        if key in arrays and not np.isfinite(arrays[key]).all()
+    ]
+    if problems:
+        raise WeightsError(f"{path}: the weights do not fit {model.spec}: " + "; ".join(problems))
+    for key, variable in wanted.items():
+        variable.assign(arrays[key])

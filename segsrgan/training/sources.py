@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Endless sources of training patches: `draw(rng) -> (lr, hr, label)`, float32 (p, p, p) each.
+
+The last axis is the thick one, as at inference. Patches carry no memory of earlier draws: the
+same generator state gives the same patch.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from segsrgan.training.dataset import stack
+from segsrgan.training.simulate import acquire, change_contrast
+from segsrgan.training.synthesis import cut, paint, random_frame
+from segsrgan.volumes import Volume
+
+# Voxels simulated beyond the patch, so that its borders are as good as its middle.
+_MARGIN = np.array([4, 4, 12])
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """Bounds of the random acquisitions, in voxels of the result.
+
+    Attributes:
+        ratio: slice distance over the result's voxel size.
+        gap: slice thickness over slice distance.
+        in_plane: in-plane voxel size over the result's; half of the draws keep 1.
+        noise: largest standard deviation of the noise, as a fraction of the maximum.
+    """
+
+    ratio: tuple = (1.5, 8.0)
+    gap: tuple = (0.7, 1.1)
+    in_plane: tuple = (1.0, 2.0)
+    noise: float = 0.03
+
+    def simulate(self, image, rng):
+        """A random acquisition of `image` (x, y, z), interpolated back; the same shape."""
+        ratio = float(np.exp(rng.uniform(*np.log(self.ratio))))
+        fine = rng.uniform(*self.in_plane) if rng.random() < 0.5 else 1.0
+        resolution = np.array([fine, fine, max(ratio, fine)])
+        thickness = resolution * [1, 1, rng.uniform(*self.gap)]
+        noise = rng.uniform(0, self.noise)
+        hr = Volume(image, (1.0, 1.0, 1.0))
+        return acquire(hr, tuple(resolution), rng, noise, tuple(thickness)).array
+
+
+def _core(array, patch):
+    """The middle (p, p, p) of an array with margins."""
+    return array[tuple(slice(m, m + patch) for m in _MARGIN)]
+
+
+def _near(points, rng, spread):
+    """A random cortex voxel, moved at random so that the cortex is not always in the middle."""
+    return points[rng.integers(len(points))] + rng.uniform(-spread, spread, 3)
+
+
+@dataclass(frozen=True)
+class SyntheticSource:
+    """Patches of random contrast drawn from label maps.
+
+    Attributes:
+        maps: sequence of `LabelMap`.
+        patch: edge in voxels.
+        scale: bounds of the patch voxel's size in map voxels.
+        acquisition: bounds of the simulated acquisitions.
+    """
+
+    maps: tuple
+    patch: int = 64
+    scale: tuple = (0.8, 1.25)
+    acquisition: Acquisition = field(default_factory=Acquisition)
+
+    def draw(self, rng):
+        """One patch triple; see the module."""
+        label_map = self.maps[rng.integers(len(self.maps))]
+        shape = tuple(int(n) for n in self.patch + 2 * _MARGIN)
+        frame = random_frame(rng, self.scale)
+        centre = _near(label_map.points, rng, self.patch / 5)
+        labels = cut(label_map.labels, centre, frame, shape)
+        hr = paint(labels, label_map, rng, strip=rng.random() < 0.6)
+        lr = self.acquisition.simulate(hr, rng)
+        cortex = np.isin(labels, label_map.cortex).astype(np.float32)
+        return tuple(_core(a, self.patch) for a in (lr, hr, cortex))
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Patches of real images with a label, in random orientation and contrast.
+
+    Attributes:
+        images: sequence of (image in [0, 1], label, points): (x, y, z) float32, (x, y, z) bool
+            and the indices (n, 3) of label voxels.
+        patch: edge in voxels.
+        contrast_max: the power of the contrast is drawn from [1 - contrast_max, 1 + contrast_max].
+        invert: share of the patches whose intensities are turned over inside the object.
+        acquisition: bounds of the simulated acquisitions.
+    """
+
+    images: tuple
+    patch: int = 64
+    contrast_max: float = 0.5
+    invert: float = 0.3
+    acquisition: Acquisition = field(default_factory=Acquisition)
+
+    def draw(self, rng):
+        """One patch triple; see the module."""
+        image, label, points = self.images[rng.integers(len(self.images))]
+        shape = self.patch + 2 * _MARGIN
+        # Permuting axes and flipping moves whole voxels: the image is not interpolated.
+        order, flips = rng.permutation(3), rng.random(3) < 0.5
+        extent = np.empty(3, int)
+        extent[order] = shape
+        low = np.rint(_near(points, rng, self.patch / 5)).astype(int) - extent // 2
+        hr, cortex = (_orient(_window(a, low, extent), order, flips) for a in (image, label))
+        power = rng.uniform(1 - self.contrast_max, 1 + self.contrast_max)
+        if rng.random() < self.invert:
+            hr = np.where(hr > 0.02, hr.max() * 1.1 - hr, 0).astype(np.float32)
+        hr = change_contrast(hr, power)
+        lr = self.acquisition.simulate(hr, rng)
+        return tuple(_core(a, self.patch) for a in (lr, hr, cortex.astype(np.float32)))
+
+
+def _window(array, low, extent):
+    """A box of an array, 0 where it lies outside."""
+    result = np.zeros(tuple(extent), array.dtype)
+    first = np.maximum(low, 0)
+    last = np.minimum(low + extent, array.shape)
+    if (last > first).all():
+        source = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+        target = tuple(slice(a, b) for a, b in zip(first - low, last - low, strict=True))
+        result[target] = array[source]
+    return result
+
+
+def _orient(array, order, flips):
+    array = array.transpose(order)
+    return np.flip(array, [axis for axis in range(3) if flips[axis]])
+
+
+def batch_of(sources, shares, size, rng):
+    """A batch drawn from several sources.
+
+    Args:
+        sources: objects with `draw(rng)`.
+        shares: the probability of each.
+        size: patches in the batch.
+        rng: a `numpy.random.Generator`.
+
+    Returns:
+        `(lr, target)`: float32 (b, p, p, p, 1) and (b, p, p, p, 2), image then label.
+    """
+    chosen = rng.choice(len(sources), size, p=np.asarray(shares) / np.sum(shares))
+    triples = [sources[index].draw(rng) for index in chosen]
+    return stack(triples)

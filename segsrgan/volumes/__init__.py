@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""Volumes: geometry, files, resampling, intensities, patches and metrics.
+
+Arrays are (x, y, z); geometry is ITK's patient space (LPS, mm).
+"""
+
+from segsrgan.volumes.grid import Grid
+from segsrgan.volumes.intensity import Normalisation
+from segsrgan.volumes.metrics import connected_components, dice, psnr, ssim
+from segsrgan.volumes.reading import SUFFIXES, read_volume
+from segsrgan.volumes.resample import (
+    INTERPS,
+    SITK_INTERPOLATORS,
+    degrade,
+    legacy_resample,
+    resample,
+    resample_to,
+)
+from segsrgan.volumes.tiling import BLENDS, GEOMETRIES, Accumulator, Tiling, plan
+from segsrgan.volumes.volume import Volume, VolumeError
+from segsrgan.volumes.writing import write_volume
+
+__all__ = [
+    "BLENDS",
+    "GEOMETRIES",
+    "INTERPS",
+    "SITK_INTERPOLATORS",
+    "SUFFIXES",
+    "Accumulator",
+    "Grid",
+    "Normalisation",
+    "Tiling",
+    "Volume",
+    "VolumeError",
+    "connected_components",
+    "degrade",
+    "dice",
+    "legacy_resample",
+    "plan",
+    "psnr",
+    "read_volume",
+    "resample",
+    "resample_to",
+    "ssim",
+    "write_volume",
+]

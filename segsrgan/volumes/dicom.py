@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: MIT
+"""DICOM: which images a file or folder holds, and which of them to take."""
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from segsrgan.volumes.dicom_stack import Slice, assemble, count_positions, separate_repeats
+from segsrgan.volumes.dicom_tags import (
+    ORIENTATION,
+    PIXEL_SPACING,
+    POSITION,
+    RESCALE,
+    ROWS,
+    SERIES,
+    read_tags,
+)
+from segsrgan.volumes.itk import quiet, read_itk
+from segsrgan.volumes.volume import VolumeError
+
+_logger = logging.getLogger(__name__)
+
+_SERIES_UID, _NUMBER, _DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
+_FRAME_LABELS = {
+    "stack": (0x0020, 0x9056),
+    "echo time": (0x0018, 0x9082),
+    "temporal position": (0x0020, 0x9128),
+    "b-value": (0x0018, 0x9087),
+}
+_FIRST_ELEMENTS = (b"\0\0", b"\x01\0", b"\x05\0", b"\x08\0")
+_SAME_DIRECTION = 1e-3
+_SAME_SPACING = 1e-3
+
+
+@dataclass
+class Stack:
+    """Slices of one series with one orientation, size and in-plane spacing."""
+
+    uid: str
+    number: str
+    description: str
+    slices: list[Slice] = field(default_factory=list)
+
+    @property
+    def positions(self):
+        """How many different positions the slices have."""
+        return count_positions(self.slices)
+
+    def __str__(self):
+        name = self.description or "no description"
+        return (
+            f"series {self.uid} ('{name}', number {self.number or '?'}, {len(self.slices)} slices)"
+        )
+
+
+def is_dicom(path, old=True):
+    """Say whether a file begins as DICOM does, its name notwithstanding.
+
+    Args:
+        path: of the file.
+        old: accept files without the preamble, too, which other formats may resemble.
+    """
+    with open(path, "rb") as file:
+        head = file.read(132)
+    if head[128:] == b"DICM":
+        return True
+    # Without a preamble the first element is of group 2 or 8: (0008,0005), say.
+    return old and head[:2] in (b"\x02\0", b"\x08\0") and head[2:4] in _FIRST_ELEMENTS
+
+
+def read_dicom_file(path):
+    """Read one DICOM file: a multi-frame image, or one slice as a volume one voxel thick.
+
+    The spacing across a lone slice is its SpacingBetweenSlices, else its SliceThickness.
+
+    Raises:
+        VolumeError: if it is no scalar image, or its geometry is incomplete.
+    """
+    scanned = _scan(path)
+    if not isinstance(scanned, Stack):
+        return read_itk(path)  # raises, and says why
+    if len(scanned.slices) == 1 and scanned.slices[0].frame is None:
+        _logger.warning("%s: one slice; give its folder to read the whole series", path)
+    return _read_stack(scanned, str(path))
+
+
+def read_dicom_folder(path, series=None):
+    """Read one series of a folder, subfolders included; file names do not matter.
+
+    Args:
+        path: the folder.
+        series: SeriesInstanceUID, a part of it or of the description, or the series' number.
+            None: the series with most slices in different positions.
+
+    Raises:
+        VolumeError: if there is no such series or it makes no volume.
+    """
+    stacks, damaged = _scan_folder(path)
+    if not stacks:
+        why = f"; {damaged[0][1]} is damaged" if damaged else ""
+        raise VolumeError(
+            f"{path}: expected a folder with DICOM images, received none{why}; check the path"
+        )
+    chosen = _choose(stacks, series, path)
+    lost = [file for uid, file in damaged if uid == chosen.uid]
+    if lost:
+        raise VolumeError(
+            f"{lost[0]}: damaged or truncated, like {len(lost) - 1} other files of its series; "
+            "copy the series again"
+        )
+    others = [str(stack) for stack in stacks if stack is not chosen]
+    _logger.info("%s: taking %s; also there: %s", path, chosen, ", ".join(others) or "nothing")
+    if any(stack.uid == chosen.uid for stack in stacks if stack is not chosen):
+        _logger.warning("%s: slices of other orientation or size are left out of %s", path, chosen)
+    return _read_stack(chosen, f"{path}: {chosen}")
+
+
+def _read_stack(stack, name):
+    return assemble(separate_repeats(stack.slices, name), name)
+
+
+def _choose(stacks, series, folder):
+    """The named stack; of several, the one with most positions, earlier in the folder first."""
+    if series is None:
+        return max(stacks, key=lambda stack: stack.positions)
+    wanted = str(series).strip()
+    for matches in (
+        lambda stack: wanted == stack.uid,
+        lambda stack: wanted == stack.number,
+        lambda stack: wanted.lower() == stack.description.lower(),
+        lambda stack: wanted in stack.uid or wanted.lower() in stack.description.lower(),
+    ):
+        found = [stack for stack in stacks if wanted and matches(stack)]
+        if len({stack.uid for stack in found}) == 1:
+            return max(found, key=lambda stack: stack.positions)
+        if found:
+            break
+    else:
+        found = stacks
+    raise VolumeError(
+        f"{folder}: expected the name of one series, received {wanted!r}; give the UID of one of: "
+        + ", ".join(str(stack) for stack in found)
+    )
+
+
+def _scan_folder(path):
+    """Stacks of all readable images below a folder, and (series UID, path) of damaged ones."""
+    stacks, damaged, refused = [], [], []
+    for parent, folders, names in os.walk(path):
+        folders.sort()
+        for file in (Path(parent, name) for name in sorted(names)):
+            if not file.is_file() or not is_dicom(file):
+                continue
+            try:
+                scanned = _scan(file)
+            except VolumeError as error:
+                refused.append(error)
+                continue
+            if isinstance(scanned, Stack):
+                _merge(stacks, scanned)
+            elif scanned is not None:
+                damaged.append((scanned, file))
+    if refused and not stacks:
+        raise refused[0]
+    for error in refused:
+        _logger.warning("left out: %s", error)
+    return stacks, damaged
+
+
+def _merge(stacks, new):
+    """Add the slices of `new` to the stack of its series and geometry, or as another stack."""
+    first = new.slices[0]
+    for stack in stacks:
+        if stack.uid == new.uid and stack.slices[0].is_parallel(
+            first, _SAME_DIRECTION, _SAME_SPACING
+        ):
+            stack.slices.extend(new.slices)
+            return
+    stacks.append(new)
+
+
+def _scan(path):
+    """The stack of a file's slices; its series UID if it is a damaged image; None if no image."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    try:
+        with quiet():
+            reader.ReadImageInformation()
+    except RuntimeError:
+        tags = read_tags(path)
+        return tags.get(SERIES, [""])[0] if ROWS in tags else None
+    if reader.GetNumberOfComponents() != 1 or reader.GetDimension() != 3:
+        return None
+
+    def tag(key):
+        return reader.GetMetaData(key).strip("\0 ") if reader.HasMetaDataKey(key) else ""
+
+    stack = Stack(tag(_SERIES_UID), tag(_NUMBER), tag(_DESCRIPTION))
+    frames = reader.GetSize()[2]
+    stack.slices = _frames(reader, path) if frames > 1 else [Slice.of(reader, path, tag)]
+    return stack
+
+
+def _frames(reader, path):
+    """One slice per frame, placed by the file's own functional groups."""
+    count = reader.GetSize()[2]
+    tags = read_tags(path)
+    positions = [_numbers(text, 3) for text in tags.get(POSITION, [])]
+    orientations = {text for text in tags.get(ORIENTATION, [])}
+    spacings = {text for text in tags.get(PIXEL_SPACING, [])}
+    labels = {
+        name: tags[tag] for name, tag in _FRAME_LABELS.items() if len(tags.get(tag, ())) == count
+    }
+    scales = {text for tag in RESCALE for text in tags.get(tag, [])[1:] if text != tags[tag][0]}
+    if scales:
+        raise VolumeError(
+            f"{path}: expected one intensity scale, received another per frame; convert it to NIfTI"
+        )
+    placed = len(positions) == count and None not in positions
+    if not placed or len(orientations) != 1 or len(spacings) != 1:
+        raise VolumeError(
+            f"{path}: expected a position per frame and one orientation, received {count} frames, "
+            f"{len(positions)} positions, {len(orientations)} orientations; convert it to NIfTI"
+        )
+    rows = np.reshape(_numbers(orientations.pop(), 6), (2, 3))
+    direction = np.column_stack([*rows, np.cross(*rows)])
+    between_rows, between_columns = _numbers(spacings.pop(), 2)
+    return [
+        Slice(
+            path=path,
+            size=tuple(reader.GetSize()[:2]),
+            spacing=(between_columns, between_rows, 0.0),
+            origin=np.array(position),
+            direction=direction,
+            frame=frame,
+            labels={name: values[frame] for name, values in labels.items()},
+        )
+        for frame, position in enumerate(positions)
+    ]
+
+
+def _numbers(text, count):
+    try:
+        numbers = [float(part) for part in text.split("\\")]
+    except (ValueError, AttributeError):
+        return None
+    return numbers if len(numbers) == count else None

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""To SimpleITK and back; its arrays are (z, y, x), ours (x, y, z)."""
+
+import logging
+from contextlib import contextmanager
+
+import numpy as np
+import SimpleITK as sitk
+
+from segsrgan.volumes.grid import is_orthonormal, nearest_rotation
+from segsrgan.volumes.volume import Volume, VolumeError
+
+_logger = logging.getLogger(__name__)
+
+
+def to_itk(volume):
+    """Return the SimpleITK image of a volume."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.array.T))
+    image.SetSpacing(volume.spacing)
+    image.SetOrigin(volume.origin)
+    image.SetDirection(volume.direction.ravel().tolist())
+    return image
+
+
+def from_itk(image, name="image"):
+    """Return the volume of a 3-D scalar SimpleITK image.
+
+    Axes that are not at right angles are replaced by the nearest rotation, with a warning that
+    names the image as `name`.
+    """
+    # A copy, also where the view is contiguous: its memory ends with the image.
+    array = np.array(sitk.GetArrayViewFromImage(image).T, order="C")
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    if not is_orthonormal(direction, 1e-3):
+        _logger.warning("%s: its axes are not at right angles; taking the nearest rotation", name)
+    return Volume(array, image.GetSpacing(), image.GetOrigin(), nearest_rotation(direction))
+
+
+@contextmanager
+def quiet():
+    """Keep ITK's C++ warnings off stderr; what matters is raised or logged by the caller."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def read_itk(path):
+    """Read a 3-D scalar image of any format of SimpleITK as a float32 volume.
+
+    Raises:
+        VolumeError: if SimpleITK cannot read it, or it is not 3-D and scalar.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        with quiet():
+            _check_spacing(path)
+            reader.ReadImageInformation()
+            _check_kind(reader, path)
+            reader.SetOutputPixelType(sitk.sitkFloat32)
+            return from_itk(reader.Execute(), str(path))
+    except VolumeError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise VolumeError(
+            f"{path}: cannot be read ({reason(error)}); check that it is complete, or convert it "
+            "to NIfTI with another program"
+        ) from error
+
+
+def reason(error):
+    """The telling part of one of SimpleITK's long messages, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if "ERROR" in line and line[-1] != ":"] or lines
+    return told[-1].split("): ")[-1].replace("ITK ERROR: ", "").rstrip(".!")
+
+
+def _check_kind(reader, path):
+    """Refuse what is not 3-D and scalar; have a single frame of a 4-D image extracted."""
+    size = list(reader.GetSize())
+    while len(size) > 3 and size[-1] == 1:
+        size.pop()
+    if len(size) != 3:
+        raise VolumeError(
+            f"{path}: expected a 3-D image, received {len(size)}-D {tuple(size)}; "
+            + ("give a stack of slices" if len(size) < 3 else "extract one volume of it first")
+        )
+    components = reader.GetNumberOfComponents()
+    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    if components != 1 or "complex" in kind.lower():
+        raise VolumeError(
+            f"{path}: expected one real number per voxel, received {components} ({kind}); "
+            "convert it to a scalar image first"
+        )
+    if reader.GetDimension() > 3:
+        reader.SetExtractSize([*size, *[0] * (reader.GetDimension() - 3)])
+
+
+def _check_spacing(path):
+    """Refuse a MetaImage of negative spacing, which ITK would read as a flipped axis."""
+    if path.suffix.lower() not in (".mha", ".mhd"):
+        return
+    with open(path, "rb") as file:
+        for line in file:
+            key, _, value = line.decode("latin-1").partition("=")
+            sizes = value.split() if key.strip() in ("ElementSpacing", "ElementSize") else ()
+            if any(size.startswith("-") or size.strip("0.") == "" for size in sizes):
+                raise VolumeError(
+                    f"{path}: the voxel size must be positive in mm, its header says "
+                    f"{' x '.join(sizes)}; repair the header"
+                )
+            if key.strip() == "ElementDataFile":
+                return

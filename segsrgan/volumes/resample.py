@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+"""From one grid to another: interpolation, and simulation of thick slices.
+
+Interpolation by splines and the blur of a slice profile are linear and separable. So one small
+matrix per axis, (new size, old size), holds either, and applying it is a matrix product.
+"""
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from segsrgan.volumes.grid import as_triple, check_spacing
+from segsrgan.volumes.volume import Volume
+
+SITK_INTERPOLATORS = {
+    "NearestNeighbor": "sitkNearestNeighbor",
+    "Linear": "sitkLinear",
+    "Spline": "sitkBSpline",
+    "Gaussian": "sitkGaussian",
+    "Hamming": "sitkHammingWindowedSinc",
+    "Cosine": "sitkCosineWindowedSinc",
+    "Welch": "sitkWelchWindowedSinc",
+    "Lanczos": "sitkLanczosWindowedSinc",
+    "Blackman": "sitkBlackmanWindowedSinc",
+}
+INTERPS = ("scipy", "sitk")
+_MARGIN = 24  # samples; a spline's response has decayed to 1e-8 by then
+FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+
+
+def resample_to(volume, grid, interp="scipy", interpolation_type="Spline", spline_order=3):
+    """Interpolate a volume at the voxel centres of a grid with parallel axes.
+
+    Beyond the field of view the value at its edge is repeated.
+
+    Args:
+        volume: the source.
+        grid: the target; its axes are those of the source, possibly flipped or permuted.
+        interp: "scipy" (spline of `spline_order`) or "sitk" (`interpolation_type`).
+        interpolation_type: with "sitk", a name of `SITK_INTERPOLATORS`.
+        spline_order: with "scipy", 0 (nearest neighbour) to 5.
+
+    Returns:
+        A volume on `grid`: float32, but the source's dtype with nearest neighbour.
+
+    Raises:
+        ValueError: for unknown names or orders, or axes that are not parallel.
+    """
+    _check_choice("interp", interp, INTERPS)
+    if interp == "sitk":
+        return _resample_itk(volume, grid, interpolation_type)
+    _check_order(spline_order)
+    source = volume.grid
+    axes, signs = _parallel_axes(source, grid)
+    start = source.physical_to_index(grid.origin)
+    array = volume.array.transpose(axes)
+    matrices = []
+    for axis, sign, size, spacing in zip(axes, signs, grid.shape, grid.spacing, strict=True):
+        points = start[axis] + np.arange(size) * (sign * spacing / source.spacing[axis])
+        matrices.append(_spline_matrix(source.shape[axis], points, spline_order))
+    result = _apply(matrices, array)
+    return Volume.from_grid(result.astype(_result_dtype(array, spline_order), copy=False), grid)
+
+
+def resample(volume, spacing, interp="scipy", interpolation_type="Spline", spline_order=3):
+    """Interpolate a volume to another spacing over the same field of view.
+
+    A physical point keeps its coordinates: the first corner stays, so the origin moves by half
+    the difference of the voxel sizes (`Grid.corner_aligned`).
+
+    Args:
+        volume: the source.
+        spacing: mm, one number or three.
+        interp: see `resample_to`.
+        interpolation_type: see `resample_to`.
+        spline_order: see `resample_to`.
+
+    Raises:
+        ValueError: as `resample_to` and `Grid.corner_aligned`.
+
+    Example:
+        >>> fine = resample(read_volume("t2.nii.gz"), (0.5, 0.5, 0.5))
+    """
+    grid = volume.grid.corner_aligned(spacing)
+    return resample_to(volume, grid, interp, interpolation_type, spline_order)
+
+
+def legacy_resample(volume, spacing, spline_order=3):
+    """Interpolate as the released original did, its misplacement included.
+
+    The numbers are those of `scipy.ndimage.zoom(array, old / new, order=spline_order)`, which
+    aligns the outermost voxel centres, while origin and direction are kept and the spacing is
+    said to be the one asked for.
+
+    Args:
+        volume: the source.
+        spacing: mm, one number or three.
+        spline_order: 0 to 5.
+
+    Raises:
+        ValueError: if the spacing or the order is invalid.
+    """
+    _check_order(spline_order)
+    spacing = check_spacing(spacing)
+    volume.grid.corner_aligned(spacing)  # refuses an absurd resolution
+    matrices = []
+    for size, old, new in zip(volume.array.shape, volume.spacing, spacing, strict=True):
+        unit = np.eye(size)
+        matrices.append(
+            unit if old == new else ndimage.zoom(unit, (old / new, 1), order=spline_order)
+        )
+    return Volume(_apply(matrices, volume.array), spacing, volume.origin, volume.direction)
+
+
+def degrade(volume, spacing, thickness=None):
+    """Simulate a scan of lower resolution: blur by the slice profile, then decimate.
+
+    The profile is a Gaussian whose full width at half maximum is the slice thickness, sigma =
+    thickness / (2 sqrt(2 ln 2)) in mm (SegSRGAN paper, section 3.1). Only axes whose spacing
+    grows are touched; the others keep theirs.
+
+    Args:
+        volume: the high-resolution source.
+        spacing: of the result, mm, one number or three.
+        thickness: of the slices, mm, one number or three; None: the spacing.
+
+    Returns:
+        A float32 volume over the same field of view.
+
+    Raises:
+        ValueError: if spacing or thickness is not positive and finite.
+    """
+    spacing = check_spacing(spacing)
+    thickness = spacing if thickness is None else as_triple(thickness, "thickness")
+    if not all(math.isfinite(width) and width > 0 for width in thickness):
+        raise ValueError(f"thickness must be positive and finite in mm, received {thickness}")
+    source = volume.grid
+    grows = [new > old * (1 + 1e-6) for old, new in zip(source.spacing, spacing, strict=True)]
+    target = source.corner_aligned(np.where(grows, spacing, source.spacing))
+    matrices = [
+        _profile_matrix(source, target, axis, thickness[axis] / FWHM_PER_SIGMA)
+        if grows[axis]
+        else np.eye(source.shape[axis])
+        for axis in range(3)
+    ]
+    return Volume.from_grid(_apply(matrices, volume.array), target)
+
+
+def _spline_matrix(size, points, order):
+    """Matrix (len(points), size) that interpolates `size` samples at continuous indices.
+
+    The signal is mirrored at the outer faces of the outermost voxels; points beyond those faces
+    take the value there.
+    """
+    points = np.clip(points, -0.5, size - 0.5)
+    if len(points) == size and np.allclose(points, np.arange(size), rtol=0, atol=1e-6):
+        return np.eye(size)
+    if order == 0:
+        points = np.clip(np.rint(points), 0, size - 1)
+    # The mirroring is done here: that of SciPy's spline filter is inexact for a few samples.
+    mirrored = np.pad(np.eye(size), ((_MARGIN, _MARGIN), (0, 0)), "symmetric")
+    columns = [
+        ndimage.map_coordinates(column, [points + _MARGIN], order=order) for column in mirrored.T
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _profile_matrix(source, target, axis, sigma):
+    """Matrix (target size, source size) of Gaussian weights; every row sums to one."""
+    fine = (np.arange(source.shape[axis]) + 0.5) * source.spacing[axis]
+    coarse = (np.arange(target.shape[axis]) + 0.5) * target.spacing[axis]
+    squares = (coarse[:, None] - fine) ** 2
+    # Less the smallest: a profile much thinner than a voxel still meets the nearest one.
+    weights = np.exp((squares.min(axis=1, keepdims=True) - squares) / (2 * sigma**2))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _apply(matrices, array):
+    """Multiply each axis of `array` by its (new, old) matrix; float32, C order.
+
+    Axes that shrink most go first, so that the later products are small.
+    """
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    for axis in sorted(range(3), key=lambda k: matrices[k].shape[0] / matrices[k].shape[1]):
+        matrix = matrices[axis]
+        rows, columns = matrix.shape
+        if rows == columns and np.array_equal(matrix, np.eye(rows)):
+            continue
+        matrix = matrix.astype(np.float32)
+        if axis == 2:
+            array = (array.reshape(-1, columns) @ matrix.T).reshape(*array.shape[:2], rows)
+        else:
+            after = math.prod(array.shape[axis + 1 :])
+            shape = (*array.shape[:axis], rows, *array.shape[axis + 1 :])
+            array = np.matmul(matrix, array.reshape(-1, columns, after)).reshape(shape)
+    return array
+
+
+def _parallel_axes(source, target):
+    """For each target axis, the source axis it runs along and its sign."""
+    cosines = source.direction.T @ target.direction
+    axes = np.abs(cosines).argmax(axis=0)
+    signs = np.sign(cosines[axes, range(3)])
+    if not np.allclose(np.abs(cosines[axes, range(3)]), 1, rtol=0, atol=1e-6):
+        raise ValueError(
+            "the grid's axes must be parallel to the volume's; between them lie cosines "
+            f"{np.round(cosines, 4).tolist()}; try interp='sitk', or a grid with its direction"
+        )
+    return axes, signs
+
+
+def _resample_itk(volume, grid, interpolation_type):
+    import SimpleITK as sitk
+
+    from segsrgan.volumes.itk import from_itk, quiet, to_itk
+
+    _check_choice("interpolation_type", interpolation_type, SITK_INTERPOLATORS)
+    nearest = interpolation_type == "NearestNeighbor"
+    dtype = _result_dtype(volume.array, 0 if nearest else 1)
+    image = to_itk(volume.with_array(volume.array.astype(np.float32, copy=False)))
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize(grid.shape)
+    resampler.SetOutputSpacing(grid.spacing)
+    resampler.SetOutputOrigin(grid.origin)
+    resampler.SetOutputDirection(grid.direction.ravel().tolist())
+    resampler.SetInterpolator(getattr(sitk, SITK_INTERPOLATORS[interpolation_type]))
+    # Half a voxel at each border lies beyond the outermost centres; zeros there would be black.
+    resampler.UseNearestNeighborExtrapolatorOn()
+    with quiet():
+        result = from_itk(resampler.Execute(image)).array
+    return Volume.from_grid(result.astype(dtype, copy=False), grid)
+
+
+def _result_dtype(array, order):
+    return array.dtype if order == 0 else np.dtype(np.float32)
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, received {value!r}")
+
+
+def _check_order(order):
+    if order not in range(6):
+        raise ValueError(f"spline_order must be 0 to 5, received {order!r}; try 3")

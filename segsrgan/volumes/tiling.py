@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: MIT
+"""A volume cut into overlapping patches and put together again."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+
+GEOMETRIES = ("exact", "legacy")
+BLENDS = ("uniform", "gaussian")
+# Gaussian weights: sigma in patch sizes, and the least weight of a voxel along one axis.
+_BLEND_SIGMA = 0.125
+_BLEND_LEAST = 1e-3
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Where the patches of a volume lie.
+
+    Args:
+        shape: of the volume, (x, y, z) voxels.
+        patch: size of a patch, (x, y, z) voxels.
+        axis_starts: per axis the first indices of the patches, in the padded volume; the patches
+            are all combinations of them.
+        padding: per axis the voxels added (before, after).
+        mode: how they are filled, a mode of `numpy.pad`.
+    """
+
+    shape: tuple[int, int, int]
+    patch: tuple[int, int, int]
+    axis_starts: tuple[tuple[int, ...], ...]
+    padding: tuple[tuple[int, int], ...]
+    mode: str
+
+    @cached_property
+    def starts(self):
+        """First index (x, y, z) of every patch in the padded volume; z runs fastest."""
+        return list(product(*self.axis_starts))
+
+    @property
+    def padded_shape(self):
+        """(x, y, z) voxels of the padded volume."""
+        return tuple(n + sum(pad) for n, pad in zip(self.shape, self.padding, strict=True))
+
+    @property
+    def crop(self):
+        """Slices that cut the volume out of the padded one."""
+        return tuple(
+            slice(before, before + n)
+            for n, (before, _) in zip(self.shape, self.padding, strict=True)
+        )
+
+    def region(self, start):
+        """Slices of the patch at `start` (x, y, z) in the padded volume."""
+        return tuple(slice(s, s + p) for s, p in zip(start, self.patch, strict=True))
+
+    def pad(self, array):
+        """Return `array` (x, y, z) padded; itself where there is nothing to pad.
+
+        Raises:
+            ValueError: if its shape is not the planned one.
+        """
+        if array.shape != self.shape:
+            raise ValueError(f"the array must have shape {self.shape}, received {array.shape}")
+        return np.pad(array, self.padding, self.mode) if np.any(self.padding) else array
+
+    def patches(self, padded, indices):
+        """Return the patches of the padded volume numbered `indices`: (n, px, py, pz)."""
+        return np.stack([padded[self.region(self.starts[index])] for index in indices])
+
+
+def plan(shape, patch, step, geometry="exact", multiple=4):
+    """Plan the patches of a volume.
+
+    exact: patches at 0, step, 2 step ..., the last moved back to end where the volume ends. An
+    axis is padded, by mirroring, only where it is shorter than the patch or, with the whole
+    volume as one patch, not a multiple of `multiple`::
+
+        |---------- n ----------|
+        |-- 0 --|
+            |-- step --|
+                      |-- n - patch --|   ends with the volume
+
+    legacy: the released original's zero padding by `step - (n - patch) % step` voxels per axis
+    (`4 - n % 4` for the whole volume), half before and the rest after.
+
+    Args:
+        shape: of the volume, (x, y, z) voxels.
+        patch: voxels, one number or three; None: the whole volume in one patch.
+        step: voxels between patches (the paper's step), one number or three; unused, and may be
+            None, when `patch` is None.
+        geometry: "exact" or "legacy".
+        multiple: what a patch size must be divisible by: 4 for the networks.
+
+    Returns:
+        A `Tiling`.
+
+    Raises:
+        ValueError: if a patch is not divisible by `multiple`, a step not between 1 and the patch.
+    """
+    if geometry not in GEOMETRIES:
+        raise ValueError(f"geometry must be one of {', '.join(GEOMETRIES)}, received {geometry!r}")
+    shape = _integers(shape, "shape")
+    if patch is None:
+        pads = [_whole_pad(n, geometry, multiple) for n in shape]
+        sizes = tuple(n + pad for n, pad in zip(shape, pads, strict=True))
+        axis_starts = ((0,), (0,), (0,))
+    else:
+        sizes, steps = _integers(patch, "patch"), _integers(step, "step")
+        _check_sizes(sizes, steps, multiple)
+        pads, axis_starts = zip(
+            *(_axis(*axis, geometry) for axis in zip(shape, sizes, steps, strict=True)), strict=True
+        )
+    padding = tuple((pad // 2, pad - pad // 2) for pad in pads)
+    mode = "constant" if geometry == "legacy" else "symmetric"
+    return Tiling(shape, sizes, tuple(axis_starts), padding, mode)
+
+
+class Accumulator:
+    """Overlapping patches averaged into one volume of float32.
+
+    The patches of a tiling are all combinations of starts along three axes, so the total weight
+    of a voxel is a product of three vectors and needs no volume of its own.
+
+    Args:
+        tiling: the plan; every one of its patches has to be added once.
+        channels: of the patches.
+        blend: "uniform" (plain mean, as in the paper) or "gaussian" (patch centres weigh more).
+
+    Raises:
+        ValueError: if the blend is unknown.
+    """
+
+    def __init__(self, tiling, channels, blend="uniform"):
+        if blend not in BLENDS:
+            raise ValueError(f"blend must be one of {', '.join(BLENDS)}, received {blend!r}")
+        self.tiling = tiling
+        self._sum = np.zeros((*tiling.padded_shape, channels), np.float32)
+        self._weights = None
+        axis_weights = [np.ones(size, np.float32) for size in tiling.patch]
+        if blend == "gaussian" and len(tiling.starts) > 1:
+            axis_weights = [_gaussian(size) for size in tiling.patch]
+            self._weights = _outer(*axis_weights)[..., None]
+        self._totals = [
+            _axis_total(size, starts, weights)
+            for size, starts, weights in zip(
+                tiling.padded_shape, tiling.axis_starts, axis_weights, strict=True
+            )
+        ]
+        self._missing = len(tiling.starts)
+
+    def add(self, patch, start):
+        """Add one patch (px, py, pz, channels) whose first voxel is `start` (x, y, z).
+
+        Raises:
+            ValueError: if its shape is not the planned one.
+        """
+        target = self._sum[self.tiling.region(start)]
+        if patch.shape != target.shape:
+            raise ValueError(f"a patch must have shape {target.shape}, received {patch.shape}")
+        target += patch if self._weights is None else patch * self._weights
+        self._missing -= 1
+
+    def result(self):
+        """Return the weighted mean (x, y, z, channels), float32, padding cut off.
+
+        It is a view of the accumulator's own memory; after it no patch can be added.
+
+        Raises:
+            ValueError: unless each patch has been added once.
+        """
+        if self._missing:
+            raise ValueError(
+                f"each of the {len(self.tiling.starts)} patches must be added once, "
+                f"received {len(self.tiling.starts) - self._missing}"
+            )
+        if self._totals is not None:
+            for axis, total in enumerate(self._totals):
+                if np.any(total != 1):
+                    self._sum /= total.reshape([-1 if k == axis else 1 for k in range(4)])
+            self._totals = None
+        return self._sum[self.tiling.crop]
+
+
+def _axis(n, patch, step, geometry):
+    """Padding and starts of the patches along one axis of n voxels."""
+    if geometry == "legacy":
+        pad = max(step - (n - patch) % step, patch - n)
+        return pad, tuple(range(0, n + pad - patch + 1, step))
+    pad = max(0, patch - n)
+    last = n + pad - patch
+    return pad, (*range(0, last, step), last)
+
+
+def _whole_pad(n, geometry, multiple):
+    return multiple - n % multiple if geometry == "legacy" else -n % multiple
+
+
+def _integers(value, name):
+    numbers = np.asarray(value).ravel()
+    if numbers.size not in (1, 3) or not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError(f"{name} must be one whole number or three, received {value!r}")
+    return tuple(int(number) for number in np.broadcast_to(numbers, 3))
+
+
+def _check_sizes(patch, step, multiple):
+    for size, stride in zip(patch, step, strict=True):
+        if size < multiple or size % multiple:
+            near = max(multiple, round(size / multiple) * multiple)
+            raise ValueError(
+                f"patch must be divisible by {multiple} and at least {multiple}, received {size}; "
+                f"try {near}"
+            )
+        if not 1 <= stride <= size:
+            raise ValueError(
+                f"step must be between 1 and the patch size {size}, received {stride}; "
+                f"try {size // 2}"
+            )
+
+
+def _gaussian(size):
+    distance = (np.arange(size) - (size - 1) / 2) / (_BLEND_SIGMA * size)
+    return np.maximum(np.exp(-0.5 * distance**2), _BLEND_LEAST).astype(np.float32)
+
+
+def _outer(x, y, z):
+    return x[:, None, None] * y[:, None] * z
+
+
+def _axis_total(size, starts, weights):
+    total = np.zeros(size, np.float32)
+    for start in starts:
+        total[start : start + len(weights)] += weights
+    return total

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""What every test shares: a quiet environment and the folder of real data."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Read by the libraries when they are imported, hence set before any test module is.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Return the folder of real data, beside the repository or named by SEGSRGAN_TEST_DATA."""
+    named = os.environ.get("SEGSRGAN_TEST_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if folder.is_dir():
+        return folder
+    if named:
+        pytest.fail(f"SEGSRGAN_TEST_DATA names {folder}, which is no folder")
+    pytest.skip(f"no real data in {folder}; name another folder in SEGSRGAN_TEST_DATA")

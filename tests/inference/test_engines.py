@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""Engines compute what the Keras model computes."""
+
+import keras
+import numpy as np
+import pytest
+
+from segsrgan.inference.engines import NAMES, make_engine, prepare_engine
+from segsrgan.inference.engines.tensorflow_engine import TensorFlowEngine
+from segsrgan.inference.errors import InferenceError
+from segsrgan.networks import load_generator
+
+
+def patches(count=3, shape=(8, 12, 16)):
+    return np.random.default_rng(1).random((count, *shape, 1), dtype=np.float32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_engine_agrees_with_the_model(tiny, name):
+    model = load_generator(tiny)
+    engine = make_engine(name, model)
+    for shape in ((8, 12, 16), (16, 16, 16)):
+        batch = patches(3, shape)
+        result = engine.predict_batch(batch, None)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, keras.ops.convert_to_numpy(model(batch)), atol=1e-4)
+
+
+def test_a_batch_equals_its_patches_one_by_one(tiny):
+    engine = make_engine("auto", load_generator(tiny))
+    batch = patches(4)
+    single = np.concatenate([engine.predict_batch(patch[None], None) for patch in batch])
+    np.testing.assert_allclose(engine.predict_batch(batch, None), single, atol=1e-5)
+
+
+def test_a_conditional_model_sees_the_resolution(weights):
+    model = load_generator(weights("conditional", conditional=True))
+    engine = make_engine("auto", model)
+    batch = patches()
+    for resolution in (2.0, 3.3):
+        full = np.full(batch.shape, resolution, np.float32)
+        expected = keras.ops.convert_to_numpy(model([batch, full]))
+        np.testing.assert_allclose(engine.predict_batch(batch, resolution), expected, atol=1e-4)
+    with pytest.raises(InferenceError, match="resolution"):
+        engine.predict_batch(batch, None)
+
+
+def test_a_patch_size_is_traced_once_and_few_are_kept(echo):
+    engine = TensorFlowEngine(echo)
+    for size in (8, 12, 16, 20, 24, 28):
+        for count in (1, 2, 3):
+            engine.predict_batch(patches(count, (size,) * 3), None)
+    assert len(engine._functions) == 4
+    assert all(f.experimental_get_tracing_count() == 1 for f in engine._functions.values())
+
+
+def test_unknown_engines_are_refused(echo):
+    for call in (lambda: make_engine("steam", echo), lambda: prepare_engine("steam")):
+        with pytest.raises(InferenceError, match="auto, tensorflow"):
+            call()
+
+
+def test_threads_asked_for_too_late_are_reported(echo, caplog):
+    TensorFlowEngine(echo).predict_batch(patches(), None)
+    prepare_engine("tensorflow", 37)
+    assert "ask for 37 before" in caplog.text
+
+
+def test_another_backend_is_refused(echo, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(InferenceError, match="KERAS_BACKEND"):
+        make_engine("auto", echo)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""Texts of the command line become values, or a line that says what to do."""
+
+import pytest
+
+from segsrgan.inference import checks
+from segsrgan.inference.errors import InferenceError
+from segsrgan.inference.options import boolean, parse_pairs, parse_resolution
+
+
+@pytest.mark.parametrize(
+    ("patches", "steps", "pairs"),
+    [
+        ("128", None, ((128, 64),)),
+        ("64,128", None, ((64, 32), (128, 64))),
+        ("64,128", "32 64,64 128", ((64, 32), (64, 64), (128, 64), (128, 128))),
+        ("64,128", "32 64,64", ((64, 32), (64, 64), (128, 64))),
+        ("64", "32  32", ((64, 32),)),
+        ("None", None, ((None, None),)),
+        ("None", "64", ((None, None),)),
+        ("64, None", "20, None", ((64, 20), (None, None))),
+    ],
+)
+def test_pairs_follow_the_original_syntax(patches, steps, pairs):
+    assert parse_pairs(patches, steps) == pairs
+
+
+@pytest.mark.parametrize(
+    ("patches", "steps", "words"),
+    [
+        ("64,128", "32", ["2 patch sizes", "1 groups"]),
+        ("64", "32,16", ["1 patch sizes", "2 groups"]),
+        ("64,128", "32,", ["no value for patch 128"]),
+        ("66", None, ["divisible by 4", "66", "try 64"]),
+        ("4", None, ["at least 8", "try 8"]),
+        ("0", None, ["try 8"]),
+        ("-64", None, ["try 8"]),
+        ("64", "80", ["between 1 and the patch size 64", "received 80", "try 32"]),
+        ("64", "0", ["between 1", "received 0"]),
+        ("64", "-3", ["received -3"]),
+        ("64.5", None, ["whole number", "64.5"]),
+        ("", None, ["whole number"]),
+        ("64", "half", ["step", "half"]),
+    ],
+)
+def test_bad_pairs_are_explained(patches, steps, words):
+    with pytest.raises(InferenceError) as error:
+        parse_pairs(patches, steps)
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize("text", ["0.5,1,3", "0.5 1 3", "0.5, 1, 3"])
+def test_a_resolution_takes_commas_and_blanks(text):
+    assert parse_resolution(text) == (0.5, 1.0, 3.0)
+
+
+def test_one_number_is_a_resolution_for_all_axes():
+    assert parse_resolution("0.7") == (0.7, 0.7, 0.7)
+
+
+@pytest.mark.parametrize("text", ["0,1,1", "1,-1,1", "1,1", "1,1,1,1", "", "a,b,c", "nan", "inf"])
+def test_bad_resolutions_are_refused(text):
+    with pytest.raises(InferenceError, match="try 0.5,0.5,0.5"):
+        parse_resolution(text)
+
+
+@pytest.mark.parametrize("word", ["True", "true", "yes", "1", " on "])
+def test_words_for_true(word):
+    assert boolean(word) is True
+
+
+@pytest.mark.parametrize("word", ["False", "no", "0", "OFF"])
+def test_words_for_false(word):
+    assert boolean(word) is False
+
+
+def test_other_words_are_no_booleans():
+    with pytest.raises(InferenceError, match="True or False"):
+        boolean("maybe")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("engine", "steam"),
+        ("geometry", "curved"),
+        ("interp", "numpy"),
+        ("interpolation_type", "spline"),
+        ("blend", "mean"),
+        ("threshold", 0.0),
+        ("threshold", 1.5),
+        ("batch_size", 0),
+        ("batch_size", 1.5),
+        ("threads", 0),
+        ("spline_order", 6),
+    ],
+)
+def test_arguments_of_the_predictor_are_checked(name, value):
+    with pytest.raises(InferenceError, match=name):
+        checks.check_predictor(**{name: value})
+
+
+def test_the_legacy_geometry_clashes_with_sitk():
+    with pytest.raises(InferenceError, match="legacy"):
+        checks.check_predictor(geometry="legacy", interp="sitk")
+
+
+def test_numbers_other_than_int_are_no_patch():
+    with pytest.raises(InferenceError, match="whole number"):
+        checks.checked_patch(True)
+
+
+def test_names_agree_with_those_of_the_volumes():
+    from segsrgan.volumes import SITK_INTERPOLATORS
+    from segsrgan.volumes.tiling import BLENDS, GEOMETRIES
+
+    assert set(checks.INTERPOLATION_TYPES) == set(SITK_INTERPOLATORS)
+    assert set(checks.BLENDS) == set(BLENDS)
+    assert set(checks.GEOMETRIES) == set(GEOMETRIES)

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""One image through the whole chain: intensities, axes, classes, odd sizes."""
+
+import keras
+import numpy as np
+import pytest
+
+from segsrgan.inference.errors import InferenceError
+from segsrgan.inference.predictor import Predictor
+from segsrgan.networks.registry import WeightsError
+from segsrgan.volumes.volume import Volume
+
+
+def random_volume(shape=(16, 12, 8), spacing=(1.0, 1.0, 1.0), low=10, high=200, seed=0):
+    array = np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
+    return Volume(array, spacing)
+
+
+def axis_probe(kernel):
+    """A model whose channels are differences along one axis of the patch: 0 x, 1 y, 2 z."""
+    image = keras.Input((None, None, None, 1))
+    moved = keras.ops.roll(image, 1, axis=1 + kernel)
+    return keras.Model(image, keras.layers.Concatenate()([image, image - moved]))
+
+
+def test_the_identity_network_gives_intensities_back(identity):
+    volume = random_volume(low=-40, high=160)
+    result = Predictor(identity).predict(volume, patch=8, step=3, new_resolution=1)
+    np.testing.assert_allclose(result.sr.array, volume.array, atol=2e-4)
+    assert result.sr.array.dtype == result.cortex.array.dtype == np.float32
+    assert result.cortex_mask.array.dtype == np.uint8
+    np.testing.assert_allclose(result.cortex.array, 0.5)
+    assert result.mask is None
+
+
+def test_values_below_the_floor_are_set_to_it(identity):
+    array = np.full((8, 8, 8), 20, np.float32)
+    array[:, :, 4:] = 100  # splines swing below 20 beside the edge
+    result = Predictor(identity).predict(
+        Volume(array, (1, 1, 3)), patch=8, new_resolution=(1, 1, 0.5)
+    )
+    assert result.sr.array.min() == 20
+    assert result.sr.array.max() > 100
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.9])
+def test_the_mask_is_the_thresholded_probability(echo, threshold):
+    volume = random_volume(low=0, high=1)
+    result = Predictor(model=echo, threshold=threshold).predict(volume, patch=8, new_resolution=1)
+    assert result.cortex.array.min() >= 0
+    assert result.cortex.array.max() <= 1
+    np.testing.assert_array_equal(result.cortex_mask.array, result.cortex.array >= threshold)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_network_sees_the_thick_axis_last(axis):
+    array = np.zeros((12, 12, 12), np.float32)
+    ramp = np.linspace(0, 1, 12, dtype=np.float32)
+    array += ramp.reshape([-1 if k == axis else 1 for k in range(3)])
+    spacing = [3.0 if k == axis else 1.0 for k in range(3)]
+    sees = {}
+    for seen in range(3):
+        predictor = Predictor(model=axis_probe(seen))
+        result = predictor.predict(Volume(array, spacing), patch=None, new_resolution=spacing)
+        sees[seen] = float(result.cortex.array[2:-2, 2:-2, 2:-2].max())
+    assert sees[0] == sees[1] == 0
+    assert sees[2] == pytest.approx(1 / 11, rel=1e-4)
+
+
+def test_an_isotropic_image_is_not_turned():
+    array = np.zeros((8, 12, 16), np.float32)
+    array += np.linspace(0, 1, 8, dtype=np.float32)[:, None, None]
+    result = Predictor(model=axis_probe(0)).predict(
+        Volume(array, (1, 1, 1)), patch=None, new_resolution=1
+    )
+    assert result.cortex.array[2:-2].max() == pytest.approx(1 / 7, rel=1e-4)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_conditional_network_gets_the_slice_resolution(axis):
+    image, resolution = (keras.Input((None, None, None, 1)) for _ in range(2))
+    both = keras.layers.Concatenate()([image, resolution / 10])
+    model = keras.Model([image, resolution], both)
+    spacing = [4.5 if k == axis else 0.8 for k in range(3)]
+    result = Predictor(model=model).predict(
+        random_volume((8, 8, 8), spacing), patch=8, new_resolution=1
+    )
+    np.testing.assert_allclose(result.cortex.array, 0.45, rtol=1e-5)
+
+
+def test_released_conditional_weights_run(data_dir):
+    weights = data_dir / "original" / "G_cond_kernel4"
+    near, far = (
+        Predictor(weights).predict(random_volume((8, 8, 8), (1, 1, slices)), 8, 8, 1).cortex
+        for slices in (1.0, 4.0)
+    )
+    assert not np.allclose(near.array[:8, :8, :8], far.array[:8, :8, :8], atol=1e-3)
+
+
+def test_the_classes_of_a_mask_head_become_numbers(weights):
+    predictor = Predictor(weights("classes", mask_classes=3))
+    volume = random_volume()
+    result = predictor.predict(volume, patch=None, new_resolution=1)
+    assert result.mask.array.dtype == np.uint8
+    normalised = volume.array / volume.array.max()
+    expected = keras.ops.convert_to_numpy(predictor.model(normalised[None, ..., None]))[0]
+    agreement = result.mask.array == expected[..., 2:].argmax(axis=-1)
+    assert agreement.mean() > 0.999
+    assert len(np.unique(result.mask.array)) > 1
+
+
+def test_a_network_without_skips_over_one_patch_equals_the_model(tiny):
+    predictor = Predictor(tiny)
+    volume = random_volume((16, 16, 16))
+    result = predictor.predict(volume, patch=16, new_resolution=1)
+    scale = volume.array.max()
+    expected = keras.ops.convert_to_numpy(
+        predictor.model((volume.array / scale)[None, ..., None])
+    )[0]
+    floor = volume.array.min()
+    np.testing.assert_allclose(
+        result.sr.array, np.maximum(expected[..., 0] * scale, floor), atol=1e-3 * scale
+    )
+    np.testing.assert_allclose(result.cortex.array, expected[..., 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_batch_size_does_not_change_the_result(tiny, batch_size):
+    volume = random_volume()
+    one, other = (
+        Predictor(tiny, batch_size=size).predict(volume, patch=8, step=4, new_resolution=1)
+        for size in (None, batch_size)
+    )
+    np.testing.assert_allclose(one.sr.array, other.sr.array, atol=0.02)
+    np.testing.assert_allclose(one.cortex.array, other.cortex.array, atol=1e-4)
+
+
+@pytest.mark.parametrize("patch", [8, 32, 64, None])
+@pytest.mark.parametrize("shape", [(12, 12, 1), (1, 9, 20), (3, 2, 5), (1, 1, 2)])
+def test_thin_images_work(tiny, shape, patch):
+    volume = random_volume(shape, (1, 1, 1))
+    result = Predictor(tiny).predict(volume, patch=patch, new_resolution=1)
+    assert result.sr.array.shape == shape
+    assert np.isfinite(result.sr.array).all()
+
+
+def test_a_single_thick_slice_becomes_several(identity):
+    volume = random_volume((12, 12, 1), (1.0, 1.0, 5.0))
+    result = Predictor(identity).predict(volume, patch=8, new_resolution=1)
+    assert result.sr.array.shape == (12, 12, 5)
+    np.testing.assert_allclose(result.sr.array, np.repeat(volume.array, 5, axis=2), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"interp": "sitk", "interpolation_type": "Linear"},
+        {"interp": "sitk", "interpolation_type": "NearestNeighbor"},
+        {"spline_order": 1},
+        {"geometry": "legacy"},
+        {"blend": "gaussian"},
+    ],
+    ids=lambda change: "-".join(map(str, change.values())),
+)
+def test_every_option_changes_the_image(tiny, change):
+    volume = random_volume((12, 12, 5), (1.0, 1.0, 3.0))
+    plain, other = (
+        Predictor(tiny, **options).predict(volume, patch=8, step=4, new_resolution=1).sr.array
+        for options in ({}, change)
+    )
+    assert plain.shape == other.shape
+    assert np.abs(plain - other).max() > 0.1
+
+
+@pytest.mark.parametrize("resolution", [1e-4, (1e-9, 1, 1), (0.01, 0.01, 0.01)])
+def test_a_result_larger_than_memory_is_refused_with_the_number(tiny, resolution, monkeypatch):
+    monkeypatch.setattr("segsrgan.inference.predictor.available_memory", lambda: 2**30)
+    with pytest.raises(InferenceError, match=r"GiB of memory, 1\.0 GiB are free.*coarser"):
+        Predictor(tiny).predict(random_volume(), patch=8, new_resolution=resolution)
+
+
+def test_a_whole_image_larger_than_memory_is_told_to_take_patches(tiny, monkeypatch):
+    monkeypatch.setattr("segsrgan.inference.predictor.available_memory", lambda: 2 * 10**8)
+    with pytest.raises(InferenceError, match="patch of 128"):
+        Predictor(tiny).predict(random_volume((64, 64, 64)), patch=None, new_resolution=0.4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_no_numbers_are_refused(tiny, value):
+    volume = random_volume()
+    volume.array[3, 3, 3] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        Predictor(tiny).predict(volume, patch=8)
+
+
+def test_arguments_are_checked_before_the_image_is_read(tiny):
+    predictor = Predictor(tiny)
+    for options, words in (
+        ({"patch": 10}, "divisible by 4"),
+        ({"patch": 8, "step": 9}, "step must be"),
+        ({"new_resolution": (1, 1)}, "three numbers"),
+        ({"new_resolution": -1}, "positive"),
+    ):
+        with pytest.raises(InferenceError, match=words):
+            predictor.predict("no such image.nii", **options)
+
+
+def test_unknown_weights_and_other_networks_are_refused(tmp_path, data_dir):
+    with pytest.raises(WeightsError, match="no such weights"):
+        Predictor(tmp_path / "none")
+    with pytest.raises(WeightsError):
+        Predictor(data_dir / "original" / "lr.nii.gz")

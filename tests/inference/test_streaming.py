@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""Patches out and back: nothing is lost, memory is bounded, batches do not matter."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from segsrgan.inference.streaming import default_batch_size, predict_tiled
+from segsrgan.volumes.tiling import plan
+
+
+class Echo:
+    """An engine that gives its input back on two channels and remembers the batches."""
+
+    def __init__(self):
+        self.batches = []
+
+    def predict_batch(self, patches, resolution=None):
+        self.batches.append(patches.shape[0])
+        return np.concatenate([patches, patches], axis=-1)
+
+
+def volume(shape, seed=0):
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("geometry", ["exact", "legacy"])
+@pytest.mark.parametrize("blend", ["uniform", "gaussian"])
+@pytest.mark.parametrize(
+    ("shape", "patch", "step"),
+    [
+        ((20, 24, 28), 8, 4),
+        ((17, 23, 9), 8, 3),
+        ((16, 16, 16), 16, 16),
+        ((5, 30, 1), 8, 5),
+        ((13, 11, 10), 12, 1),
+        ((17, 23, 9), None, None),
+    ],
+)
+def test_an_identity_network_gives_the_image_back(shape, patch, step, blend, geometry):
+    array = volume(shape)
+    tiling = plan(shape, patch, step, geometry=geometry)
+    result = predict_tiled(Echo(), array, tiling, 2, batch_size=3, blend=blend)
+    assert result.shape == (*shape, 2)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result[..., 0], array, atol=2e-6)
+    np.testing.assert_allclose(result[..., 1], array, atol=2e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 1000])
+def test_batches_are_bounded_and_do_not_change_the_result(batch_size):
+    array = volume((20, 20, 20))
+    tiling = plan(array.shape, 8, 6)
+    engine = Echo()
+    result = predict_tiled(engine, array, tiling, 2, batch_size=batch_size)
+    assert max(engine.batches) == min(batch_size, 27)
+    assert sum(engine.batches) == 27
+    np.testing.assert_array_equal(result, predict_tiled(Echo(), array, tiling, 2, batch_size=4))
+
+
+def test_a_gaussian_blend_prefers_the_middle_of_a_patch():
+    class Ramp:
+        def predict_batch(self, patches, resolution=None):
+            across = np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1, 1)
+            return np.broadcast_to(across, (*patches.shape[:4], 2))
+
+    array = volume((12, 8, 8))
+    tiling = plan(array.shape, 8, 4)
+    uniform, gaussian = (
+        predict_tiled(Ramp(), array, tiling, 2, blend=blend)[:, 0, 0, 0]
+        for blend in ("uniform", "gaussian")
+    )
+    np.testing.assert_allclose(uniform, [0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7])
+    # At voxel 5 the first patch says 5 from near its middle, the second 1 from its edge.
+    assert 3 < gaussian[4] < 4
+    assert 2 < gaussian[7] < 4 < gaussian[5] + 1
+    np.testing.assert_allclose(gaussian[[0, 3, 8, 11]], [0, 3, 4, 7], atol=1e-5)
+
+
+def test_constant_patches_of_one_value_are_computed_once():
+    array = np.zeros((64, 8, 8), np.float32)
+    array[32:48] = 0.25
+    array[60:] = volume((4, 8, 8))
+    engine = Echo()
+    result = predict_tiled(engine, array, plan(array.shape, 8, 8), 2)
+    np.testing.assert_array_equal(result[..., 0], array)
+    assert len(engine.batches) == 3  # 0, 0.25, and the one with structure
+
+
+def test_patches_that_are_constant_but_for_one_voxel_are_computed():
+    array = np.zeros((32, 8, 8), np.float32)
+    array[3, 3, 3] = array[31, 7, 7] = 1
+    engine = Echo()
+    result = predict_tiled(engine, array, plan(array.shape, 8, 8), 2)
+    np.testing.assert_array_equal(result[..., 0], array)
+
+
+def test_many_constants_do_not_pile_up():
+    array = np.repeat(np.arange(40, dtype=np.float32), 8)[:, None, None] * np.ones((1, 8, 8))
+    array = array.astype(np.float32)
+    result = predict_tiled(Echo(), array, plan(array.shape, 8, 8), 2, batch_size=3)
+    np.testing.assert_array_equal(result[..., 1], array)
+
+
+def test_progress_counts_every_patch():
+    calls = []
+    array = volume((20, 20, 20))
+    predict_tiled(
+        Echo(), array, plan(array.shape, 8, 6), 2, progress=lambda *call: calls.append(call)
+    )
+    assert calls == [(done, 27) for done in range(28)]
+
+
+def test_the_resolution_reaches_the_engine():
+    class Conditional(Echo):
+        def predict_batch(self, patches, resolution=None):
+            return np.full((*patches.shape[:4], 2), resolution, np.float32)
+
+    array = volume((8, 8, 8))
+    result = predict_tiled(Conditional(), array, plan(array.shape, 8, 8), 2, resolution=3.5)
+    assert np.unique(result) == [3.5]
+
+
+def test_memory_does_not_grow_with_the_number_of_patches():
+    array = volume((96, 96, 96))
+
+    def peak(step):
+        tiling = plan(array.shape, 64, step)
+        tracemalloc.start()
+        predict_tiled(Echo(), array, tiling, 2, batch_size=2)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return len(tiling.starts), peak
+
+    (few, small), (many, large) = peak(64), peak(8)
+    assert (few, many) == (8, 125)
+    assert large < 1.02 * small
+    accumulator, batch = 96**3 * 2 * 4, 2 * 64**3 * 4
+    assert large < 1.1 * accumulator + 5 * batch
+
+
+@pytest.mark.parametrize(
+    ("patch", "size"), [(None, 1), (8, 32), (32, 16), (64, 2), (128, 1), (256, 1)]
+)
+def test_the_default_batch_holds_a_bounded_number_of_voxels(patch, size):
+    assert default_batch_size(patch) == size

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""What the built package carries, and that the Makefile keeps the original's targets."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+TARGETS = [
+    "create_venv_and_install_SegSRGAN",
+    "test_job_model_help",
+    "test_job_model_on_image_absolute",
+    "test_job_model_on_image_relatif",
+    "test_seg",
+    "test_training",
+    "remove_result",
+    "remove_venv",
+]
+
+
+def test_every_package_is_listed():
+    folders = {
+        ".".join(path.parent.relative_to(REPOSITORY).parts)
+        for top in ("segsrgan", "supermask")
+        for path in (REPOSITORY / top).rglob("__init__.py")
+    }
+    listed = PROJECT["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted({*folders, "segsrgan.bundled_weights"})
+
+
+def test_the_commands_keep_their_names():
+    scripts = PROJECT["project"]["scripts"]
+    assert {"job_model.py", "SegSRGAN_training.py", "segsrgan"} <= set(scripts)
+    for target in scripts.values():
+        module, _, function = target.partition(":")
+        assert function == "main"
+        assert (REPOSITORY / Path(*module.split("."))).with_suffix(".py").is_file()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("folder", [".", "Test_package_and_local"])
+def test_the_makefiles_have_the_targets_of_the_original(folder):
+    def make(*arguments):
+        command = ["make", "-C", str(REPOSITORY / folder), f"python={sys.executable}", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    listed = make().stdout
+    for target in TARGETS:
+        assert f"\n{target} " in listed
+        assert make("--dry-run", target).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_weights_and_commands(tmp_path):
+    # From a copy: building writes into the tree, and an earlier build would leak into the wheel.
+    kept = ("segsrgan", "supermask", "weights", "tests")
+    for name in kept:
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, tmp_path / "source" / name, ignore=ignore)
+    for path in REPOSITORY.iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path / "source")
+    command = [sys.executable, "-m", "build", "--outdir", tmp_path / "dist", tmp_path / "source"]
+    subprocess.run(command, check=True, timeout=300)
+
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (entry_points,) = (name for name in names if name.endswith("/entry_points.txt"))
+        scripts = archive.read(entry_points).decode()
+    sources = [path for top in kept[:2] for path in (REPOSITORY / top).rglob("*.py")]
+    expected = {str(path.relative_to(REPOSITORY)) for path in sources}
+    weights = [path.name for path in (REPOSITORY / "weights").iterdir()]
+    expected |= {f"segsrgan/bundled_weights/{name}" for name in weights}
+    assert {name for name in names if ".dist-info/" not in name} == expected
+    for name in PROJECT["project"]["scripts"]:
+        assert f"{name} = segsrgan." in scripts

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""Small volumes and DICOM series with known contents."""
+
+import numpy as np
+import pytest
+
+from segsrgan.volumes import Grid, Volume
+
+BLOB = np.array([3.7, -8.2, 12.9])  # mm, anywhere
+_TURN = np.deg2rad([25.0, -40.0, 70.0])
+
+
+def rotation(angles=_TURN):
+    """Rotation matrix of angles about x, then y, then z."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        turn = np.eye(3)
+        j, k = (axis + 1) % 3, (axis + 2) % 3
+        turn[j, j] = turn[k, k] = np.cos(angle)
+        turn[k, j] = np.sin(angle)
+        turn[j, k] = -np.sin(angle)
+        matrix = turn @ matrix
+    return matrix
+
+
+DIRECTIONS = {
+    "identity": np.eye(3),
+    "flipped": np.diag([-1.0, 1.0, -1.0]),
+    "left-handed": np.diag([1.0, -1.0, 1.0]),
+    "permuted": np.eye(3)[:, [2, 0, 1]],
+    "permuted and flipped": np.eye(3)[:, [1, 0, 2]] * [1, -1, 1],
+    "oblique": rotation(),
+    "oblique left-handed": rotation() * [1, 1, -1],
+}
+
+
+def blob_volume(spacing, direction, sigma=4.0, extent=48.0):
+    """A Gaussian blob of `sigma` mm around `BLOB`, off the centre of a field of `extent` mm."""
+    shape = tuple(int(np.ceil(extent / size)) for size in spacing)
+    centre = (np.array(shape) - 1) / 2 + [0.4, -0.3, 0.2]
+    grid = Grid(shape, spacing, BLOB - direction @ (centre * spacing), direction)
+    points = grid.index_to_physical(np.moveaxis(np.indices(shape), 0, -1))
+    squares = ((points - BLOB) ** 2).sum(axis=-1)
+    return Volume.from_grid(np.exp(-squares / (2 * sigma**2)).astype(np.float32), grid)
+
+
+def centroid(volume):
+    """Physical centre of mass, mm."""
+    weights = volume.array.astype(np.float64)
+    index = [(weights * axis).sum() / weights.sum() for axis in np.indices(weights.shape)]
+    return volume.grid.index_to_physical(index)
+
+
+def noise(shape, seed=0):
+    """Random float32 voxels in [0, 1)."""
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+def slice_pixels(position):
+    """Pixels (rows, columns) of a made-up slice: a tenth of a mm of position, plus a ramp."""
+    return (1000 + round(10 * position) + np.arange(30).reshape(6, 5)).astype(np.uint16)
+
+
+def _dataset(pydicom, path, sop_class, tags):
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID = sop_class
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    dataset.SOPClassUID = sop_class
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.StudyInstanceUID = "1.2.3"
+    dataset.Modality = "MR"
+    dataset.Rows, dataset.Columns = 6, 5
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def write_slice(path, position, pixels=None, orientation=(1, 0, 0, 0, 1, 0), **tags):
+    """Write one DICOM slice at `position` mm along the normal; tags override the defaults."""
+    pydicom = pytest.importorskip("pydicom", reason="makes the DICOM files of these tests")
+    orientation = np.array(orientation, dtype=float)
+    origin = np.cross(orientation[:3], orientation[3:]) * position + [3, 4, 0]
+    defaults = {
+        "SeriesInstanceUID": "1.2.3.4",
+        "SeriesNumber": 4,
+        "SeriesDescription": "axial",
+        "ImagePositionPatient": [float(f"{part:.6f}") for part in origin],
+        "ImageOrientationPatient": [float(f"{part:.6f}") for part in orientation],
+        "PixelSpacing": [1.5, 2.0],  # between rows (y), between columns (x)
+        "SliceThickness": 9,
+    }
+    dataset = _dataset(pydicom, path, "1.2.840.10008.5.1.4.1.1.4", {**defaults, **tags})
+    dataset.PixelData = (slice_pixels(position) if pixels is None else pixels).tobytes()
+    for name in [name for name, value in tags.items() if value is None]:
+        delattr(dataset, name)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def write_multiframe(path, positions, implicit=False, echoes=None):
+    """Write an enhanced MR image with one frame per position."""
+    pydicom = pytest.importorskip("pydicom", reason="makes the DICOM files of these tests")
+    from pydicom.dataset import Dataset
+
+    dataset = _dataset(pydicom, path, "1.2.840.10008.5.1.4.1.1.4.1", {"NumberOfFrames": len(positions)})
+    if implicit:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    dataset.SeriesInstanceUID, dataset.SeriesNumber = "1.2.3.5", 5
+    measures, orientation, shared = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [1.5, 2.0], 9
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for k, position in enumerate(positions):
+        place, frame = Dataset(), Dataset()
+        place.ImagePositionPatient = [3, 4, position]
+        frame.PlanePositionSequence = [place]
+        if echoes:
+            echo = Dataset()
+            echo.EffectiveEchoTime = float(echoes[k])
+            frame.MREchoSequence = [echo]
+        frames.append(frame)
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.PixelData = np.stack([slice_pixels(position) for position in positions]).tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def write_series(folder, positions, start=0, **tags):
+    """Write slices whose file names and instance numbers say nothing of their order."""
+    folder.mkdir(exist_ok=True)
+    names = np.random.default_rng(start).permutation(len(positions))
+    for number, (name, position) in enumerate(zip(names, positions, strict=True)):
+        write_slice(folder / f"{start + name:08d}", position, InstanceNumber=number + 1, **tags)

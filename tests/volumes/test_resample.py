@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""Interpolation and degradation: where things lie, and how much of them."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from volumes.samples import BLOB, DIRECTIONS, blob_volume, centroid, noise
+
+from segsrgan.volumes import (
+    SITK_INTERPOLATORS,
+    Grid,
+    Volume,
+    degrade,
+    legacy_resample,
+    psnr,
+    read_volume,
+    resample,
+    resample_to,
+)
+
+SMOOTH = ("Linear", "Spline", "Hamming", "Cosine", "Welch", "Lanczos", "Blackman", "Gaussian")
+THICK = [(3.3, 1.0, 0.9), (1.0, 3.3, 0.9), (0.9, 1.0, 3.3)]
+LANDMARK = 0.01  # mm
+
+
+def distance(volume):
+    return np.linalg.norm(centroid(volume) - BLOB)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
+@pytest.mark.parametrize("spacing", THICK)
+@pytest.mark.parametrize("resolution", [(0.9, 0.9, 0.9), (1.0, 0.7, 1.3)])
+def test_a_landmark_keeps_its_coordinates(direction, spacing, resolution):
+    assert distance(resample(blob_volume(spacing, direction), resolution)) < LANDMARK
+
+
+@pytest.mark.parametrize(("number", "name"), enumerate(SMOOTH))
+def test_a_landmark_keeps_its_coordinates_with_sitk(number, name):
+    volume = blob_volume(THICK[number % 3], DIRECTIONS["oblique"], sigma=3.5, extent=36)
+    result = resample(volume, 1.2, interp="sitk", interpolation_type=name)
+    assert distance(result) < LANDMARK
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
+def test_degrading_moves_no_landmark(direction):
+    volume = blob_volume((0.8, 0.9, 1.0), direction)
+    for spacing in THICK:
+        assert distance(degrade(volume, spacing)) < LANDMARK
+
+
+def test_linear_interpolation_by_hand():
+    # Centres at 0, 2, 4 mm; new ones at -0.5, 0.5, 1.5 ... 4.5 mm.
+    volume = Volume(np.array([0.0, 2.0, 6.0]).reshape(3, 1, 1), (2, 1, 1))
+    result = resample(volume, 1, spline_order=1).array.ravel()
+    assert result == pytest.approx([0, 0.5, 1.5, 3, 5, 6])
+
+
+def test_nearest_neighbour_repeats_voxels_and_keeps_the_dtype():
+    labels = np.arange(8, dtype=np.int16).reshape(2, 2, 2)
+    for how in ({"spline_order": 0}, {"interp": "sitk", "interpolation_type": "NearestNeighbor"}):
+        result = resample(Volume(labels, (1, 2, 3)), 1, **how).array
+        assert result.dtype == np.int16
+        assert np.array_equal(result, labels.repeat(2, axis=1).repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("order", range(6))
+def test_a_constant_stays_constant(order):
+    volume = Volume(np.full((2, 5, 1), 7.5, np.float32), (1, 1, 4))
+    assert resample(volume, 0.6, spline_order=order).array == pytest.approx(7.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", SITK_INTERPOLATORS)
+def test_sitk_leaves_no_dark_border(name):
+    volume = Volume(np.full((8, 8, 5), 7.5, np.float32), (1, 1, 4))
+    result = resample(volume, 0.6, interp="sitk", interpolation_type=name)
+    assert result.array == pytest.approx(7.5, rel=0.02)
+
+
+def test_every_sitk_interpolator_gives_another_result():
+    volume = Volume(noise((9, 8, 7)), (1, 1, 3))
+    results = [
+        resample(volume, 0.8, interp="sitk", interpolation_type=name).array
+        for name in SITK_INTERPOLATORS
+    ]
+    for k, one in enumerate(results):
+        assert all(np.abs(one - other).max() > 1e-3 for other in results[:k])
+
+
+def test_the_own_grid_gives_the_volume_back():
+    volume = Volume(noise((6, 5, 4)), (1, 1, 3), (5, 6, 7), DIRECTIONS["oblique"])
+    assert np.array_equal(resample(volume, volume.spacing).array, volume.array)
+    sitk = resample(volume, volume.spacing, interp="sitk").array
+    assert sitk == pytest.approx(volume.array, abs=1e-5)
+
+
+def test_the_matrices_are_those_of_ndimage():
+    array = noise((13, 11, 7))
+    coordinates = np.meshgrid(
+        *((np.arange(m) + 0.5) * n / m - 0.5 for n, m in zip(array.shape, (20, 11, 21), strict=True)),
+        indexing="ij",
+    )
+    expected = ndimage.map_coordinates(array, coordinates, order=3, mode="reflect")
+    volume = Volume(array, (20 / 13, 1, 3))
+    assert resample(volume, 1).array == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_shifted_grid_cuts_out_a_part():
+    volume = Volume(noise((8, 8, 8)), (1, 2, 3), (5, 6, 7), DIRECTIONS["oblique"])
+    origin = volume.grid.index_to_physical((2, 3, 1))
+    part = resample_to(volume, Grid((4, 5, 6), volume.spacing, origin, volume.direction))
+    assert part.array == pytest.approx(volume.array[2:6, 3:8, 1:7], abs=1e-5)
+
+
+def test_beyond_the_field_of_view_the_edge_is_repeated():
+    volume = Volume(np.array([3.0, 1.0, 5.0]).reshape(3, 1, 1), (1, 1, 1))
+    grid = Grid((13, 1, 1), (1, 1, 1), (-5, 0, 0))
+    for how in ({"spline_order": 1}, {"interp": "sitk", "interpolation_type": "Linear"}):
+        result = resample_to(volume, grid, **how).array.ravel()
+        assert result == pytest.approx([3] * 5 + [3, 1, 5] + [5] * 5)
+
+
+def test_flipped_and_permuted_targets_show_the_same_points():
+    volume = Volume(noise((4, 5, 6)), (1, 2, 3), (5, 6, 7), DIRECTIONS["oblique"])
+    origin = volume.grid.index_to_physical((3, 0, 5))
+    direction = volume.direction[:, [2, 0, 1]] * [-1, -1, 1]
+    grid = Grid((6, 4, 5), (3, 1, 2), origin, direction)
+    expected = volume.array.transpose(2, 0, 1)[::-1, ::-1, :]
+    assert resample_to(volume, grid).array == pytest.approx(expected, abs=1e-5)
+    assert resample_to(volume, grid, interp="sitk").array == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_target_with_other_axes_is_refused():
+    grid = Grid((4, 4, 4), direction=DIRECTIONS["oblique"])
+    with pytest.raises(ValueError, match="parallel"):
+        resample_to(Volume(noise((4, 4, 4)), (1, 1, 1)), grid)
+
+
+@pytest.mark.parametrize("spacing", [(0.7, 1, 1), (0.5, 0.9, 1.6), (1, 0.9, 3.3), (2, 2, 2)])
+@pytest.mark.parametrize("order", [1, 3])
+def test_legacy_is_zoom_of_scipy(spacing, order):
+    volume = Volume(noise((17, 14, 9)), (1, 0.9, 3.3), (5, 6, 7), DIRECTIONS["flipped"])
+    result = legacy_resample(volume, spacing, spline_order=order)
+    zoom = np.array(volume.spacing) / spacing
+    assert result.array == pytest.approx(ndimage.zoom(volume.array, zoom, order=order), abs=1e-5)
+    assert (result.spacing, result.origin) == (spacing, volume.origin)
+    assert np.array_equal(result.direction, volume.direction)
+
+
+def test_legacy_on_the_test_image_of_the_original(data_dir):
+    volume = read_volume(data_dir / "original" / "lr.nii.gz")
+    result = legacy_resample(volume, 1)
+    assert result.array.shape == (72, 80, 90)
+    scale = volume.array.max()
+    expected = ndimage.zoom(volume.array / scale, (1, 1, 3), order=3)
+    assert result.array / scale == pytest.approx(expected, abs=1e-5)
+
+
+def test_degrading_an_impulse_shows_the_slice_profile():
+    array = np.zeros((1, 1, 61), np.float32)
+    array[0, 0, 30] = 1
+    result = degrade(Volume(array, (1, 1, 0.5)), (1, 1, 3.0), thickness=4.0)
+    # Slices of 3 mm at 1.5, 4.5 ...; the impulse at 15.25 mm; FWHM 4 mm.
+    centres = np.arange(11) * 3 + 1.5
+    sigma = 4.0 / 2.3548
+    expected = 0.5 / (sigma * np.sqrt(2 * np.pi)) * np.exp(-((centres - 15.25) ** 2) / (2 * sigma**2))
+    assert result.array.ravel() == pytest.approx(expected, abs=1e-4)
+
+
+def test_degrading_is_blur_in_mm_then_decimation():
+    array = noise((5, 4, 90))
+    result = degrade(Volume(array, (1, 1, 0.5)), (1, 1, 1.5)).array
+    sigma = 1.5 / (2 * np.sqrt(2 * np.log(2))) / 0.5  # voxels
+    blurred = ndimage.gaussian_filter1d(array, sigma, axis=2, truncate=8)
+    assert result[..., 2:-2] == pytest.approx(blurred[..., 1::3][..., 2:-2], abs=1e-5)
+
+
+def test_axes_whose_resolution_does_not_fall_stay_untouched():
+    volume = Volume(noise((6, 5, 12)), (1, 1, 1))
+    result = degrade(volume, (0.5, 1, 4))
+    assert result.spacing == (1, 1, 4)
+    assert result.array.shape == (6, 5, 3)
+    assert np.array_equal(degrade(volume, (1, 1, 1)).array, volume.array)
+
+
+def test_a_thin_profile_takes_the_nearest_voxel():
+    array = noise((3, 3, 9))
+    result = degrade(Volume(array, (1, 1, 1)), (1, 1, 3), thickness=1e-3)
+    assert result.array == pytest.approx(array[..., 1::3])
+
+
+def test_interpolation_recovers_what_degradation_left():
+    volume = blob_volume((1.0, 1.0, 1.0), np.eye(3))
+    back = resample_to(degrade(volume, (1, 1, 3)), volume.grid)
+    assert back.array.shape == volume.array.shape
+    assert psnr(volume.array, back.array) > 35
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"spacing": 0}, "positive"),
+        ({"spacing": (1, 1)}, "three"),
+        ({"spacing": 0.001}, "coarser"),
+        ({"spacing": 1, "interp": "cubic"}, "scipy, sitk"),
+        ({"spacing": 1, "interp": "sitk", "interpolation_type": "Cubic"}, "Lanczos"),
+        ({"spacing": 1, "spline_order": 6}, "0 to 5"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        resample(Volume(noise((4, 4, 4)), (1, 1, 3)), **arguments)
+
+
+def test_wrong_thickness_and_legacy_resolution_are_refused():
+    volume = Volume(noise((4, 4, 4)), (1, 1, 3))
+    with pytest.raises(ValueError, match="thickness"):
+        degrade(volume, (1, 1, 6), thickness=0)
+    with pytest.raises(ValueError, match="coarser"):
+        legacy_resample(volume, 0.0005)
