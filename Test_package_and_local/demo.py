@@ -81,7 +81,7 @@ def plane(volume, truth, axis):
 
 
 def save_picture(path, truth, columns, outline):
-    """Draw three planes of every column, the outline over the last."""
+    """Draw three planes of every column, cut to the head, the outline over the last."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -89,16 +89,19 @@ def save_picture(path, truth, columns, outline):
 
     figure, axes = pyplot.subplots(3, len(columns), figsize=(3.1 * len(columns), 9.6))
     top = np.percentile(truth.array[truth.array > 0], 99.5)
+    head = np.argwhere(truth.array > 0.1 * top)
+    first, last = (head.min(0) - 4) * truth.spacing, (head.max(0) + 5) * truth.spacing
     for column, (title, volume) in enumerate(columns):
         axes[0, column].set_title(title)
-        for row in range(3):
+        for row, (across, up) in enumerate([(1, 2), (0, 2), (0, 1)]):
             panel = axes[row, column]
             pixels, extent = plane(volume, truth, row)
             panel.imshow(pixels, "gray", origin="lower", extent=extent, vmin=0, vmax=top)
-            panel.axis("off")
             if column == len(columns) - 1:
                 pixels, extent = plane(outline, truth, row)
                 panel.contour(pixels, [0.5], colors="red", linewidths=0.6, extent=extent)
+            panel.set(xlim=(first[across], last[across]), ylim=(first[up], last[up]))
+            panel.axis("off")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20")
 FETAL_CORTEX, ADULT_CORTEX = (5,), (3, 42)
-SHARES = (0.3, 0.2, 0.5)  # real templates, painted fetal maps, painted adult maps
+SHARES = (0.35, 0.15, 0.5)  # real templates, painted fetal maps, painted adult maps
 
 
 def parser():
@@ -26,12 +26,15 @@ def parser():
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--kernel", type=int, default=16)
-    parser.add_argument("--patch", type=int, default=64)
+    parser.add_argument("--resnet", action="store_true", help="the paper's generator, no U-Net")
+    parser.add_argument("--patch", type=int, default=48)
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--steps", type=int, default=200, help="updates in an epoch")
     parser.add_argument("--lrgen", type=float, default=1e-3)
-    parser.add_argument("--lambda_dice", type=float, default=0.1)
+    parser.add_argument("--lambda_image", type=float, default=2.0)
+    parser.add_argument("--lambda_entropy", type=float, default=0.3)
+    parser.add_argument("--lambda_dice", type=float, default=0.3)
     parser.add_argument("--precision", default="mixed_bfloat16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", type=int, default=0, metavar="EPOCH")
@@ -77,7 +80,7 @@ def main(argv=None):
 
     from segsrgan.networks import GeneratorSpec, build_generator, load_generator
     from segsrgan.training.loop import fit
-    from segsrgan.training.losses import charbonnier, soft_dice_loss
+    from segsrgan.training.losses import binary_cross_entropy, charbonnier, soft_dice_loss
     from segsrgan.training.sources import batch_of
     from segsrgan.training.step_tensorflow import compiled_prediction, reconstruction_step
 
@@ -88,16 +91,27 @@ def main(argv=None):
     if args.resume:
         generator = load_generator(args.folder / f"SegSRGAN_epoch_{args.resume}", patch=shape)
     else:
-        spec = GeneratorSpec(args.kernel, scaled=True)
+        spec = GeneratorSpec(args.kernel, unet=not args.resnet, scaled=True)
         generator = build_generator(spec, shape, head_initializer="zeros")
     total = args.epochs * args.steps
+    left = total - args.resume * args.steps
+    warm_up = 0 if args.resume else min(300, left // 10)
     rate = keras.optimizers.schedules.CosineDecay(
-        args.lrgen, total - args.resume * args.steps, alpha=0.01
+        args.lrgen / 100 if warm_up else args.lrgen,
+        left - warm_up,
+        alpha=0.01,
+        warmup_target=args.lrgen if warm_up else None,
+        warmup_steps=warm_up,
     )
 
     def loss(target, prediction):
-        dice = soft_dice_loss(target[..., 1:2], prediction[..., 1:2])
-        return charbonnier(target, prediction[..., :2]) + args.lambda_dice * dice
+        # The Charbonnier loss alone leaves the rare class at probability 0 for long.
+        cortex, probability = target[..., 1:2], prediction[..., 1:2]
+        return (
+            args.lambda_image * charbonnier(target[..., :1], prediction[..., :1])
+            + args.lambda_entropy * binary_cross_entropy(cortex, probability)
+            + args.lambda_dice * soft_dice_loss(cortex, probability)
+        )
 
     step = reconstruction_step(
         generator, keras.optimizers.Adam(rate, beta_1=0.9, global_clipnorm=1.0), loss
@@ -116,7 +130,9 @@ def main(argv=None):
 
     def report(epoch, index, value):
         if index % 20 == 0:
-            print(f"{time.time() - start:8.0f} s  epoch {epoch} step {index} {value:.4f}", flush=True)
+            print(
+                f"{time.time() - start:8.0f} s  epoch {epoch} step {index} {value:.4f}", flush=True
+            )
 
     notes = {"recipe": {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder")}}
     predict = compiled_prediction(generator)

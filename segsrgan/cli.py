@@ -5,7 +5,7 @@ import json
 import sys
 from importlib import import_module
 
-from segsrgan.inference.console import Parser, messages
+from segsrgan.inference.console import Parser, import_quietly, messages
 from segsrgan.inference.errors import one_line
 
 # Commands with a parser of their own; they get all arguments that follow.
@@ -67,6 +67,7 @@ def main(argv=None):
 
 def _weights(args):
     """Carries out `segsrgan weights`; the libraries are loaded here, not for `--help`."""
+    import_quietly("segsrgan.networks")
     if args.action == "list":
         from segsrgan.networks.registry import available, default_weights
 

@@ -4,6 +4,7 @@
 import logging
 import sys
 from functools import partial
+from hashlib import sha256
 
 from segsrgan.inference import checks, options
 from segsrgan.inference.arguments import build_parser
@@ -59,10 +60,12 @@ def _plan(args):
     resolution = options.parse_resolution(" ".join(args.new_low_res))
     if args.by_batch and args.batch_size not in (None, 1):
         raise InferenceError(f"--by_batch True means --batch_size 1, received {args.batch_size}")
+    if args.interpolation_type and args.interp == "scipy":
+        logger.warning("--interpolation_type has no effect without --interp sitk")
     shown = {
         "geometry": args.geometry,
         "interp": args.interp,
-        "interpolation_type": args.interpolation_type,
+        "interpolation_type": args.interpolation_type or "Spline",
         "blend": args.blend,
         "threshold": args.threshold,
     }
@@ -78,8 +81,7 @@ def _plan(args):
     networks = import_quietly("segsrgan.networks")
     predictor = import_quietly("segsrgan.inference.predictor")
     weights = args.weights_path or networks.default_weights()
-    networks.resolve(weights)
-    name = weights_name(weights)
+    name, digest = weights_name(weights), sha256(networks.resolve(weights).read_bytes())
     job = Job(
         tuple(images),
         pairs,
@@ -87,7 +89,12 @@ def _plan(args):
         resolution,
         overwrite=args.overwrite,
         series=args.series,
-        settings={"weights": name, "resolution": list(resolution), **shown},
+        settings={
+            "weights": name,
+            "weights_sha256": digest.hexdigest(),
+            "resolution": list(resolution),
+            **shown,
+        },
     )
     return job, partial(predictor.Predictor, weights, **shown, **hidden)
 

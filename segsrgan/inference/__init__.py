@@ -14,7 +14,6 @@ _HOMES = {
     "Job": "job",
     "Outcome": "job",
     "run_job": "job",
-    "segmentation": "segmentation",
 }
 __all__ = list(_HOMES)
 

@@ -101,10 +101,9 @@ def build_parser(prog="job_model.py"):
     add(
         "-it",
         "--interpolation_type",
-        default="Spline",
         choices=checks.INTERPOLATION_TYPES,
         metavar="TYPE",
-        help=f"with --interp sitk: {', '.join(checks.INTERPOLATION_TYPES)}",
+        help=f"with --interp sitk: {', '.join(checks.INTERPOLATION_TYPES)} (default: Spline)",
     )
     add(
         "-bb",

@@ -56,8 +56,10 @@ def import_quietly(module):
     Returns:
         The module.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr to keep quiet
+        return import_module(module)
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)

@@ -6,6 +6,9 @@ class InferenceError(ValueError):
     """A wrong argument, or an image that cannot be processed as asked."""
 
 
+_LONGEST = 300
+
+
 def one_line(error):
     """The error in one line, as a user reads it: no class name where the text speaks for itself.
 
@@ -15,11 +18,10 @@ def one_line(error):
     Returns:
         A str without line breaks, never empty.
     """
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError):
-        return f"out of memory: take a smaller patch or a coarser resolution ({text})".replace(
-            " ()", ""
-        )
+    name, text = type(error).__name__, " ".join(str(error).split())
+    if isinstance(error, MemoryError) or name == "ResourceExhaustedError":  # TensorFlow's
+        return "out of memory; take a smaller patch or a coarser resolution"
     if isinstance(error, (ValueError, OSError)) and text:
         return text
-    return f"{type(error).__name__}: {text}".removesuffix(": ")
+    # Nothing we foresaw: enough to recognise it by, --verbose shows the rest.
+    return f"{name}: {text[:_LONGEST]}".removesuffix(": ")

@@ -104,13 +104,10 @@ def run_job(job, make_predictor, progress=None):
 
 def _run_image(job, place, pairs, predictor, progress):
     start = time.perf_counter()
-    patches = [patch for patch, _ in pairs]
-    largest = None if None in patches else max(patches)
+    smallest = min((patch for patch, _ in pairs if patch is not None), default=None)
     try:
         with PeakMemory() as memory:
-            prepared = predictor.prepare(
-                place.image, job.new_resolution, job.series, largest_patch=largest
-            )
+            prepared = predictor.prepare(place.image, job.new_resolution, job.series, smallest)
     except Exception as error:
         yield from _failures(place, pairs, error, time.perf_counter() - start)
         return

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One image: normalise, interpolate, run the generator over patches, bring the results back."""
 
-import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,6 @@ from segsrgan.volumes.reading import read_volume
 from segsrgan.volumes.resample import legacy_resample, resample
 from segsrgan.volumes.tiling import plan
 from segsrgan.volumes.volume import Volume
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,17 +149,17 @@ class Predictor:
         """
         patch = checks.checked_patch(patch)
         step = checks.checked_step(step, patch)
-        prepared = self.prepare(image, new_resolution, series, largest_patch=patch)
+        prepared = self.prepare(image, new_resolution, series, patch)
         return self.predict_prepared(prepared, patch, step, progress)
 
-    def prepare(self, image, new_resolution=(0.5, 0.5, 0.5), series=None, largest_patch=128):
+    def prepare(self, image, new_resolution=(0.5, 0.5, 0.5), series=None, patch=128):
         """Reads, normalises and interpolates an image, once for any number of patch sizes.
 
         Args:
             image: see `predict`.
             new_resolution: see `predict`.
             series: see `predict`.
-            largest_patch: the largest patch to come, for the estimate of the memory.
+            patch: the smallest patch to come, for a first estimate of the memory.
 
         Returns:
             A `Prepared`.
@@ -171,7 +169,8 @@ class Predictor:
         """
         spacing = checks.checked_resolution(new_resolution)
         volume = image if isinstance(image, Volume) else read_volume(image, series=series)
-        self._check_memory(volume.grid, spacing, largest_patch)
+        old = zip(volume.array.shape, volume.spacing, spacing, strict=True)
+        self._check_memory([math.ceil(n * a / b) for n, a, b in old], spacing, patch)
         legacy = self.geometry == "legacy"
         normalisation = _normalisation(volume.array, legacy)
         normalised = volume.with_array(_float32(normalisation.apply(volume.array)))
@@ -190,6 +189,7 @@ class Predictor:
         """Processes a prepared image; arguments, result and errors as of `predict`."""
         patch = checks.checked_patch(patch)
         step = checks.checked_step(step, patch)
+        self._check_memory(prepared.volume.array.shape, prepared.volume.spacing, patch)
         array = np.moveaxis(prepared.volume.array, prepared.axis, -1)
         output = predict_tiled(
             self.engine,
@@ -213,9 +213,7 @@ class Predictor:
         cortex_mask = (cortex >= self.threshold).astype(np.uint8)
         return Prediction(new(sr), new(cortex), new(cortex_mask), mask)
 
-    def _check_memory(self, grid, spacing, patch):
-        old = zip(grid.shape, grid.spacing, spacing, strict=True)
-        shape = [int(np.ceil(n * a / b)) for n, a, b in old]
+    def _check_memory(self, shape, spacing, patch):
         kernel = getattr(getattr(self.model, "spec", None), "kernel", 16)
         batch_size = self.batch_size or default_batch_size(patch)
         needed = required_memory(shape, patch, batch_size, kernel, self.channels)

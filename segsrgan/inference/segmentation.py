@@ -2,9 +2,11 @@
 """The function of the paper's appendix: one image in, two files out."""
 
 import os
+from pathlib import Path
 
 from segsrgan.inference import checks
 from segsrgan.inference.errors import InferenceError
+from segsrgan.inference.places import check_writable
 from segsrgan.volumes.writing import write_volume
 
 _SIGNATURE = (
@@ -68,6 +70,14 @@ def segmentation(
     patch = checks.checked_patch(patch)
     step = checks.checked_step(step, patch)
     checks.checked_resolution(new_resolution)
+    outputs = {
+        "cortex": path_output_cortex,
+        "sr": path_output_hr,
+        "cortex_mask": path_output_cortex_mask,
+        "mask": path_output_mask,
+    }
+    outputs = {kind: Path(path) for kind, path in outputs.items() if path is not None}
+    _check_outputs(outputs)
     if by_batch:
         options["batch_size"] = 1
     from segsrgan.inference.predictor import Predictor
@@ -79,18 +89,22 @@ def segmentation(
         spline_order=spline_order,
         **options,
     )
-    if path_output_mask is not None and predictor.channels == 2:
+    if "mask" in outputs and predictor.channels == 2:
         raise InferenceError("path_output_mask needs weights with a mask head; leave it out")
     result = predictor.predict(input_file_path, patch, step, new_resolution, series, progress)
-    for volume, path in (
-        (result.cortex, path_output_cortex),
-        (result.sr, path_output_hr),
-        (result.cortex_mask, path_output_cortex_mask),
-        (result.mask, path_output_mask),
-    ):
-        if path is not None:
-            write_volume(volume, path)
+    for kind, path in outputs.items():
+        write_volume(getattr(result, kind), path)
     return result
+
+
+def _check_outputs(outputs):
+    """Raises `InferenceError` where writing would fail after all the work."""
+    for path in outputs.values():
+        if not path.name.lower().endswith((".nii", ".nii.gz")):
+            raise InferenceError(f"{path}: results are written as NIfTI; end the name with .nii.gz")
+        if not path.parent.is_dir():
+            raise InferenceError(f"{path}: its folder does not exist; make it first")
+        check_writable(path.parent)
 
 
 def _refuse_other_order(patch):

@@ -20,3 +20,14 @@ def soft_dice_loss(target, prediction, smooth=1.0):
     overlap = 2 * ops.sum(target * prediction, axis=axes) + smooth
     total = ops.sum(target, axis=axes) + ops.sum(prediction, axis=axes) + smooth
     return 1 - ops.mean(overlap / total)
+
+
+def binary_cross_entropy(target, prediction, epsilon=1e-6):
+    """Mean binary cross-entropy of probabilities.
+
+    Unlike the Charbonnier loss of a sigmoid it keeps its slope where the answer is wrong and
+    sure, so that a rare class does not stay at probability 0.
+    """
+    target = ops.cast(target, "float32")
+    p = ops.clip(ops.cast(prediction, "float32"), epsilon, 1 - epsilon)
+    return -ops.mean(target * ops.log(p) + (1 - target) * ops.log(1 - p))

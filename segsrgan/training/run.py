@@ -55,8 +55,7 @@ class Settings:
         if self.patch_size % 4:
             below = self.patch_size - self.patch_size % 4
             raise ValueError(
-                f"--patch_size must be divisible by 4, received {self.patch_size}; "
-                f"try {below or 4}"
+                f"--patch_size must be divisible by 4, received {self.patch_size}; try {below or 4}"
             )
         if self.init_epoch > self.epoch:
             raise ValueError(

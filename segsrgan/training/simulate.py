@@ -46,7 +46,8 @@ def acquire(
         rng: a `numpy.random.Generator`.
         noise: standard deviation of the noise as a fraction of the low-resolution maximum.
         thickness: slice thickness in mm, by default `resolution`.
-        interp, interpolation_type: of the interpolation back, as in `volumes.resample`.
+        interp: of the interpolation back, as in `volumes.resample`.
+        interpolation_type: likewise.
 
     Returns:
         A `Volume` on `hr.grid`, float32: what the network is given.

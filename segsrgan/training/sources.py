@@ -25,19 +25,19 @@ class Acquisition:
     Attributes:
         ratio: slice distance over the result's voxel size.
         gap: slice thickness over slice distance.
-        in_plane: in-plane voxel size over the result's; half of the draws keep 1.
+        in_plane: in-plane voxel size over the result's; three of four draws keep 1.
         noise: largest standard deviation of the noise, as a fraction of the maximum.
     """
 
-    ratio: tuple = (1.5, 8.0)
-    gap: tuple = (0.7, 1.1)
-    in_plane: tuple = (1.0, 2.0)
+    ratio: tuple = (1.5, 7.0)
+    gap: tuple = (0.8, 1.05)
+    in_plane: tuple = (1.0, 1.8)
     noise: float = 0.03
 
     def simulate(self, image, rng):
         """A random acquisition of `image` (x, y, z), interpolated back; the same shape."""
         ratio = float(np.exp(rng.uniform(*np.log(self.ratio))))
-        fine = rng.uniform(*self.in_plane) if rng.random() < 0.5 else 1.0
+        fine = rng.uniform(*self.in_plane) if rng.random() < 0.25 else 1.0
         resolution = np.array([fine, fine, max(ratio, fine)])
         thickness = resolution * [1, 1, rng.uniform(*self.gap)]
         noise = rng.uniform(0, self.noise)

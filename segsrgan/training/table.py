@@ -42,7 +42,9 @@ class Case:
         image, label = read_volume(self.image), read_volume(self.label)
         _check_same_grid(image, label, self)
         if not np.isfinite(image.array).all():
-            raise VolumeError(f"{self.image}: has voxels that are NaN or infinite; repair the image")
+            raise VolumeError(
+                f"{self.image}: has voxels that are NaN or infinite; repair the image"
+            )
         if image.array.max() <= 0:
             raise VolumeError(f"{self.image}: has no positive voxel; expected an MR image")
         inside = label.array > 0.5

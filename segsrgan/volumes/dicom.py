@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from segsrgan.volumes.dicom_stack import Slice, assemble, count_positions, separate_repeats
 from segsrgan.volumes.dicom_tags import (
+    FRAME_LABELS,
     ORIENTATION,
     PIXEL_SPACING,
     POSITION,
@@ -25,13 +26,6 @@ from segsrgan.volumes.volume import VolumeError
 _logger = logging.getLogger(__name__)
 
 _SERIES_UID, _NUMBER, _DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
-_FRAME_LABELS = {
-    "stack": (0x0020, 0x9056),
-    "echo time": (0x0018, 0x9082),
-    "temporal position": (0x0020, 0x9128),
-    "b-value": (0x0018, 0x9087),
-}
-_FIRST_ELEMENTS = (b"\0\0", b"\x01\0", b"\x05\0", b"\x08\0")
 _SAME_DIRECTION = 1e-3
 _SAME_SPACING = 1e-3
 
@@ -68,8 +62,8 @@ def is_dicom(path, old=True):
         head = file.read(132)
     if head[128:] == b"DICM":
         return True
-    # Without a preamble the first element is of group 2 or 8: (0008,0005), say.
-    return old and head[:2] in (b"\x02\0", b"\x08\0") and head[2:4] in _FIRST_ELEMENTS
+    # Without a preamble a file begins with a low element of group 2 or 8: (0008,0016), say.
+    return old and head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"
 
 
 def read_dicom_file(path):
@@ -208,35 +202,31 @@ def _scan(path):
 
 def _frames(reader, path):
     """One slice per frame, placed by the file's own functional groups."""
-    count = reader.GetSize()[2]
-    tags = read_tags(path)
-    positions = [_numbers(text, 3) for text in tags.get(POSITION, [])]
-    orientations = {text for text in tags.get(ORIENTATION, [])}
-    spacings = {text for text in tags.get(PIXEL_SPACING, [])}
-    labels = {
-        name: tags[tag] for name, tag in _FRAME_LABELS.items() if len(tags.get(tag, ())) == count
-    }
-    scales = {text for tag in RESCALE for text in tags.get(tag, [])[1:] if text != tags[tag][0]}
-    if scales:
+    count, tags = reader.GetSize()[2], read_tags(path)
+    if any(len(set(tags.get(tag, ()))) > 1 for tag in RESCALE):
         raise VolumeError(
-            f"{path}: expected one intensity scale, received another per frame; convert it to NIfTI"
+            f"{path}: expected one intensity scale, received several; convert it to NIfTI"
         )
-    placed = len(positions) == count and None not in positions
-    if not placed or len(orientations) != 1 or len(spacings) != 1:
+    positions = _numbers(tags.get(POSITION, ()), 3)
+    orientations = _numbers(tags.get(ORIENTATION, ()), 6)
+    spacings = _numbers(tags.get(PIXEL_SPACING, ()), 2)
+    if len(positions) != count or not (_alike(orientations) and _alike(spacings)):
         raise VolumeError(
-            f"{path}: expected a position per frame and one orientation, received {count} frames, "
+            f"{path}: expected a position for each of {count} frames and one orientation, received "
             f"{len(positions)} positions, {len(orientations)} orientations; convert it to NIfTI"
         )
-    rows = np.reshape(_numbers(orientations.pop(), 6), (2, 3))
-    direction = np.column_stack([*rows, np.cross(*rows)])
-    between_rows, between_columns = _numbers(spacings.pop(), 2)
+    labels = {
+        name: tags[tag] for name, tag in FRAME_LABELS.items() if len(tags.get(tag, ())) == count
+    }
+    along_row, along_column = orientations[0].reshape(2, 3)
+    between_rows, between_columns = spacings[0]
     return [
         Slice(
             path=path,
             size=tuple(reader.GetSize()[:2]),
             spacing=(between_columns, between_rows, 0.0),
-            origin=np.array(position),
-            direction=direction,
+            origin=position,
+            direction=np.column_stack([along_row, along_column, np.cross(along_row, along_column)]),
             frame=frame,
             labels={name: values[frame] for name, values in labels.items()},
         )
@@ -244,9 +234,13 @@ def _frames(reader, path):
     ]
 
 
-def _numbers(text, count):
+def _numbers(texts, count):
+    """Array (n, count) of texts of `count` numbers; empty if one of them is something else."""
     try:
-        numbers = [float(part) for part in text.split("\\")]
+        return np.array([text.split("\\") for text in texts], dtype=np.float64).reshape(-1, count)
     except (ValueError, AttributeError):
-        return None
-    return numbers if len(numbers) == count else None
+        return np.empty((0, count))
+
+
+def _alike(rows):
+    return len(rows) > 0 and np.ptp(rows, axis=0).max() <= _SAME_DIRECTION

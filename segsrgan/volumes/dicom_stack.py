@@ -100,7 +100,10 @@ def separate_repeats(slices, name):
             f"{name}: expected slices with a position (ImagePositionPatient), received some "
             "without; give one file, or convert the series to NIfTI with its scanner's software"
         )
-    copies = {(one.instance or str(one.path), one.frame): one for one in reversed(slices)}
+    # With the position, for some anonymisers give all images of a series one identifier.
+    copies = {
+        (one.instance or str(one.path), one.frame, *np.round(one.origin, 2)): one for one in slices
+    }
     slices = _sorted(list(copies.values()))
     places = _places(slices)
     if len(set(places)) == len(slices):

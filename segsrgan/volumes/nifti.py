@@ -11,6 +11,7 @@ import numpy as np
 from segsrgan.volumes.nifti_header import HEADER_BYTES, parse_header
 from segsrgan.volumes.volume import Volume, VolumeError
 
+_CHUNK = 2**20
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
 
 
@@ -72,7 +73,8 @@ def _voxels(file, header, path):
             f"{path}: truncated, expected {size} bytes of voxels, received {len(raw)}; "
             "copy or export it again"
         )
-    file.read(1)  # at the end of a gzip stream its checksum is compared
+    while file.read(_CHUNK):  # at its end the checksum of a gzip stream is compared
+        pass
     return np.frombuffer(raw, header.dtype).reshape(header.grid.shape, order="F")
 
 

@@ -241,7 +241,9 @@ def _sform(fields, pixdim, shape, name):
 def _qform(fields, pixdim):
     """Spacing, offset, rotation (RAS) by the standard's quaternion formula."""
     b, c, d = (float(part) for part in fields["quatern"])
-    a = np.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
+    square = 1.0 - (b * b + c * c + d * d)
+    # Rounding of b, c, d to float32 must not turn an exact half turn by a thousandth.
+    a = np.sqrt(square) if square > 3 * np.finfo(np.float32).eps else 0.0
     rotation = np.array(
         [
             [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
@@ -259,10 +261,10 @@ def _quaternion(rotation):
     # The eigenvector of this symmetric matrix to its largest eigenvalue is (b, c, d, a).
     (xx, yx, zx), (xy, yy, zy), (xz, yz, zz) = rotation.T
     matrix = [
-        [xx - yy - zz, yx + xy, zx + xz, yz - zy],
-        [yx + xy, yy - xx - zz, yz + zy, zx - xz],
-        [zx + xz, yz + zy, zz - xx - yy, xy - yx],
-        [yz - zy, zx - xz, xy - yx, xx + yy + zz],
+        [xx - yy - zz, yx + xy, zx + xz, zy - yz],
+        [yx + xy, yy - xx - zz, yz + zy, xz - zx],
+        [zx + xz, yz + zy, zz - xx - yy, yx - xy],
+        [zy - yz, xz - zx, yx - xy, xx + yy + zz],
     ]
     vector = np.linalg.eigh(matrix)[1][:, -1]
     return vector[:3] * (-1 if vector[3] < 0 else 1)

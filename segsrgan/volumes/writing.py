@@ -2,7 +2,6 @@
 """Write a volume as NIfTI, whole or not at all."""
 
 import contextlib
-import gzip
 import os
 import time
 import uuid
@@ -10,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from segsrgan.volumes.gzip_stream import write_gzip
 from segsrgan.volumes.nifti_header import build_header, header_dtype
 from segsrgan.volumes.volume import VolumeError
 
-# Level 1 takes a fifth of the default's time on smooth images and loses 1-6 % of size.
-_GZIP_LEVEL = 1
-_SLICES_AT_ONCE = 32
+_SLICES_AT_ONCE = 16
 _STALE_SECONDS = 600
 
 
@@ -43,11 +41,8 @@ def write_volume(volume, path):
         raise VolumeError(f"{path}: {error}") from error
     try:
         with _replacing(path) as file:
-            if compressed:
-                with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
-                    _write(packed, header, volume.array, dtype)
-            else:
-                _write(file, header, volume.array, dtype)
+            pieces = _pieces(header, volume.array, dtype)
+            write_gzip(file, pieces) if compressed else file.writelines(pieces)
     except OSError as error:
         raise VolumeError(
             f"{path}: cannot be written ({error.strerror or error}); choose an existing folder "
@@ -55,12 +50,12 @@ def write_volume(volume, path):
         ) from error
 
 
-def _write(file, header, array, dtype):
-    """Header, then voxels with x running fastest; a few slices at a time, to copy little."""
-    file.write(header)
+def _pieces(header, array, dtype):
+    """Bytes of header, then voxels with x running fastest; a few slices at a time."""
+    yield header
     for first in range(0, array.shape[2], _SLICES_AT_ONCE):
         slab = array[:, :, first : first + _SLICES_AT_ONCE].T
-        file.write(np.ascontiguousarray(slab, dtype=dtype).data)
+        yield np.ascontiguousarray(slab, dtype=dtype).data.cast("B")
 
 
 @contextlib.contextmanager

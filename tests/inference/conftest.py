@@ -20,9 +20,7 @@ def weights(tmp_path_factory):
     def make(name="tiny", head="lecun_normal", **spec):
         if name not in made:
             keras.utils.set_random_seed(7)
-            model = build_generator(
-                GeneratorSpec(**{"kernel": 2, **spec}), head_initializer=head
-            )
+            model = build_generator(GeneratorSpec(**{"kernel": 2, **spec}), head_initializer=head)
             made[name] = folder / name
             save_generator(model, made[name])
         return made[name]

@@ -7,6 +7,7 @@ import pytest
 
 from segsrgan.inference.errors import InferenceError
 from segsrgan.inference.predictor import Predictor
+from segsrgan.inference.resources import PeakMemory
 from segsrgan.networks.registry import WeightsError
 from segsrgan.volumes.volume import Volume
 
@@ -114,9 +115,9 @@ def test_a_network_without_skips_over_one_patch_equals_the_model(tiny):
     volume = random_volume((16, 16, 16))
     result = predictor.predict(volume, patch=16, new_resolution=1)
     scale = volume.array.max()
-    expected = keras.ops.convert_to_numpy(
-        predictor.model((volume.array / scale)[None, ..., None])
-    )[0]
+    expected = keras.ops.convert_to_numpy(predictor.model((volume.array / scale)[None, ..., None]))[
+        0
+    ]
     floor = volume.array.min()
     np.testing.assert_allclose(
         result.sr.array, np.maximum(expected[..., 0] * scale, floor), atol=1e-3 * scale
@@ -135,11 +136,16 @@ def test_the_batch_size_does_not_change_the_result(tiny, batch_size):
     np.testing.assert_allclose(one.cortex.array, other.cortex.array, atol=1e-4)
 
 
-@pytest.mark.parametrize("patch", [8, 32, 64, None])
+@pytest.fixture(scope="module")
+def predictor(tiny):
+    return Predictor(tiny)
+
+
+@pytest.mark.parametrize("patch", [8, 32, None])
 @pytest.mark.parametrize("shape", [(12, 12, 1), (1, 9, 20), (3, 2, 5), (1, 1, 2)])
-def test_thin_images_work(tiny, shape, patch):
+def test_thin_images_work(predictor, shape, patch):
     volume = random_volume(shape, (1, 1, 1))
-    result = Predictor(tiny).predict(volume, patch=patch, new_resolution=1)
+    result = predictor.predict(volume, patch=patch, new_resolution=1)
     assert result.sr.array.shape == shape
     assert np.isfinite(result.sr.array).all()
 
@@ -172,29 +178,42 @@ def test_every_option_changes_the_image(tiny, change):
     assert np.abs(plain - other).max() > 0.1
 
 
+def test_the_peak_of_memory_does_not_grow_with_the_number_of_patches(predictor):
+    volume = random_volume((80, 80, 80))
+
+    def peak(step):
+        with PeakMemory() as memory:
+            predictor.predict(volume, patch=64, step=step, new_resolution=1)
+        return memory.bytes
+
+    peak(64)  # the first run fills TensorFlow's pools
+    few, many = peak(64), peak(8)
+    accumulators = 80**3 * 2 * 4
+    assert many < few + 4 * accumulators  # 27 patches of 64^3 piled up would take 14 of them
+
+
 @pytest.mark.parametrize("resolution", [1e-4, (1e-9, 1, 1), (0.01, 0.01, 0.01)])
-def test_a_result_larger_than_memory_is_refused_with_the_number(tiny, resolution, monkeypatch):
+def test_a_result_larger_than_memory_is_refused_with_the_number(predictor, resolution, monkeypatch):
     monkeypatch.setattr("segsrgan.inference.predictor.available_memory", lambda: 2**30)
     with pytest.raises(InferenceError, match=r"GiB of memory, 1\.0 GiB are free.*coarser"):
-        Predictor(tiny).predict(random_volume(), patch=8, new_resolution=resolution)
+        predictor.predict(random_volume(), patch=8, new_resolution=resolution)
 
 
-def test_a_whole_image_larger_than_memory_is_told_to_take_patches(tiny, monkeypatch):
+def test_a_whole_image_larger_than_memory_is_told_to_take_patches(predictor, monkeypatch):
     monkeypatch.setattr("segsrgan.inference.predictor.available_memory", lambda: 2 * 10**8)
     with pytest.raises(InferenceError, match="patch of 128"):
-        Predictor(tiny).predict(random_volume((64, 64, 64)), patch=None, new_resolution=0.4)
+        predictor.predict(random_volume((64, 64, 64)), patch=None, new_resolution=0.4)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_voxels_that_are_no_numbers_are_refused(tiny, value):
+def test_voxels_that_are_no_numbers_are_refused(predictor, value):
     volume = random_volume()
     volume.array[3, 3, 3] = value
     with pytest.raises(ValueError, match="NaN or infinite"):
-        Predictor(tiny).predict(volume, patch=8)
+        predictor.predict(volume, patch=8)
 
 
-def test_arguments_are_checked_before_the_image_is_read(tiny):
-    predictor = Predictor(tiny)
+def test_arguments_are_checked_before_the_image_is_read(predictor):
     for options, words in (
         ({"patch": 10}, "divisible by 4"),
         ({"patch": 8, "step": 9}, "step must be"),

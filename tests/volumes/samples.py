@@ -56,9 +56,17 @@ def noise(shape, seed=0):
     return np.random.default_rng(seed).random(shape, dtype=np.float32)
 
 
+EVEN = [3.0 * k - 7 for k in range(6)]
+
+
 def slice_pixels(position):
     """Pixels (rows, columns) of a made-up slice: a tenth of a mm of position, plus a ramp."""
     return (1000 + round(10 * position) + np.arange(30).reshape(6, 5)).astype(np.uint16)
+
+
+def levels(volume):
+    """Through-plane positions that the voxels themselves tell, mm (see `slice_pixels`)."""
+    return (volume.array[0, 0] - 1000) / 10
 
 
 def _dataset(pydicom, path, sop_class, tags):
@@ -101,12 +109,14 @@ def write_slice(path, position, pixels=None, orientation=(1, 0, 0, 0, 1, 0), **t
     dataset.save_as(path, enforce_file_format=True)
 
 
-def write_multiframe(path, positions, implicit=False, echoes=None):
-    """Write an enhanced MR image with one frame per position."""
+def write_multiframe(path, positions, implicit=False, echoes=None, change=lambda dataset: None):
+    """Write an enhanced MR image with one frame per position; `change` may alter it."""
     pydicom = pytest.importorskip("pydicom", reason="makes the DICOM files of these tests")
     from pydicom.dataset import Dataset
 
-    dataset = _dataset(pydicom, path, "1.2.840.10008.5.1.4.1.1.4.1", {"NumberOfFrames": len(positions)})
+    dataset = _dataset(
+        pydicom, path, "1.2.840.10008.5.1.4.1.1.4.1", {"NumberOfFrames": len(positions)}
+    )
     if implicit:
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
     dataset.SeriesInstanceUID, dataset.SeriesNumber = "1.2.3.5", 5
@@ -127,6 +137,7 @@ def write_multiframe(path, positions, implicit=False, echoes=None):
         frames.append(frame)
     dataset.PerFrameFunctionalGroupsSequence = frames
     dataset.PixelData = np.stack([slice_pixels(position) for position in positions]).tobytes()
+    change(dataset)
     dataset.save_as(path, enforce_file_format=True)
 
 

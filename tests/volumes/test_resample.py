@@ -34,7 +34,7 @@ def test_a_landmark_keeps_its_coordinates(direction, spacing, resolution):
     assert distance(resample(blob_volume(spacing, direction), resolution)) < LANDMARK
 
 
-@pytest.mark.parametrize(("number", "name"), enumerate(SMOOTH))
+@pytest.mark.parametrize(("number", "name"), list(enumerate(SMOOTH)))
 def test_a_landmark_keeps_its_coordinates_with_sitk(number, name):
     volume = blob_volume(THICK[number % 3], DIRECTIONS["oblique"], sigma=3.5, extent=36)
     result = resample(volume, 1.2, interp="sitk", interpolation_type=name)
@@ -96,7 +96,10 @@ def test_the_own_grid_gives_the_volume_back():
 def test_the_matrices_are_those_of_ndimage():
     array = noise((13, 11, 7))
     coordinates = np.meshgrid(
-        *((np.arange(m) + 0.5) * n / m - 0.5 for n, m in zip(array.shape, (20, 11, 21), strict=True)),
+        *(
+            (np.arange(m) + 0.5) * n / m - 0.5
+            for n, m in zip(array.shape, (20, 11, 21), strict=True)
+        ),
         indexing="ij",
     )
     expected = ndimage.map_coordinates(array, coordinates, order=3, mode="reflect")
@@ -162,7 +165,9 @@ def test_degrading_an_impulse_shows_the_slice_profile():
     # Slices of 3 mm at 1.5, 4.5 ...; the impulse at 15.25 mm; FWHM 4 mm.
     centres = np.arange(11) * 3 + 1.5
     sigma = 4.0 / 2.3548
-    expected = 0.5 / (sigma * np.sqrt(2 * np.pi)) * np.exp(-((centres - 15.25) ** 2) / (2 * sigma**2))
+    expected = (
+        0.5 / (sigma * np.sqrt(2 * np.pi)) * np.exp(-((centres - 15.25) ** 2) / (2 * sigma**2))
+    )
     assert result.array.ravel() == pytest.approx(expected, abs=1e-4)
 
 

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+"""Every bad input: one line that says what to do, a status that is not 0, the good image done."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from segsrgan.volumes.volume import Volume
+from segsrgan.volumes.writing import write_volume
+
+# Offsets of the NIfTI header.
+PIXDIM, QFORM_CODE = 76, 252
+
+
+def write_array(path, array):
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+
+
+def with_spacing(path, spacing):
+    array = np.random.default_rng(0).random((8, 8, 4)).astype(np.float32)
+    write_volume(Volume(array, (1, 1, 3)), path)
+    data = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into("<hh", data, QFORM_CODE, 1, 0)  # no sform: pixdim counts
+    struct.pack_into("<f", data, PIXDIM + 4, spacing)
+    path.write_bytes(gzip.compress(bytes(data)))
+
+
+def truncate(path):
+    write_volume(
+        Volume(np.random.default_rng(0).random((16, 16, 16), dtype=np.float32), (1, 1, 1)), path
+    )
+    path.write_bytes(path.read_bytes()[:-4000])
+
+
+def write_values(path, value, everywhere=False):
+    array = np.random.default_rng(0).random((8, 8, 4)).astype(np.float32)
+    array[... if everywhere else (2, 2, 2)] = value
+    write_volume(Volume(array, (1, 1, 3)), path)
+
+
+BAD_IMAGES = {
+    "missing": lambda path: None,
+    "empty": lambda path: path.touch(),
+    "text": lambda path: path.write_text("this is no image\n" * 100),
+    "truncated": truncate,
+    "two axes": lambda path: write_array(path, np.random.rand(8, 8).astype(np.float32)),
+    "four axes": lambda path: write_array(path, np.random.rand(3, 4, 8, 8).astype(np.float32)),
+    "nan": lambda path: write_values(path, np.nan),
+    "infinite": lambda path: write_values(path, np.inf),
+    "constant": lambda path: write_values(path, 7, everywhere=True),
+    "zero everywhere": lambda path: write_values(path, 0, everywhere=True),
+    "zero spacing": lambda path: with_spacing(path, 0.0),
+    "negative spacing": lambda path: with_spacing(path, -1.0),
+    "spacing that is no number": lambda path: with_spacing(path, np.nan),
+    "an empty folder": lambda path: path.mkdir(),
+}
+
+
+def lines_of(text):
+    """The messages among progress bars."""
+    return [line for line in text.splitlines() if line.startswith("job_model.py: error")]
+
+
+def assert_done(path, name="tiny"):
+    found = sorted(item.name for item in (path.parent / f"Result_with_{name}").rglob("*.nii.gz"))
+    assert found == [f"{kind}_patch_16_step_8.nii.gz" for kind in ("Cortex_mask", "Cortex", "SR")]
+
+
+def assert_nothing_left(folder, path):
+    assert [item for item in folder.rglob("*") if item != path] == []
+
+
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_a_bad_image_is_named_and_the_next_one_done(
+    tmp_path, image, table, job_model, capsys, kind
+):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    bad = folder / "image.nii.gz"
+    BAD_IMAGES[kind](bad)
+    good = image()
+    inside = sorted(folder.rglob("*"))
+    assert job_model(table(bad, good)) == 1
+    (line,) = lines_of(capsys.readouterr().err)
+    assert line.startswith(f"job_model.py: error: {bad}: ")
+    assert "Traceback" not in line
+    assert line.count(str(bad)) == 1
+    assert sorted(folder.rglob("*")) == inside
+    assert_done(good)
+
+
+def test_an_unwritable_result_folder_is_seen_before_anything_is_computed(
+    image, table, job_model, capsys, monkeypatch
+):
+    bad, good = image("bad/lr.nii.gz"), image("good/lr.nii.gz")
+    (bad.parent / "Result_with_tiny").write_text("a file in the way")
+    assert job_model(table(bad, good)) == 1
+    (line,) = lines_of(capsys.readouterr().err)
+    assert f"{bad}: cannot write results into" in line
+    assert_done(good)
+    monkeypatch.setattr("segsrgan.inference.predictor.load_generator", None)  # not even loaded
+    assert job_model(table(bad)) == 1
+
+
+@pytest.mark.parametrize("resolution", ["0.0001", "1e-9,1,1"])
+def test_an_absurdly_fine_resolution_fails_with_the_memory_it_needs(
+    image, table, job_model, capsys, resolution
+):
+    path = image()
+    assert job_model(table(path), resolution=resolution) == 1
+    (line,) = lines_of(capsys.readouterr().err)
+    assert "GiB" in line and "coarser" in line
+    assert_nothing_left(path.parent, path)
+
+
+def test_a_full_disk_leaves_nothing(image, table, job_model, monkeypatch, capsys):
+    from segsrgan.volumes import writing
+
+    path, other = image("a/lr.nii.gz"), image("b/lr.nii.gz")
+    real = writing.write_volume
+
+    def full(volume, target):
+        if target.name.startswith("SR") and target.is_relative_to(path.parent):
+            raise OSError(28, "No space left on device")
+        real(volume, target)
+
+    monkeypatch.setattr(writing, "write_volume", full)
+    assert job_model(table(path, other)) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert_nothing_left(path.parent, path)
+    assert_done(other)
+
+
+def test_running_out_of_memory_is_explained(image, table, job_model, monkeypatch, capsys):
+    from segsrgan.inference.engines.tensorflow_engine import TensorFlowEngine
+
+    def fail(self, patches, resolution=None):
+        raise MemoryError
+
+    monkeypatch.setattr(TensorFlowEngine, "predict_batch", fail)
+    path = image()
+    assert job_model(table(path)) == 1
+    assert "out of memory; take a smaller patch" in capsys.readouterr().err
+    assert_nothing_left(path.parent, path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--patch", "66"], "divisible by 4"),
+        (["--patch", "64", "--step", "80"], "between 1 and the patch size 64"),
+        (["--patch", "64", "--step", "0"], "between 1 and the patch size 64"),
+        (["--patch", "64,128", "--step", "32"], "one group per patch"),
+        (["--new_low_res", "0,1,1"], "positive"),
+        (["--new_low_res", "1,1"], "three numbers"),
+        (["--weights_path", "no such weights"], "no such weights"),
+        (["--weights_path", "OTHER"], "weights file"),
+        (["--result_folder_name", "a/b"], "result_folder_name"),
+        (["--threshold", "2"], "threshold"),
+        (["--batch_size", "0"], "batch_size"),
+        (["--by_batch", "True", "--batch_size", "4"], "--by_batch"),
+        (["--by_batch", "maybe"], "--by_batch"),
+        (["--geometry", "legacy", "--interp", "sitk"], "legacy"),
+        (["--geometry", "curved"], "curved"),
+        (["--threads", "-1"], "threads"),
+        (["--no_such_flag"], "--no_such_flag"),
+        (["--path", "none.csv"], "none.csv: no such file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_arguments_end_the_job_with_one_line(
+    tmp_path, image, table, tiny, capsys, flags, words
+):
+    from segsrgan.job_model import main
+
+    other = tmp_path / "other.h5"
+    other.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    path = image()
+    flags = [str(other) if word == "OTHER" else word for word in flags]
+    assert main(["-p", str(table(path)), "-wp", str(tiny), *flags]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith("job_model.py: error: ")
+    assert words in line
+    assert_nothing_left(path.parent, path)
+
+
+def test_an_empty_table_ends_the_job(table, job_model, capsys):
+    assert job_model(table()) == 2
+    assert "names no image" in capsys.readouterr().err
+
+
+def test_no_arguments_are_answered_with_one_line(capsys):
+    from segsrgan.job_model import main
+
+    assert main([]) == 2
+    assert "--path" in capsys.readouterr().err
+
+
+def test_weights_of_a_discriminator_are_refused(tmp_path, image, table, job_model, capsys):
+    import h5py
+
+    weights = tmp_path / "dx"
+    with h5py.File(weights, "w") as file:
+        group = file.create_group("DX")
+        group.attrs["weight_names"] = [b"DX_conv_dis_1/kernel:0"]
+        group["DX_conv_dis_1/kernel:0"] = np.zeros((4, 4, 4, 2, 32), np.float32)
+    assert job_model(table(image()), weights=weights) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(weights) in line

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""The front door: `segsrgan predict`, `train` and `weights`."""
+
+import json
+import sys
+import types
+
+import pytest
+
+from segsrgan.cli import main
+
+
+def test_predict_is_job_model(image, table, tiny):
+    path = image()
+    argv = ["predict", "-p", str(table(path)), "-pa", "16", "-n", "1", "-wp", str(tiny)]
+    assert main(argv) == 0
+    assert (path.parent / "Result_with_tiny" / "patch_16_step_8").is_dir()
+    assert main(["predict", "--patch", "66"]) == 2
+
+
+def test_train_gets_all_arguments(monkeypatch):
+    received = []
+    module = types.ModuleType("segsrgan.SegSRGAN_training")
+    module.main = lambda argv: received.append(argv) or 5
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert main(["train", "--csv", "data.csv", "-n", "0.5 0.5 3"]) == 5
+    assert received == [["--csv", "data.csv", "-n", "0.5 0.5 3"]]
+
+
+@pytest.mark.parametrize("command", ["predict", "train", "weights"])
+def test_help_lists_the_commands(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [[], ["weights"], ["fly"], ["weights", "burn"]])
+def test_a_wrong_command_is_one_line(capsys, argv):
+    assert main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("segsrgan: error: ")
+
+
+def test_weights_show_says_what_a_file_is(capsys, tiny):
+    assert main(["weights", "show", str(tiny)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["generator"]["kernel"] == 2
+
+
+def test_weights_convert_writes_our_layout(tmp_path, capsys, data_dir):
+    new = tmp_path / "new.h5"
+    assert main(["weights", "convert", str(data_dir / "original" / "G_kernel8"), str(new)]) == 0
+    assert main(["weights", "show", str(new)]) == 0
+    assert '"layout": "segsrgan"' in capsys.readouterr().out
+
+
+def test_weights_list_names_the_bundled_ones(capsys, monkeypatch):
+    entries = [
+        {"name": "a", "file": "a.h5", "architecture": {"kernel": 16}},
+        {"name": "b", "file": "b.h5", "architecture": "U-Net"},
+    ]
+    monkeypatch.setattr("segsrgan.networks.registry.available", lambda: entries)
+    monkeypatch.setattr("segsrgan.networks.registry.default_weights", lambda: "b")
+    assert main(["weights", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["a", "kernel", "16"]
+    assert lines[1].split() == ["*", "b", "U-Net"]
+
+
+def test_weights_download_passes_names_and_folder(capsys, monkeypatch):
+    calls = []
+    module = types.ModuleType("segsrgan.networks.download")
+    module.download = lambda names, folder: calls.append((names, folder)) or ["w/a"]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert main(["weights", "download", "a", "b", "--folder", "w"]) == 0
+    assert main(["weights", "download"]) == 0
+    assert calls == [(["a", "b"], "w"), (None, None)]
+    assert capsys.readouterr().out.splitlines() == ["w/a", "w/a"]
+
+
+@pytest.mark.parametrize("argv", [["show", "none"], ["convert", "none", "new"]])
+def test_unknown_weights_are_status_2(capsys, argv):
+    assert main(["weights", *argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "none" in line

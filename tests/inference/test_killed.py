@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""Stopped in the middle: nothing half-written, and the next run goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segsrgan.volumes.reading import read_volume
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RUN = "import sys; from segsrgan.job_model import main; sys.exit(main(sys.argv[1:]))"
+# Kills itself when the given number of files has been written but not yet renamed.
+SUICIDE = (
+    "import os, signal; from segsrgan.volumes import writing\n"
+    "left = int(os.environ['FILES'])\n"
+    "def fsync(number, real=os.fsync):\n"
+    "    global left\n"
+    "    left -= 1\n"
+    "    os.kill(os.getpid(), signal.SIGKILL) if left < 0 else real(number)\n"
+    "writing.os.fsync = fsync\n"
+) + RUN
+
+
+@pytest.fixture
+def start(table, tiny):
+    def run(images, code=RUN, **environment):
+        csv = table(*images)
+        flags = ["-pa", "16", "-n", "1", "--batch_size", "1"]
+        command = [sys.executable, "-c", code, "-p", str(csv), "-wp", str(tiny), *flags]
+        return subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return run
+
+
+def written(images):
+    """Every result -> its time of writing."""
+    names = [path for path in _files(images) if path.name.endswith("_patch_16_step_8.nii.gz")]
+    return {path: path.stat().st_mtime_ns for path in names if not path.name.startswith(".")}
+
+
+def leftovers(images):
+    return [path for path in _files(images) if path.name.startswith(".")]
+
+
+def _files(images):
+    # os.walk, unlike rglob, puts up with folders that vanish meanwhile.
+    for image in images:
+        for folder, _, names in os.walk(image.parent):
+            yield from (Path(folder, name) for name in names)
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.01)
+
+
+def assert_whole(images):
+    files = written(images)
+    assert len(files) == 3 * len(images)
+    for path in files:
+        read_volume(path)
+    assert leftovers(images) == []
+
+
+@pytest.mark.parametrize(
+    ("sign", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_signal_leaves_whole_results_and_the_next_run_goes_on(
+    image, start, job_model, table, capsys, sign, status
+):
+    images = [image("0/lr.nii.gz"), image("1/lr.nii.gz", shape=(48, 48, 16))]
+    process = start(images)
+    wait_for(lambda: len(written(images)) == 3, process)
+    process.send_signal(sign)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Traceback" not in errors
+    if sign == signal.SIGINT:
+        assert errors.splitlines()[-1] == (
+            "job_model.py: interrupted; the same command goes on from here"
+        )
+    before = written(images)
+    assert len(before) == 3
+    assert all(path.is_relative_to(images[0].parent) for path in before)
+    assert job_model(table(*images)) == 0
+    assert_whole(images)
+    after = written(images)
+    assert {path: after[path] for path in before} == before
+    output = capsys.readouterr().out
+    assert "skipped" in output and "finished" in output
+
+
+def test_a_kill_during_the_writing_leaves_no_half_file(image, start, job_model, table):
+    images = [image()]
+    process = start(images, SUICIDE, FILES="1")
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert len(written(images)) == 1
+    assert len(leftovers(images)) == 1
+    for path in written(images):
+        read_volume(path)
+    assert job_model(table(*images)) == 0
+    assert_whole(images)
+
+
+@pytest.mark.parametrize("moment", ["read_volume", "resample", "load_generator", "write_volume"])
+def test_an_interrupt_at_any_moment_is_status_130(
+    image, table, job_model, monkeypatch, capsys, moment
+):
+    from segsrgan.inference import predictor
+    from segsrgan.volumes import writing
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    path = image()
+    module = writing if moment == "write_volume" else predictor
+    with monkeypatch.context() as patched:
+        patched.setattr(module, moment, interrupt)
+        assert job_model(table(path)) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert [item for item in path.parent.rglob("*") if item != path] == []
+    assert job_model(table(path)) == 0
+
+
+def test_an_interrupt_while_overwriting_keeps_the_old_results(image, table, job_model, monkeypatch):
+    from segsrgan.inference.engines.tensorflow_engine import TensorFlowEngine
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    path = image()
+    csv = table(path)
+    assert job_model(csv) == 0
+    before = written([path])
+    monkeypatch.setattr(TensorFlowEngine, "predict_batch", interrupt)
+    assert job_model(csv, "--overwrite") == 130
+    assert written([path]) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "status"), [(["--help"], 0), (["--patch", "66"], 2), (["-p", "none.csv"], 2)]
+)
+def test_exit_statuses_of_the_process(table, flags, status):
+    command = [sys.executable, "-m", "segsrgan.job_model", "-p", str(table("a.nii")), *flags]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    assert len(done.stderr.splitlines()) == (status != 0)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""The generator in every variant, and the discriminator."""
+
+import keras
+import numpy as np
+import pytest
+from networks.variants import VARIANTS, inputs_for, name_of, randomise, run
+
+from segsrgan.networks import (
+    DiscriminatorSpec,
+    GeneratorSpec,
+    build_discriminator,
+    build_generator,
+)
+
+every_variant = pytest.mark.parametrize("spec", VARIANTS, ids=name_of)
+
+
+@pytest.mark.parametrize(
+    ("spec", "weights"),
+    [
+        (GeneratorSpec(16), 1483664),
+        (GeneratorSpec(8), 375496),
+        (GeneratorSpec(4, False, True), 97536),
+    ],
+)
+def test_generator_has_as_many_weights_as_the_papers(spec, weights):
+    assert build_generator(spec).count_params() == weights
+
+
+def test_discriminator_has_as_many_weights_as_the_papers():
+    assert build_discriminator().count_params() == 11150304
+
+
+@every_variant
+def test_output_has_the_variants_channels_and_ranges(spec):
+    model = randomise(build_generator(spec))
+    inputs = inputs_for(spec)
+    y = run(model, inputs)
+    assert y.shape == (1, 16, 20, 12, 2 + spec.mask_classes)
+    assert y[..., 1].min() >= 0 and y[..., 1].max() <= 1
+    if spec.mask_classes:
+        np.testing.assert_allclose(y[..., 2:].sum(-1), 1, rtol=1e-5)
+
+
+@every_variant
+@pytest.mark.parametrize("shape", [(1, 8, 12, 16), (2, 16, 8, 20)])
+def test_fast_formulation_equals_the_plain_one(spec, shape):
+    fast = randomise(build_generator(spec))
+    plain = build_generator(spec, formulation="plain")
+    plain.set_weights(fast.get_weights())
+    inputs = inputs_for(spec, shape)
+    np.testing.assert_allclose(run(fast, inputs), run(plain, inputs), atol=2e-5)
+
+
+@every_variant
+def test_keras_saves_and_loads_the_model(spec, tmp_path):
+    model = randomise(build_generator(spec))
+    model.save(tmp_path / "model.keras")
+    copy = keras.saving.load_model(tmp_path / "model.keras")
+    inputs = inputs_for(spec)
+    np.testing.assert_array_equal(run(copy, inputs), run(model, inputs))
+
+
+def test_residual_uses_the_image_alone():
+    spec = GeneratorSpec(2, conditional=True)
+    model = build_generator(spec, head_initializer="zeros")
+    inputs = inputs_for(spec)
+    np.testing.assert_array_equal(run(model, inputs)[..., 0], inputs[0][..., 0])
+
+
+def test_every_field_of_the_spec_changes_the_function():
+    image = inputs_for(GeneratorSpec(2))
+    reference = randomise(build_generator(GeneratorSpec(2)))
+    direct = build_generator(GeneratorSpec(2, residual=False))
+    scaled = build_generator(GeneratorSpec(2, scaled=True))
+    for other in (direct, scaled):
+        other.set_weights(reference.get_weights())
+    expected = run(reference, image)
+    y0 = run(direct, image)[..., 0]
+    np.testing.assert_allclose(expected[..., 0], image[..., 0] - y0, atol=1e-6)
+    np.testing.assert_allclose(
+        run(scaled, image)[..., 0], image[..., 0] - y0 * image.std(), atol=1e-5
+    )
+    counts = {build_generator(spec).count_params() for spec in VARIANTS}
+    assert len(counts) == 8  # unet, conditional, classes; residual has no weights
+
+
+def test_a_scaled_generator_follows_any_linear_change_of_intensities():
+    model = randomise(build_generator(GeneratorSpec(2, scaled=True)))
+    x = inputs_for(model.spec)
+    y, z = run(model, x), run(model, 0.1 * x + 0.3)
+    np.testing.assert_allclose(z[..., 0], 0.1 * y[..., 0] + 0.3, atol=1e-4)
+    np.testing.assert_allclose(z[..., 1], y[..., 1], atol=1e-4)
+
+
+def test_samples_of_a_batch_do_not_meet():
+    model = randomise(build_generator(GeneratorSpec(2)))
+    x = inputs_for(model.spec, (3, 8, 8, 8))
+    singly = np.concatenate([run(model, x[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(run(model, x), singly, atol=1e-5)
+
+
+def test_patch_sizes_must_be_divisible_by_4():
+    with pytest.raises(ValueError, match=r"divisible by 4, received \(16, 18, 16\)"):
+        build_generator(patch=(16, 18, 16))
+
+
+@pytest.mark.parametrize("patch", [16, 32])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_discriminator_adapts_its_depth_to_the_patch(patch, conditional):
+    spec = DiscriminatorSpec(2, conditional, mask_classes=1, patch=patch)
+    model = build_discriminator(spec)
+    x = np.random.default_rng(0).random((2, *(patch,) * 3, 3 + conditional), dtype="float32")
+    assert run(model, x).shape == (2, 1)
+    assert spec.depth == {16: 3, 32: 4}[patch]
+
+
+def test_discriminator_by_hand_without_padding_effects():
+    # All kernels zero but the biases: only the last bias and the decision's kernel count.
+    model = build_discriminator(DiscriminatorSpec(1, patch=16))
+    for variable in model.weights:
+        variable.assign(np.zeros(variable.shape, "float32"))
+    model.get_layer("conv_dis_3").bias.assign(np.array([1, -1, 0, 0], "float32"))
+    decision = np.zeros((2, 2, 2, 4, 1), "float32")
+    decision[..., 0, 0], decision[..., 1, 0] = 2.0, 3.0
+    model.get_layer("dis_decision").kernel.assign(decision)
+    # 8 voxels of 2 * 1 + 3 * leaky(-1) = 2 - 0.03
+    x = np.ones((1, 16, 16, 16, 2), "float32")
+    np.testing.assert_allclose(run(model, x), [[8 * 1.97]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("patch", [8, 20, 48])
+def test_discriminator_refuses_sizes_that_do_not_end_in_one_number(patch):
+    with pytest.raises(ValueError, match=f"power of two from 16 up, received {patch}"):
+        DiscriminatorSpec(patch=patch)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""Layers against hand-computed values and direct formulas."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from segsrgan.networks import layers, rewrites
+
+
+def numpy_reflect_conv(x, kernel, strides=1):
+    """Reflect padding and a valid convolution, by loops over the taps."""
+    k = kernel.shape[0]
+    n = k // 2
+    x = np.pad(x, ((0, 0), (n, n), (n, n), (n, n), (0, 0)), mode="reflect")
+    size = [(s - k) // strides + 1 for s in x.shape[1:4]]
+    result = np.zeros((len(x), *size, kernel.shape[-1]))
+    for i, j, m in np.ndindex(k, k, k):
+        window = x[
+            :,
+            i : i + strides * size[0] : strides,
+            j : j + strides * size[1] : strides,
+            m : m + strides * size[2] : strides,
+        ]
+        result += window @ kernel[i, j, m]
+    return result
+
+
+def test_instance_norm_of_two_values_adds_epsilon_to_the_deviation():
+    # Mean 2, deviation 1; with epsilon 1 the result is +-1/2, scaled by 3 and shifted by 10.
+    x = np.array([1.0, 3.0], "float32").reshape(1, 2, 1, 1, 1)
+    layer = layers.InstanceNormalization3D(epsilon=1.0)
+    layer.build(x.shape)
+    layer.scale.assign([3.0])
+    layer.shift.assign([10.0])
+    np.testing.assert_allclose(np.ravel(layer(x)), [8.5, 11.5], rtol=1e-6)
+
+
+def test_instance_norm_treats_samples_and_channels_apart():
+    rng = np.random.default_rng(0)
+    x = rng.normal(5, 2, (2, 3, 4, 5, 3)).astype("float32")
+    y = np.asarray(layers.InstanceNormalization3D()(x))
+    expected = (x - x.mean((1, 2, 3), keepdims=True)) / x.std((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def test_instance_norm_keeps_its_digits_under_a_large_offset():
+    # The sum of 64^3 values near 100 has to be exact enough for deviations of 1.
+    x = np.random.default_rng(0).normal(0, 1, (1, 64, 64, 64, 1)).astype("float32")
+    layer = layers.InstanceNormalization3D()
+    shifted = np.asarray(layer(x + np.float32(100)))
+    np.testing.assert_allclose(shifted, np.asarray(layer(x)), atol=1e-4)
+
+
+def test_instance_norm_of_a_constant_is_the_shift_with_a_finite_gradient():
+    layer = layers.InstanceNormalization3D()
+    layer.build((1, 4, 4, 4, 1))
+    layer.shift.assign([7.0])
+    x = np.full((1, 4, 4, 4, 1), 0.5, "float32")
+    np.testing.assert_array_equal(np.asarray(layer(x)), np.full_like(x, 7.0))
+    assert np.isfinite(gradient(lambda t: ops.sum(layer(t) ** 2), x)).all()
+
+
+def gradient(function, x):
+    """The gradient of a scalar function of an array, on the backend in use."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return np.asarray(jax.grad(function)(x))
+    import tensorflow as tf
+
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = function(x)
+    return tape.gradient(value, x).numpy()
+
+
+def test_reflect_padding_mirrors_about_the_outermost_voxels():
+    x = np.arange(3.0, dtype="float32").reshape(1, 3, 1, 1, 1)
+    x = np.broadcast_to(x, (1, 3, 3, 3, 1))
+    y = np.asarray(layers.ReflectPadding3D(2)(x))
+    assert y.shape == (1, 7, 7, 7, 1)
+    np.testing.assert_array_equal(y[0, :, 3, 3, 0], [2, 1, 0, 1, 2, 1, 0])
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("size", [3, 7])
+def test_convolution_equals_the_sum_over_its_taps(strides, size):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 8, 12, 8, 3)).astype("float32")
+    layer = layers.ReflectConv3D(5, size, strides, formulation="plain")
+    y = np.asarray(layer(x))
+    expected = numpy_reflect_conv(x, np.asarray(layer.kernel), strides)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+    assert layer.compute_output_shape(x.shape) == y.shape
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (4, 6, 10), (1, 2, 3), (2, 2, 2)])
+def test_subpixel_convolution_equals_upsampling_then_convolution(shape):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *shape, 3)).astype("float32")
+    fast = layers.ReflectConv3D(4, 3, upsampling=2)
+    y = np.asarray(fast(x))
+    upsampled = x.repeat(2, 1).repeat(2, 2).repeat(2, 3)
+    np.testing.assert_allclose(y, numpy_reflect_conv(upsampled, np.asarray(fast.kernel)), atol=1e-5)
+    assert fast.compute_output_shape(x.shape) == y.shape
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (8, 6, 10), (5, 4, 4)])
+@pytest.mark.parametrize("filters", [1, 2, 4, 5])
+def test_strided_head_equals_the_convolution(shape, filters):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, *shape, 3)).astype("float32")
+    layer = layers.ReflectConv3D(filters, 7)
+    np.testing.assert_allclose(
+        np.asarray(layer(x)), numpy_reflect_conv(x, np.asarray(layer.kernel)), atol=1e-4
+    )
+
+
+def test_interleave_puts_each_phase_where_it_belongs():
+    x = np.arange(8.0, dtype="float32").reshape(1, 1, 1, 1, 8)
+    expected = np.arange(8.0).reshape(1, 2, 2, 2, 1)  # phases are ordered (x, y, z)
+    np.testing.assert_array_equal(np.asarray(rewrites.interleave(x, 1)), expected)
+
+
+def test_output_head_by_hand():
+    image = np.full((1, 1, 1, 2, 1), 0.5, "float32")
+    features = np.zeros((1, 1, 1, 2, 4), "float32")
+    features[..., 0] = [0.1, -0.3]
+    features[..., 1] = [0.0, np.log(3.0)]
+    features[..., 2:] = [[0.0, 0.0], [np.log(4.0), 0.0]]
+    residual = np.asarray(layers.OutputHead(True)([image, features]))[0, 0, 0]
+    np.testing.assert_allclose(residual[0], [0.4, 0.5, 0.5, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(residual[1], [0.8, 0.75, 0.8, 0.2], rtol=1e-6)
+    direct = np.asarray(layers.OutputHead(False)([image, features]))[0, 0, 0]
+    np.testing.assert_allclose(direct[:, 0], [0.1, -0.3], rtol=1e-6)
+
+
+def test_scaled_output_head_is_in_units_of_the_patch_deviation():
+    image = np.array([1.0, 5.0], "float32").reshape(1, 1, 1, 2, 1)  # deviation 2
+    features = np.full((1, 1, 1, 2, 2), 0.25, "float32")
+    y = np.asarray(layers.OutputHead(True, scaled=True)([image, features]))
+    np.testing.assert_allclose(np.ravel(y[..., 0]), [0.5, 4.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.InstanceNormalization3D(epsilon=0.1),
+        layers.ReflectPadding3D(2),
+        layers.ReflectConv3D(2, 3, upsampling=2, formulation="plain"),
+        layers.ReflectConv3D(2, 3, strides=2),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_layers_come_back_from_their_configuration(layer):
+    x = np.random.default_rng(0).random((1, 4, 4, 4, 3), dtype="float32")
+    expected = np.asarray(layer(x))
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    copy(x)
+    copy.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(np.asarray(copy(x)), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel_size": 4}, "must be odd, received 4"),
+        ({"kernel_size": 3, "formulation": "quick"}, "received 'quick'"),
+        ({"kernel_size": 3, "strides": 2, "upsampling": 2}, "cannot both differ"),
+    ],
+)
+def test_a_convolution_refuses_what_it_cannot_do(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        layers.ReflectConv3D(2, **arguments)
+
+
+def test_a_scaled_head_must_be_residual():
+    with pytest.raises(ValueError, match="needs residual=True"):
+        layers.OutputHead(residual=False, scaled=True)

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""DICOM: series, slices and frames."""
+
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from volumes.samples import DIRECTIONS, EVEN, levels, slice_pixels, write_series, write_slice
+
+from segsrgan.volumes import VolumeError, read_volume
+
+SECONDARY_UID = "1.2.3.9"
+
+
+def test_slices_are_sorted_by_position_not_name_or_number(tmp_path):
+    write_series(tmp_path / "s", EVEN)
+    volume = read_volume(tmp_path / "s")
+    assert volume.array.shape == (5, 6, 6)
+    assert volume.spacing == (2, 1.5, 3)  # not SliceThickness, 9
+    assert volume.origin == pytest.approx((3, 4, -7))
+    assert levels(volume) == pytest.approx(EVEN)
+    assert np.array_equal(volume.array[..., 0].T, slice_pixels(-7))
+
+
+@pytest.mark.parametrize("name", ["flipped", "left-handed", "permuted", "oblique"])
+def test_slices_lie_where_their_headers_say(tmp_path, name):
+    orientation = DIRECTIONS[name][:, :2].T.ravel()
+    write_series(tmp_path / "s", EVEN, orientation=orientation)
+    volume = read_volume(tmp_path / "s")
+    normal = np.cross(orientation[:3], orientation[3:])
+    points = volume.grid.index_to_physical([(0, 0, k) for k in range(6)])
+    assert points @ normal - normal @ [3, 4, 0] == pytest.approx(levels(volume), abs=0.01)
+    assert volume.direction[:, :2].T.ravel() == pytest.approx(orientation, abs=1e-5)
+
+
+def test_rescaling_is_applied_slice_by_slice(tmp_path):
+    for k, position in enumerate(EVEN):
+        tags = {"RescaleSlope": k + 1, "RescaleIntercept": -5}
+        write_slice(tmp_path / f"{k}", position, np.full((6, 5), 10, np.uint16), **tags)
+    assert read_volume(tmp_path).array[0, 0] == pytest.approx([5, 15, 25, 35, 45, 55])
+
+
+def test_missing_slices_are_interpolated_with_a_warning(tmp_path, caplog):
+    write_series(tmp_path / "s", [EVEN[k] for k in (0, 1, 3, 4, 5)])
+    volume = read_volume(tmp_path / "s")
+    assert "5 slices" in caplog.text and "1 missing" in caplog.text
+    assert volume.spacing[2] == pytest.approx(3)
+    assert levels(volume) == pytest.approx(EVEN)
+
+
+def test_uneven_slices_are_interpolated_onto_an_even_grid(tmp_path, caplog):
+    positions = [0, 3, 6.5, 9, 12, 16]
+    write_series(tmp_path / "s", positions)
+    volume = read_volume(tmp_path / "s")
+    assert "interpolating" in caplog.text
+    assert levels(volume) == pytest.approx(np.arange(6) * 3.2, abs=1e-3)
+    assert volume.spacing[2] == pytest.approx(3.2)
+
+
+def test_small_gaps_that_add_up_are_not_ignored(tmp_path, caplog):
+    # Each gap is within 5 % of 3 mm; halfway the slices are 0.7 mm off an even grid.
+    positions = np.cumsum([0] + [2.9] * 7 + [3.1] * 7)
+    write_series(tmp_path / "s", positions)
+    volume = read_volume(tmp_path / "s")
+    assert "interpolating" in caplog.text
+    index = np.arange(volume.array.shape[2])
+    assert levels(volume) == pytest.approx(index * volume.spacing[2], abs=0.1)
+
+
+def test_rounding_of_positions_is_no_reason_to_interpolate(tmp_path, caplog):
+    write_series(tmp_path / "s", [0, 3.01, 5.99, 9.0, 12.02])
+    volume = read_volume(tmp_path / "s")
+    assert volume.spacing[2] == pytest.approx(12.02 / 4)
+    assert levels(volume) == pytest.approx([0, 3, 6, 9, 12], abs=0.051)
+    assert caplog.text == ""
+
+
+def test_a_series_with_more_missing_than_found_is_refused(tmp_path):
+    write_series(tmp_path / "s", [0, 3, 6, 60])
+    with pytest.raises(VolumeError, match="17 are missing"):
+        read_volume(tmp_path / "s")
+
+
+def test_a_tilted_stack_is_made_upright(tmp_path, caplog):
+    for k in range(5):  # the image content stands upright while the slices slide by a column
+        pixels = np.zeros((6, 5), np.uint16)
+        pixels[:, 4 - k] = 100
+        position = [3 + 2.0 * k, 4, 3.0 * k]
+        write_slice(tmp_path / f"{k}", 3.0 * k, pixels, ImagePositionPatient=position)
+    volume = read_volume(tmp_path)
+    assert "tilted" in caplog.text
+    assert volume.origin == pytest.approx((3, 4, 0))
+    assert volume.array[4, 0] == pytest.approx([100] * 5)
+
+
+def test_a_folder_is_searched_through_whatever_else_lies_there(tmp_path):
+    write_series(tmp_path / "deep", EVEN)
+    (tmp_path / "deep" / "notes.txt").write_text("nothing")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "odd.dcm").write_bytes(b"not DICOM" * 99)
+    assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Three series: 6 slices; 8 in one position; 3."""
+    write_series(tmp_path / "s", EVEN)
+    for k in range(8):
+        tags = {"SeriesInstanceUID": "1.2.3.7", "SeriesNumber": 7, "SeriesDescription": "dynamic"}
+        write_slice(tmp_path / f"dynamic{k}", 0, TemporalPositionIdentifier=k, **tags)
+    tags = {"SeriesInstanceUID": SECONDARY_UID, "SeriesNumber": 12}
+    write_series(tmp_path / "t", [0, 5, 10], start=50, SeriesDescription="Sagittal T2", **tags)
+    return tmp_path
+
+
+def test_the_series_with_most_positions_is_taken_and_the_rest_named(mixed, caplog):
+    with caplog.at_level(logging.INFO):
+        assert levels(read_volume(mixed)) == pytest.approx(EVEN)
+    taken, others = caplog.text.split("also there")
+    assert "1.2.3.4 ('axial', number 4, 6 slices)" in taken
+    assert "1.2.3.7 ('dynamic', number 7, 8 slices)" in others
+    assert f"{SECONDARY_UID} ('Sagittal T2', number 12, 3 slices)" in others
+
+
+@pytest.mark.parametrize("name", [SECONDARY_UID, "3.9", "Sagittal T2", "sagittal", "12", 12])
+def test_a_series_is_taken_by_uid_description_or_number(mixed, name):
+    assert levels(read_volume(mixed, series=name)) == pytest.approx([0, 5, 10])
+
+
+@pytest.mark.parametrize(("name", "listed"), [("1.2.3", 3), ("a", 3), ("coronal", 3), ("", 3)])
+def test_a_series_that_is_not_one_is_refused_with_a_list(mixed, name, listed):
+    with pytest.raises(VolumeError, match="give the UID of one of") as caught:
+        read_volume(mixed, series=name)
+    assert str(caught.value).count("slices)") == listed
+
+
+def test_slices_of_other_geometry_are_left_out_with_a_warning(tmp_path, caplog):
+    write_series(tmp_path / "s", EVEN)
+    write_series(tmp_path / "t", [0, 5], start=50, orientation=(0, 1, 0, 0, 0, 1))
+    assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
+    assert "left out" in caplog.text
+
+
+def test_of_several_echoes_the_first_is_taken_with_a_warning(tmp_path, caplog):
+    for k, position in enumerate(EVEN):
+        for echo in (80, 9):
+            pixels = slice_pixels(position) + np.uint16(1000 * (echo == 80))
+            write_slice(tmp_path / f"{k}_{echo}", position, pixels, EchoTime=echo)
+    assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
+    assert "of echo time 9.0, 80.0 taking 9.0" in caplog.text
+
+
+def test_copies_of_a_file_count_once(tmp_path, caplog):
+    write_series(tmp_path / "s", EVEN)
+    shutil.copytree(tmp_path / "s", tmp_path / "copy")
+    assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
+    assert caplog.text == ""
+
+
+def test_slices_of_one_instance_uid_are_no_copies(tmp_path):
+    write_series(tmp_path / "s", EVEN, SOPInstanceUID="1.2.3.4.5")
+    assert levels(read_volume(tmp_path / "s")) == pytest.approx(EVEN)
+
+
+def test_repeats_that_nothing_tells_apart_are_refused(tmp_path):
+    write_series(tmp_path / "s", [*EVEN, EVEN[2]])
+    with pytest.raises(VolumeError, match="7 slices in 6 positions"):
+        read_volume(tmp_path / "s")
+
+
+def test_slices_without_positions_are_refused(tmp_path):
+    write_series(tmp_path / "s", [0, 0, 0], ImagePositionPatient=None)
+    with pytest.raises(VolumeError, match="ImagePositionPatient"):
+        read_volume(tmp_path / "s")
+
+
+def test_a_damaged_slice_is_not_taken_for_a_missing_one(tmp_path):
+    write_series(tmp_path / "s", EVEN)
+    victim = tmp_path / "s" / "00000003"
+    victim.write_bytes(victim.read_bytes()[:-20])
+    with pytest.raises(VolumeError, match="00000003: damaged or truncated"):
+        read_volume(tmp_path / "s")
+    write_series(tmp_path / "t", [0, 5, 10], start=50, SeriesInstanceUID=SECONDARY_UID)
+    assert levels(read_volume(tmp_path, series=SECONDARY_UID)) == pytest.approx([0, 5, 10])
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"SliceThickness": None, "SpacingBetweenSlices": 4},
+        {"SliceThickness": 3, "SpacingBetweenSlices": 4},
+        {"SliceThickness": 4},
+    ],
+)
+def test_a_single_file_is_one_slice_as_thick_as_it_says(tmp_path, tags, caplog):
+    write_slice(tmp_path / "a.dcm", 5, **tags)
+    volume = read_volume(tmp_path / "a.dcm")
+    assert volume.array.shape == (5, 6, 1)
+    assert volume.spacing == (2, 1.5, 4)
+    assert volume.origin == pytest.approx((3, 4, 5))
+    assert "one slice" in caplog.text
+
+
+def test_a_single_slice_of_unknown_thickness_is_refused(tmp_path):
+    write_slice(tmp_path / "a.dcm", 5, SliceThickness=None)
+    with pytest.raises(VolumeError, match="SliceThickness"):
+        read_volume(tmp_path / "a.dcm")
+
+
+def test_colour_and_damaged_files_are_refused(tmp_path):
+    colour = np.zeros((1, 6, 5, 3), np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(colour, isVector=True), str(tmp_path / "colour.dcm"))
+    with pytest.raises(VolumeError, match="one real number per voxel"):
+        read_volume(tmp_path / "colour.dcm")
+    write_slice(tmp_path / "a.dcm", 5)
+    (tmp_path / "a.dcm").write_bytes((tmp_path / "a.dcm").read_bytes()[:-20])
+    with pytest.raises(VolumeError, match="cannot be read"):
+        read_volume(tmp_path / "a.dcm")
+
+
+def test_a_sagittal_series_of_a_scanner(data_dir):
+    volume = read_volume(data_dir / "dicom" / "sagittal_t1")
+    assert volume.array.shape == (256, 256, 35)
+    assert volume.spacing == pytest.approx((1.015625, 1.015625, 4.8))
+    assert volume.grid.thick_axis == 2
+    # Columns run to posterior and slices from right to left or back: a sagittal plane.
+    assert np.abs(volume.direction).round().argmax(axis=0).tolist() == [1, 2, 0]
+
+
+def test_a_mixed_folder_of_a_scanner(data_dir, caplog):
+    folder = data_dir / "dicom" / "mixed_folder"
+    with caplog.at_level(logging.INFO):
+        axial = read_volume(folder, series="AX FSE T2")
+    # One of the 56 slices is missing from the folder; ITK would spread the others evenly.
+    assert "1 missing" in caplog.text and "mocoMEMPRAGE" in caplog.text
+    assert axial.array.shape == (384, 512, 56)
+    assert axial.spacing == pytest.approx((0.4296875, 0.4296875, 2.5), abs=1e-4)
+    most = read_volume(folder)
+    assert most.array.shape == (192, 192, 61)
+    assert most.spacing == pytest.approx((1.14583, 1.14583, 1.0), abs=1e-4)
+    assert read_volume(folder, series="relCBF").array.shape == (256, 256, 1)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""Single DICOM files: multi-frame images, compression, and elements that SimpleITK hides."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from volumes.samples import EVEN, levels, slice_pixels, write_multiframe, write_series, write_slice
+
+from segsrgan.volumes import VolumeError, read_volume
+from segsrgan.volumes.dicom_tags import read_tags
+
+pydicom = pytest.importorskip("pydicom", reason="makes the DICOM files of these tests")
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize("positions", [EVEN, EVEN[::-1], [EVEN[k] for k in (3, 0, 5, 1, 4)]])
+def test_frames_are_sorted_and_completed_like_slices(tmp_path, positions, implicit):
+    write_multiframe(tmp_path / "a", positions, implicit)
+    for path in (tmp_path / "a", tmp_path):
+        volume = read_volume(path)
+        assert volume.spacing == pytest.approx((2, 1.5, 3))
+        assert volume.origin == pytest.approx((3, 4, -7))
+        assert levels(volume) == pytest.approx(EVEN)
+
+
+def test_frames_of_several_echoes_are_told_apart(tmp_path, caplog):
+    write_multiframe(tmp_path / "a", [0, 0, 3, 3, 6, 6], echoes=[80, 9] * 3)
+    assert levels(read_volume(tmp_path / "a")) == pytest.approx([0, 3, 6])
+    assert "of echo time 9.0, 80.0 taking 9.0" in caplog.text
+    write_multiframe(tmp_path / "a", [0, 0, 3, 3, 6, 6])
+    with pytest.raises(VolumeError, match="6 slices in 3 positions"):
+        read_volume(tmp_path / "a")
+
+
+def test_an_icon_does_not_hide_the_frames(tmp_path):
+    def add_icon(dataset):
+        icon = pydicom.dataset.Dataset()
+        icon.Rows = icon.Columns = 2
+        icon.BitsAllocated, icon.PixelData = 8, bytes(4)
+        dataset.IconImageSequence = [icon]
+
+    write_multiframe(tmp_path / "a", EVEN, change=add_icon)
+    assert levels(read_volume(tmp_path / "a")) == pytest.approx(EVEN)
+
+
+def frame_of(dataset, number):
+    return dataset.PerFrameFunctionalGroupsSequence[number]
+
+
+def turn_one_frame(dataset):
+    plane = pydicom.dataset.Dataset()
+    plane.ImageOrientationPatient = [0, 1, 0, 0, 0, 1]
+    frame_of(dataset, 2).PlaneOrientationSequence = [plane]
+
+
+def lose_one_position(dataset):
+    del frame_of(dataset, 2).PlanePositionSequence
+
+
+def scale_frames_differently(dataset):
+    for number, slope in enumerate((1, 2)):
+        scale = pydicom.dataset.Dataset()
+        scale.RescaleSlope, scale.RescaleIntercept, scale.RescaleType = slope, 0, "US"
+        frame_of(dataset, number).PixelValueTransformationSequence = [scale]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (turn_one_frame, "one orientation"),
+        (lose_one_position, "received 5 positions"),
+        (scale_frames_differently, "one intensity scale"),
+    ],
+)
+def test_frames_that_make_no_volume_are_refused(tmp_path, caplog, change, match):
+    write_multiframe(tmp_path / "a", EVEN, change=change)
+    for path in (tmp_path / "a", tmp_path):
+        with pytest.raises(VolumeError, match=match):
+            read_volume(path)
+    write_series(tmp_path / "s", EVEN)
+    assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
+    assert "left out" in caplog.text
+
+
+def test_the_directory_of_a_disc_is_no_damaged_image(tmp_path):
+    write_series(tmp_path / "s", EVEN)
+    dataset = pydicom.dcmread(tmp_path / "s" / "00000000")
+    icon = pydicom.dataset.Dataset()
+    icon.Rows, icon.SeriesInstanceUID = 2, dataset.SeriesInstanceUID
+    index = pydicom.dataset.Dataset()
+    index.DirectoryRecordSequence = [icon]
+    index.file_meta = dataset.file_meta
+    index.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    index.preamble = bytes(128)
+    index.save_as(tmp_path / "DICOMDIR", enforce_file_format=True)
+    assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
+
+
+def test_an_old_file_without_a_preamble_is_read(tmp_path):
+    write_slice(tmp_path / "new", 5)
+    dataset = pydicom.dcmread(tmp_path / "new")
+    for name in (tmp_path / "old", tmp_path / "old.dcm"):
+        pydicom.dcmwrite(
+            name, pydicom.dataset.Dataset(dataset), implicit_vr=True, little_endian=True
+        )
+        assert np.array_equal(read_volume(name).array[..., 0].T, slice_pixels(5))
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
+def test_compressed_slices_are_read(tmp_path, compressor):
+    # Of a usual size: the JPEG 2000 encoder aborts the process on very small images.
+    pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    write_slice(tmp_path / "plain.dcm", 5, pixels, Rows=64, Columns=64)
+    image = sitk.ReadImage(str(tmp_path / "plain.dcm"))
+    sitk.WriteImage(image, str(tmp_path / "a.dcm"), useCompression=True, compressor=compressor)
+    assert len((tmp_path / "a.dcm").read_bytes()) < len((tmp_path / "plain.dcm").read_bytes())
+    assert np.array_equal(read_volume(tmp_path / "a.dcm").array[..., 0].T, pixels)
+
+
+def test_run_length_encoded_slices_are_read(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    write_slice(tmp_path / "a.dcm", 5, pixels, Rows=64, Columns=64)
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    dataset.compress(pydicom.uid.RLELossless)
+    dataset.save_as(tmp_path / "a.dcm")
+    assert np.array_equal(read_volume(tmp_path / "a.dcm").array[..., 0].T, pixels)
+
+
+def test_a_transfer_syntax_beyond_itk_is_named(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    write_slice(tmp_path / "a.dcm", 5)
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.201"  # High-Throughput JPEG 2000
+    dataset.PixelData = pydicom.encaps.encapsulate([bytes(400)])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(VolumeError, match=r"1\.2\.840\.10008\.1\.2\.4\.201"):
+        read_volume(tmp_path / "a.dcm")
+
+
+def test_elements_are_read_as_by_pydicom(data_dir):
+    for folder in ("sagittal_t1", "mixed_folder"):
+        path = sorted((data_dir / "dicom" / folder).iterdir())[0]
+        expected, found = pydicom.dcmread(path), read_tags(path)
+        for name in ("SeriesInstanceUID", "SeriesDescription", "Manufacturer", "StudyDate"):
+            element = expected[name]
+            assert found[None, (element.tag.group, element.tag.element)] == [str(element.value)]
+        assert found[None, (0x0028, 0x0010)] in ([expected.Rows], [""])
+        position = found[None, (0x0020, 0x0032)][0].split("\\")
+        assert [float(part) for part in position] == list(expected.ImagePositionPatient)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: MIT
+"""NIfTI and Analyze: geometry and intensities, compared with nibabel and SimpleITK."""
+
+import gzip
+import logging
+import struct
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from volumes.samples import DIRECTIONS, noise, rotation
+
+from segsrgan.volumes import Grid, Volume, VolumeError, read_volume, write_volume
+
+nibabel = pytest.importorskip("nibabel", reason="reference for NIfTI")
+FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS <-> LPS
+PIXDIM, SFORM_CODE = 76, 254  # byte offsets in a NIfTI-1 header
+
+
+def affine(grid):
+    """RAS affine of a grid, as nibabel has it."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = grid.direction * grid.spacing
+    matrix[:3, 3] = grid.origin
+    return FLIP @ matrix
+
+
+def save(path, array, sform=None, qform=None, kind=nibabel.Nifti1Image, **header):
+    image = kind(array, None)
+    image.header.set_zooms((1.0, 2.0, 3.0, *[1.0] * (array.ndim - 3)))
+    image.set_qform(qform, 1 if qform is not None else 0)
+    image.set_sform(sform, 1 if sform is not None else 0, update_affine=True)
+    for name, value in header.items():
+        image.header[name] = value
+    nibabel.save(image, path)
+    return path
+
+
+def patch(path, offset, form, *values):
+    """Overwrite bytes of an uncompressed header."""
+    raw = bytearray(path.read_bytes())
+    struct.pack_into(form, raw, offset, *values)
+    path.write_bytes(raw)
+    return path
+
+
+RAS = np.array([[0, 2.0, 0, -9], [1.0, 0, 0, 5], [0, 0, -3.0, 7], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_written_geometry_is_that_of_other_programs(tmp_path, direction, suffix):
+    volume = Volume(noise((5, 6, 7)), (0.5, 0.7, 3.3), (-90.1, 126.3, -72.7), direction)
+    path = tmp_path / f"a{suffix}"
+    write_volume(volume, path)
+    image = nibabel.load(path)
+    assert np.array_equal(image.get_fdata(dtype=np.float32), volume.array)
+    assert image.affine == pytest.approx(affine(volume.grid), abs=1e-4)
+    assert image.get_qform() == pytest.approx(affine(volume.grid), abs=1e-3)
+    assert (image.header["sform_code"], image.header["qform_code"]) == (1, 1)
+    assert image.header.get_xyzt_units()[0] == "mm"
+    itk = sitk.ReadImage(str(path))
+    assert itk.GetOrigin() == pytest.approx(volume.origin, abs=1e-4)
+    assert itk.GetDirection() == pytest.approx(direction.ravel(), abs=1e-4)
+    back = read_volume(path)
+    assert back.grid.is_close(volume.grid)
+    assert np.array_equal(back.array, volume.array)
+    assert back.array.flags.c_contiguous
+
+
+@pytest.mark.parametrize("angle", [0, 90, 179.99, 180, 180.01, 270])
+def test_half_turns_survive_the_quaternion(tmp_path, angle):
+    direction = rotation(np.deg2rad([angle, 0, 30]))
+    volume = Volume(noise((4, 4, 4)), (1, 1, 1), direction=direction)
+    write_volume(volume, tmp_path / "a.nii")
+    qform = nibabel.load(tmp_path / "a.nii").get_qform()
+    assert qform == pytest.approx(affine(volume.grid), abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("form", ["sform", "qform"])
+@pytest.mark.parametrize("flip", [1, -1], ids=["right-handed", "left-handed"])
+def test_reading_agrees_with_nibabel(tmp_path, kind, form, flip):
+    array = noise((4, 5, 6))
+    path = save(tmp_path / "a.nii.gz", array, kind=kind, **{form: RAS * [1, 1, flip, 1]})
+    volume = read_volume(path)
+    assert affine(volume.grid) == pytest.approx(nibabel.load(path).affine, abs=1e-5)
+    assert np.array_equal(volume.array, array)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["u1", "i1", "<i2", ">i2", "<u2", "<i4", "<u4", "<i8", ">f4", "<f8"]
+)
+def test_every_scalar_type_and_byte_order(tmp_path, dtype):
+    array = (noise((4, 5, 6)) * 100).astype(dtype)
+    header = nibabel.Nifti1Header(endianness=">" if dtype[0] == ">" else "<")
+    header.set_data_dtype(array.dtype)
+    nibabel.save(nibabel.Nifti1Image(array, RAS, header), tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    assert volume.array.dtype == np.float32
+    assert np.array_equal(volume.array, array.astype(np.float32))
+
+
+def test_intensities_are_scaled_by_slope_and_intercept(tmp_path):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    image = nibabel.Nifti1Image(array, RAS)
+    image.header.set_slope_inter(0.5, -3)
+    nibabel.save(image, tmp_path / "a.nii")
+    # nibabel stores integers such that the scaled values are the given ones.
+    expected = nibabel.load(tmp_path / "a.nii").get_fdata()
+    raw = patch(tmp_path / "a.nii", 112, "<2f", 0.25, 7)
+    assert read_volume(raw).array == pytest.approx((expected + 3) / 0.5 * 0.25 + 7)
+    for slope in (0, np.nan):
+        patch(raw, 112, "<2f", slope, 7)
+        assert read_volume(raw).array == pytest.approx((expected + 3) / 0.5)
+
+
+def test_the_sform_wins_over_qform_and_pixdim(tmp_path, caplog):
+    path = save(tmp_path / "a.nii", noise((4, 5, 6)), sform=RAS, qform=np.diag([1, 2, 3, 1]))
+    patch(path, PIXDIM + 4, "<3f", 2, 1, 3)
+    assert affine(read_volume(path).grid) == pytest.approx(RAS, abs=1e-5)
+    assert "taking the sform" in caplog.text  # 1 x 2 x 3 mm
+
+
+def test_micrometres_and_metres_become_mm(tmp_path):
+    path = save(tmp_path / "a.nii", noise((4, 5, 6)), sform=RAS * [[1e3], [1e3], [1e3], [1]])
+    patch(path, 123, "B", 3)
+    patch(path, PIXDIM + 4, "<3f", 1e3, 2e3, 3e3)
+    assert affine(read_volume(path).grid) == pytest.approx(RAS, abs=1e-4)
+
+
+@pytest.mark.parametrize("has_qform", [True, False])
+def test_a_sheared_sform_is_read_with_a_warning(tmp_path, caplog, has_qform):
+    # ITK refuses it where there is no qform: the third axis leans by 0.3 mm per slice.
+    sheared = np.array([[1, 0, 0.3, -9], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+    upright = np.array([[1, 0, 0, -9], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+    array = noise((11, 11, 11))
+    path = save(tmp_path / "a.nii", array, sform=sheared, qform=upright if has_qform else None)
+    if not has_qform:
+        with pytest.raises(RuntimeError):
+            sitk.ReadImage(str(path))
+    volume = read_volume(path)
+    assert "not at right angles" in caplog.text
+    assert np.array_equal(volume.array, array)
+    if has_qform:
+        assert affine(volume.grid) == pytest.approx(upright, abs=1e-5)
+        return
+    # The centre stays, and no corner moves further than half the lean.
+    ends = np.array(list(np.ndindex(2, 2, 2))) * 10
+    moved = volume.grid.index_to_physical(ends) * [-1, -1, 1] - (
+        ends @ sheared[:3, :3].T + sheared[:3, 3]
+    )
+    assert moved.mean(axis=0) == pytest.approx([0, 0, 0], abs=1e-6)
+    assert np.linalg.norm(moved, axis=1).max() < 0.3 * 10 / 2
+
+
+def test_a_singular_sform_falls_back_to_the_qform_or_is_refused(tmp_path):
+    upright = np.diag([1.0, 2, 3, 1])
+    path = save(tmp_path / "a.nii", noise((4, 5, 6)), qform=upright)
+    patch(path, SFORM_CODE, "<h", 1)  # its rows stay zero
+    assert affine(read_volume(path).grid) == pytest.approx(upright, abs=1e-5)
+    patch(path, SFORM_CODE - 2, "<h", 0)
+    with pytest.raises(VolumeError, match="singular"):
+        read_volume(path)
+
+
+def test_a_qform_of_no_numbers_is_refused(tmp_path):
+    path = save(tmp_path / "a.nii", noise((4, 5, 6)), qform=np.diag([1.0, 2, 3, 1]))
+    patch(path, 256, "<3f", np.nan, 0, 0)
+    with pytest.raises(VolumeError, match="unusable geometry"):
+        read_volume(path)
+
+
+def test_without_orientation_itk_is_followed(tmp_path):
+    path = save(tmp_path / "a.nii", noise((4, 5, 6)))
+    volume, itk = read_volume(path), sitk.ReadImage(str(path))
+    assert volume.spacing == pytest.approx(itk.GetSpacing()) == (1, 2, 3)
+    assert volume.direction.ravel().tolist() == list(itk.GetDirection())
+    assert volume.origin == itk.GetOrigin()
+
+
+@pytest.mark.parametrize("kind", [nibabel.AnalyzeImage, nibabel.Nifti1Pair])
+@pytest.mark.parametrize("given", [".hdr", ".img"])
+def test_pairs_are_read_by_either_file(tmp_path, kind, given):
+    array = noise((4, 5, 6))
+    nibabel.save(kind(array, np.diag([-1.0, 2, 3, 1])), tmp_path / "a.img")
+    volume = read_volume(tmp_path / f"a{given}")
+    itk = sitk.ReadImage(str(tmp_path / "a.hdr"))
+    assert np.array_equal(volume.array, array)
+    expected = Grid(array.shape, itk.GetSpacing(), itk.GetOrigin(), itk.GetDirection())
+    assert volume.grid.is_close(expected)
+
+
+def test_an_analyze_image_is_not_taken_for_an_old_dicom_file(tmp_path):
+    array = np.zeros((4, 5, 6), np.int16)
+    array[0, 0, 0] = 8  # the first bytes of a DICOM file without preamble
+    nibabel.save(nibabel.AnalyzeImage(array, np.eye(4)), tmp_path / "a.img")
+    assert np.array_equal(read_volume(tmp_path / "a.img").array, array)
+
+
+def test_one_frame_of_a_4d_image_is_a_volume(tmp_path):
+    array = noise((4, 5, 6))
+    path = save(tmp_path / "a.nii", array[..., None, None])
+    assert np.array_equal(read_volume(path).array, array)
+
+
+def test_compression_is_seen_by_content_not_name(tmp_path):
+    path = save(tmp_path / "a.nii", noise((4, 5, 6)))
+    (tmp_path / "plain.nii.gz").write_bytes(path.read_bytes())
+    (tmp_path / "packed.nii").write_bytes(gzip.compress(path.read_bytes()))
+    for name in ("plain.nii.gz", "packed.nii"):
+        assert np.array_equal(read_volume(tmp_path / name).array, noise((4, 5, 6)))
+
+
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_nothing_is_said_of_a_healthy_file(tmp_path, caplog, form):
+    path = save(tmp_path / "a.nii", noise((4, 5, 6)), **{form: RAS})
+    with caplog.at_level(logging.INFO):
+        read_volume(path)
+    assert caplog.text == ""
+
+
+REAL = (
+    "clinical/adult_flair_0.75x0.75x5.5.nii.gz",
+    "fetal_stacks/sub-01_run-1_T2w.nii.gz",
+    "fetal_stacks/sub-01_run-3_T2w.nii.gz",
+    "fetal_stacks/sub-01_run-5_T2w.nii.gz",
+    "heart_masks/la_029_0.nii.gz",
+    "original/lr.nii.gz",
+)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_images_are_read_as_by_itk_and_nibabel(data_dir, name):
+    volume = read_volume(data_dir / name)
+    itk = sitk.ReadImage(str(data_dir / name), sitk.sitkFloat32)
+    expected = Grid(itk.GetSize(), itk.GetSpacing(), itk.GetOrigin(), itk.GetDirection())
+    assert volume.grid.is_close(expected, 1e-2)
+    assert affine(volume.grid) == pytest.approx(nibabel.load(data_dir / name).affine, abs=1e-4)
+    assert np.array_equal(volume.array, sitk.GetArrayViewFromImage(itk).T)

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""Every format, and every way in which a file can be bad."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from volumes.samples import DIRECTIONS, noise
+
+from segsrgan.volumes import SUFFIXES, Grid, Volume, VolumeError, read_volume, write_volume
+
+ARRAY = noise((6, 7, 8))
+GRID = Grid(ARRAY.shape, (0.5, 0.75, 3.0), (-9, 5, 7), DIRECTIONS["oblique"])
+
+
+def itk_image(array=ARRAY):
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    image.SetSpacing(GRID.spacing)
+    image.SetOrigin(GRID.origin)
+    image.SetDirection(GRID.direction.ravel().tolist())
+    return image
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".NRRD"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_formats_of_itk_keep_voxels_and_geometry(tmp_path, suffix, compressed):
+    path = tmp_path / f"an image.x{suffix.lower()}"
+    sitk.WriteImage(itk_image(), str(path), useCompression=compressed)
+    path = path.rename(path.with_suffix(suffix)) if suffix.isupper() else path
+    for given in (path, str(path)):
+        volume = read_volume(given)
+        assert volume.array.dtype == np.float32
+        assert volume.array.flags.c_contiguous
+        assert np.array_equal(volume.array, ARRAY)
+        assert volume.grid.is_close(GRID)
+
+
+def test_all_suffixes_are_known():
+    assert set(SUFFIXES) >= {".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".mha", ".mhd"}
+
+
+def test_a_sheared_nrrd_is_read_with_a_warning(tmp_path, caplog):
+    sitk.WriteImage(sitk.GetImageFromArray(ARRAY), str(tmp_path / "a.nrrd"))
+    raw = (tmp_path / "a.nrrd").read_bytes().replace(b"(0,0,1)", b"(0,0.2,1)")
+    (tmp_path / "a.nrrd").write_bytes(raw)
+    volume = read_volume(tmp_path / "a.nrrd")
+    assert "not at right angles" in caplog.text
+    assert volume.direction.T @ volume.direction == pytest.approx(np.eye(3))
+
+
+def test_one_frame_of_a_4d_metaimage_is_a_volume(tmp_path):
+    frame = sitk.JoinSeries([itk_image()])
+    sitk.WriteImage(frame, str(tmp_path / "a.mha"))
+    volume = read_volume(tmp_path / "a.mha")
+    assert np.array_equal(volume.array, ARRAY)
+    assert volume.grid.is_close(GRID)
+
+
+def nifti(path, **patches):
+    """Write a plain NIfTI file, overwrite fields of its header at byte offsets."""
+    write_volume(Volume.from_grid(ARRAY, GRID), path)
+    raw = bytearray(path.read_bytes())
+    offsets = {"dim": (40, "<8h"), "pixdim": (76, "<8f"), "datatype": (70, "<h"), "size": (0, "<i")}
+    for name, values in patches.items():
+        offset, form = offsets[name]
+        struct.pack_into(form, raw, offset, *values)
+    path.write_bytes(raw)
+
+
+def cut(path, share):
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(len(raw) * share)])
+
+
+def make_cut_nifti(path):
+    nifti(path)
+    cut(path, 0.9)
+
+
+def make_cut_gzip(path):
+    write_volume(Volume.from_grid(ARRAY, GRID), path)
+    cut(path, 0.9)
+
+
+def make_gzip_without_its_last_bytes(path):
+    write_volume(Volume.from_grid(ARRAY, GRID), path)
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def make_flipped_bit(path):
+    write_volume(Volume.from_grid(ARRAY, GRID), path)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0x10
+    path.write_bytes(raw)
+
+
+def make_cut(path):
+    sitk.WriteImage(itk_image(), str(path))
+    cut(path, 0.8)
+
+
+def make_metaimage(path, spacing):
+    sitk.WriteImage(sitk.GetImageFromArray(ARRAY), str(path))
+    path.write_bytes(path.read_bytes().replace(b"Spacing = 1 1 1", b"Spacing = " + spacing))
+
+
+def make_zero_nrrd(path):
+    sitk.WriteImage(sitk.GetImageFromArray(ARRAY), str(path))
+    path.write_bytes(path.read_bytes().replace(b"(0,0,1)", b"(0,0,0)"))
+
+
+def make_frames(path):
+    sitk.WriteImage(sitk.JoinSeries([itk_image(), itk_image()]), str(path))
+
+
+def make_flat(path):
+    sitk.WriteImage(sitk.GetImageFromArray(ARRAY[0]), str(path))
+
+
+def make_colour(path):
+    colour = np.zeros((4, 5, 6, 3), np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(colour, isVector=True), str(path))
+
+
+def make_complex(path):
+    sitk.WriteImage(sitk.GetImageFromArray(ARRAY.astype(np.complex64)), str(path))
+
+
+BAD = {
+    "missing": ("a.nii.gz", lambda path: None, "no such file"),
+    "empty": ("a.nii.gz", lambda path: path.write_bytes(b""), "empty"),
+    "text": ("a.nii.gz", lambda path: path.write_text("not an image\n" * 99), "expected a NIfTI"),
+    "packed text": ("a.nii.gz", lambda path: path.write_bytes(gzip.compress(b"x" * 999)), "NIfTI"),
+    "short": ("a.nii", lambda path: path.write_bytes(b"\x5c\x01\0\0"), "expected a NIfTI"),
+    "other suffix": ("a.jpg", lambda path: path.write_text("not an image"), "unknown kind"),
+    "text as nrrd": ("a.nrrd", lambda path: path.write_text("not an image"), "cannot be read"),
+    "text as mha": ("a.mha", lambda path: path.write_text("not an image"), "cannot be read"),
+    "text as dcm": ("a.dcm", lambda path: path.write_text("not an image"), "unknown kind"),
+    "half a pair": ("a.hdr", lambda path: path.write_text("x"), "a.img is missing"),
+    "cut nii": ("a.nii", make_cut_nifti, "truncated, expected"),
+    "cut gzip": ("a.nii.gz", make_cut_gzip, "truncated or damaged"),
+    "cut checksum": ("a.nii.gz", make_gzip_without_its_last_bytes, "truncated or damaged"),
+    "flipped bit": ("a.nii.gz", make_flipped_bit, "truncated or damaged"),
+    "cut nrrd": ("a.nrrd", make_cut, "cannot be read"),
+    "cut mha": ("a.mha", make_cut, "cannot be read"),
+    "zero": ("a.nii", lambda path: nifti(path, pixdim=(1, 1, 1, 0, *[0] * 4)), "positive in mm"),
+    "negative": ("a.nii", lambda path: nifti(path, pixdim=(1, -1, 1, 1, *[0] * 4)), "positive"),
+    "nan": ("a.nii", lambda path: nifti(path, pixdim=(1, np.nan, 1, 1, *[0] * 4)), "positive"),
+    "zero mha": ("a.mha", lambda path: make_metaimage(path, b"1 1 0"), "positive in mm"),
+    "negative mha": ("a.mha", lambda path: make_metaimage(path, b"1 -1 1"), "positive in mm"),
+    "zero nrrd": ("a.nrrd", make_zero_nrrd, "[Zz]ero-valued spacing"),
+    "2-D": ("a.nii", make_flat, "expected a 3-D image, received 2-D"),
+    "2-D mha": ("a.mha", make_flat, "expected a 3-D image, received 2-D"),
+    "4-D": ("a.nii.gz", make_frames, "expected a 3-D image, received 4-D"),
+    "4-D nrrd": ("a.nrrd", make_frames, "expected a 3-D image, received 4-D"),
+    "colour": ("a.nii", make_colour, "expected"),
+    "colour mha": ("a.mha", make_colour, "one real number per voxel, received 3"),
+    "complex": ("a.nii", make_complex, "complex"),
+    "complex nrrd": ("a.nrrd", make_complex, "complex"),
+    "bits": ("a.nii", lambda path: nifti(path, datatype=(1,)), "one bit per voxel"),
+    "no voxels": ("a.nii", lambda path: nifti(path, dim=(3, 6, 0, 8, 1, 1, 1, 1)), "damaged"),
+    "no axes": ("a.nii", lambda path: nifti(path, dim=(0, 6, 7, 8, 1, 1, 1, 1)), "damaged"),
+    "other header": ("a.nii", lambda path: nifti(path, size=(349,)), "expected a NIfTI"),
+    "folder": ("a", lambda path: path.mkdir(), "expected a folder with DICOM images"),
+}
+
+
+@pytest.mark.parametrize(("name", "make", "match"), BAD.values(), ids=BAD)
+def test_bad_files_are_refused_in_one_line_that_names_them(tmp_path, name, make, match):
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(VolumeError, match=match) as caught:
+        read_volume(path)
+    message = str(caught.value)
+    assert str(tmp_path / "a") in message
+    assert "\n" not in message
+    assert ";" in message  # what to do
+
+
+def test_a_flipped_bit_in_voxels_of_a_gzip_stream_is_noticed_wherever_it_is(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    write_volume(Volume.from_grid(ARRAY, GRID), path)
+    whole = path.read_bytes()
+    for position in range(400, len(whole) - 8, 97):
+        raw = bytearray(whole)
+        raw[position] ^= 1
+        path.write_bytes(raw)
+        with pytest.raises(VolumeError):
+            read_volume(path)
+
+
+def test_an_unreadable_file_is_said(tmp_path, monkeypatch):
+    path = tmp_path / "a.nii"
+    nifti(path)
+
+    def refuse(*arguments, **keywords):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(VolumeError, match=r"a\.nii: cannot be read \(Permission denied\)"):
+        read_volume(path)

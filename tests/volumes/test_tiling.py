@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""Patches and their reassembly."""
+
+import numpy as np
+import pytest
+from volumes.samples import noise
+
+from segsrgan.volumes import Accumulator, plan
+
+
+def reassemble(array, tiling, channels=2, blend="uniform", batch=3):
+    """Cut into patches, copy each to all channels (the k-th times k+1), and put together."""
+    padded = tiling.pad(array)
+    accumulator = Accumulator(tiling, channels, blend)
+    for first in range(0, len(tiling.starts), batch):
+        indices = range(first, min(first + batch, len(tiling.starts)))
+        for index, patch in zip(indices, tiling.patches(padded, indices), strict=True):
+            stack = np.stack([patch * (k + 1) for k in range(channels)], axis=-1)
+            accumulator.add(stack, tiling.starts[index])
+    return accumulator.result()
+
+
+def drawn_cases(count=60):
+    """Sizes, patches and steps of all kinds, the same at each run."""
+    rng = np.random.default_rng(7)
+    for _ in range(count):
+        patch = 4 * rng.integers(1, 5, size=3)
+        step = [int(rng.integers(max(1, size // 3), size + 1)) for size in patch]
+        yield tuple(map(int, rng.integers(1, 30, size=3))), tuple(map(int, patch)), tuple(step)
+
+
+CASES = list(drawn_cases())
+
+
+@pytest.mark.parametrize("geometry", ["exact", "legacy"])
+@pytest.mark.parametrize("blend", ["uniform", "gaussian"])
+def test_untouched_patches_give_the_volume_back(geometry, blend):
+    for shape, patch, step in CASES:
+        array = noise(shape)
+        result = reassemble(array, plan(shape, patch, step, geometry), blend=blend)
+        assert result.shape == (*shape, 2)
+        assert result.dtype == np.float32
+        case = f"{shape} {patch} {step}"
+        assert np.abs(result[..., 0] - array).max() < 1e-6, case
+        assert np.abs(result[..., 1] - 2 * array).max() < 2e-6, case
+
+
+@pytest.mark.parametrize("geometry", ["exact", "legacy"])
+def test_the_whole_volume_in_one_patch(geometry):
+    for shape, _, _ in CASES[:10]:
+        array = noise(shape)
+        tiling = plan(shape, None, None, geometry)
+        assert tiling.starts == [(0, 0, 0)]
+        assert all(size % 4 == 0 for size in tiling.patch)
+        assert np.array_equal(reassemble(array, tiling, channels=1)[..., 0], array)
+
+
+def test_exact_patches_end_with_the_volume():
+    for shape, patch, step in CASES:
+        tiling = plan(shape, patch, step)
+        for n, size, stride, starts, pad in zip(
+            shape, patch, step, tiling.axis_starts, tiling.padding, strict=True
+        ):
+            assert sum(pad) == max(0, size - n)
+            assert starts[0] == 0
+            assert starts[-1] + size == n + sum(pad)
+            assert all(0 < gap <= stride for gap in np.diff(starts))
+
+
+def test_exact_plan_by_hand():
+    tiling = plan((10, 8, 3), 8, (4, 8, 2))
+    assert tiling.axis_starts == ((0, 2), (0,), (0,))
+    assert tiling.padding == ((0, 0), (0, 0), (2, 3))
+    assert tiling.starts == [(0, 0, 0), (2, 0, 0)]
+    mirrored = tiling.pad(np.broadcast_to(np.arange(3), (10, 8, 3)))
+    assert mirrored[0, 0].tolist() == [1, 0, 0, 1, 2, 2, 1, 0]
+
+
+def test_legacy_plan_by_hand():
+    # 72 voxels, patch 64, step 20: 20 - 8 % 20 = 12 more; 128 voxels: 20 - 64 % 20 = 16 more.
+    tiling = plan((72, 128, 64), 64, 20, "legacy")
+    assert tiling.padding == ((6, 6), (8, 8), (10, 10))
+    assert tiling.axis_starts == ((0, 20), (0, 20, 40, 60, 80), (0, 20))
+    assert tiling.mode == "constant"
+    # The rest, the larger part, comes after: 7 more are 3 and 4.
+    assert plan((65, 64, 64), 64, 8, "legacy").padding[0] == (3, 4)
+    # A whole image that is divisible by 4 already gets 4 more.
+    assert plan((70, 71, 72), None, None, "legacy").padding == ((1, 1), (0, 1), (2, 2))
+
+
+def test_legacy_pads_a_volume_smaller_than_the_patch():
+    tiling = plan((10, 50, 64), 64, 20, "legacy")
+    assert tiling.padded_shape[:2] == (64, 64)
+    assert tiling.starts[0] == (0, 0, 0)
+
+
+def test_overlaps_are_averaged():
+    tiling = plan((6, 4, 4), 4, (2, 4, 4))
+    accumulator = Accumulator(tiling, 1)
+    accumulator.add(np.full((4, 4, 4, 1), 1.0), (0, 0, 0))
+    accumulator.add(np.full((4, 4, 4, 1), 4.0), (2, 0, 0))
+    assert accumulator.result()[:, 0, 0, 0].tolist() == [1, 1, 2.5, 2.5, 4, 4]
+
+
+def test_gaussian_blending_favours_the_centre_and_never_weighs_nothing():
+    tiling = plan((24, 16, 16), 16, (8, 16, 16))
+    accumulator = Accumulator(tiling, 1, "gaussian")
+    accumulator.add(np.zeros((16, 16, 16, 1)), (0, 0, 0))
+    accumulator.add(np.ones((16, 16, 16, 1)), (8, 0, 0))
+    line = accumulator.result()[:, 8, 8, 0]
+    assert line[:8].tolist() == [0] * 8
+    assert line[16:] == pytest.approx(1)
+    assert np.all(np.diff(line[7:17]) > 0)
+    assert line[8] < 0.01 < 0.99 < line[15]
+    assert line[8] + line[15] == pytest.approx(1)
+    assert np.isfinite(
+        reassemble(noise((65, 64, 64)), plan((65, 64, 64), 64, 1), 1, "gaussian")
+    ).all()
+
+
+def test_the_order_of_patches_does_not_matter():
+    tiling = plan((13, 9, 8), 8, 4)
+    patches = tiling.patches(tiling.pad(noise((13, 9, 8))), range(len(tiling.starts)))[..., None]
+    forward, backward = Accumulator(tiling, 1), Accumulator(tiling, 1)
+    for index in range(len(tiling.starts)):
+        forward.add(patches[index], tiling.starts[index])
+        backward.add(patches[-1 - index], tiling.starts[-1 - index])
+    assert forward.result() == pytest.approx(backward.result(), abs=1e-6)
+
+
+def test_the_result_can_be_asked_for_twice():
+    tiling = plan((12, 8, 8), 8, 4)
+    accumulator = Accumulator(tiling, 1)
+    for start in tiling.starts:
+        accumulator.add(np.ones((8, 8, 8, 1)), start)
+    assert np.array_equal(accumulator.result(), accumulator.result())
+    assert accumulator.result() == pytest.approx(1)
+
+
+def test_a_missing_patch_is_noticed():
+    tiling = plan((12, 8, 8), 8, 4)
+    accumulator = Accumulator(tiling, 1)
+    accumulator.add(np.ones((8, 8, 8, 1)), tiling.starts[0])
+    with pytest.raises(ValueError, match="2 patches must be added once, received 1"):
+        accumulator.result()
+
+
+def test_arrays_and_patches_of_other_shapes_are_refused():
+    tiling = plan((12, 8, 8), 8, 4)
+    with pytest.raises(ValueError, match=r"\(12, 8, 8\), received \(8, 8, 12\)"):
+        tiling.pad(np.zeros((8, 8, 12)))
+    with pytest.raises(ValueError, match=r"\(8, 8, 8, 2\), received \(8, 8, 8, 1\)"):
+        Accumulator(tiling, 2).add(np.zeros((8, 8, 8, 1)), (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("patch", "step", "match"),
+    [
+        (62, 31, "divisible by 4.* received 62; try 64"),
+        (0, 1, "at least 4, received 0; try 4"),
+        (-8, 1, "received -8"),
+        (64, 80, "between 1 and the patch size 64, received 80; try 32"),
+        (64, 0, "received 0; try 32"),
+        (64, None, "step must be one whole number or three"),
+        (64.5, 32, "patch must be one whole number or three"),
+        ((64, 64), 32, "patch must be one whole number or three"),
+        ((64, 64, 30), 16, "received 30"),
+    ],
+)
+def test_impossible_patches_and_steps_are_refused(patch, step, match):
+    with pytest.raises(ValueError, match=match):
+        plan((100, 100, 100), patch, step)
+
+
+def test_unknown_geometry_and_blend_are_refused():
+    with pytest.raises(ValueError, match="exact, legacy"):
+        plan((8, 8, 8), 8, 4, "other")
+    with pytest.raises(ValueError, match="uniform, gaussian"):
+        Accumulator(plan((8, 8, 8), 8, 4), 1, "other")

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""Writing: complete or not at all."""
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+
+import numpy as np
+import pytest
+from volumes.samples import noise
+
+from segsrgan.volumes import Volume, VolumeError, read_volume, write_volume
+from segsrgan.volumes.gzip_stream import write_gzip
+
+VOLUME = Volume(noise((5, 6, 70)), (1, 1, 3))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "A.NII.GZ"])
+def test_a_volume_comes_back(tmp_path, name):
+    write_volume(VOLUME, tmp_path / name)
+    assert np.array_equal(read_volume(tmp_path / name).array, VOLUME.array)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [("u1", "u1"), ("?", "u1"), ("i2", "<i2"), ("f4", "<f4"), ("f2", "<f4"), (">f8", "<f8")],
+)
+def test_the_dtype_is_kept(tmp_path, given, stored):
+    nibabel = pytest.importorskip("nibabel")
+    array = (noise((4, 5, 6)) > 0.5).astype(given)
+    write_volume(Volume(array, (1, 1, 1)), tmp_path / "a.nii.gz")
+    image = nibabel.load(tmp_path / "a.nii.gz")
+    assert image.get_data_dtype() == np.dtype(stored)
+    assert np.array_equal(image.get_fdata(), array)
+
+
+def test_any_memory_layout_is_written_alike(tmp_path):
+    write_volume(VOLUME, tmp_path / "a.nii.gz")
+    write_volume(VOLUME.with_array(np.asfortranarray(VOLUME.array)), tmp_path / "b.nii.gz")
+    wide = np.zeros((10, 6, 70), np.float32)
+    wide[::2] = VOLUME.array
+    write_volume(VOLUME.with_array(wide[::2]), tmp_path / "c.nii.gz")
+    contents = {(tmp_path / name).read_bytes() for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz")}
+    assert len(contents) == 1
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [1], [352, 5_000_000, 70_000, 5_000_000, 3]])
+def test_the_gzip_stream_is_one_ordinary_member(sizes):
+    rng = np.random.default_rng(0)
+    pieces = [
+        rng.bytes(size) if k % 2 else bytes(range(256)) * (size // 256) + bytes(size % 256)
+        for k, size in enumerate(sizes)
+    ]
+    file = io.BytesIO()
+    write_gzip(file, pieces)
+    stream = zlib.decompressobj(16 + zlib.MAX_WBITS)  # checks the checksum and size, too
+    assert stream.decompress(file.getvalue()) == b"".join(pieces)
+    assert stream.eof and not stream.unused_data
+    random, regular = sum(sizes[1::2]), sum(sizes[::2])
+    assert len(file.getvalue()) < 1.01 * random + 0.02 * regular + 200 * (len(sizes) + 1)
+
+
+@pytest.mark.parametrize("stop", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+@pytest.mark.parametrize("older", [True, False])
+def test_an_interrupted_writing_leaves_what_was_there(tmp_path, monkeypatch, stop, older):
+    path = tmp_path / "a.nii.gz"
+    if older:
+        path.write_bytes(b"older")
+
+    def fail(descriptor):
+        raise stop
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(VolumeError if isinstance(stop, OSError) else KeyboardInterrupt):
+        write_volume(VOLUME, path)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([b"older"] if older else [])
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(VolumeError, match=r"a\.nii\.gz: cannot be written \(No space left"):
+        write_volume(VOLUME, tmp_path / "a.nii.gz")
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from segsrgan.volumes import Volume, write_volume
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+write_volume(Volume(np.ones((8, 8, 8), np.float32), (1, 1, 1)), sys.argv[1])
+"""
+
+
+def test_a_killed_process_leaves_no_result_and_the_next_one_tidies_up(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert not path.exists()
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.name.startswith(".")
+    write_volume(VOLUME, path)  # might be in use by another process still
+    assert leftover.exists()
+    an_hour_ago = time.time() - 3600
+    os.utime(leftover, (an_hour_ago, an_hour_ago))
+    write_volume(VOLUME, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize("name", ["a.mha", "a.nii.bz2", "a", "a.gz"])
+def test_other_formats_are_refused(tmp_path, name):
+    with pytest.raises(VolumeError, match=r"end the name with \.nii\.gz"):
+        write_volume(VOLUME, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_or_a_file_in_its_place_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in ("missing", "file"):
+        with pytest.raises(VolumeError, match="existing folder"):
+            write_volume(VOLUME, tmp_path / folder / "a.nii.gz")
+
+
+def test_a_folder_in_the_place_of_the_file_is_said(tmp_path):
+    (tmp_path / "a.nii.gz").mkdir()
+    with pytest.raises(VolumeError, match="cannot be written"):
+        write_volume(VOLUME, tmp_path / "a.nii.gz")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 2, 2), complex), np.zeros((33000, 1, 1), "u1")])
+def test_what_nifti_cannot_hold_is_refused(tmp_path, array):
+    with pytest.raises(VolumeError, match="NIfTI"):
+        write_volume(Volume(array, (1, 1, 1)), tmp_path / "a.nii.gz")
+    assert not list(tmp_path.iterdir())
