@@ -39,7 +39,7 @@ def main(argv=None, prog="SegSRGAN_training.py"):
 
 def _run(args):
     training = import_quietly("segsrgan.training.run")
-    bar = ProgressBar()
+    bar = ProgressBar(unit="step")
     try:
         row = training.run(args_to_settings(args), bar)
     finally:

@@ -19,7 +19,7 @@ _HOME = {
     "Volume": "segsrgan.volumes",
     "load_generator": "segsrgan.networks",
     "read_volume": "segsrgan.volumes",
-    "segmentation": "segsrgan.inference.segmentation",
+    "segmentation": "segsrgan.inference",
     "write_volume": "segsrgan.volumes",
 }
 

@@ -58,8 +58,9 @@ def _plan(args):
     """The job, and what makes its predictor."""
     pairs = options.parse_pairs(" ".join(args.patch), args.step and " ".join(args.step))
     resolution = options.parse_resolution(" ".join(args.new_low_res))
-    if args.by_batch and args.batch_size not in (None, 1):
-        raise InferenceError(f"--by_batch True means --batch_size 1, received {args.batch_size}")
+    alone = args.by_batch is False
+    if alone and args.batch_size not in (None, 1):
+        raise InferenceError(f"--by_batch False means --batch_size 1, received {args.batch_size}")
     if args.interpolation_type and args.interp == "scipy":
         logger.warning("--interpolation_type has no effect without --interp sitk")
     shown = {
@@ -70,7 +71,7 @@ def _plan(args):
         "threshold": args.threshold,
     }
     hidden = {
-        "batch_size": 1 if args.by_batch else args.batch_size,
+        "batch_size": 1 if alone else args.batch_size,
         "threads": args.threads,
         "engine": args.engine,
     }

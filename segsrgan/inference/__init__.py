@@ -14,6 +14,7 @@ _HOMES = {
     "Job": "job",
     "Outcome": "job",
     "run_job": "job",
+    "segmentation": "one_image",
 }
 __all__ = list(_HOMES)
 

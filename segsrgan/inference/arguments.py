@@ -108,8 +108,8 @@ def build_parser(prog="job_model.py"):
     add(
         "-bb",
         "--by_batch",
-        **_BOOLEAN,
-        help="one patch at a time, for the least memory; the numbers are the same",
+        **{**_BOOLEAN, "default": None},
+        help="False: one patch at a time, for the least memory; the numbers are the same",
     )
     add(
         "--batch_size",

@@ -77,10 +77,12 @@ class ProgressBar:
 
     Args:
         quiet: show nothing.
+        unit: what is counted.
     """
 
-    def __init__(self, quiet=False):
+    def __init__(self, quiet=False, unit="patch"):
         self._quiet = quiet
+        self._unit = unit
         self._bar = None
 
     def __call__(self, label, done, total):
@@ -105,7 +107,7 @@ class ProgressBar:
         self.close()
         # In a log file a line now and then is enough.
         interval = 0.2 if sys.stderr.isatty() else 30
-        self._bar = tqdm(total=total, desc=label, unit="patch", mininterval=interval)
+        self._bar = tqdm(total=total, desc=label, unit=self._unit, mininterval=interval)
 
 
 class _BarHandler(logging.Handler):

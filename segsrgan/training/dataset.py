@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segsrgan.training.simulate import acquire, change_contrast
-from segsrgan.volumes import Normalisation
+from segsrgan.training.simulate import change_contrast, scan
+from segsrgan.volumes import Normalisation, resample_to
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,23 @@ class Simulation:
             rng: a `numpy.random.Generator`.
 
         Returns:
-            `(lr, hr)`: float32 (x, y, z), both divided by the maximum of the interpolated
-            low-resolution image and shifted by its minimum if that is negative.
+            `(lr, hr)`: float32 (x, y, z) on the image's grid, both normalised as the scan is.
         """
         share = rng.random()
         low = np.asarray(self.resolution, float)
         resolution = low + share * (np.asarray(self.upper or self.resolution, float) - low)
         power = rng.uniform(1 - self.contrast_max, 1 + self.contrast_max)
         image = image.with_array(change_contrast(image.array, power))
-        lr = acquire(
-            image,
-            tuple(resolution),
-            rng,
-            self.noise,
+        lr = scan(image, tuple(resolution), rng, self.noise)
+        # As at inference: the scan is normalised, then interpolated.
+        normalisation = Normalisation.of(lr.array)
+        lr = resample_to(
+            lr.with_array(normalisation.apply(lr.array)),
+            image.grid,
             interp=self.interp,
             interpolation_type=self.interpolation_type,
-        ).array
-        normalisation = Normalisation.of(lr)
-        return normalisation.apply(lr), normalisation.apply(image.array)
+        )
+        return lr.array, normalisation.apply(image.array)
 
 
 def patch_starts(array, patch, stride):

@@ -162,7 +162,10 @@ def fit(
         _append(folder / "history.csv", row)
         if on_epoch:
             on_epoch(row)
-        logger.info("%s", row)
+        logger.info(
+            "epoch %d: loss %.4f, Dice %.3f, PSNR %.2f dB (input %.2f), %.0f s",
+            *(row[key] for key in ("epoch", "loss", "dice", "psnr", "psnr_input", "seconds")),
+        )
     return row
 
 

@@ -7,7 +7,7 @@ Delannoy et al. 2020, Eq. 1 (blur, decimation, noise), Eq. 13 (slice profile) an
 
 import numpy as np
 
-from segsrgan.volumes import degrade, resample_to
+from segsrgan.volumes import degrade
 
 
 def change_contrast(array, power):
@@ -35,10 +35,8 @@ def add_noise(array, fraction, rng):
     return np.maximum(noisy, 0) if array.min() >= 0 else noisy
 
 
-def acquire(
-    hr, resolution, rng, noise=0.0, thickness=None, interp="scipy", interpolation_type="Spline"
-):
-    """Degrades a volume to a resolution and interpolates it back onto its own grid.
+def scan(hr, resolution, rng, noise=0.0, thickness=None):
+    """The low-resolution scan of a volume: slice profile, decimation, noise.
 
     Args:
         hr: the high-resolution `Volume`.
@@ -46,12 +44,9 @@ def acquire(
         rng: a `numpy.random.Generator`.
         noise: standard deviation of the noise as a fraction of the low-resolution maximum.
         thickness: slice thickness in mm, by default `resolution`.
-        interp: of the interpolation back, as in `volumes.resample`.
-        interpolation_type: likewise.
 
     Returns:
-        A `Volume` on `hr.grid`, float32: what the network is given.
+        A float32 `Volume` on a coarser grid over the same field of view.
     """
     lr = degrade(hr, resolution, thickness)
-    lr = lr.with_array(add_noise(lr.array, noise, rng))
-    return resample_to(lr, hr.grid, interp=interp, interpolation_type=interpolation_type)
+    return lr.with_array(add_noise(lr.array, noise, rng))

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segsrgan.training.dataset import stack
-from segsrgan.training.simulate import acquire, change_contrast
+from segsrgan.training.simulate import change_contrast, scan
 from segsrgan.training.synthesis import cut, paint, random_frame
-from segsrgan.volumes import Volume
+from segsrgan.volumes import Volume, resample_to
 
 # Voxels simulated beyond the patch, so that its borders are as good as its middle.
 _MARGIN = np.array([4, 4, 12])
@@ -42,7 +42,8 @@ class Acquisition:
         thickness = resolution * [1, 1, rng.uniform(*self.gap)]
         noise = rng.uniform(0, self.noise)
         hr = Volume(image, (1.0, 1.0, 1.0))
-        return acquire(hr, tuple(resolution), rng, noise, tuple(thickness)).array
+        lr = scan(hr, tuple(resolution), rng, noise, tuple(thickness))
+        return resample_to(lr, hr.grid).array
 
 
 def _core(array, patch):

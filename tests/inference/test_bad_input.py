@@ -161,7 +161,7 @@ def test_running_out_of_memory_is_explained(image, table, job_model, monkeypatch
         (["--result_folder_name", "a/b"], "result_folder_name"),
         (["--threshold", "2"], "threshold"),
         (["--batch_size", "0"], "batch_size"),
-        (["--by_batch", "True", "--batch_size", "4"], "--by_batch"),
+        (["--by_batch", "False", "--batch_size", "4"], "--by_batch"),
         (["--by_batch", "maybe"], "--by_batch"),
         (["--geometry", "legacy", "--interp", "sitk"], "legacy"),
         (["--geometry", "curved"], "curved"),

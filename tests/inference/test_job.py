@@ -203,10 +203,12 @@ def test_the_batch_flags_reach_the_engine(image, table, job_model, monkeypatch):
 
     monkeypatch.setattr(TensorFlowEngine, "predict_batch", spy)
     csv_path = table(image())
-    for flags, largest in ((("--batch_size", "3"), 3), (("--by_batch", "True"), 1)):
+    for flags, largest in ((("--batch_size", "3"), 3), (("--by_batch", "False"), 1)):
         assert job_model(csv_path, "--overwrite", *flags, patch="8") == 0
         assert max(sizes) == largest
         sizes.clear()
+    assert job_model(csv_path, "--overwrite", "--by_batch", "True", patch="8") == 0
+    assert max(sizes) > 3
 
 
 def test_the_threshold_changes_the_mask_alone(image, table, job_model):

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from segsrgan.inference.segmentation import segmentation
+from segsrgan.inference import segmentation
 from segsrgan.volumes.reading import read_volume
 from segsrgan.volumes.volume import Volume
 

