@@ -6,13 +6,16 @@
 include Test_package_and_local/python.mk
 
 pytest_flags ?=
+# What the shipped weights were trained with; without it, the recipe for a GPU.
+weights_flags ?= --kernel 8 --epochs 40
 
 # The original's targets: the package installed as users do, on the images of that folder.
 package_targets := create_venv_and_install_SegSRGAN test_job_model_help \
   test_job_model_on_image_absolute test_job_model_on_image_relatif test_seg test_training \
   remove_result
 
-.PHONY: help demo install test test_slow test_jax lint check clean remove_venv $(package_targets)
+.PHONY: help demo install test test_slow test_jax lint check weights clean remove_venv \
+  $(package_targets)
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[A-Za-z_-]+:.*## / {printf "%-34s %s\n", $$1, $$2}' Makefile
@@ -41,6 +44,12 @@ lint: $(venv)/.dev ## ruff, its format check, and the import rules
 	$(bin)/python -m pytest --quiet tests/test_architecture.py
 
 check: lint test ## lint and the default suite: what a change must pass
+
+weights: $(venv)/.dev ## train and score the weights that ship, from data=FOLDER (an hour on 2 cores)
+	@test -n "$(data)" || { echo "make weights data=FOLDER; see benchmarks/train_weights.py"; exit 2; }
+	$(bin)/python benchmarks/train_weights.py --data "$(data)" --folder weights_run $(weights_flags)
+	$(bin)/python benchmarks/score_weights.py --data "$(data)" --output weights_run/scores.json \
+	  --weights "$$(ls -t weights_run/SegSRGAN_epoch_* | head -1)"
 
 clean: ## remove what builds, tests and the demo wrote
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache demo_results

@@ -5,8 +5,7 @@
 
 FOLDER holds `fetal_templates/` (`*_T2w.nii.gz` and `*_labels.nii.gz`, cortex = 5) and
 `adult_labels/` (FreeSurfer numbers, cortex = 3 and 42). Templates and maps named in HELD_OUT
-never enter the training. The snapshots and `history.csv` go to RUN; a run that was interrupted
-goes on with `--resume EPOCH`.
+never enter the training. The snapshots and `history.csv` go to RUN.
 """
 
 import argparse
@@ -37,7 +36,6 @@ def parser():
     parser.add_argument("--lambda_dice", type=float, default=0.3)
     parser.add_argument("--precision", default="mixed_bfloat16")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", type=int, default=0, metavar="EPOCH")
     return parser
 
 
@@ -78,7 +76,7 @@ def main(argv=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
-    from segsrgan.networks import GeneratorSpec, build_generator, load_generator
+    from segsrgan.networks import GeneratorSpec, build_generator
     from segsrgan.training.loop import fit
     from segsrgan.training.losses import binary_cross_entropy, charbonnier, soft_dice_loss
     from segsrgan.training.sources import batch_of
@@ -88,19 +86,15 @@ def main(argv=None):
     keras.config.set_dtype_policy(args.precision)
     training, held_out = (sources(data, args.patch) for data in load(args.data))
     shape = (args.patch,) * 3
-    if args.resume:
-        generator = load_generator(args.folder / f"SegSRGAN_epoch_{args.resume}", patch=shape)
-    else:
-        spec = GeneratorSpec(args.kernel, unet=not args.resnet, scaled=True)
-        generator = build_generator(spec, shape, head_initializer="zeros")
+    spec = GeneratorSpec(args.kernel, unet=not args.resnet, scaled=True)
+    generator = build_generator(spec, shape, head_initializer="zeros")
     total = args.epochs * args.steps
-    left = total - args.resume * args.steps
-    warm_up = 0 if args.resume else min(300, left // 10)
+    warm_up = min(300, total // 10)
     rate = keras.optimizers.schedules.CosineDecay(
-        args.lrgen / 100 if warm_up else args.lrgen,
-        left - warm_up,
+        args.lrgen / 100,
+        total - warm_up,
         alpha=0.01,
-        warmup_target=args.lrgen if warm_up else None,
+        warmup_target=args.lrgen,
         warmup_steps=warm_up,
     )
 
@@ -144,7 +138,6 @@ def main(argv=None):
         args.folder,
         args.epochs,
         lambda: validation,
-        first_epoch=args.resume + 1,
         metadata=notes,
         on_step=report,
     )

@@ -81,3 +81,10 @@ def test_the_wheel_carries_weights_and_commands(tmp_path):
     assert {name for name in names if ".dist-info/" not in name} == expected
     for name in PROJECT["project"]["scripts"]:
         assert f"{name} = segsrgan." in scripts
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/*.md")))
+def test_every_link_to_a_file_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing

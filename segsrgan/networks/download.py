@@ -2,6 +2,7 @@
 """Fetches the weights that the authors of SegSRGAN published, when a user asks for it."""
 
 import hashlib
+import http.client
 import json
 import os
 import urllib.request
@@ -24,7 +25,8 @@ def download(names=None, folder=None, fetch=None):
     """Downloads published weights and verifies each by the git blob SHA-1 of its repository.
 
     Args:
-        names: some of `PUBLISHED`; all when None. Files that are there and right are kept.
+        names: some of `PUBLISHED`; all when None. Files that are there and right are kept
+            (their SHA-1 comes from the repository's listing, so a network is needed all the same).
         folder: where to put them; `~/.segsrgan/weights` when None, where names are looked up.
         fetch: function from a URL to bytes, for tests.
 
@@ -77,7 +79,7 @@ def _one(name, listing, folder, fetch):
 def _get(url, folder, fetch):
     try:
         return fetch(url)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise WeightsError(
             f"{url}: could not be fetched ({error}); without a network, get the weights from "
             f"https://github.com/koopa31/SegSRGAN/tree/master/data/weights and put them in {folder}"

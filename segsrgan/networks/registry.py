@@ -48,8 +48,9 @@ def resolve(name_or_path=None):
     """Finds a weights file.
 
     Args:
-        name_or_path: a path, or a name of the registry or of a downloaded set, with or without
-            a leading `weights/`; the default weights when None.
+        name_or_path: a name of the registry or of a downloaded set, with or without a leading
+            `weights/`, or a path; the default weights when None. Write `./NAME` for a file that
+            is called like bundled weights.
 
     Returns:
         The `Path`. Bundled files are checked against their SHA-256.
@@ -58,12 +59,12 @@ def resolve(name_or_path=None):
         WeightsError: if there is no such file, or a bundled one is damaged.
     """
     name = str(name_or_path if name_or_path is not None else default_weights())
-    if Path(name).is_file():
-        return Path(name)
     entries = {entry["name"]: entry for entry in available()}
     short = name.removeprefix("weights/")
     if short in entries:
         return _checked(weights_folder() / entries[short]["file"], entries[short]["sha256"])
+    if Path(name).is_file():
+        return Path(name)
     for folder in (weights_folder(), user_folder()):
         if "/" not in short and short and (folder / short).is_file():
             return folder / short

@@ -68,7 +68,7 @@ def save_generator(generator, path, discriminator=None, **metadata):
         generator: a model of `build_generator`.
         path: of the file; an existing one is replaced.
         discriminator: a model of `build_discriminator`.
-        metadata: JSON values kept in the file, e.g. `training`, `license`.
+        **metadata: JSON values kept in the file, e.g. `training`, `license`.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")
@@ -106,8 +106,8 @@ def describe(name_or_path=None):
 def convert(old, new):
     """Rewrites a weights file, e.g. a released one, in our layout; both networks if there."""
     path = resolve(old)
-    if Path(new).exists() and Path(new).samefile(path):
-        raise WeightsError(f"{new}: source and result are the same file; name another result")
+    if Path(new).exists():
+        raise WeightsError(f"{new}: exists already; name another file, or remove it first")
     networks, layout, metadata = _read(path)
     discriminator = load_discriminator(path) if "discriminator" in networks else None
     metadata = metadata or {"converted_from": path.name, "layout": layout}
@@ -118,12 +118,15 @@ def _read(path):
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") == "segsrgan":
+                _check_version(path, file)
                 networks = {n: _read_network(n, file[n]) for n in _SPECS if n in file}
                 layout, metadata = "segsrgan", json.loads(file.attrs["metadata"])
             elif is_original(file):
                 networks, layout, metadata = read_original(file), "released original", {}
             else:
                 networks = {}
+    except WeightsError:
+        raise
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise WeightsError(
             f"{path}: not a readable weights file; expected HDF5 written by this package or by "
@@ -135,6 +138,15 @@ def _read(path):
             "the released SegSRGAN; `segsrgan weights list` names those at hand"
         )
     return networks, layout, metadata
+
+
+def _check_version(path, file):
+    version = int(file.attrs.get("format_version", 1))
+    if version > FORMAT_VERSION:
+        raise WeightsError(
+            f"{path}: has format version {version}, this package reads up to {FORMAT_VERSION}; "
+            "install a newer one"
+        )
 
 
 def _network(path, name):

@@ -41,7 +41,8 @@ class Simulation:
             rng: a `numpy.random.Generator`.
 
         Returns:
-            `(lr, hr)`: float32 (x, y, z) on the image's grid, both normalised as the scan is.
+            `(lr, hr, axis)`: float32 (x, y, z) on the image's grid, both normalised as the scan
+            is; the thick axis of the scan, 2 if there is none.
         """
         share = rng.random()
         low = np.asarray(self.resolution, float)
@@ -49,6 +50,7 @@ class Simulation:
         power = rng.uniform(1 - self.contrast_max, 1 + self.contrast_max)
         image = image.with_array(change_contrast(image.array, power))
         lr = scan(image, tuple(resolution), rng, self.noise)
+        thick = lr.grid.thick_axis
         # As at inference: the scan is normalised, then interpolated.
         normalisation = Normalisation.of(lr.array)
         lr = resample_to(
@@ -57,7 +59,7 @@ class Simulation:
             interp=self.interp,
             interpolation_type=self.interpolation_type,
         )
-        return lr.array, normalisation.apply(image.array)
+        return lr.array, normalisation.apply(image.array), 2 if thick is None else thick
 
 
 def patch_starts(array, patch, stride):
@@ -120,8 +122,10 @@ def epoch_batches(cases, simulation, patch, stride, batch_size, rng, together=4)
         patches = rest
         for index in order[group : group + together]:
             image, label = cases[index].load()
-            starts = patch_starts(image.array, patch, stride)
-            arrays = (*simulation.draw(image, rng), label.astype(np.float32))
+            lr, hr, axis = simulation.draw(image, rng)
+            # The network meets the thick axis as its last, as at inference.
+            arrays = [np.moveaxis(a, axis, 2) for a in (lr, hr, label.astype(np.float32))]
+            starts = patch_starts(np.moveaxis(image.array, axis, 2), patch, stride)
             patches += [tuple(_cut(a, start, patch) for a in arrays) for start in starts]
         patches = [patches[i] for i in rng.permutation(len(patches))]
         whole = len(patches) - len(patches) % batch_size

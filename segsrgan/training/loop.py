@@ -95,6 +95,11 @@ def validate(predict, batches):
     }
 
 
+def snapshot_path(folder, epoch):
+    """Where the weights after an epoch are."""
+    return Path(folder) / f"SegSRGAN_epoch_{epoch}"
+
+
 def _decibel(peak, mse):
     return 10 * math.log10(max(peak, 1e-12) / max(float(mse), 1e-12))
 
@@ -158,7 +163,7 @@ def fit(
         row |= {"seconds": round(seconds, 2), "waiting": round(waited / seconds, 4)}
         if epoch % snapshot == 0 or epoch == epochs:
             notes = {**(metadata or {}), "epoch": epoch}
-            save_generator(generator, folder / f"SegSRGAN_epoch_{epoch}", **notes)
+            save_generator(generator, snapshot_path(folder, epoch), **notes)
         _append(folder / "history.csv", row)
         if on_epoch:
             on_epoch(row)

@@ -11,7 +11,7 @@ import numpy as np
 
 from segsrgan.networks import GeneratorSpec, build_generator, load_generator
 from segsrgan.training.dataset import Simulation, count_patches, epoch_batches
-from segsrgan.training.loop import fit
+from segsrgan.training.loop import fit, snapshot_path
 from segsrgan.training.losses import charbonnier
 from segsrgan.training.step_tensorflow import compiled_prediction, reconstruction_step
 from segsrgan.training.table import read_table
@@ -39,9 +39,9 @@ class Settings:
     stride: int = 20
     interp: str = "scipy"
     interpolation_type: str = "Spline"
-    kernel_gen: int = 16
-    u_net_generator: bool = False
-    is_residual: bool = True
+    kernel_gen: int | None = None
+    u_net_generator: bool | None = None
+    is_residual: bool | None = None
     weights: str | None = None
     epoch: int = 200
     init_epoch: int = 1
@@ -96,6 +96,7 @@ def run(settings, progress=None):
         WeightsError: if `weights` are unusable.
         TrainingError: if the training cannot go on.
     """
+    _check_folder(settings)
     train, test = read_table(settings.csv, settings.base_path)
     folder = Path(settings.snapshot_folder)
     for place in (folder, Path(settings.dice_file).parent, Path(settings.mse_file).parent):
@@ -155,12 +156,43 @@ def _rng(settings, epoch):
 
 def _generator(settings):
     shape = (settings.patch_size,) * 3
-    if settings.weights:
-        return load_generator(settings.weights, patch=shape)
-    spec = GeneratorSpec(
-        settings.kernel_gen, unet=settings.u_net_generator, residual=settings.is_residual
-    )
-    return build_generator(spec, shape)
+    wished = {
+        "kernel": settings.kernel_gen,
+        "unet": settings.u_net_generator,
+        "residual": settings.is_residual,
+    }
+    wished = {field: value for field, value in wished.items() if value is not None}
+    weights = settings.weights
+    if weights is None and settings.init_epoch > 1:
+        weights = snapshot_path(settings.snapshot_folder, settings.init_epoch - 1)
+        if not weights.is_file():
+            raise ValueError(
+                f"--init_epoch {settings.init_epoch} needs --weights, or the snapshot {weights}"
+            )
+    if weights is None:
+        return build_generator(GeneratorSpec(**wished), shape)
+    generator = load_generator(weights, patch=shape)
+    for field, value in wished.items():
+        if getattr(generator.spec, field) != value:
+            raise ValueError(
+                f"{weights}: its generator has {field} {getattr(generator.spec, field)}, the "
+                f"flags say {value}; leave the flag out"
+            )
+    if generator.spec.conditional:
+        raise ValueError(f"{weights}: conditional generators cannot be trained on yet")
+    return generator
+
+
+def _check_folder(settings):
+    """Refuses to replace snapshots of an earlier run."""
+    folder = Path(settings.snapshot_folder)
+    for epoch in range(settings.init_epoch, settings.epoch + 1):
+        path = snapshot_path(folder, epoch)
+        if path.exists():
+            raise ValueError(
+                f"{path}: exists already and would be replaced; choose another "
+                "--snapshot_folder, or go on with --init_epoch"
+            )
 
 
 def _append(path, epoch, name, value):

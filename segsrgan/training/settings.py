@@ -104,13 +104,13 @@ def _add_data(add):
 
 
 def _add_network(add):
-    add("--kernel_gen", type=_number(1, int), default=16, help="first channels (default: 16)")
+    # No defaults here: with --weights the file's architecture holds.
+    add("--kernel_gen", type=_number(1, int), help="channels of the first layer (default: 16)")
     flag = {"type": boolean, "metavar": "True|False"}
-    add("-u_net", "--u_net_generator", default=False, help="U-Net generator", **flag)
+    add("-u_net", "--u_net_generator", help="U-Net generator (default: False)", **flag)
     add(
         "-is_residual",
         "--is_residual",
-        default=True,
         help="the network predicts a correction of its input (default: True)",
         **flag,
     )
@@ -124,7 +124,14 @@ def _add_training(add):
     add("-dice", "--dice_file", required=True, help="CSV of the Dice after each epoch")
     add("-mse", "--mse_file", required=True, help="CSV of the mean squared error likewise")
     add("-e", "--epoch", type=whole, default=200, help="number of the last epoch (default: 200)")
-    add("-i", "--init_epoch", type=whole, default=1, help="number of the first (default: 1)")
+    add(
+        "-i",
+        "--init_epoch",
+        type=whole,
+        default=1,
+        help="number of the first; above 1 the training "
+        "goes on from --weights, or from the snapshot before it (default: 1)",
+    )
     add("-b", "--batch_size", type=whole, default=32, help="patches (default: 32)")
     add("-s", "--snapshot", type=whole, default=1, help="epochs between snapshots (default: 1)")
     add("--lrgen", type=positive, default=1e-4, help="learning rate (default: 1e-4)")

@@ -2,6 +2,7 @@
 """Weight files: ours, the released ones, the registry and the download."""
 
 import hashlib
+import http.client
 import json
 from pathlib import Path
 
@@ -84,10 +85,21 @@ def test_conversion_keeps_both_networks(tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
-def test_conversion_onto_itself_is_refused(tmp_path):
+def test_conversion_replaces_nothing(tmp_path):
     save_generator(build_generator(GeneratorSpec(2)), tmp_path / "w")
-    with pytest.raises(WeightsError, match="same file"):
-        convert(tmp_path / "w", tmp_path / "w")
+    (tmp_path / "new").write_text("precious")
+    for new in ("w", "new"):
+        with pytest.raises(WeightsError, match="exists already"):
+            convert(tmp_path / "w", tmp_path / new)
+    assert (tmp_path / "new").read_text() == "precious"
+
+
+def test_a_file_of_a_later_version_is_refused(tmp_path):
+    save_generator(build_generator(GeneratorSpec(2)), tmp_path / "w")
+    with h5py.File(tmp_path / "w", "r+") as file:
+        file.attrs["format_version"] = 99
+    with pytest.raises(WeightsError, match="format version 99.*newer"):
+        load_generator(tmp_path / "w")
 
 
 def test_a_file_that_does_not_fit_is_refused_with_the_list(tmp_path):
@@ -177,6 +189,14 @@ def test_a_damaged_bundled_file_is_refused(tmp_path, monkeypatch):
         load_generator("w")
 
 
+def test_a_file_of_the_current_folder_does_not_stand_in_for_bundled_weights(tmp_path, monkeypatch):
+    name = registry.default_weights()
+    (tmp_path / name).write_text("something else")
+    monkeypatch.chdir(tmp_path)
+    assert registry.resolve(name).parent == registry.weights_folder()
+    assert registry.resolve(f"./{name}").read_text() == "something else"
+
+
 class Repository:
     """A stand-in for the published repository."""
 
@@ -227,6 +247,14 @@ def test_download_without_a_network_names_the_address_and_the_folder(tmp_path):
     with pytest.raises(WeightsError, match="github.com/koopa31/SegSRGAN") as error:
         download(folder=tmp_path, fetch=offline)
     assert str(tmp_path) in str(error.value)
+
+
+def test_a_download_that_breaks_off_is_explained(tmp_path):
+    def broken(url):
+        raise http.client.IncompleteRead(b"half")
+
+    with pytest.raises(WeightsError, match="could not be fetched"):
+        download(folder=tmp_path, fetch=broken)
 
 
 def test_download_of_an_unknown_name_lists_the_published_ones():

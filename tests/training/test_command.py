@@ -108,12 +108,25 @@ def test_flags_of_the_network_reach_its_spec(train):
 
 def test_training_goes_on_from_weights_at_an_epoch(train):
     save_generator(build_generator(GeneratorSpec(3)), train.folder / "start")
-    flags = ["--weights", str(train.folder / "start"), "--init_epoch", "3", "--epoch", "4"]
-    assert train(*flags, "--snapshot", "2") == 0
+    weights = ["--weights", str(train.folder / "start")]
+    assert train(*weights, "--init_epoch", "3", "--epoch", "4", "--snapshot", "2") == 2
+    flags = [*weights, "--kernel_gen", "3"]
+    assert train(*flags, "--init_epoch", "3", "--epoch", "4", "--snapshot", "2") == 0
     run = train.folder / "run"
     assert [row["epoch"] for row in rows(run / "history.csv")] == ["3", "4"]
     assert not (run / "SegSRGAN_epoch_3").exists()
     assert load_generator(run / "SegSRGAN_epoch_4").spec.kernel == 3
+    assert train("--init_epoch", "5", "--epoch", "5", "--kernel_gen", "3") == 0
+    assert load_generator(run / "SegSRGAN_epoch_5").spec.kernel == 3
+
+
+def test_snapshots_of_an_earlier_run_are_not_replaced(train, capsys):
+    assert train() == 0
+    before = (train.folder / "run" / "SegSRGAN_epoch_1").read_bytes()
+    assert train("--seed", "1", "--epoch", "2") == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (train.folder / "run" / "SegSRGAN_epoch_1").read_bytes() == before
+    assert len(rows(train.folder / "run" / "history.csv")) == 1
 
 
 @pytest.mark.parametrize(
@@ -121,6 +134,7 @@ def test_training_goes_on_from_weights_at_an_epoch(train):
     [
         (["--patch_size", "10"], "divisible by 4, received 10; try 8"),
         (["--init_epoch", "5"], "beyond the last epoch"),
+        (["--init_epoch", "5", "--epoch", "6"], "needs --weights"),
         (["-n", "1", "1", "1"], "lower bound"),
         (["-n", "1", "1", "4", "-n", "1", "1", "5"], "once or twice"),
         (["--contrast_max", "1"], "below 1"),

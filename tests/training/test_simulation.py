@@ -39,7 +39,7 @@ def test_a_scan_blurs_and_decimates_the_thick_axis_alone():
 def test_pair_lies_on_the_images_grid_and_is_normalised_as_the_scan_is():
     image, _ = ball()
     simulation = Simulation((1, 1, 3), contrast_max=0.0, noise=0.0)
-    lr, hr = simulation.draw(image, np.random.default_rng(0))
+    lr, hr, _ = simulation.draw(image, np.random.default_rng(0))
     assert lr.shape == hr.shape == image.array.shape
     largest = scan(image, (1, 1, 3), None).array.max()
     np.testing.assert_allclose(hr, image.array / largest, rtol=1e-5)
@@ -102,3 +102,19 @@ def test_a_box_smaller_than_the_patch_is_padded_with_zeros(tmp_path):
     ((lr, target),) = epoch_batches(train, simulation, 8, 4, 4, np.random.default_rng(0))
     assert lr.shape == (1, 8, 8, 8, 1) and target.shape == (1, 8, 8, 8, 2)
     assert target[0, ..., 1].sum() == train[0].load()[1].sum()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_thick_axis_comes_last_whichever_it_is(axis, tmp_path):
+    train, _ = read_table(write_table(tmp_path))
+    resolution = [1.0, 1.0, 1.0]
+    resolution[axis] = 4.0
+    simulation = Simulation(tuple(resolution), contrast_max=0.0, noise=0.0)
+    lost = np.zeros(3)
+    for lr, target in epoch_batches(train, simulation, 12, 4, 4, np.random.default_rng(0)):
+        image = target[..., 0]
+        roughness = [
+            np.abs(np.diff(a, axis=k + 1)).mean() for k in range(3) for a in (image, lr[..., 0])
+        ]
+        lost += np.array(roughness[::2]) - np.array(roughness[1::2])
+    assert lost.argmax() == 2 and lost[2] > 2 * max(lost[:2])

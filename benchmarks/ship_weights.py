@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""Puts a snapshot among the weights that ship, and makes it the default.
+
+    python benchmarks/ship_weights.py RUN/SegSRGAN_epoch_40 NAME --scores scores.json
+
+`scores.json` is what `score_weights.py --output` wrote. The card in weights/README.md is written
+by hand.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+TRAINING = (
+    "fetal T2 templates of the spina bifida atlas (weeks 21 to 34), images painted with random "
+    "contrast on their label maps and on adult FreeSurfer label maps; benchmarks/train_weights.py"
+)
+LICENSE = "MIT; data: CC0 (fetal templates), Apache-2.0 (adult label maps)"
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("snapshot")
+    parser.add_argument("name")
+    parser.add_argument("--scores", type=Path, required=True)
+    parser.add_argument("--training", default=TRAINING)
+    parser.add_argument("--license", default=LICENSE)
+    args = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from segsrgan.networks import describe, load_generator, save_generator
+
+    notes = describe(args.snapshot)["metadata"]
+    scores = json.loads(args.scores.read_text())["mean"]
+    scores = {name: {k: round(v, 4) for k, v in row.items()} for name, row in scores.items()}
+    path = WEIGHTS / f"{args.name}.h5"
+    texts = {"training": args.training, "license": args.license}
+    save_generator(load_generator(args.snapshot), path, **notes, **texts, scores=scores)
+    entry = {
+        "name": args.name,
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "architecture": describe(path)["generator"],
+        **texts,
+        "scores": scores,
+    }
+    registry = WEIGHTS / "registry.json"
+    others = json.loads(registry.read_text())["weights"] if registry.exists() else []
+    others = [other for other in others if other["name"] != args.name]
+    content = {"default": args.name, "weights": [entry, *others]}
+    registry.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

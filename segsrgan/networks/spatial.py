@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""Layers that move voxels: an affine sampler, and patches put back into a volume."""
+
+import itertools
+
+import keras
+from keras import ops
+
+register = keras.saving.register_keras_serializable(package="segsrgan")
+INTERPOLATIONS = ("trilinear", "nearest")
+
+
+@register
+class SpatialTransformer3D(keras.layers.Layer):
+    """Samples volumes at affinely transformed positions (Jaderberg et al. 2015).
+
+    Called on `[volumes (b, x, y, z, c), matrices (b, 3, 4)]`; returns `(b, x, y, z, c)`. With
+    `matrix = [A | t]` and c the centre of the grid, the output voxel p takes the input's value at
+    `A (p - c) + t + c`; all in voxels. Outside the grid the input is 0. The gradient reaches
+    volumes and, with trilinear interpolation, matrices.
+
+    Args:
+        interpolation: `"trilinear"`, or `"nearest"` for labels.
+    """
+
+    def __init__(self, interpolation="trilinear", **kwargs):
+        super().__init__(**kwargs)
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation must be one of {', '.join(INTERPOLATIONS)}, "
+                f"received {interpolation!r}"
+            )
+        self.interpolation = interpolation
+
+    def call(self, inputs):
+        volumes, matrices = inputs
+        size = ops.shape(volumes)[1:4]
+        points = self._positions(size, ops.cast(matrices, "float32"))
+        flat = ops.reshape(volumes, (ops.shape(volumes)[0], -1, volumes.shape[-1]))
+        if self.interpolation == "nearest":
+            result = _take(flat, ops.floor(points + 0.5), size)
+        else:
+            low = ops.floor(points)
+            share = points - low
+            result = 0
+            for corner in itertools.product((0, 1), repeat=3):
+                corner = ops.convert_to_tensor(corner, "float32")
+                weight = ops.prod(ops.where(corner > 0, share, 1 - share), axis=-1, keepdims=True)
+                result = result + ops.cast(weight, flat.dtype) * _take(flat, low + corner, size)
+        return ops.reshape(result, ops.shape(volumes))
+
+    def _positions(self, size, matrices):
+        """Input position (b, voxels, 3) of every output voxel."""
+        axes = [ops.arange(n, dtype="float32") for n in size]
+        grid = ops.reshape(ops.stack(ops.meshgrid(*axes, indexing="ij"), axis=-1), (-1, 3))
+        centre = (ops.cast(ops.stack(size), "float32") - 1) / 2
+        turned = ops.einsum("bij,nj->bni", matrices[:, :, :3], grid - centre)
+        return turned + matrices[:, None, :, 3] + centre
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self):
+        return {**super().get_config(), "interpolation": self.interpolation}
+
+
+def _take(flat, indices, size):
+    """Values (b, n, c) of flattened volumes at whole positions (b, n, 3), 0 outside."""
+    limits = ops.cast(ops.stack(size), "float32") - 1
+    inside = ops.all((indices >= 0) & (indices <= limits), axis=-1, keepdims=True)
+    whole = ops.cast(ops.clip(indices, 0, limits), "int32")
+    index = (whole[..., 0] * size[1] + whole[..., 1]) * size[2] + whole[..., 2]
+    return ops.take_along_axis(flat, index[..., None], axis=1) * ops.cast(inside, flat.dtype)
+
+
+@register
+class PatchReassembly(keras.layers.Layer):
+    """Puts overlapping patches back into a volume: the mean where several cover a voxel.
+
+    Called on `[patches (n, px, py, pz, c), starts (n, 3)]`, starts int, the first voxel of each
+    patch; returns `(x, y, z, c)`, 0 where no patch lies (Delannoy et al. 2020, Figure 2(b)).
+
+    Args:
+        shape: (x, y, z) of the volume.
+    """
+
+    def __init__(self, shape, **kwargs):
+        super().__init__(**kwargs)
+        self.shape = tuple(shape)
+
+    def call(self, inputs):
+        patches, starts = inputs
+        starts = ops.cast(starts, "int32")
+        channels = patches.shape[-1]
+        # One channel more counts the patches that cover a voxel.
+        counted = ops.concatenate([patches, ops.ones_like(patches[..., :1])], axis=-1)
+        extent = (*patches.shape[1:4], channels + 1)
+
+        def add(index, volume):
+            start = ops.concatenate([starts[index], ops.zeros((1,), "int32")])
+            window = ops.slice(volume, start, extent)
+            return ops.slice_update(volume, start, window + counted[index])
+
+        total = ops.zeros((*self.shape, channels + 1), dtype=patches.dtype)
+        total = ops.fori_loop(0, ops.shape(patches)[0], add, total)
+        return total[..., :channels] / ops.maximum(total[..., channels:], 1)
+
+    def compute_output_shape(self, input_shape):
+        return (*self.shape, input_shape[0][-1])
+
+    def get_config(self):
+        return {**super().get_config(), "shape": self.shape}

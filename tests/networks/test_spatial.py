@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""The affine sampler and the reassembly of patches."""
+
+import keras
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from segsrgan.networks.spatial import PatchReassembly, SpatialTransformer3D
+
+IDENTITY = np.concatenate([np.eye(3), np.zeros((3, 1))], axis=1).astype("float32")
+
+
+def volume(shape=(5, 6, 7), channels=2):
+    return np.random.default_rng(0).random((1, *shape, channels), dtype="float32")
+
+
+def transform(x, matrix, **options):
+    matrix = np.asarray(matrix, "float32")[None]
+    return np.asarray(SpatialTransformer3D(**options)([x, matrix]))
+
+
+@pytest.mark.parametrize("interpolation", ["trilinear", "nearest"])
+def test_identity_keeps_every_voxel(interpolation):
+    x = volume()
+    np.testing.assert_allclose(transform(x, IDENTITY, interpolation=interpolation), x, atol=1e-6)
+
+
+@pytest.mark.parametrize("interpolation", ["trilinear", "nearest"])
+def test_a_shift_by_whole_voxels_moves_them_and_brings_zeros(interpolation):
+    x = volume()
+    matrix = IDENTITY.copy()
+    matrix[:, 3] = (1, 0, -2)
+    y = transform(x, matrix, interpolation=interpolation)
+    np.testing.assert_allclose(y[:, :-1, :, 2:], x[:, 1:, :, :-2], atol=1e-6)
+    assert not y[:, -1].any() and not y[:, :, :, :2].any()
+
+
+def test_half_a_voxel_averages_neighbours():
+    x = np.array([2.0, 4.0, 8.0], "float32").reshape(1, 3, 1, 1, 1)
+    matrix = IDENTITY.copy()
+    matrix[0, 3] = 0.5
+    np.testing.assert_allclose(np.ravel(transform(x, matrix)), [3, 6, 4])
+
+
+def test_a_quarter_turn_about_the_centre():
+    x = volume((5, 5, 3), 1)
+    matrix = np.array([[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0]])
+    # Output (i, j) takes the input's (4 - j, i).
+    np.testing.assert_allclose(transform(x, matrix)[0], np.rot90(x[0], -1, (0, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("interpolation", "order"), [("trilinear", 1), ("nearest", 0)])
+def test_any_affine_map_equals_scipys(interpolation, order):
+    rng = np.random.default_rng(1)
+    x = volume((7, 8, 6), 1)
+    matrix = np.concatenate(
+        [np.eye(3) + rng.normal(0, 0.2, (3, 3)), rng.normal(0, 1, (3, 1))], axis=1
+    ).astype("float32")
+    centre = (np.array(x.shape[1:4]) - 1) / 2
+    offset = matrix[:, 3] + centre - matrix[:, :3] @ centre
+    expected = ndimage.affine_transform(
+        x[0, ..., 0], matrix[:, :3], offset, order=order, mode="grid-constant"
+    )
+    found = transform(x, matrix, interpolation=interpolation)[0, ..., 0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_samples_have_transforms_of_their_own():
+    x = np.repeat(volume(), 2, axis=0)
+    shifted = IDENTITY.copy()
+    shifted[2, 3] = 1
+    y = np.asarray(SpatialTransformer3D()([x, np.stack([IDENTITY, shifted])]))
+    np.testing.assert_allclose(y[0], x[0], atol=1e-6)
+    np.testing.assert_allclose(y[1, :, :, :-1], x[1, :, :, 1:], atol=1e-6)
+
+
+def test_an_unknown_interpolation_is_refused():
+    with pytest.raises(ValueError, match="received 'cubic'"):
+        SpatialTransformer3D("cubic")
+
+
+def test_reassembly_is_the_mean_of_what_covers_a_voxel():
+    patches = np.stack([np.full((2, 2, 2, 1), v, "float32") for v in (1.0, 3.0)])
+    starts = np.array([[0, 0, 0], [1, 0, 0]])
+    result = np.asarray(PatchReassembly((4, 2, 2))([patches, starts]))
+    np.testing.assert_allclose(result[:, 0, 0, 0], [1, 2, 3, 0])
+
+
+def test_patches_of_a_volume_reassemble_to_it():
+    x = volume((6, 7, 8), 3)[0]
+    starts = [(i, j, k) for i in (0, 1, 2) for j in (0, 3) for k in (0, 2, 4)]
+    patches = np.stack([x[i : i + 4, j : j + 4, k : k + 4] for i, j, k in starts])
+    result = PatchReassembly(x.shape[:3])([patches, np.array(starts)])
+    np.testing.assert_allclose(np.asarray(result), x, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [SpatialTransformer3D("nearest"), PatchReassembly((2, 3, 4))])
+def test_layers_come_back_from_their_configuration(layer):
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert copy.get_config() == layer.get_config()
