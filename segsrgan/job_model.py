@@ -10,7 +10,7 @@ from segsrgan.inference import checks, options
 from segsrgan.inference.arguments import build_parser
 from segsrgan.inference.console import ProgressBar, import_quietly, messages
 from segsrgan.inference.errors import InferenceError, one_line
-from segsrgan.inference.imagelist import read_image_list
+from segsrgan.inference.imagelist import find_list, read_image_list
 from segsrgan.inference.job import FAILED, Job, run_job
 from segsrgan.inference.places import weights_name
 from segsrgan.inference.summary import format_table, write_summary
@@ -42,6 +42,7 @@ def main(argv=None, prog="job_model.py"):
 
 
 def _run(args):
+    csv_path = find_list(args.path, args.debut_path)
     job, make_predictor = _plan(args)
     bar = ProgressBar(args.quiet)
     outcomes = []
@@ -50,7 +51,7 @@ def _run(args):
             outcomes.append(outcome)
     finally:
         bar.close()
-        _report(job, outcomes, args)
+        _report(job, outcomes, csv_path, args.quiet)
     return int(any(outcome.result == FAILED for outcome in outcomes))
 
 
@@ -94,21 +95,22 @@ def _plan(args):
             "weights": name,
             "weights_sha256": digest.hexdigest(),
             "resolution": list(resolution),
+            "series": args.series,
             **shown,
         },
     )
     return job, partial(predictor.Predictor, weights, **shown, **hidden)
 
 
-def _report(job, outcomes, args):
+def _report(job, outcomes, csv_path, quiet):
     """Prints the table, in the order of the CSV file, and writes it."""
     if not outcomes:
         return
     outcomes = sorted(outcomes, key=lambda outcome: job.images.index(outcome.image))
-    if not args.quiet:
+    if not quiet:
         print(format_table(outcomes))
     try:
-        path = write_summary(outcomes, args.path)
+        path = write_summary(outcomes, csv_path)
         logger.info("summary: %s", path)
     except OSError as error:
         logger.warning("the summary could not be written: %s", one_line(error))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the built package carries, and that the Makefile keeps the original's targets."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,9 @@ def test_the_wheel_carries_weights_and_commands(tmp_path):
         assert f"{name} = segsrgan." in scripts
 
 
-@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/*.md")))
+@pytest.mark.parametrize(
+    "page", sorted(REPOSITORY.glob("*.md")) + sorted(REPOSITORY.glob("*/*.md"))
+)
 def test_every_link_to_a_file_leads_somewhere(page):
     links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]

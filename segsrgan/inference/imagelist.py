@@ -5,6 +5,7 @@ import codecs
 import csv
 import logging
 import os
+import re
 from pathlib import Path
 
 from segsrgan.inference.errors import InferenceError
@@ -12,7 +13,8 @@ from segsrgan.inference.errors import InferenceError
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
-_HEADER_WORDS = ("path", "image", "file", "name", "folder", "scan", "dicom", "nifti", "lr")
+# Columns named with these words alone, "LR_image", are headers beyond doubt.
+_HEADER_WORDS = set("path image file filename name folder scan dicom nifti mri lr low res".split())
 
 
 def read_image_list(path, debut_path=None):
@@ -27,17 +29,18 @@ def read_image_list(path, debut_path=None):
         debut_path: folder that relative paths start from, the CSV's folder when None.
 
     Returns:
-        A list of absolute `Path`, in the file's order. They need not exist.
+        A list of absolute `Path`, in the file's order. They need not exist, nor be possible.
 
     Raises:
         InferenceError: if the file is missing, is no text, or names no image.
     """
-    path = _find(path, debut_path)
-    base = Path(debut_path or path.parent).expanduser().absolute()
+    path = find_list(path, debut_path)
+    base = _expanded(debut_path or path.parent).absolute()
     cells = _first_column(_text(path), base)
     if cells and _is_header(cells[0], base):
-        quiet = any(word in cells[0].lower() for word in _HEADER_WORDS)
-        level = logging.DEBUG if quiet else logging.WARNING
+        words = {word.removesuffix("s") for word in re.findall(r"[^\W_]+", cells[0].lower())}
+        plain = words and words <= _HEADER_WORDS
+        level = logging.DEBUG if plain else logging.WARNING
         logger.log(level, "%s: the first line %r is taken as a header", path, cells[0])
         cells = cells[1:]
     if not cells:
@@ -45,7 +48,7 @@ def read_image_list(path, debut_path=None):
     images = {}
     for cell in cells:
         image = _absolute(cell, base)
-        key = os.path.realpath(image)
+        key = _identity(image)
         if key in images:
             logger.warning("%s: %s is named more than once and done once", path, cell)
         images.setdefault(key, image)
@@ -61,9 +64,14 @@ def image_stem(path):
     return name
 
 
-def _find(path, debut_path):
-    path = Path(path).expanduser()
-    places = [path] + ([Path(debut_path).expanduser() / path] if debut_path else [])
+def find_list(path, debut_path=None):
+    """The absolute path of a CSV file, also looked for in `debut_path`.
+
+    Raises:
+        InferenceError: if there is none.
+    """
+    path = _expanded(path)
+    places = [path] + ([_expanded(debut_path) / path] if debut_path else [])
     for place in places:
         if place.is_file():
             return place.absolute()
@@ -90,7 +98,7 @@ def _first_column(text, base):
     cells = []
     for line in lines:
         # A path with the separator in it, written without quotes, is still a path.
-        whole = line if _absolute(line, base).exists() else None
+        whole = line if os.path.exists(_absolute(line, base)) else None
         rows = csv.reader([line], delimiter=separator, skipinitialspace=True)
         cells.append(whole or next(rows)[0].strip())
     return [cell for cell in cells if cell]
@@ -102,8 +110,21 @@ def _unquoted(line):
 
 def _is_header(cell, base):
     named_like_a_path = "/" in cell or os.sep in cell or cell.lower().endswith(IMAGE_SUFFIXES)
-    return not named_like_a_path and not _absolute(cell, base).exists()
+    return not named_like_a_path and not os.path.exists(_absolute(cell, base))
 
 
 def _absolute(cell, base):
-    return Path(os.path.normpath(base / Path(cell).expanduser()))
+    return Path(os.path.normpath(base / _expanded(cell)))
+
+
+def _expanded(path):
+    """The path with ~ resolved, as it is where there is no such user."""
+    return Path(os.path.expanduser(path))
+
+
+def _identity(image):
+    """What is the same for all names of one image."""
+    try:
+        return os.path.realpath(image)
+    except (OSError, ValueError):  # no possible path; the job will say so
+        return str(image)

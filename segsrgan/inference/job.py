@@ -2,11 +2,12 @@
 """Many images: what is missing is computed, what fails is reported, the rest goes on."""
 
 import logging
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segsrgan.inference.errors import one_line
+from segsrgan.inference.errors import InferenceError, one_line
 from segsrgan.inference.places import choose_places
 from segsrgan.inference.resources import PeakMemory
 
@@ -108,6 +109,7 @@ def _run_image(job, place, pairs, predictor, progress):
     try:
         with PeakMemory() as memory:
             prepared = predictor.prepare(place.image, job.new_resolution, job.series, smallest)
+            place = place.claim()
     except Exception as error:
         yield from _failures(place, pairs, error, time.perf_counter() - start)
         return
@@ -136,7 +138,6 @@ def _run_pair(job, place, pair, predictor, prepared, progress, start, earlier_pe
 
 
 def _write(prediction, place, pair, settings):
-    """Replaces the results of a pair; none of them stays if one cannot be written."""
     from segsrgan.volumes.writing import write_volume
 
     volumes = {
@@ -145,22 +146,22 @@ def _write(prediction, place, pair, settings):
         "SR": prediction.sr,
         "Cortex": prediction.cortex,
     }
-    place.discard(pair)
-    try:
-        place.record(pair, settings)
-        for kind, path in place.files(pair, mask=prediction.mask is not None).items():
-            path.parent.mkdir(exist_ok=True)
+    with place.replacing(pair, settings, mask=prediction.mask is not None) as files:
+        for kind, path in files.items():
             write_volume(volumes[kind], path)
-    except BaseException:
-        place.discard(pair)
-        raise
 
 
 def _check_place(place):
-    if not place.image.exists():
-        raise FileNotFoundError(
+    try:
+        os.stat(place.image)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InferenceError(
             "no such file or folder; relative paths start from the CSV's folder or --debut_path"
-        )
+        ) from None
+    except OSError as error:
+        raise InferenceError(f"cannot be opened ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise InferenceError(f"is no path ({error}); correct the CSV file") from error
     place.check_writable()
 
 
@@ -180,10 +181,10 @@ def _compare_settings(place, pair, settings):
 
 
 def _failures(place, pairs, error, seconds=0.0):
-    logger.error("%s: %s", place.image, _cause(error, place.image))
+    detail = _cause(error, place.image)
+    logger.error("%s: %s", place.image, detail)
     logger.debug("%s", place.image, exc_info=error)
     for pair in pairs:
-        detail = _cause(error, place.image)
         yield _outcome(place, pair, FAILED, seconds=seconds, detail=detail)
         seconds = 0.0
 

@@ -77,7 +77,7 @@ def segmentation(
         "mask": path_output_mask,
     }
     outputs = {kind: Path(path) for kind, path in outputs.items() if path is not None}
-    _check_outputs(outputs)
+    _check_outputs(outputs, input_file_path)
     if by_batch is False:
         options["batch_size"] = 1
     from segsrgan.inference.predictor import Predictor
@@ -97,13 +97,19 @@ def segmentation(
     return result
 
 
-def _check_outputs(outputs):
-    """Raises `InferenceError` where writing would fail after all the work."""
-    for path in outputs.values():
+def _check_outputs(outputs, source):
+    """Raises `InferenceError` where writing would fail after all the work, or destroy a file."""
+    seen = {}
+    for kind, path in outputs.items():
         if not path.name.lower().endswith((".nii", ".nii.gz")):
             raise InferenceError(f"{path}: results are written as NIfTI; end the name with .nii.gz")
         if not path.parent.is_dir():
             raise InferenceError(f"{path}: its folder does not exist; make it first")
+        if path.exists() and os.path.exists(source) and path.samefile(source):
+            raise InferenceError(f"{path}: is the input; write the {kind} into another file")
+        same = seen.setdefault(os.path.realpath(path), kind)
+        if same != kind:
+            raise InferenceError(f"{path}: is named for both {same} and {kind}; take two files")
         check_writable(path.parent)
 
 

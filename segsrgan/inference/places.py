@@ -9,18 +9,19 @@ image's results are there already, the image's own name comes between:
 which image they belong to and how they were made.
 """
 
-import json
 import os
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from segsrgan.inference.atomic import locked, remove, remove_stale, temporary_beside
 from segsrgan.inference.errors import InferenceError
-from segsrgan.inference.imagelist import image_stem
+from segsrgan.inference.imagelist import IMAGE_SUFFIXES, image_stem
+from segsrgan.inference.records import claim, note, read_record
 
 PREFIX = "Result_with_"
-RECORD = "results.json"
 
 
 @dataclass(frozen=True)
@@ -53,59 +54,81 @@ class Place:
     def is_finished(self, pair):
         """Whether all results of a pair are there.
 
-        Without a record they are the released original's, which wrote no thresholded mask.
+        Without a note of ours they are the released original's, which wrote no thresholded mask
+        and did not tell the images of a folder apart.
         """
         needed = self.files(pair)
-        if self.label(pair) not in self._record().get("pairs", {}):
+        pairs = read_record(self.folder).get("pairs", {})
+        if self.label(pair) not in pairs:
             del needed["Cortex_mask"]
-        return all(path.is_file() for path in needed.values())
+            if self.folder.parent != self.image.parent or not _is_alone(self.image):
+                return False
+        elif pairs[self.label(pair)] is None:
+            return False
+        return all(os.path.isfile(path) for path in needed.values())
 
     def settings(self, pair):
-        """How the results of a pair were made, a dict; None without a record."""
-        return self._record().get("pairs", {}).get(self.label(pair))
+        """How the results of a pair were made, a dict; None if that is not known."""
+        made = read_record(self.folder).get("pairs", {}).get(self.label(pair))
+        return made if isinstance(made, dict) else None
 
-    def record(self, pair, settings):
-        """Notes how the results of a pair are made; creates the folder."""
-        record = self._record()
-        pairs = {**record.get("pairs", {}), self.label(pair): settings}
-        self._write({"image": self.image.name, "pairs": pairs})
+    def claim(self):
+        """Makes sure that no other image's results come here, whatever other processes do.
 
-    def discard(self, pair):
-        """Removes what there is of a pair's results, and folders left empty by that."""
-        for path in self.files(pair, mask=True).values():
-            path.unlink(missing_ok=True)
-        for leftover in (self.folder / self.label(pair)).glob(".*.partial"):
-            leftover.unlink(missing_ok=True)  # of a killed run
-        record = self._record()
-        if record.get("pairs", {}).pop(self.label(pair), None) is not None:
-            if record["pairs"]:
-                self._write(record)
-            else:
-                (self.folder / RECORD).unlink(missing_ok=True)
-        for folder in (self.folder / self.label(pair), self.folder, self.folder.parent):
-            try:
-                folder.rmdir()
-            except OSError:
-                break  # not empty, or not there
+        Returns:
+            This place, or one further down if another image has taken this folder meanwhile.
+
+        Raises:
+            InferenceError: if other images have taken all of them.
+            OSError: if the folder cannot be written to.
+        """
+        base = self.folder if self.folder.parent == self.image.parent else self.folder.parent
+        for folder in (self.folder, *_named_folders(self.image, base)):
+            if claim(folder, self.image.name):
+                return replace(self, folder=folder)
+        raise InferenceError(
+            f"the folders for its results in {base} belong to other images; take another "
+            "--result_folder_name"
+        )
+
+    @contextmanager
+    def replacing(self, pair, settings, mask=False):
+        """Results that take the place of a pair's on leaving without an exception.
+
+        What is there stays until all is written; whatever ends the writing before, only what was
+        written here is removed. A run killed during the exchange has noted that the results are
+        not whole.
+
+        Args:
+            pair: (patch, step).
+            settings: how they are made, for the record.
+            mask: whether there is a `Mask`.
+
+        Yields:
+            Result kind -> path to write to, in the order of `files`.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(self.folder)
+        files, label = self.files(pair, mask), self.label(pair)
+        temporary = temporary_beside(self.folder / label)
+        try:
+            temporary.mkdir()
+            yield {kind: temporary / path.name for kind, path in files.items()}
+            with locked(self.folder):
+                note(self.folder, self.image.name, label, None)
+                (self.folder / label).mkdir(exist_ok=True)
+                for path in files.values():
+                    os.replace(temporary / path.name, path)
+                for kind, path in self.files(pair, mask=True).items():
+                    if kind not in files:
+                        path.unlink(missing_ok=True)
+                note(self.folder, self.image.name, label, settings)
+        finally:
+            remove(temporary)
 
     def check_writable(self):
         """Raises `InferenceError` if results cannot be written; leaves nothing behind."""
         check_writable(self.folder)
-
-    def _record(self):
-        return _read_record(self.folder)
-
-    def _write(self, record):
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{RECORD}.", dir=self.folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(record, file, indent=1)
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, self.folder / RECORD)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
 
 
 def choose_places(images, name):
@@ -126,7 +149,7 @@ def choose_places(images, name):
             f"result_folder_name must be the name of a folder, without a path, received {name!r}"
         )
     name = PREFIX + name.removeprefix(PREFIX)
-    together = Counter(image.parent for image in images if image.exists())
+    together = Counter(image.parent for image in images if os.path.exists(image))
     taken, places = set(), []
     for image in images:
         folder = _choose(image, image.parent / name, together[image.parent] > 1, taken)
@@ -150,43 +173,57 @@ def weights_name(weights):
 def check_writable(folder):
     """Raises `InferenceError` if a folder cannot be made or written to; leaves nothing behind."""
     folder = Path(folder)
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    # The folder itself is not made: taking it away again could hit another process's.
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise InferenceError(
             f"cannot write results into {folder} ({error.strerror or error}); "
             "make it writable or move the image"
         ) from error
-    finally:
-        for path in missing:
-            try:
-                path.rmdir()
-            except OSError:
-                break
 
 
 def _choose(image, base, shared, taken):
-    owner = _read_record(base).get("image")
-    own = owner == image.name or (owner is None and not shared)
-    candidates = ([base] if own else []) + [base / image_stem(image)]
-    for folder in candidates:
-        if folder not in taken and _read_record(folder).get("image") in (None, image.name):
+    """The folder that is the image's already, else the first that is nobody's."""
+    folders = [base, *_named_folders(image, base)]
+    owners = {folder: read_record(folder).get("image") for folder in folders if folder not in taken}
+    for folder, owner in owners.items():
+        if owner == image.name:
             return folder
-    return base / image.name
+    # Results without a record may be those of any image beside it.
+    if shared or (_has_results(base) and not _is_alone(image)):
+        owners.pop(base, None)
+    return next((folder for folder, owner in owners.items() if owner is None), folders[-1])
 
 
-def _read_record(folder):
+def _named_folders(image, base):
+    return base / image_stem(image), base / image.name
+
+
+def _has_results(base):
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return record if isinstance(record.get("pairs"), dict) else {}
-    except (OSError, ValueError, AttributeError):
-        return {}
+        return any(base.glob("patch_*"))
+    except (OSError, ValueError):  # no possible path
+        return False
 
 
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _is_alone(image):
+    """Whether no other image lies in an image's folder; for a DICOM folder, no other folder."""
+    try:
+        with os.scandir(image.parent) as entries:
+            others = {
+                _header_name(entry.name)
+                for entry in entries
+                if entry.name.lower().endswith(IMAGE_SUFFIXES)
+                or (image.is_dir() and entry.is_dir() and not entry.name.startswith(PREFIX))
+            }
+    except (OSError, ValueError):
+        return False
+    return others <= {_header_name(image.name)}
+
+
+def _header_name(name):
+    """The name of an image; Analyze's .img belongs to its .hdr."""
+    return name[:-4] + ".hdr" if name.lower().endswith(".img") else name

@@ -18,6 +18,9 @@ from segsrgan.volumes.resample import legacy_resample, resample
 from segsrgan.volumes.tiling import plan
 from segsrgan.volumes.volume import Volume
 
+# Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
+_LARGEST_SIZE = 10**18
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -170,7 +173,8 @@ class Predictor:
         spacing = checks.checked_resolution(new_resolution)
         volume = image if isinstance(image, Volume) else read_volume(image, series=series)
         old = zip(volume.array.shape, volume.spacing, spacing, strict=True)
-        self._check_memory([math.ceil(n * a / b) for n, a, b in old], spacing, patch)
+        sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
+        self._check_memory(sizes, spacing, patch)
         legacy = self.geometry == "legacy"
         normalisation = _normalisation(volume.array, legacy)
         normalised = volume.with_array(_float32(normalisation.apply(volume.array)))

@@ -68,9 +68,7 @@ class _Stream:
         return self.accumulator.result()
 
     def _patch(self, start):
-        x, y, z = start
-        px, py, pz = self.tiling.patch
-        return self.padded[x : x + px, y : y + py, z : z + pz]
+        return self.padded[self.tiling.region(start)]
 
     def _constant(self, start):
         """The value of a patch that has only one, else None."""

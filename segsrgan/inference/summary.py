@@ -4,8 +4,10 @@
 import csv
 import io
 import os
-import tempfile
+from itertools import count
 from pathlib import Path
+
+from segsrgan.inference.atomic import write_text
 
 COLUMNS = ("image", "patch", "step", "result", "seconds", "peak_memory_MB", "folder", "detail")
 
@@ -39,6 +41,8 @@ def format_table(outcomes):
 def write_summary(outcomes, csv_path):
     """Writes the outcomes as `<name>_summary.csv` beside the job's CSV file.
 
+    An older summary is replaced; where another file has that name, it is `<name>_summary_1.csv`.
+
     Args:
         outcomes: a list of `Outcome`.
         csv_path: the job's CSV file; where its folder cannot be written to, the current folder
@@ -54,11 +58,11 @@ def write_summary(outcomes, csv_path):
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(_row(outcome) for outcome in outcomes)
-    name = f"{Path(csv_path).stem}_summary.csv"
+    csv_path = Path(csv_path)
     try:
-        return _write_text(Path(csv_path).absolute().parent / name, text.getvalue())
+        return _write_beside(csv_path, csv_path.absolute().parent, text.getvalue())
     except OSError:
-        return _write_text(Path.cwd() / name, text.getvalue())
+        return _write_beside(csv_path, Path.cwd(), text.getvalue())
 
 
 def _row(outcome):
@@ -78,14 +82,18 @@ def _shortened(path, width=50):
     return path if len(path) <= width else "..." + path[3 - width :]
 
 
-def _write_text(path, text):
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+def _write_beside(csv_path, folder, text):
+    """Writes into the first file that does not exist or is a summary of ours."""
+    for number in count():
+        path = folder / f"{csv_path.stem}_summary{f'_{number}' if number else ''}.csv"
+        if not os.path.lexists(path) or _is_summary(path):
+            write_text(path, text)
+            return path
+
+
+def _is_summary(path):
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline(1000).rstrip() == ",".join(COLUMNS)
+    except OSError:
+        return False

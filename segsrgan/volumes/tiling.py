@@ -65,10 +65,6 @@ class Tiling:
             raise ValueError(f"the array must have shape {self.shape}, received {array.shape}")
         return np.pad(array, self.padding, self.mode) if np.any(self.padding) else array
 
-    def patches(self, padded, indices):
-        """Return the patches of the padded volume numbered `indices`: (n, px, py, pz)."""
-        return np.stack([padded[self.region(self.starts[index])] for index in indices])
-
 
 def plan(shape, patch, step, geometry="exact", multiple=4):
     """Plan the patches of a volume.

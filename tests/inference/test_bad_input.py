@@ -2,6 +2,7 @@
 """Every bad input: one line that says what to do, a status that is not 0, the good image done."""
 
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -73,6 +74,11 @@ def assert_nothing_left(folder, path):
     assert [item for item in folder.rglob("*") if item != path] == []
 
 
+def assert_only_a_claim_left(path):
+    left = sorted(item.name for item in path.parent.rglob("*") if item != path)
+    assert left == ["Result_with_tiny", "results.json"]
+
+
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 def test_a_bad_image_is_named_and_the_next_one_done(
     tmp_path, image, table, job_model, capsys, kind
@@ -92,6 +98,43 @@ def test_a_bad_image_is_named_and_the_next_one_done(
     assert_done(good)
 
 
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("x" * 300 + ".nii", "File name too long"),
+        ("~no such user/lr.nii", "no such file"),
+        ("a\0b.nii", "is no path"),
+        ("scan/lr.nii.gz/lr.nii", "no such file"),
+    ],
+    ids=["long", "user", "zero", "file as folder"],
+)
+def test_a_cell_that_is_no_path_is_named_and_the_next_image_done(
+    tmp_path, image, job_model, capsys, cell, words
+):
+    good, csv_path = image(), tmp_path / "data.csv"
+    csv_path.write_text(f"{cell}\n{good}\n", encoding="utf-16")
+    assert job_model(csv_path) == 1
+    (line,) = lines_of(capsys.readouterr().err)
+    assert cell in line
+    assert words in line
+    assert_done(good)
+
+
+def test_an_image_in_a_closed_folder_is_named(image, table, job_model, capsys, monkeypatch):
+    bad, good, real = image("bad/lr.nii.gz"), image("good/lr.nii.gz"), os.stat
+
+    def stat(path, *args, **kwargs):
+        if str(path).startswith(str(bad.parent)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert job_model(table(bad, good)) == 1
+    (line,) = lines_of(capsys.readouterr().err)
+    assert f"{bad}: cannot be opened (Permission denied)" in line
+    assert_done(good)
+
+
 def test_an_unwritable_result_folder_is_seen_before_anything_is_computed(
     image, table, job_model, capsys, monkeypatch
 ):
@@ -105,7 +148,7 @@ def test_an_unwritable_result_folder_is_seen_before_anything_is_computed(
     assert job_model(table(bad)) == 1
 
 
-@pytest.mark.parametrize("resolution", ["0.0001", "1e-9,1,1"])
+@pytest.mark.parametrize("resolution", ["0.0001", "1e-9,1,1", "1e-200", "1e-320,1,1"])
 def test_an_absurdly_fine_resolution_fails_with_the_memory_it_needs(
     image, table, job_model, capsys, resolution
 ):
@@ -130,7 +173,7 @@ def test_a_full_disk_leaves_nothing(image, table, job_model, monkeypatch, capsys
     monkeypatch.setattr(writing, "write_volume", full)
     assert job_model(table(path, other)) == 1
     assert "No space left" in capsys.readouterr().err
-    assert_nothing_left(path.parent, path)
+    assert_only_a_claim_left(path)
     assert_done(other)
 
 
@@ -144,7 +187,7 @@ def test_running_out_of_memory_is_explained(image, table, job_model, monkeypatch
     path = image()
     assert job_model(table(path)) == 1
     assert "out of memory; take a smaller patch" in capsys.readouterr().err
-    assert_nothing_left(path.parent, path)
+    assert_only_a_claim_left(path)
 
 
 @pytest.mark.parametrize(

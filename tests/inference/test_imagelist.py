@@ -49,16 +49,18 @@ def test_a_folder_without_suffix_in_the_first_line_is_no_header(tmp_path):
     assert names(path) == ["dicom", "b.nii"]
 
 
-def test_a_doubtful_header_is_named(tmp_path, caplog):
+@pytest.mark.parametrize("cell", ["patient1", "dicom_1", "MyScans", "filepath?", "--"])
+def test_a_doubtful_header_is_named(tmp_path, caplog, cell):
     path = tmp_path / "data.csv"
-    path.write_text("patient1\nb.nii\n")
+    path.write_text(f"{cell}\nb.nii\n")
     assert names(path) == ["b.nii"]
-    assert "'patient1' is taken as a header" in caplog.text
+    assert f"'{cell}' is taken as a header" in caplog.text
 
 
-def test_a_plain_header_is_not_worth_a_warning(tmp_path, caplog):
+@pytest.mark.parametrize("header", ["Image path", "LR_image", "images", "Path"])
+def test_a_plain_header_is_not_worth_a_warning(tmp_path, caplog, header):
     path = tmp_path / "data.csv"
-    path.write_text("Image path\nb.nii\n")
+    path.write_text(f"{header}\nb.nii\n")
     with caplog.at_level(logging.WARNING):
         assert names(path) == ["b.nii"]
     assert caplog.text == ""
@@ -107,3 +109,14 @@ def test_what_is_no_list_is_refused(tmp_path):
 )
 def test_the_stem_loses_image_suffixes_only(name, stem):
     assert image_stem(Path("folder") / name) == stem
+
+
+def test_long_lines_and_impossible_paths_are_read_like_others(tmp_path):
+    path, long = tmp_path / "data.csv", "x" * 300
+    path.write_text(f"a.nii,{long}\n{long}.nii,1\n~no such user/b.nii,2\na\0b.nii\n", "utf-16")
+    assert names(path) == ["a.nii", f"{long}.nii", "~no such user/b.nii", "a\0b.nii"]
+
+
+def test_a_list_of_an_unknown_user_is_no_file():
+    with pytest.raises(InferenceError, match="no such file"):
+        read_image_list("~no such user/data.csv", "~no such user")

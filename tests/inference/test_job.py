@@ -267,7 +267,7 @@ def test_quiet_says_nothing(image, table, job_model, capsys):
 def test_the_summary_goes_to_the_current_folder_if_it_must(image, table, job_model, monkeypatch):
     from segsrgan.inference import summary
 
-    path, real = image(), summary._write_text
+    path, real = image(), summary.write_text
     csv_path = table(path)
     elsewhere = path.parent / "elsewhere"
     elsewhere.mkdir()
@@ -277,7 +277,22 @@ def test_the_summary_goes_to_the_current_folder_if_it_must(image, table, job_mod
             raise PermissionError(13, "Permission denied")
         return real(target, text)
 
-    monkeypatch.setattr(summary, "_write_text", refuse)
+    monkeypatch.setattr(summary, "write_text", refuse)
     monkeypatch.chdir(elsewhere)
     assert job_model(csv_path) == 0
     assert [item.name for item in elsewhere.iterdir()] == ["data_summary.csv"]
+
+
+def test_the_series_is_one_of_the_settings(image, table, job_model, capsys):
+    csv_path = table(image())
+    assert job_model(csv_path) == 0
+    assert job_model(csv_path, "--series", "1.2.3") == 0
+    assert "made with other settings (series None)" in capsys.readouterr().err
+
+
+def test_the_summary_lies_beside_the_list_that_was_read(image, table, job_model, monkeypatch):
+    csv_path, elsewhere = table(image()), image("elsewhere/other.nii").parent
+    monkeypatch.chdir(elsewhere)
+    assert job_model(csv_path.name, "-dp", csv_path.parent) == 0
+    assert csv_path.with_name("data_summary.csv").is_file()
+    assert not (elsewhere / "data_summary.csv").exists()

@@ -14,7 +14,7 @@ from segsrgan.volumes.reading import read_volume
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN = "import sys; from segsrgan.job_model import main; sys.exit(main(sys.argv[1:]))"
-# Kills itself when the given number of files has been written but not yet renamed.
+# Kills itself when the given number of files has been written: first the claim, then results.
 SUICIDE = (
     "import os, signal; from segsrgan.volumes import writing\n"
     "left = int(os.environ['FILES'])\n"
@@ -47,11 +47,11 @@ def start(table, tiny):
 def written(images):
     """Every result -> its time of writing."""
     names = [path for path in _files(images) if path.name.endswith("_patch_16_step_8.nii.gz")]
-    return {path: path.stat().st_mtime_ns for path in names if not path.name.startswith(".")}
+    return {path: path.stat().st_mtime_ns for path in names if not path.parent.name.startswith(".")}
 
 
 def leftovers(images):
-    return [path for path in _files(images) if path.name.startswith(".")]
+    return [path for path in _files(images) if "/." in str(path)]
 
 
 def _files(images):
@@ -107,15 +107,26 @@ def test_a_signal_leaves_whole_results_and_the_next_run_goes_on(
 
 def test_a_kill_during_the_writing_leaves_no_half_file(image, start, job_model, table):
     images = [image()]
-    process = start(images, SUICIDE, FILES="1")
+    process = start(images, SUICIDE, FILES="2")
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
-    assert len(written(images)) == 1
-    assert len(leftovers(images)) == 1
-    for path in written(images):
-        read_volume(path)
+    assert written(images) == {}
+    assert len(leftovers(images)) == 2
     assert job_model(table(*images)) == 0
     assert_whole(images)
+
+
+def test_two_runs_of_the_same_job_at_once_both_succeed(image, start):
+    images = [image("0/a.nii.gz"), image("0/b.nii.gz", seed=1), image("1/lr.nii.gz")]
+    processes = [start(images) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    files = written(images[1:])
+    assert len(files) == 9
+    for path in files:
+        read_volume(path)
+    assert leftovers(images) == []
 
 
 @pytest.mark.parametrize("moment", ["read_volume", "resample", "load_generator", "write_volume"])
@@ -134,7 +145,9 @@ def test_an_interrupt_at_any_moment_is_status_130(
         patched.setattr(module, moment, interrupt)
         assert job_model(table(path)) == 130
     assert "interrupted" in capsys.readouterr().err
-    assert [item for item in path.parent.rglob("*") if item != path] == []
+    # From the beginning of the computation the folder is claimed.
+    left = ["Result_with_tiny", "results.json"] if moment == "write_volume" else []
+    assert sorted(item.name for item in path.parent.rglob("*") if item != path) == left
     assert job_model(table(path)) == 0
 
 

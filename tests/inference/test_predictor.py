@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """One image through the whole chain: intensities, axes, classes, odd sizes."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -89,13 +91,17 @@ def test_a_conditional_network_gets_the_slice_resolution(axis):
     np.testing.assert_allclose(result.cortex.array, 0.45, rtol=1e-5)
 
 
-def test_released_conditional_weights_run(data_dir):
-    weights = data_dir / "original" / "G_cond_kernel4"
+def test_released_conditional_weights_ignore_the_resolution(data_dir):
+    # Instance normalisation takes away what a constant map adds; that the map arrives is shown
+    # above.
+    predictor = Predictor(data_dir / "original" / "G_cond_kernel4")
+    prepared = predictor.prepare(random_volume((8, 8, 8), (1, 1, 4)), new_resolution=1)
     near, far = (
-        Predictor(weights).predict(random_volume((8, 8, 8), (1, 1, slices)), 8, 8, 1).cortex
+        predictor.predict_prepared(replace(prepared, resolution=slices), patch=8).cortex.array
         for slices in (1.0, 4.0)
     )
-    assert not np.allclose(near.array[:8, :8, :8], far.array[:8, :8, :8], atol=1e-3)
+    assert np.ptp(near) > 1e-3
+    np.testing.assert_allclose(near, far, atol=1e-4)
 
 
 def test_the_classes_of_a_mask_head_become_numbers(weights):

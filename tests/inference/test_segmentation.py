@@ -110,3 +110,24 @@ def test_wrong_arguments_raise_and_write_nothing(image, tiny, tmp_path, monkeypa
     with pytest.raises(error):
         segmentation(**(arguments | change))
     assert [item for item in tmp_path.rglob("*.nii*") if item != path] == []
+
+
+@pytest.mark.parametrize("name", ["path_output_cortex", "path_output_hr"])
+@pytest.mark.parametrize("through", ["scan", "link"])
+def test_the_input_is_never_overwritten(image, tiny, name, through):
+    path = image()
+    (path.parent.parent / "link").symlink_to(path.parent)
+    before, output = path.read_bytes(), path.parent.parent / through / path.name
+    with pytest.raises(InferenceError, match="is the input"):
+        segmentation(path, patch=16, new_resolution=1, weights_path=tiny, **{name: output})
+    assert path.read_bytes() == before
+
+
+def test_two_outputs_need_two_files(image, tiny, tmp_path):
+    outputs = {
+        "path_output_cortex": tmp_path / "a.nii",
+        "path_output_hr": tmp_path / "scan" / ".." / "a.nii",
+    }
+    with pytest.raises(InferenceError, match="both cortex and sr"):
+        segmentation(image(), patch=16, new_resolution=1, weights_path=tiny, **outputs)
+    assert not (tmp_path / "a.nii").exists()

@@ -8,15 +8,14 @@ from volumes.samples import noise
 from segsrgan.volumes import Accumulator, plan
 
 
-def reassemble(array, tiling, channels=2, blend="uniform", batch=3):
+def reassemble(array, tiling, channels=2, blend="uniform"):
     """Cut into patches, copy each to all channels (the k-th times k+1), and put together."""
     padded = tiling.pad(array)
     accumulator = Accumulator(tiling, channels, blend)
-    for first in range(0, len(tiling.starts), batch):
-        indices = range(first, min(first + batch, len(tiling.starts)))
-        for index, patch in zip(indices, tiling.patches(padded, indices), strict=True):
-            stack = np.stack([patch * (k + 1) for k in range(channels)], axis=-1)
-            accumulator.add(stack, tiling.starts[index])
+    for start in tiling.starts:
+        patch = padded[tiling.region(start)]
+        stack = np.stack([patch * (k + 1) for k in range(channels)], axis=-1)
+        accumulator.add(stack, start)
     return accumulator.result()
 
 
@@ -120,7 +119,8 @@ def test_gaussian_blending_favours_the_centre_and_never_weighs_nothing():
 
 def test_the_order_of_patches_does_not_matter():
     tiling = plan((13, 9, 8), 8, 4)
-    patches = tiling.patches(tiling.pad(noise((13, 9, 8))), range(len(tiling.starts)))[..., None]
+    padded = tiling.pad(noise((13, 9, 8)))
+    patches = [padded[tiling.region(start)][..., None] for start in tiling.starts]
     forward, backward = Accumulator(tiling, 1), Accumulator(tiling, 1)
     for index in range(len(tiling.starts)):
         forward.add(patches[index], tiling.starts[index])

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""Files that appear whole or not at all, whoever else writes and whenever a run is killed.
+
+What is not complete yet bears a hidden name that says who writes it:
+`.<name>.<host>.<process>.<random>.partial`.
+"""
+
+import os
+import platform
+import shutil
+import time
+import uuid
+from contextlib import contextmanager, suppress
+
+_STALE_SECONDS = 600
+
+
+def temporary_beside(path):
+    """A hidden path in the same folder that nobody else uses."""
+    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:12]}.partial")
+
+
+def write_text(path, text):
+    """Writes a text file, replacing an older one only when the new one is complete on disk.
+
+    Args:
+        path: of the file, a `Path`.
+        text: UTF-8.
+
+    Raises:
+        OSError: if it cannot be written; then nothing has changed.
+    """
+    with _written(path, text) as temporary:
+        os.replace(temporary, path)
+
+
+def create_text(path, text):
+    """As `write_text`, but of several processes that try only one succeeds.
+
+    Raises:
+        FileExistsError: if there is such a file.
+        OSError: if it cannot be written.
+    """
+    with _written(path, text) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(text)
+
+
+@contextmanager
+def locked(folder):
+    """Keeps the other processes of this computer that lock the folder out, where that is possible.
+
+    The system ends the lock with the process, so that a killed run holds up nobody.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows
+        yield
+        return
+    try:
+        with suppress(OSError):  # some network file systems cannot
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_stale(folder):
+    """Removes what killed runs left under temporary names, nothing of runs that go on.
+
+    A run of this computer is dead if its process is; one of another, that shares the disk, if it
+    has written nothing for ten minutes.
+    """
+    for path in folder.glob(".*.partial"):
+        if _is_stale(path):
+            remove(path)
+
+
+def remove(path):
+    """Removes a file or folder as far as possible."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()
+
+
+@contextmanager
+def _written(path, text):
+    temporary = temporary_beside(path)
+    try:
+        with open(temporary, "x", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        remove(temporary)
+
+
+def _is_stale(path):
+    try:
+        host, process = path.name.split(".")[-4:-2]
+        if host == _host() and os.name == "posix":
+            return not _is_running(int(process))
+        newest = max(item.stat().st_mtime for item in (path, *path.glob("*")))
+    except (OSError, ValueError):  # gone meanwhile, or no name of ours
+        return False
+    return time.time() - newest > _STALE_SECONDS
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _host():
+    return platform.node().replace(".", "-")
