@@ -59,8 +59,10 @@ def resolve(name_or_path=None):
         WeightsError: if there is no such file, or a bundled one is damaged.
     """
     name = str(name_or_path if name_or_path is not None else default_weights())
-    entries = {entry["name"]: entry for entry in available()}
     short = name.removeprefix("weights/")
+    if "/" in short and Path(name).is_file():
+        return Path(name)
+    entries = {entry["name"]: entry for entry in available()}
     if short in entries:
         return _checked(weights_folder() / entries[short]["file"], entries[short]["sha256"])
     if Path(name).is_file():
