@@ -26,7 +26,6 @@ def parser():
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--kernel", type=int, default=16)
     parser.add_argument("--resnet", action="store_true", help="the paper's generator, no U-Net")
-    parser.add_argument("--weights", type=Path, help="start from these, for a second stage")
     parser.add_argument("--patch", type=int, default=48)
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=40)
@@ -77,7 +76,7 @@ def main(argv=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
-    from segsrgan.networks import GeneratorSpec, build_generator, load_generator
+    from segsrgan.networks import GeneratorSpec, build_generator
     from segsrgan.training.loop import fit
     from segsrgan.training.losses import binary_cross_entropy, charbonnier, soft_dice_loss
     from segsrgan.training.sources import batch_of
@@ -88,10 +87,7 @@ def main(argv=None):
     training, held_out = (sources(data, args.patch) for data in load(args.data))
     shape = (args.patch,) * 3
     spec = GeneratorSpec(args.kernel, unet=not args.resnet, scaled=True)
-    if args.weights:
-        generator = load_generator(args.weights, patch=shape)
-    else:
-        generator = build_generator(spec, shape, head_initializer="zeros")
+    generator = build_generator(spec, shape, head_initializer="zeros")
     total = args.epochs * args.steps
     warm_up = min(300, total // 10)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -132,8 +128,7 @@ def main(argv=None):
                 f"{time.time() - start:8.0f} s  epoch {epoch} step {index} {value:.4f}", flush=True
             )
 
-    paths = ("data", "folder", "weights")
-    notes = {"recipe": {k: str(v) for k, v in vars(args).items() if k not in paths}}
+    notes = {"recipe": {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder")}}
     predict = compiled_prediction(generator)
     row = fit(
         generator,
