@@ -42,7 +42,13 @@ def make_inputs(folder):
     from networks.variants import randomise, write_released
 
     from segsrgan import Volume, write_volume
-    from segsrgan.networks import GeneratorSpec, build_generator, save_generator
+    from segsrgan.networks import (
+        DiscriminatorSpec,
+        GeneratorSpec,
+        build_discriminator,
+        build_generator,
+        save_generator,
+    )
     from segsrgan.volumes import degrade
 
     template = datasets.load_mni152_template(resolution=1).get_fdata(dtype="float32")
@@ -51,7 +57,8 @@ def make_inputs(folder):
     (folder / "data.csv").write_text("scan.nii.gz\n")
     generator = randomise(build_generator(GeneratorSpec(16)))
     save_generator(generator, folder / "weights")
-    write_released(folder / "released", generator)
+    # The released code finds the generator as the second group of the file.
+    write_released(folder / "released", generator, build_discriminator(DiscriminatorSpec(2)))
     return scan.array.shape
 
 
