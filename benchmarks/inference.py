@@ -79,8 +79,12 @@ def commands(folder, original):
 
 def timed(command):
     """Runs a command; returns its seconds and the peak memory of its process in GB."""
+    # TensorFlow 2 sets this in its own process; TensorFlow 1 must not inherit it.
+    environment = {key: value for key, value in os.environ.items() if key != "TF2_BEHAVIOR"}
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
