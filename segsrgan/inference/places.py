@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segsrgan.inference.atomic import locked, remove, remove_stale, temporary_beside
+from segsrgan.atomic import locked, remove, remove_stale, temporary_beside
 from segsrgan.inference.errors import InferenceError
 from segsrgan.inference.imagelist import IMAGE_SUFFIXES, image_stem
 from segsrgan.inference.records import claim, note, read_record

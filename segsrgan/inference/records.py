@@ -9,7 +9,7 @@ will lie here.
 import json
 from contextlib import suppress
 
-from segsrgan.inference.atomic import create_text, locked, write_text
+from segsrgan.atomic import create_text, locked, write_text
 
 RECORD = "results.json"
 

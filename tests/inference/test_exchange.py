@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from segsrgan.atomic import locked
 from segsrgan.inference import records
-from segsrgan.inference.atomic import locked
 from segsrgan.inference.errors import InferenceError
 from segsrgan.inference.places import Place, choose_places
 
