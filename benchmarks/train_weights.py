@@ -114,10 +114,10 @@ def main(argv=None):
     def batches(epoch):
         for index in range((epoch - 1) * args.steps, epoch * args.steps):
             rng = np.random.default_rng([args.seed, index])
-            yield batch_of(training, SHARES, args.batch_size, rng)
+            yield batch_of(training, SHARES, args.batch_size, rng)[:2]  # lr, target
 
     validation = [
-        batch_of(held_out, np.eye(3)[i % 3], 2, np.random.default_rng([args.seed, 10**9, i]))
+        batch_of(held_out, np.eye(3)[i % 3], 2, np.random.default_rng([args.seed, 10**9, i]))[:2]
         for i in range(9)
     ]
     start = time.time()

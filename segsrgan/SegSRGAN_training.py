@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""The command `SegSRGAN_training.py`: trains a generator on the images of a CSV file."""
+"""The command `SegSRGAN_training.py`: trains SegSRGAN on the images of a CSV file."""
 
-import logging
+import os
+import signal
 import sys
+from contextlib import suppress
 
 from segsrgan.inference.console import Parser, ProgressBar, import_quietly, messages
 from segsrgan.inference.errors import one_line
-from segsrgan.training.settings import build_parser
+from segsrgan.training.settings import build_parser, settings_of
 
-logger = logging.getLogger("segsrgan.SegSRGAN_training")
+_SCORES = ("dice", "patch_dice", "psnr", "psnr_input", "ssim", "mse")
 
 
 def main(argv=None, prog="SegSRGAN_training.py"):
@@ -19,51 +21,89 @@ def main(argv=None, prog="SegSRGAN_training.py"):
         prog: the program's name in messages.
 
     Returns:
-        The exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted.
+        The exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted
+        by Ctrl-C, 143 by SIGTERM.
     """
+    stop = _Stop()
     try:
-        args = build_parser(prog, Parser).parse_args(argv)
-        with messages(prog):
-            return _run(args)
+        settings = settings_of(build_parser(prog, Parser).parse_args(argv))
+        with messages(prog), stop:
+            return _train(settings, stop, prog)
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the last snapshot is whole", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        # A report on a whole CSV has several lines, one a problem.
-        print(f"{prog}: error: {str(error).strip() or one_line(error)}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
-        return 1
+        print(f"{prog}: interrupted; --resume goes on from the last state", file=sys.stderr)
+        return 128 + (stop.signal or signal.SIGINT)
+    except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        print(f"{prog}: error: {_text(error)}", file=sys.stderr)
+        began = stop.listening or isinstance(error, RuntimeError)
+        return 1 if began else 2
 
 
-def _run(args):
+def _train(settings, stop, prog):
     training = import_quietly("segsrgan.training.run")
-    bar = ProgressBar(unit="step")
+    # Of several workers on one screen the chief alone shows how far it is.
+    bar = ProgressBar(quiet=bool(settings.worker_index), unit="cycle")
     try:
-        row = training.run(args_to_settings(args), bar)
+        row = training.run(settings, progress=bar, stop=stop)
     finally:
         bar.close()
-    scores = ", ".join(f"{key} {row[key]:.4g}" for key in ("dice", "psnr", "psnr_input", "mse"))
-    print(f"epoch {row['epoch']}: {scores}; weights and history in {args.snapshot_folder}")
-    return 0
+    row = row or {}
+    scores = ", ".join(f"{key} {row[key]:.4g}" for key in _SCORES if key in row)
+    if scores:  # the chief alone has them
+        print(f"epoch {row['epoch']}: {scores}; results in {settings.snapshot_folder}")
+    if stop.signal is None or row.get("epoch", 0) >= settings.epoch:
+        return 0
+    config = os.path.join(settings.snapshot_folder, "settings.toml")
+    print(
+        f"{prog}: stopped by {stop.signal.name}, the state is saved; go on with the same command "
+        f"and --resume, or --config {config} --resume",
+        file=sys.stderr,
+    )
+    return 128 + stop.signal
 
 
-def args_to_settings(args):
-    """The `training.run.Settings` of parsed arguments.
+def _text(error):
+    """The error as a user reads it; a report on a whole CSV has several lines, one a problem."""
+    if isinstance(error, MemoryError):
+        return "out of memory; try a smaller --images_in_memory, --batch_size or --patch_size"
+    known = isinstance(error, (ValueError, OSError)) and str(error).strip()
+    return known or one_line(error)
 
-    Raises:
-        ValueError: if they contradict each other.
+
+class _Stop:
+    """The wish to stop that SIGTERM and Ctrl-C express, for as long as it is entered.
+
+    The training asks by calling it. Before the first call nobody would hear the wish: then, and
+    at a second Ctrl-C, `KeyboardInterrupt` is raised.
     """
-    from segsrgan.training.run import Settings
 
-    if len(args.new_low_res) > 2:
-        raise ValueError(
-            f"--new_low_res may be given once or twice, received {len(args.new_low_res)} times"
-        )
-    lower, upper = args.new_low_res[0], args.new_low_res[-1]
-    values = {key: value for key, value in vars(args).items() if key != "new_low_res"}
-    return Settings(low_res=tuple(lower), low_res_upper=tuple(upper), **values)
+    def __init__(self):
+        self.signal = None
+        self.listening = False
+        self._handlers = {}
+
+    def __call__(self):
+        self.listening = True
+        return self.signal is not None
+
+    def __enter__(self):
+        with suppress(ValueError):  # only the main thread may; elsewhere nothing is caught
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    def _receive(self, number, _):
+        again = self.signal is not None and number == signal.SIGINT
+        self.signal = self.signal or signal.Signals(number)
+        if again or not self.listening:
+            raise KeyboardInterrupt
+        # Not through the log: it may be in the middle of a line.
+        text = b"\nstopping after this cycle; Ctrl-C again stops at once\n"
+        with suppress(OSError):
+            os.write(2, text)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def import_quietly(module):
 
 
 class ProgressBar:
-    """Shows `progress(label, done, total)` calls as one bar per label on stderr.
+    """Shows `progress(label, done, total, text)` calls as one bar per label on stderr.
 
     Args:
         quiet: show nothing.
@@ -85,12 +85,14 @@ class ProgressBar:
         self._unit = unit
         self._bar = None
 
-    def __call__(self, label, done, total):
-        """Moves the bar; opens it at 0 and closes it at the end."""
+    def __call__(self, label, done, total, text=""):
+        """Moves the bar, with a text behind it; opens it at 0 and closes it at the end."""
         if self._quiet:
             return
         if done == 0 or self._bar is None:
-            self._open(label, total)
+            self._open(label, done, total)
+        if text:
+            self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(done - self._bar.n)
         if done == total:
             self.close()
@@ -101,13 +103,15 @@ class ProgressBar:
             self._bar.close()
             self._bar = None
 
-    def _open(self, label, total):
+    def _open(self, label, done, total):
         from tqdm import tqdm
 
         self.close()
         # In a log file a line now and then is enough.
         interval = 0.2 if sys.stderr.isatty() else 30
-        self._bar = tqdm(total=total, desc=label, unit=self._unit, mininterval=interval)
+        self._bar = tqdm(
+            total=total, initial=done, desc=label, unit=self._unit, mininterval=interval
+        )
 
 
 class _BarHandler(logging.Handler):

@@ -66,8 +66,9 @@ def build_discriminator(spec=None):
             name=f"conv_dis_{level + 1}",
         )(x)
         x = keras.layers.LeakyReLU(negative_slope=0.01, name=f"conv_dis_{level + 1}_relu")(x)
+    # Scores are compared with each other: too few digits in a mixed-precision policy's dtype.
     x = keras.layers.Conv3D(
-        1, 2, use_bias=False, kernel_initializer="he_normal", name="dis_decision"
+        1, 2, use_bias=False, kernel_initializer="he_normal", dtype="float32", name="dis_decision"
     )(x)
     score = keras.layers.Reshape((1,), dtype="float32", name="score")(x)
     model = keras.Model(patches, score, name="discriminator")

@@ -2,141 +2,284 @@
 """Training patches of real images, cut on the fly: nothing is written to disk.
 
 Delannoy et al. 2020, Figure 2(a): at each epoch every image is degraded anew (resolution,
-contrast, noise), interpolated back and cut into patches. Memory holds the patches of a few
-images at a time, shuffled together.
+contrast, noise), interpolated back and cut into patches. Memory holds a few images at a time,
+whose patches are shuffled together, and as many again that a thread prepares::
+
+    order of the epoch   | c a f | e b d | g |       images_in_memory = 3
+    in use                 c a f
+    being prepared                 e b d
 """
 
-from dataclasses import dataclass
+from contextlib import closing
+from typing import NamedTuple
 
 import numpy as np
 
-from segsrgan.training.simulate import change_contrast, scan
-from segsrgan.volumes import Normalisation, resample_to
+from segsrgan.training.patches import Cutting, patch_starts
+from segsrgan.training.prefetch import prefetch
+from segsrgan.training.prepare import Plan, prepare
+from segsrgan.training.simulate import Simulation
+
+__all__ = ["Batch", "Cutting", "Dataset", "Simulation", "patch_starts"]
+
+# What random numbers are drawn for: each draw has a generator of its own, so that an epoch can be
+# entered anywhere without the draws before.
+_ORDER, _IMAGE, _CYCLE = range(3)
 
 
-@dataclass(frozen=True)
-class Simulation:
-    """How the low-resolution images are made.
+class Batch(NamedTuple):
+    """Patches for one update of a network, or for validation.
 
     Attributes:
-        resolution: mm, three numbers, the lower bound when `upper` is given.
-        upper: the upper bound; each image and epoch draws in between. None: `resolution`.
-        contrast_max: the contrast's power is drawn from [1 - contrast_max, 1 + contrast_max].
-        noise: standard deviation of the noise as a fraction of the low-resolution maximum.
-        interp, interpolation_type: of the interpolation back to high resolution.
+        lr: (b, p, p, p, 1) float32, the interpolated low-resolution image; the thick axis is the
+            last of the three, as at inference.
+        target: (b, p, p, p, 2 + classes) float32: image, label, one-hot classes of the mask.
+        resolution: (b,) float32, distance of the slices in mm.
+        epsilon: (b,) float32 in [0, 1), where on the line between an output and a target the
+            gradient penalty is taken.
     """
 
-    resolution: tuple
-    upper: tuple | None = None
-    contrast_max: float = 0.5
-    noise: float = 0.03
-    interp: str = "scipy"
-    interpolation_type: str = "Spline"
+    lr: np.ndarray
+    target: np.ndarray
+    resolution: np.ndarray
+    epsilon: np.ndarray
 
-    def draw(self, image, rng):
-        """One low-resolution image and its target.
+
+class Dataset:
+    """The patches of the images of a CSV.
+
+    All randomness follows from `seed` and an epoch's number: the same ones give the same batches,
+    whatever has been asked for before.
+
+    Args:
+        cases: sequence of `Case`, see `read_table`.
+        simulation: a `Simulation`.
+        cutting: a `Cutting`. Patches lie where they lie in the image before its deformation.
+        batch_size: patches in a batch, of all workers together.
+        seed: a whole number from 0 up.
+        mask_classes: classes of the masks that are appended to the target.
+        deformation: a `Deformation`, or None.
+        images_in_memory: images whose patches are shuffled together, see `memory`.
+        cache: a `Cache`, or None.
+        shard: `(i, n)`: worker i of n gets the i-th part of each batch of an epoch.
+
+    Raises:
+        ValueError: if the batch cannot be divided among the workers, a mask is missing, or
+            images have no patch; all of them are named.
+        VolumeError: if an image or mask has to be read for its patches and cannot be.
+    """
+
+    def __init__(
+        self,
+        cases,
+        simulation,
+        cutting,
+        batch_size,
+        seed,
+        mask_classes=0,
+        deformation=None,
+        images_in_memory=8,
+        cache=None,
+        shard=(0, 1),
+    ):
+        self._cases, self._simulation, self._cutting = list(cases), simulation, cutting
+        self._batch_size, self._seed, self._mask_classes = batch_size, seed, mask_classes
+        self._deformation, self._cache, self._shard = deformation, cache, shard
+        self._together = images_in_memory
+        self._check()
+        self._plans = [Plan.of(case, simulation, cutting) for case in self._cases]
+        self._check_plans()
+
+    @property
+    def patches(self):
+        """How many patches the images have together."""
+        return sum(len(plan.starts) for plan in self._plans)
+
+    def cycles(self, epoch):
+        """How many batches come in turn in an epoch: one for each update of the generator."""
+        return sum(cycles for _, cycles in self._groups(epoch))
+
+    def memory(self):
+        """Bytes that an epoch holds at most: an upper bound.
+
+        That is `2 * images_in_memory * voxels * (4 + 4 + 1 [+ 1])` bytes of images, where voxels
+        are those of the box that an image's patches lie in and the last byte is of a mask; what
+        the preparation of one image takes; and two batches, the one in use and the next.
+        """
+        boxes = sorted((plan.box_voxels for plan in self._plans), reverse=True)
+        images = sum(boxes[: 2 * self._together]) * (4 + 4 + 1 + (self._mask_classes > 0))
+        preparing = max(plan.preparing_bytes(self._deformation) for plan in self._plans)
+        size, channels = self._batch_size // self._shard[1], 1 + 2 + self._mask_classes
+        return images + preparing + (8 * size * channels + 1) * self._cutting.patch**3
+
+    def epoch(self, number, discriminator_batches, first_cycle=0):
+        """The batches of an epoch.
+
+        A cycle is `discriminator_batches` batches of patches drawn at random among the images in
+        memory, then one of patches that come in turn. Each patch comes in turn once; the last
+        batch of a group of images is filled up with patches of the group drawn at random.
 
         Args:
-            image: the high-resolution `Volume`.
-            rng: a `numpy.random.Generator`.
+            number: of the epoch, from 0 up.
+            discriminator_batches: per cycle, 0 or more.
+            first_cycle: how many cycles to leave out at the beginning.
 
-        Returns:
-            `(lr, hr, axis)`: float32 (x, y, z) on the image's grid, both normalised as the scan
-            is; the thick axis of the scan, 2 if there is none.
+        Yields:
+            `Batch`, this worker's part.
+
+        Raises:
+            VolumeError: if an image cannot be read or used; the message names it.
         """
-        share = rng.random()
-        low = np.asarray(self.resolution, float)
-        resolution = low + share * (np.asarray(self.upper or self.resolution, float) - low)
-        power = rng.uniform(1 - self.contrast_max, 1 + self.contrast_max)
-        image = image.with_array(change_contrast(image.array, power))
-        lr = scan(image, tuple(resolution), rng, self.noise)
-        thick = lr.grid.thick_axis
-        # As at inference: the scan is normalised, then interpolated.
-        normalisation = Normalisation.of(lr.array)
-        lr = resample_to(
-            lr.with_array(normalisation.apply(lr.array)),
-            image.grid,
-            interp=self.interp,
-            interpolation_type=self.interpolation_type,
+        groups, begin = [], 0
+        for index, (members, count) in enumerate(self._groups(number)):
+            cycles = range(max(begin, first_cycle), begin + count)
+            if cycles:
+                groups.append((index, members, begin, cycles))
+            begin += count
+        coming = (
+            self._prepare(case, self._rng(number, _IMAGE, case))
+            for _, members, _, _ in groups
+            for case in members
         )
-        return lr.array, normalisation.apply(image.array), 2 if thick is None else thick
+        with closing(prefetch(coming, depth=self._together)) as images:
+            for index, members, begin, cycles in groups:
+                group = _Group([next(images) for _ in members], self._batch_size)
+                turn = group.turn(self._rng(number, _ORDER, 1 + index))
+                for cycle in cycles:
+                    rng = self._rng(number, _CYCLE, cycle)
+                    for _ in range(discriminator_batches):
+                        yield self._batch(group, group.choose(rng), rng)
+                    first = (cycle - begin) * self._batch_size
+                    yield self._batch(group, turn[first : first + self._batch_size], rng)
+                del group  # before the next one is collected
+
+    def all_patches(self):
+        """The batches of a validation: every patch once, in order, the same every time.
+
+        No contrast, noise, flip or deformation. The resolutions of the images are spread evenly
+        from the lower to the upper bound, in the order of the CSV; a single image has the middle.
+        `epsilon` is 0. Every worker gets all patches, whatever its shard.
+
+        Yields:
+            `Batch`; the last one may be smaller.
+
+        Raises:
+            VolumeError: as `epoch`.
+        """
+        count, size = len(self._cases), self._batch_size
+        shares = np.linspace(0, 1, count) if count > 1 else [0.5]
+        coming = (
+            self._prepare(case, np.random.default_rng(0), float(share))
+            for case, share in enumerate(shares)
+        )
+        left, row = self.patches, 0
+        batch, scratch = self._empty(min(size, left))
+        with closing(prefetch(coming, depth=1)) as images:
+            for image in images:
+                for patch in range(len(image.starts)):
+                    image.write_patch(
+                        patch, (False,) * 3, batch.lr[row], batch.target[row], scratch
+                    )
+                    batch.resolution[row] = image.resolution
+                    row, left = row + 1, left - 1
+                    if row == len(batch.lr):
+                        yield batch
+                        row, (batch, scratch) = 0, self._empty(min(size, left))
+                del image
+
+    def _groups(self, epoch):
+        """The images of an epoch, a few at a time: `(indices, cycles)` of each group."""
+        order = self._rng(epoch, _ORDER, 0).permutation(len(self._cases)).tolist()
+        groups = []
+        for first in range(0, len(order), self._together):
+            members = order[first : first + self._together]
+            patches = sum(len(self._plans[case].starts) for case in members)
+            groups.append((members, -(-patches // self._batch_size)))
+        return groups
+
+    def _prepare(self, index, rng, share=None):
+        """A `Prepared` image; the one of a validation if `share` is given."""
+        simulation, deformation = self._simulation, self._deformation
+        if share is not None:
+            simulation, deformation = simulation.without_augmentation(), None
+        case, plan, masks = self._cases[index], self._plans[index], self._mask_classes > 0
+        return prepare(case, plan, simulation, rng, share, masks, deformation, self._cache)
+
+    def _batch(self, group, chosen, rng):
+        """This worker's part of a batch of patches; draws for the parts of all."""
+        flips = rng.random((len(chosen), 3)) < 0.5
+        epsilon = rng.random(len(chosen), dtype=np.float32)
+        worker, workers = self._shard
+        part = len(chosen) // workers
+        rows = range(worker * part, (worker + 1) * part)
+        batch, scratch = self._empty(part)
+        for row, source in enumerate(rows):
+            image, patch = group.find(chosen[source])
+            turned = flips[source] if self._cutting.flip else (False,) * 3
+            image.write_patch(patch, turned, batch.lr[row], batch.target[row], scratch)
+            batch.resolution[row] = image.resolution
+        batch.epsilon[:] = epsilon[rows.start : rows.stop]
+        return batch
+
+    def _empty(self, size):
+        """A `Batch` to be filled, and memory for a patch of the mask."""
+        shape = (size, *(self._cutting.patch,) * 3)
+        lr, target = (np.empty((*shape, n), np.float32) for n in (1, 2 + self._mask_classes))
+        numbers = (np.zeros(size, np.float32) for _ in range(2))
+        return Batch(lr, target, *numbers), np.empty(shape[1:], np.uint8)
+
+    def _rng(self, epoch, kind, index):
+        return np.random.default_rng([self._seed, epoch, kind, index])
+
+    def _check(self):
+        worker, workers = self._shard
+        if not 0 <= worker < workers or self._batch_size < 1 or self._batch_size % workers:
+            raise ValueError(
+                f"a batch of {self._batch_size} patches cannot be divided among {workers} workers "
+                f"(this is number {worker}, counted from 0); try {workers} or a multiple of it"
+            )
+        if self._together < 1:
+            raise ValueError(f"images_in_memory must be 1 or more, received {self._together}")
+        if not self._cases:
+            raise ValueError("a dataset needs one image at least, received none")
+        if self._mask_classes or self._cutting.method == "overlapping_with_mask":
+            missing = [str(case.image) for case in self._cases if case.mask is None]
+            if missing:
+                raise ValueError(f"masks are needed, but there is none for {', '.join(missing)}")
+
+    def _check_plans(self):
+        pairs = zip(self._cases, self._plans, strict=True)
+        empty = [str(case.image) for case, plan in pairs if not len(plan.starts)]
+        if empty:
+            raise ValueError(
+                f"no patch of {self._cutting.patch}^3 voxels has more than half of its voxels in "
+                f"the mask of {', '.join(empty)}; try a smaller --patch_size or --stride, or "
+                "--image_cropping_method bounding_box"
+            )
 
 
-def patch_starts(array, patch, stride):
-    """First corners of the patches that tile the bounding box of an image's positive voxels.
+class _Group:
+    """The images that are in memory together; their patches are numbered through."""
 
-    Args:
-        array: (x, y, z), background at 0 or below.
-        patch: edge in voxels.
-        stride: voxels between neighbouring patches; the last patch of an axis ends at or before
-            the box's end, as in the original.
+    def __init__(self, images, batch_size):
+        self._images, self._batch_size = images, batch_size
+        counts = [len(image.starts) for image in images]
+        self._ends = np.cumsum(counts)
+        self.patches = int(self._ends[-1])
 
-    Returns:
-        (n, 3) int; one patch on an axis where the box is smaller than the patch, placed so that
-        it lies in the image where the image is large enough.
-    """
-    starts = []
-    for axis in range(3):
-        others = tuple(k for k in range(3) if k != axis)
-        filled = np.flatnonzero((array > 0).any(axis=others))
-        first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 1)
-        if last - first < patch:
-            first = max(0, min((first + last - patch) // 2, array.shape[axis] - patch))
-            starts.append([first])
-        else:
-            starts.append(list(range(first, last - patch + 1, stride)))
-    return np.stack(np.meshgrid(*starts, indexing="ij"), -1).reshape(-1, 3)
+    def turn(self, rng):
+        """All patches in random order, the last batch filled up with patches drawn at random."""
+        order = rng.permutation(self.patches)
+        return np.concatenate(
+            [order, rng.integers(self.patches, size=-len(order) % self._batch_size)]
+        )
 
+    def choose(self, rng):
+        """The patches of a batch drawn at random: no patch twice if there are enough."""
+        size = self._batch_size
+        return rng.choice(self.patches, size, replace=size > self.patches)
 
-def _cut(array, start, patch):
-    """A patch (p, p, p); beyond the array's end it is 0."""
-    part = array[tuple(slice(s, s + patch) for s in start)]
-    if part.shape == (patch,) * 3:
-        return part
-    return np.pad(part, [(0, patch - n) for n in part.shape])
-
-
-def count_patches(cases, patch, stride):
-    """How many patches an epoch over the cases has."""
-    return sum(len(patch_starts(case.load()[0].array, patch, stride)) for case in cases)
-
-
-def epoch_batches(cases, simulation, patch, stride, batch_size, rng, together=4):
-    """The batches of one epoch.
-
-    Args:
-        cases: sequence of `table.Case`.
-        simulation: a `Simulation`.
-        patch: edge in voxels.
-        stride: voxels between neighbouring patches.
-        batch_size: patches in a batch; the last batch of the epoch may be smaller.
-        rng: a `numpy.random.Generator`: order, degradation and augmentation.
-        together: images whose patches are shuffled together and held in memory.
-
-    Yields:
-        `(lr, target)`: float32 (b, p, p, p, 1) and (b, p, p, p, 2), image then label.
-    """
-    rest = []
-    order = rng.permutation(len(cases))
-    for group in range(0, len(order), together):
-        patches = rest
-        for index in order[group : group + together]:
-            image, label = cases[index].load()
-            lr, hr, axis = simulation.draw(image, rng)
-            # The network meets the thick axis as its last, as at inference.
-            arrays = [np.moveaxis(a, axis, 2) for a in (lr, hr, label.astype(np.float32))]
-            starts = patch_starts(np.moveaxis(image.array, axis, 2), patch, stride)
-            patches += [tuple(_cut(a, start, patch) for a in arrays) for start in starts]
-        patches = [patches[i] for i in rng.permutation(len(patches))]
-        whole = len(patches) - len(patches) % batch_size
-        for first in range(0, whole, batch_size):
-            yield stack(patches[first : first + batch_size])
-        rest = [tuple(a.copy() for a in triple) for triple in patches[whole:]]
-    if rest:
-        yield stack(rest)
-
-
-def stack(triples):
-    """A batch `(lr, target)` of triples `(lr, hr, label)` of (p, p, p) arrays."""
-    lr, hr, label = (np.stack(arrays)[..., None] for arrays in zip(*triples, strict=True))
-    return lr, np.concatenate([hr, label], axis=-1)
+    def find(self, patch):
+        """The `Prepared` image of a patch, and the patch's number in it."""
+        index = int(np.searchsorted(self._ends, patch, side="right"))
+        return self._images[index], int(patch) - (int(self._ends[index - 1]) if index else 0)

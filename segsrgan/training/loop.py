@@ -1,98 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""The training loop: steps, validation, history and snapshots.
+"""The training loop: updates, validation, history, snapshots and the whole state.
 
-The networks' weights after each epoch are `SegSRGAN_epoch_<n>`, a weights file that every
-command accepts; `history.csv` gets one row per epoch.
+`SegSRGAN_epoch_<n>` are weight files that every command accepts, `SegSRGAN_best` the one with the
+smallest validation loss; `state_*.h5` is what a stopped training goes on from.
 """
 
-import csv
 import logging
 import math
-import queue
-import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from segsrgan.networks import save_generator
-from segsrgan.volumes.metrics import dice
+from segsrgan.training.errors import TrainingError
+from segsrgan.training.gan import Gan
+from segsrgan.training.picture import patch_picture
+from segsrgan.training.prefetch import prefetch
+from segsrgan.training.state import Progress, save_state
+from segsrgan.training.validation import validate
+from segsrgan.volumes import VolumeError
 
 logger = logging.getLogger(__name__)
 
-
-class TrainingError(RuntimeError):
-    """The training cannot go on; the message says why and what to try."""
-
-
-def prefetch(items, depth=4):
-    """Yields the items of an iterable, made by a thread while earlier ones are used.
-
-    An exception of the iterable is raised here.
-    """
-    line = queue.Queue(maxsize=depth)
-    stop, end = threading.Event(), object()
-
-    def put(entry):
-        while not stop.is_set():
-            try:
-                return line.put(entry, timeout=0.2)
-            except queue.Full:
-                continue
-
-    def work():
-        try:
-            for item in items:
-                put((item, None))
-                if stop.is_set():
-                    return
-            put((end, None))
-        except BaseException as error:
-            put((end, error))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        while True:
-            item, error = line.get()
-            if error is not None:
-                raise error
-            if item is end:
-                return
-            yield item
-    finally:
-        stop.set()
-
-
-def validate(predict, batches):
-    """Scores of a generator on fixed batches.
-
-    Args:
-        predict: function (b, p, p, p, 1) -> (b, p, p, p, 2+).
-        batches: iterable of `(lr, target)`.
-
-    Returns:
-        dict: `mse` and `psnr` (over all voxels, peak = each patch's maximum) of the prediction,
-        `psnr_input` of the interpolated input, `dice` pooled over all voxels, `patch_dice` the
-        mean of the patches' (as the paper's section 4.3).
-    """
-    rows, overlap, total = [], 0, 0
-    for lr, target in batches:
-        output = np.asarray(predict(lr))
-        for x, y, t in zip(lr[..., 0], output, target, strict=True):
-            mse, baseline = np.mean((y[..., 0] - t[..., 0]) ** 2), np.mean((x - t[..., 0]) ** 2)
-            peak = float(t[..., 0].max()) ** 2
-            label, mask = t[..., 1] > 0.5, y[..., 1] > 0.5
-            rows.append((mse, _decibel(peak, mse), _decibel(peak, baseline), dice(mask, label)))
-            overlap += int(np.count_nonzero(label & mask))
-            total += int(np.count_nonzero(label)) + int(np.count_nonzero(mask))
-    mse, psnr, psnr_input, patch_dice = np.mean(rows, axis=0)
-    return {
-        "mse": float(mse),
-        "psnr": float(psnr),
-        "psnr_input": float(psnr_input),
-        "dice": 2 * overlap / total if total else 1.0,
-        "patch_dice": float(patch_dice),
-    }
+# Epochs after which a segmentation that is still empty is reported, and again as many later.
+_PATIENCE = 10
+_COLLAPSED = 0.01
 
 
 def snapshot_path(folder, epoch):
@@ -100,84 +36,189 @@ def snapshot_path(folder, epoch):
     return Path(folder) / f"SegSRGAN_epoch_{epoch}"
 
 
-def _decibel(peak, mse):
-    return 10 * math.log10(max(peak, 1e-12) / max(float(mse), 1e-12))
+@dataclass
+class Loop:
+    """A training.
 
-
-def fit(
-    generator,
-    step,
-    predict,
-    batches,
-    folder,
-    epochs,
-    validation,
-    first_epoch=1,
-    snapshot=1,
-    metadata=None,
-    on_step=None,
-    on_epoch=None,
-):
-    """Trains a generator and keeps its history and snapshots.
-
-    Args:
-        generator: the `keras.Model`.
-        step: function `(lr, target) -> loss`, which updates the generator.
-        predict: function from a batch to the generator's output.
-        batches: function from an epoch's number to an iterable of its `(lr, target)`; the whole
-            randomness of the data, so that a run continued at an epoch meets the same batches.
-        folder: of the snapshots and `history.csv`.
+    Attributes:
+        gan: a `Gan`.
+        step: a `Step` of it.
+        data: the training patches, a `Dataset`.
+        test: the validation patches: an object with `all_patches()` and their number `patches`.
+        folder: of snapshots and states.
         epochs: the last epoch's number.
-        validation: function to an iterable of batches, see `validate`.
-        first_epoch: number of the first epoch, above 1 to go on.
+        progress: how far it has come.
+        discriminator_updates: per update of the generator.
         snapshot: epochs between snapshots; the last epoch always gets one.
         metadata: written into the snapshots.
-        on_step: called with (epoch, step in the epoch, loss).
-        on_epoch: called with the epoch's row of the history.
-
-    Returns:
-        The last row of the history, a dict.
-
-    Raises:
-        TrainingError: if the loss is no number; the weights before are in the last snapshot.
+        records: keeps the history, a `Records`; None: nothing is recorded.
+        writes: whether this process validates and writes, see `Distribution.chief`.
+        state_minutes: between states within an epoch.
+        on_cycle: called with (epoch, cycles done, cycles of the epoch, losses) before the first
+            cycle, with no losses, and after each.
+        stop: function that says whether to stop after the cycle.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    row = {}
-    for epoch in range(first_epoch, epochs + 1):
-        start, waited, losses = time.perf_counter(), 0.0, []
-        before = start
-        for index, (lr, target) in enumerate(prefetch(batches(epoch))):
-            waited += time.perf_counter() - before
-            losses.append(float(step(lr, target)))
-            if not math.isfinite(losses[-1]):
-                raise TrainingError(
-                    f"the loss of epoch {epoch}, step {index + 1} is {losses[-1]}; the last good "
-                    f"weights are in {folder}; try a smaller learning rate or float32"
-                )
-            if on_step:
-                on_step(epoch, index, losses[-1])
+
+    gan: Gan
+    step: Any
+    data: Any
+    test: Any
+    folder: Path
+    epochs: int
+    progress: Progress = field(default_factory=Progress)
+    discriminator_updates: int = 5
+    snapshot: int = 1
+    metadata: dict = field(default_factory=dict)
+    records: Any = None
+    writes: bool = True
+    state_minutes: float = 20.0
+    on_cycle: Callable | None = None
+    stop: Callable | None = None
+
+    def run(self):
+        """Trains up to the last epoch or until told to stop.
+
+        Returns:
+            The last row of the history, None if there is none yet.
+
+        Raises:
+            TrainingError: if a loss is no number, data cannot be read, or the disk is full. The
+                last whole state is then what it was.
+        """
+        try:
+            while self.progress.epoch <= self.epochs:
+                if not self._epoch():
+                    break
+        except (OSError, VolumeError) as error:
+            raise TrainingError(
+                f"epoch {self.progress.epoch}: {error}; mend this and go on with --resume"
+            ) from error
+        return self.progress.history[-1] if self.progress.history else None
+
+    def _epoch(self):
+        """Trains the rest of the current epoch; returns whether it came to its end."""
+        progress, cycles = self.progress, self.data.cycles(self.progress.epoch)
+        updates = self.discriminator_updates if self.gan.discriminator else 0
+        stream = prefetch(self.data.epoch(progress.epoch, updates, first_cycle=progress.cycle))
+        saved, on_cycle = time.monotonic(), self.on_cycle or (lambda *_: None)
+        on_cycle(progress.epoch, progress.cycle, cycles, {})
+        while progress.cycle < cycles:
+            losses = self._cycle(stream, updates)
+            on_cycle(progress.epoch, progress.cycle, cycles, losses)
+            stopping = self.stop is not None and self.stop()
+            if stopping or time.monotonic() - saved > 60 * self.state_minutes:
+                self._save_state()
+                saved = time.monotonic()
+            if stopping:
+                stream.close()
+                return False
+        self._close_epoch()
+        return True
+
+    def _cycle(self, stream, updates):
+        """The discriminator's updates and one of the generator; returns the losses."""
+        progress, start, metrics = self.progress, time.perf_counter(), []
+        for index in range(updates + 1):
             before = time.perf_counter()
-        seconds = time.perf_counter() - start
-        row = {"epoch": epoch, "loss": float(np.mean(losses)), **validate(predict, validation())}
-        row |= {"seconds": round(seconds, 2), "waiting": round(waited / seconds, 4)}
-        if epoch % snapshot == 0 or epoch == epochs:
-            notes = {**(metadata or {}), "epoch": epoch}
-            save_generator(generator, snapshot_path(folder, epoch), **notes)
-        _append(folder / "history.csv", row)
-        if on_epoch:
-            on_epoch(row)
-        logger.info(
-            "epoch %d: loss %.4f, Dice %.3f, PSNR %.2f dB (input %.2f), %.0f s",
-            *(row[key] for key in ("epoch", "loss", "dice", "psnr", "psnr_input", "seconds")),
+            batch = next(stream)
+            progress.waiting += time.perf_counter() - before
+            update = self.step.discriminator if index < updates else self.step.generator
+            metrics.append(update(batch))
+        # Read only now, so that an accelerator need not wait for us between the updates.
+        losses = {}
+        for values in metrics:
+            for name, value in values.items():
+                self._add(name, float(np.asarray(value)), losses)
+        progress.cycle += 1
+        progress.seconds += time.perf_counter() - start
+        self._check_finite(losses)
+        return losses
+
+    def _add(self, name, value, losses):
+        losses[name] = value
+        if math.isfinite(value):  # a gradient in float16 may overflow now and then
+            sums, counts = self.progress.sums, self.progress.counts
+            sums[name] = sums.get(name, 0.0) + value
+            counts[name] = counts.get(name, 0) + 1
+
+    def _check_finite(self, losses):
+        bad = [
+            name for name, value in losses.items() if "loss" in name and not math.isfinite(value)
+        ]
+        if not bad:
+            return
+        path = Path(self.folder) / "SegSRGAN_last_finite"
+        if self.writes:
+            self._save_weights(path)
+        raise TrainingError(
+            f"epoch {self.progress.epoch}, cycle {self.progress.cycle}: {bad[0]} is "
+            f"{losses[bad[0]]}; the weights before it are in {path}. Try smaller --lrgen and "
+            "--lrdis, or --precision float32; --resume goes on from the last state"
         )
-    return row
 
+    def _close_epoch(self):
+        progress = self.progress
+        row = {"epoch": progress.epoch}
+        row |= {name: total / progress.counts[name] for name, total in progress.sums.items()}
+        if self.writes:
+            row |= self._validate()
+        row["seconds"] = round(progress.seconds, 2)
+        row["waiting"] = round(progress.waiting / max(progress.seconds, 1e-9), 4)
+        if self.writes:
+            self._keep_weights(row)
+        progress.next_epoch(row)
+        if not self.writes:
+            return
+        self._save_state()
+        if self.records:
+            self.records.add(row)
+        self._report(row)
 
-def _append(path, row):
-    fresh = not path.exists() or path.stat().st_size == 0
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
+    def _validate(self):
+        objective = self.gan.objective
+
+        def loss(target, output):
+            return objective.lambrec * objective.reconstruction(target, output)
+
+        return validate(self.step.predict, self.test.all_patches(), loss, self.test.patches)
+
+    def _keep_weights(self, row):
+        epoch, folder = row["epoch"], Path(self.folder)
+        if epoch % self.snapshot == 0 or epoch == self.epochs:
+            self._save_weights(snapshot_path(folder, epoch))
+            self._save_picture(epoch)
+        best = self.progress.best
+        if not best or row["val_loss"] < best["val_loss"]:
+            self._save_weights(folder / "SegSRGAN_best")
+            self.progress.best = {"epoch": epoch, "val_loss": row["val_loss"]}
+
+    def _save_weights(self, path):
+        notes = {**self.metadata, "epoch": self.progress.epoch}
+        save_generator(self.gan.generator, path, self.gan.discriminator, **notes)
+
+    def _save_picture(self, epoch):
+        if not self.records:
+            return
+        batch = next(iter(self.test.all_patches()))
+        index = int(np.argmax(batch.target[..., 1].sum(axis=(1, 2, 3))))
+        output = self.step.predict(batch)[index]
+        self.records.picture(epoch, patch_picture(batch.lr[index], output, batch.target[index]))
+
+    def _save_state(self):
+        if self.writes:
+            save_state(self.folder, self.gan, self.progress)
+
+    def _report(self, row):
+        keys = ("epoch", "generator_loss", "patch_dice", "psnr", "psnr_input", "seconds")
+        text = "epoch %d: loss %.4f, Dice %.3f, PSNR %.2f dB (input %.2f), %.0f s, waiting %.0f %%"
+        logger.info(text, *(row[key] for key in keys), 100 * row["waiting"])
+        recent = [past["dice"] for past in self.progress.history[-_PATIENCE:]]
+        if row["epoch"] % _PATIENCE == 0 and len(recent) == _PATIENCE and max(recent) < _COLLAPSED:
+            logger.warning(
+                "the segmentation has been empty for %d epochs (Dice %.3f): look whether the "
+                "labels lie on the images (epoch_%d.png), try --reconstruction_loss dice, a "
+                "larger --lambrec or --lrgen",
+                _PATIENCE,
+                row["dice"],
+                row["epoch"],
+            )

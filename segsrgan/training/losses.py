@@ -31,3 +31,17 @@ def binary_cross_entropy(target, prediction, epsilon=1e-6):
     target = ops.cast(target, "float32")
     p = ops.clip(ops.cast(prediction, "float32"), epsilon, 1 - epsilon)
     return -ops.mean(target * ops.log(p) + (1 - target) * ops.log(1 - p))
+
+
+def gradient_penalty(gradient):
+    """Mean of `(|g| - 1)^2` over the samples (Delannoy et al. 2020, Eq. 8).
+
+    Args:
+        gradient: (b, ...) of a critic with respect to each sample.
+    """
+    gradient = ops.cast(gradient, "float32")
+    squares = ops.sum(ops.square(gradient), axis=tuple(range(1, len(gradient.shape))))
+    # sqrt has an infinite slope at 0; the inner where keeps it out of the gradient.
+    positive = squares > 0
+    norm = ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
+    return ops.mean(ops.square(norm - 1))

@@ -1,139 +1,233 @@
 # SPDX-License-Identifier: MIT
-"""The flags of `SegSRGAN_training.py`; needs neither NumPy nor Keras."""
+"""The flags of `SegSRGAN_training.py`; needs neither NumPy nor Keras.
 
-import argparse
-import math
-
-_INTERPOLATIONS = (
-    "NearestNeighbor Linear Spline Gaussian Hamming Cosine Welch Lanczos Blackman".split()
-)
-_TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
-
-_EPILOG = """
-The CSV has the columns HR_image, Label_image and Base (Train or Test). Every epoch each image is
-degraded anew to the low resolution, interpolated back and cut into patches; nothing is written to
-disk but SegSRGAN_epoch_<n> and history.csv in the snapshot folder and the two CSV files. A
-snapshot can be given to job_model.py --weights_path.
-
-This version trains the generator on its reconstruction loss (section 5.1 of the paper, without
-the adversarial term).
-
-exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted.
+Types, ranges and defaults are those of `configuration.Settings`. The parser itself knows no
+default, so that what was typed can be told from what was not and goes before `--config`.
 """
 
+import argparse
+from dataclasses import MISSING, fields
 
-def boolean(text):
-    """True or False from the words users write."""
-    if text.lower() in _TRUE + _FALSE:
-        return text.lower() in _TRUE
-    raise argparse.ArgumentTypeError(f"expected True or False, received {text!r}")
+from segsrgan.training.configuration import INTERPOLATIONS, Settings, flag_of, from_toml
+from segsrgan.training.rules import rules_of
 
+_EPILOG = """
+data:
+  The CSV has the columns HR_image, Label_image and Base (Train or Test), and Mask_image for
+  --fit_mask and for --image_cropping_method overlapping_with_mask. In every epoch each image is
+  degraded anew to the low resolution, interpolated back and cut into patches; without
+  --folder_training_data nothing of it is written to disk.
 
-def _number(low, kind=float, strict=False):
-    def parse(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not math.isfinite(value) or value < low or (strict and value == low):
-            bound = f"above {low}" if strict else f"from {low} up"
-            raise argparse.ArgumentTypeError(f"expected a number {bound}, received {text!r}")
-        return value
+training:
+  A cycle is --number_of_discriminator_iteration updates of the discriminator and one of the
+  generator; an epoch is as many cycles as the patches of all images make batches. --lambadv 0
+  trains the generator alone, on its reconstruction loss.
 
-    return parse
+results, in the snapshot folder:
+  SegSRGAN_epoch_<n>   weights, for job_model.py --weights_path
+  SegSRGAN_best        those with the smallest loss on the test images
+  epoch_<n>.png        a test patch: low and high resolution, result, label, prediction
+  history.csv          a row of losses and scores for each epoch; the Dice and the mean squared
+                       error also in --dice_file and --mse_file
+  tensorboard          the same, for: tensorboard --logdir FOLDER
+                       (pip install SegSRGAN[report])
+  settings.toml        these flags, for --config: the same training again, or with --resume
+                       the rest of it
+  state_*.h5           all that --resume needs; the newest two
+
+SIGTERM or Ctrl-C ends the training after the current cycle with its state saved, a second Ctrl-C
+at once.
+
+exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted by Ctrl-C,
+143 by SIGTERM.
+"""
+
+# (setting, further spellings, help), in the order of --help.
+_DATA = (
+    ("csv", "-csv", "CSV of the training and test images"),
+    (
+        "base_path",
+        "-begining_path",
+        "where relative paths in the CSV start (default: the CSV's folder)",
+    ),
+    (
+        "slice_thickness",
+        "",
+        "slice thickness in mm along the axes that get coarser (default: the resolution itself)",
+    ),
+    ("contrast_max", "-contrast_max", "intensities are raised to a power within 1 +- this"),
+    (
+        "percent_val_max",
+        "-percent_val_max",
+        "noise of the low-resolution images, as a share of their maximum",
+    ),
+    ("patch_size", "-ps", "edge of the patches in voxels"),
+    ("stride", "", "voxels between neighbouring patches"),
+    ("interp", "-int", "interpolation of the low-resolution images: cubic splines, or sitk"),
+    ("interpolation_type", "-it", f"with --interp sitk: {', '.join(INTERPOLATIONS)}"),
+    (
+        "image_cropping_method",
+        "-icm",
+        "take the patches of the bounding box, or those of which more than half is in Mask_image",
+    ),
+    ("fit_mask", "-fm", "learn the classes of Mask_image, too"),
+    ("flip", "", "flip patches at random"),
+    ("rotation", "", "rotate each image by up to this many degrees in every epoch"),
+    ("elastic", "", "deform each image by up to this many mm in every epoch"),
+    ("images_in_memory", "", "images whose patches are shuffled together; as many are prepared"),
+    (
+        "folder_training_data",
+        "-folder_training_data",
+        "cache of prepared images, which several trainings may share (default: none)",
+    ),
+    ("keep_training_data", "", "leave the cache where it is at the end"),
+)
+_NETWORK = (
+    ("kernel_gen", "", "channels of the generator's first layer (default: 16)"),
+    ("kernel_dis", "", "channels of the discriminator's first layer (default: 32)"),
+    ("u_net_generator", "-u_net", "U-Net generator (default: False)"),
+    (
+        "is_conditional",
+        "-is_conditional",
+        "tell the networks the slice resolution (default: False)",
+    ),
+    (
+        "is_residual",
+        "-is_residual",
+        "the generator predicts a correction of its input (default: True)",
+    ),
+    (
+        "scaled_residual",
+        "",
+        "the correction is in units of the patch's standard deviation (default: False)",
+    ),
+    ("weights", "-w", "weights to start from, ours or the original's (default: random)"),
+)
+_TRAINING = (
+    ("snapshot_folder", "-sf", "folder of the results, see below"),
+    ("dice_file", "-dice", "CSV of the Dice after each epoch"),
+    ("mse_file", "-mse", "CSV of the mean squared error likewise"),
+    ("epoch", "-e", "number of the last epoch"),
+    (
+        "init_epoch",
+        "-i",
+        "number of the first; above 1 it starts from --weights, or from the snapshot before it",
+    ),
+    ("batch_size", "-b", "patches of an update, on all devices together"),
+    ("snapshot", "-s", "epochs between snapshots"),
+    ("lrgen", "", "learning rate of the generator"),
+    ("lrdis", "", "learning rate of the discriminator"),
+    ("lambrec", "", "weight of the reconstruction loss"),
+    ("lambadv", "", "weight of the adversarial loss; 0: no discriminator"),
+    ("lambgp", "", "weight of the gradient penalty"),
+    (
+        "number_of_discriminator_iteration",
+        "--number_of_disciminator_iteration",
+        "updates of the discriminator per update of the generator",
+    ),
+    (
+        "reconstruction_loss",
+        "-rl",
+        "Charbonnier loss of all outputs, or of the image alone plus soft Dice of the label and "
+        "classes",
+    ),
+    ("precision", "", "numbers that the networks compute with"),
+    ("seed", "", "of all randomness"),
+    (
+        "resume",
+        "",
+        "go on from the newest state in the snapshot folder; where there is none yet, start as the "
+        "other flags say",
+    ),
+    ("state_minutes", "", "minutes between saved states; each epoch's end has one in any case"),
+    ("tensorboard", "", "record for TensorBoard, too"),
+    ("multi_gpu", "-multi_gpu", "use all GPUs of this computer"),
+    (
+        "workers",
+        "",
+        "all processes that train together, the chief first (default: what TF_CONFIG says)",
+    ),
+    ("worker_index", "", "number of this process among the workers, from 0"),
+)
+_GROUPS = {"data": _DATA, "network": _NETWORK, "training": _TRAINING}
+_METAVARS = {bool: "True|False", int: "N", float: "X", str: "PATH"}
+_METAVARS |= {"workers": "HOST:PORT,...", "interpolation_type": "TYPE"}
 
 
 def build_parser(prog, parser_class=argparse.ArgumentParser):
-    """The parser of the command line."""
+    """The parser of the command line; the namespace holds only what was typed."""
     parser = parser_class(
         prog=prog,
-        description="Trains a SegSRGAN generator on the images of a CSV file.",
+        description="Trains SegSRGAN on the images of a CSV file.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
     )
-    _add_data(parser.add_argument_group("data").add_argument)
-    _add_network(parser.add_argument_group("network").add_argument)
-    _add_training(parser.add_argument_group("training").add_argument)
+    parser.add_argument(
+        "--config",
+        metavar="FILE.toml",
+        help="settings of an earlier training, or your own: any of the flags below by its long "
+        "name, and low_res and low_res_upper for --new_low_res; what is typed goes first",
+    )
+    defaults = {item.name: item.default for item in fields(Settings)}
+    for title, flags in _GROUPS.items():
+        add = parser.add_argument_group(title).add_argument
+        for name, spellings, text in flags:
+            _add(add, name, spellings.split(), text, defaults[name])
+            if name == "base_path":
+                _add_resolution(add)
     return parser
 
 
-def _add_data(add):
-    positive = _number(0, strict=True)
-    add("-csv", "--csv", required=True, help="CSV of the training and test images")
-    add(
-        "-begining_path",
-        "--base_path",
-        default="",
-        help="where relative paths in the CSV start (default: the CSV's folder)",
-    )
+def settings_of(args):
+    """The `Settings` of parsed arguments.
+
+    Raises:
+        ValueError: if one is missing, or they are none of those possible.
+    """
+    typed = dict(vars(args))
+    config, bounds = typed.pop("config", None), typed.pop("new_low_res", None)
+    values = {**from_toml(config), **typed} if config else typed
+    if bounds:
+        if len(bounds) > 2:
+            raise ValueError(
+                f"--new_low_res may be given once or twice, received {len(bounds)} times"
+            )
+        values |= {"low_res": bounds[0], "low_res_upper": bounds[-1]}
+    elif "low_res" in values:
+        values.setdefault("low_res_upper", values["low_res"])
+    required = (item.name for item in fields(Settings) if item.default is MISSING)
+    missing = [flag_of(name) for name in required if name not in values and name != "low_res_upper"]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)}: required, on the command line or in the file of --config "
+            "(see --help)"
+        )
+    return Settings(**values)
+
+
+def _add(add, name, spellings, text, default):
+    rule = rules_of(Settings)[name]
+    if default not in (MISSING, None, ""):
+        text += f" (default: {default})"
+    options = {"help": text, "type": rule.parse, "dest": name}
+    if rule.kind is bool:
+        options |= {"nargs": "?", "const": True}
+    if rule.choices:
+        options["choices"] = rule.choices
+    if name in _METAVARS or not rule.choices:
+        options["metavar"] = _METAVARS.get(name) or _METAVARS[rule.kind]
+    add(*spellings, f"--{name}", **options)
+
+
+def _add_resolution(add):
     add(
         "-n",
         "--new_low_res",
         nargs=3,
-        type=positive,
+        type=rules_of(Settings)["low_res"].parse,
         action="append",
-        required=True,
         metavar="MM",
         help="low resolution in mm, e.g. 0.5 0.5 3; given twice: bounds between which it is "
         "drawn for each image and epoch",
     )
-    add(
-        "-contrast_max",
-        "--contrast_max",
-        type=_number(0),
-        default=0.5,
-        help="intensities are raised to a power within 1 +- this (default: %(default)s)",
-    )
-    add(
-        "-percent_val_max",
-        "--percent_val_max",
-        type=_number(0),
-        default=0.03,
-        help="noise of the low-resolution images, as a share of their maximum (default: 0.03)",
-    )
-    add("-ps", "--patch_size", type=_number(4, int), default=64, help="voxels (default: 64)")
-    add("--stride", type=_number(1, int), default=20, help="between patches (default: 20)")
-    add("-int", "--interp", choices=("scipy", "sitk"), default="scipy", help="default: scipy")
-    add(
-        "-it",
-        "--interpolation_type",
-        choices=_INTERPOLATIONS,
-        default="Spline",
-        help="with --interp sitk (default: Spline)",
-    )
-
-
-def _add_network(add):
-    # No defaults here: with --weights the file's architecture holds.
-    add("--kernel_gen", type=_number(1, int), help="channels of the first layer (default: 16)")
-    flag = {"type": boolean, "metavar": "True|False"}
-    add("-u_net", "--u_net_generator", help="U-Net generator (default: False)", **flag)
-    add(
-        "-is_residual",
-        "--is_residual",
-        help="the network predicts a correction of its input (default: True)",
-        **flag,
-    )
-    add("-w", "--weights", help="weights to start from, ours or the original's")
-
-
-def _add_training(add):
-    positive = _number(0, strict=True)
-    whole = _number(1, int)
-    add("-sf", "--snapshot_folder", required=True, help="for SegSRGAN_epoch_<n> and history.csv")
-    add("-dice", "--dice_file", required=True, help="CSV of the Dice after each epoch")
-    add("-mse", "--mse_file", required=True, help="CSV of the mean squared error likewise")
-    add("-e", "--epoch", type=whole, default=200, help="number of the last epoch (default: 200)")
-    add(
-        "-i",
-        "--init_epoch",
-        type=whole,
-        default=1,
-        help="number of the first; above 1 the training "
-        "goes on from --weights, or from the snapshot before it (default: 1)",
-    )
-    add("-b", "--batch_size", type=whole, default=32, help="patches (default: 32)")
-    add("-s", "--snapshot", type=whole, default=1, help="epochs between snapshots (default: 1)")
-    add("--lrgen", type=positive, default=1e-4, help="learning rate (default: 1e-4)")
-    add("--lambrec", type=positive, default=1.0, help="weight of the loss (default: 1)")
-    add("--seed", type=_number(0, int), default=0, help="of all randomness (default: 0)")

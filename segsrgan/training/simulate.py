@@ -5,9 +5,13 @@ Delannoy et al. 2020, Eq. 1 (blur, decimation, noise), Eq. 13 (slice profile) an
 (augmentation by contrast and noise). Every random draw comes from the generator passed in.
 """
 
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
 import numpy as np
 
-from segsrgan.volumes import degrade
+from segsrgan.volumes import Normalisation, degrade, resample_to
 
 
 def change_contrast(array, power):
@@ -20,7 +24,12 @@ def change_contrast(array, power):
     low, high = float(array.min()), float(array.max())
     if power == 1 or high <= low:
         return array
-    return ((array - low) / (high - low)) ** power * (high - low) + low
+    result = np.subtract(array, low, dtype=np.float32)
+    result /= np.float32(high - low)
+    np.power(result, np.float32(power), out=result)
+    result *= np.float32(high - low)
+    result += np.float32(low)
+    return result
 
 
 def add_noise(array, fraction, rng):
@@ -50,3 +59,89 @@ def scan(hr, resolution, rng, noise=0.0, thickness=None):
     """
     lr = degrade(hr, resolution, thickness)
     return lr.with_array(add_noise(lr.array, noise, rng))
+
+
+class Draw(NamedTuple):
+    """One simulated acquisition.
+
+    Attributes:
+        lr: (x, y, z) float32, interpolated back to the image's grid, in [0, 1] but for the
+            overshoot of the interpolation.
+        hr: (x, y, z) float32, the image, normalised as the scan is.
+        axis: the scan's thick axis, 2 if there is none.
+        resolution: distance of its slices, mm.
+    """
+
+    lr: np.ndarray
+    hr: np.ndarray
+    axis: int
+    resolution: float
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How the low-resolution images are made.
+
+    Attributes:
+        resolution: mm, three numbers, the lower bound when `upper` is given.
+        upper: the upper bound; each image and epoch draws in between. None: `resolution`.
+        contrast_max: the contrast's power is drawn from [1 - contrast_max, 1 + contrast_max].
+        noise: standard deviation of the noise as a fraction of the low-resolution maximum.
+        interp, interpolation_type: of the interpolation back to high resolution.
+        thickness: full width at half maximum of the slice profile in mm, along the axes that get
+            coarser. None: the drawn resolution.
+    """
+
+    resolution: tuple
+    upper: tuple | None = None
+    contrast_max: float = 0.5
+    noise: float = 0.03
+    interp: str = "scipy"
+    interpolation_type: str = "Spline"
+    thickness: float | None = None
+
+    def draw(self, image, rng, share=None):
+        """One low-resolution image and its target, a `Draw`.
+
+        Args:
+            image: the high-resolution `Volume`.
+            rng: a `numpy.random.Generator`.
+            share: where between the bounds the resolution lies, 0 to 1. None: drawn.
+        """
+        share = rng.random() if share is None else share
+        low = np.asarray(self.resolution, float)
+        resolution = low + share * (np.asarray(self.upper or self.resolution, float) - low)
+        power = rng.uniform(1 - self.contrast_max, 1 + self.contrast_max)
+        image = image.with_array(change_contrast(image.array, power))
+        lr = scan(image, tuple(resolution), rng, self.noise, self.thickness)
+        thick, spacing = lr.grid.thick_axis, max(lr.spacing)
+        # As at inference: the scan is normalised, then interpolated.
+        normalisation = Normalisation.of(lr.array)
+        lr = resample_to(
+            lr.with_array(normalisation.apply(lr.array)),
+            image.grid,
+            interp=self.interp,
+            interpolation_type=self.interpolation_type,
+        )
+        hr = normalisation.apply(image.array)
+        return Draw(lr.array, hr, 2 if thick is None else thick, spacing)
+
+    def without_augmentation(self):
+        """The same acquisition with neither noise nor a change of contrast."""
+        return replace(self, contrast_max=0.0, noise=0.0)
+
+    def margin(self, spacing):
+        """How far beyond a voxel the scan's blur and interpolation reach.
+
+        Args:
+            spacing: of the high-resolution image, mm, three numbers.
+
+        Returns:
+            Three numbers of voxels, 1 where the axis does not get coarser.
+        """
+        largest = self.upper or self.resolution
+        reach = [2 * max(mm, self.thickness or 0) for mm in largest]
+        return tuple(
+            math.ceil(far / fine) if coarse > fine else 1
+            for far, coarse, fine in zip(reach, largest, spacing, strict=True)
+        )

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Endless sources of training patches: `draw(rng) -> (lr, hr, label)`, float32 (p, p, p) each.
+"""Endless sources of training patches.
 
-The last axis is the thick one, as at inference. Patches carry no memory of earlier draws: the
-same generator state gives the same patch.
+`draw(rng) -> (lr, hr, label, resolution)`: three float32 (p, p, p) and the distance of the slices,
+where a voxel of the patch counts as 1 mm. The last axis is the thick one, as at inference. Patches
+carry no memory of earlier draws: the same generator state gives the same patch.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from segsrgan.training.dataset import stack
+from segsrgan.training.dataset import Batch
 from segsrgan.training.simulate import change_contrast, scan
 from segsrgan.training.synthesis import cut, paint, random_frame
 from segsrgan.volumes import Volume, resample_to
@@ -35,7 +36,16 @@ class Acquisition:
     noise: float = 0.03
 
     def simulate(self, image, rng):
-        """A random acquisition of `image` (x, y, z), interpolated back; the same shape."""
+        """A random acquisition of an image.
+
+        Args:
+            image: (x, y, z) float32.
+            rng: a `numpy.random.Generator`.
+
+        Returns:
+            `(lr, resolution)`: the acquisition interpolated back, of the same shape, and the
+            distance of its slices.
+        """
         ratio = float(np.exp(rng.uniform(*np.log(self.ratio))))
         fine = rng.uniform(*self.in_plane) if rng.random() < 0.25 else 1.0
         resolution = np.array([fine, fine, max(ratio, fine)])
@@ -43,7 +53,7 @@ class Acquisition:
         noise = rng.uniform(0, self.noise)
         hr = Volume(image, (1.0, 1.0, 1.0))
         lr = scan(hr, tuple(resolution), rng, noise, tuple(thickness))
-        return resample_to(lr, hr.grid).array
+        return resample_to(lr, hr.grid).array, float(resolution[2])
 
 
 def _core(array, patch):
@@ -73,16 +83,16 @@ class SyntheticSource:
     acquisition: Acquisition = field(default_factory=Acquisition)
 
     def draw(self, rng):
-        """One patch triple; see the module."""
+        """One patch; see the module."""
         label_map = self.maps[rng.integers(len(self.maps))]
         shape = tuple(int(n) for n in self.patch + 2 * _MARGIN)
         frame = random_frame(rng, self.scale)
         centre = _near(label_map.points, rng, self.patch / 5)
         labels = cut(label_map.labels, centre, frame, shape)
         hr = paint(labels, label_map, rng, strip=rng.random() < 0.6)
-        lr = self.acquisition.simulate(hr, rng)
+        lr, resolution = self.acquisition.simulate(hr, rng)
         cortex = np.isin(labels, label_map.cortex).astype(np.float32)
-        return tuple(_core(a, self.patch) for a in (lr, hr, cortex))
+        return *(_core(a, self.patch) for a in (lr, hr, cortex)), resolution
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ class ImageSource:
     acquisition: Acquisition = field(default_factory=Acquisition)
 
     def draw(self, rng):
-        """One patch triple; see the module."""
+        """One patch; see the module."""
         image, label, points = self.images[rng.integers(len(self.images))]
         shape = self.patch + 2 * _MARGIN
         # Permuting axes and flipping moves whole voxels: the image is not interpolated.
@@ -118,8 +128,9 @@ class ImageSource:
         if rng.random() < self.invert:
             hr = np.where(hr > 0.02, hr.max() * 1.1 - hr, 0).astype(np.float32)
         hr = change_contrast(hr, power)
-        lr = self.acquisition.simulate(hr, rng)
-        return tuple(_core(a, self.patch) for a in (lr, hr, cortex.astype(np.float32)))
+        lr, resolution = self.acquisition.simulate(hr, rng)
+        cortex = cortex.astype(np.float32)
+        return *(_core(a, self.patch) for a in (lr, hr, cortex)), resolution
 
 
 def _window(array, low, extent):
@@ -149,8 +160,12 @@ def batch_of(sources, shares, size, rng):
         rng: a `numpy.random.Generator`.
 
     Returns:
-        `(lr, target)`: float32 (b, p, p, p, 1) and (b, p, p, p, 2), image then label.
+        A `Batch` of two target channels, image and label.
     """
     chosen = rng.choice(len(sources), size, p=np.asarray(shares) / np.sum(shares))
-    triples = [sources[index].draw(rng) for index in chosen]
-    return stack(triples)
+    draws = [sources[index].draw(rng) for index in chosen]
+    lr, hr, label, resolution = (np.stack(column) for column in zip(*draws, strict=True))
+    # Drawn last: the patches are those of a generator that draws patches alone.
+    epsilon = rng.random(size, dtype=np.float32)
+    target = np.stack([hr, label], axis=-1)
+    return Batch(lr[..., None], target, resolution.astype(np.float32), epsilon)

@@ -1,34 +1,153 @@
 # SPDX-License-Identifier: MIT
-"""Gradient steps on TensorFlow. The only module of the training that names the backend."""
+"""Gradient steps on TensorFlow, on one device or on the replicas of a `tf.distribute` strategy."""
 
+import numpy as np
 import tensorflow as tf
 
+from segsrgan.training.errors import TrainingError
+from segsrgan.training.gan import global_norm, kept_finite
 
-def reconstruction_step(generator, optimizer, loss):
-    """A compiled update of the generator on its reconstruction loss alone.
+
+def deterministic():
+    """Makes every operation repeat exactly, at no cost on a CPU."""
+    tf.config.experimental.enable_op_determinism()
+
+
+class Step:
+    """Compiled updates of the networks of a `Gan`.
 
     Args:
-        generator: a built `keras.Model`.
-        optimizer: a Keras optimiser.
-        loss: function `(target, prediction) -> scalar`.
-
-    Returns:
-        Function `(lr, target) -> loss`, which updates the generator.
+        gan: a `Gan`, built in the strategy's scope if there is one.
+        distribution: a `Distribution`; each call gets this worker's share of the batch, which is
+            divided among its replicas. Losses and gradients are means over the global batch.
     """
-    variables = generator.trainable_variables
-    optimizer.build(variables)
 
-    @tf.function
-    def step(lr, target):
-        with tf.GradientTape() as tape:
-            value = loss(target, generator(lr, training=True))
-        optimizer.apply(tape.gradient(value, variables), variables)
-        return value
+    def __init__(self, gan, distribution=None):
+        self._gan = gan
+        self._distribution = distribution
+        self._strategy = distribution.strategy if distribution else None
+        self._update_generator = tf.function(self._on_replicas(self._generator))
+        self._update_discriminator = tf.function(self._on_replicas(self._discriminator))
+        self._predict = tf.function(
+            lambda lr, resolution: gan.generator(
+                gan.generator_inputs(lr, resolution), training=False
+            )
+        )
 
-    return step
+    def generator(self, batch):
+        """Updates the generator.
+
+        Args:
+            batch: a `Batch`.
+
+        Returns:
+            dict of scalars, see `Gan.generator_loss`, and `generator_gradient`, the norm.
+        """
+        return self._call(self._update_generator, batch)
+
+    def discriminator(self, batch):
+        """Updates the discriminator; as `generator`."""
+        return self._call(self._update_discriminator, batch)
+
+    def predict(self, batch):
+        """The generator's output for a `Batch`, NumPy (b, p, p, p, 2 + classes)."""
+        return self._predict(batch.lr, batch.resolution).numpy()
+
+    def _call(self, update, batch):
+        try:
+            return update(self._spread(batch))
+        except tf.errors.ResourceExhaustedError as error:
+            raise TrainingError(
+                "out of memory; take a smaller --batch_size or --patch_size, or --precision "
+                "mixed_bfloat16"
+            ) from error
+        except tf.errors.OpError as error:
+            if self._distribution is None or self._distribution.workers == 1:
+                raise
+            raise TrainingError(
+                f"a worker was lost ({error.message.splitlines()[0]}); start all workers again "
+                "with --resume, and the training goes on from its last state"
+            ) from error
+
+    def _generator(self, batch):
+        gan = self._gan
+
+        def loss():
+            output = gan.generator(gan.generator_inputs(batch.lr, batch.resolution), training=True)
+            return gan.generator_loss(self._critic(batch), batch.target, output)
+
+        return self._update("generator", loss)
+
+    def _discriminator(self, batch):
+        gan = self._gan
+        inputs = gan.generator_inputs(batch.lr, batch.resolution)
+        fake = tf.stop_gradient(gan.generator(inputs, training=True))
+        critic = self._critic(batch)
+        return self._update(
+            "discriminator",
+            lambda: gan.discriminator_loss(critic, _gradient, batch.target, fake, batch.epsilon),
+        )
+
+    def _critic(self, batch):
+        gan = self._gan
+        return lambda images: gan.discriminator(
+            gan.discriminator_inputs(images, batch.resolution), training=True
+        )
+
+    def _update(self, name, loss):
+        variables = [v.value for v in getattr(self._gan, name).trainable_variables]
+        optimizer = getattr(self._gan, f"{name}_optimizer")
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            value, metrics = loss()
+            scaled = optimizer.scale_loss(value)
+        gradients = tape.gradient(scaled, variables)
+        replicas = 1
+        if self._strategy is not None:
+            replicas = self._strategy.num_replicas_in_sync
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
+        norm = global_norm(gradients)
+        if not hasattr(optimizer, "dynamic_scale"):  # which skips what is not finite itself
+            gradients = kept_finite(gradients, norm)
+        else:
+            norm /= optimizer.dynamic_scale
+        # Keras sums over the replicas, which all hold the mean by now.
+        gradients = [g / replicas for g in gradients] if replicas > 1 else gradients
+        optimizer.apply(gradients, getattr(self._gan, name).trainable_variables)
+        return {**metrics, f"{name}_gradient": norm}
+
+    def _on_replicas(self, update):
+        strategy = self._strategy
+        if strategy is None:
+            return update
+
+        def everywhere(batch):
+            metrics = strategy.run(update, args=(batch,))
+            mean = tf.distribute.ReduceOp.MEAN
+            return {key: strategy.reduce(mean, metrics[key], axis=None) for key in metrics}
+
+        return everywhere
+
+    def _spread(self, batch):
+        """The batch as tensors, or as one part for each local replica."""
+        if self._strategy is None:
+            return type(batch)(*map(tf.convert_to_tensor, batch))
+        local = self._distribution.local_replicas
+
+        def parts(array):
+            pieces = np.split(array, local)
+            return self._strategy.experimental_distribute_values_from_function(
+                lambda context: tf.convert_to_tensor(
+                    pieces[context.replica_id_in_sync_group % local]
+                )
+            )
+
+        return type(batch)(*map(parts, batch))
 
 
-def compiled_prediction(generator):
-    """The generator as a compiled function of a batch; returns NumPy."""
-    function = tf.function(lambda inputs: generator(inputs, training=False))
-    return lambda inputs: function(inputs).numpy()
+def _gradient(critic, images):
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        score = tf.reduce_sum(critic(images))
+    return tape.gradient(score, images)

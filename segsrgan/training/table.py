@@ -1,123 +1,103 @@
 # SPDX-License-Identifier: MIT
 """The CSV of a training: one row per image, checked as a whole before anything starts."""
 
-from dataclasses import dataclass
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
-from segsrgan.volumes import Volume, VolumeError, read_volume
+from segsrgan.training.case import Case
 
 COLUMNS = ("HR_image", "Label_image", "Base")
+MASK_COLUMN = "Mask_image"
 BASES = ("Train", "Test")
+_THREADS = 2  # each holds the volumes of one case
 
 
 class TableError(ValueError):
     """A training CSV with problems; the message lists them all."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """One row: the paths of a high-resolution image and its label, and its part.
+class Table(NamedTuple):
+    """A training CSV.
 
     Attributes:
-        image: path of the image.
-        label: path of the label; a voxel above 0.5 is inside.
-        base: "Train" or "Test".
+        train, test: lists of `Case`, neither empty.
+        classes: number of classes of the masks with `fit_mask`, else 0.
     """
 
-    image: Path
-    label: Path
-    base: str
-
-    def load(self):
-        """Reads the case.
-
-        Returns:
-            `(image, label)`: a float32 `Volume` and a bool (x, y, z) array on its grid.
-
-        Raises:
-            VolumeError: if a file is unreadable or the grids differ.
-        """
-        image, label = read_volume(self.image), read_volume(self.label)
-        _check_same_grid(image, label, self)
-        if not np.isfinite(image.array).all():
-            raise VolumeError(
-                f"{self.image}: has voxels that are NaN or infinite; repair the image"
-            )
-        if image.array.max() <= 0:
-            raise VolumeError(f"{self.image}: has no positive voxel; expected an MR image")
-        inside = label.array > 0.5
-        if not inside.any():
-            raise VolumeError(f"{self.label}: the label is empty; expected voxels above 0.5")
-        return image, inside
+    train: list
+    test: list
+    classes: int = 0
 
 
-def _check_same_grid(image: Volume, label: Volume, case):
-    if image.array.shape != label.array.shape:
-        raise VolumeError(
-            f"{case.label}: the label's shape {label.array.shape} differs from the image's "
-            f"{image.array.shape} ({case.image}); resample the label onto the image"
-        )
-    corners = np.array([(0, 0, 0), np.array(image.array.shape) - 1])
-    apart = image.grid.index_to_physical(corners) - label.grid.index_to_physical(corners)
-    shift = float(np.linalg.norm(apart, axis=-1).max())
-    if shift > 0.1 * min(image.spacing):
-        raise VolumeError(
-            f"{case.label}: the label lies up to {shift:.2f} mm beside the image ({case.image}); "
-            "both headers must describe the same grid"
-        )
-
-
-def read_table(path, base_path=None):
-    """Reads a training CSV and checks all of it.
+def read_table(path, base_path=None, fit_mask=False, crop_to_mask=False):
+    """Reads a training CSV and checks all of it, files included.
 
     Args:
         path: of the CSV with the columns HR_image, Label_image and Base (Train or Test).
         base_path: folder that relative paths start from; the CSV's own by default.
+        fit_mask: whether the masks' classes are learnt: whole numbers 0, 1, ... up to the same
+            number in all images.
+        crop_to_mask: whether patches are taken where the masks are, see `overlapping_starts`.
+            Either needs the column Mask_image; without them it is not looked at.
 
     Returns:
-        `(train, test)`: lists of `Case`, neither empty.
+        A `Table`.
 
     Raises:
-        TableError: one message with every problem found: columns, parts, files, grids, labels.
+        TableError: one message with every problem found: columns, parts, files, grids, values.
     """
+    path = Path(path)
+    reasons = ["--fit_mask"] * fit_mask
+    if crop_to_mask:
+        reasons.append("--image_cropping_method overlapping_with_mask")
+    rows = _read_rows(path, " and ".join(reasons))
+    cases, problems = _cases(rows, Path(base_path) if base_path else path.parent, bool(reasons))
+    unclear = bool(problems)
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        checked = list(pool.map(Case.check, cases))
+    problems += [problem for *_, found in checked for problem in found]
+    cases = [replace(case, known=extent) for case, (extent, *_) in zip(cases, checked, strict=True)]
+    groups = [[case for case in cases if case.base == base] for base in BASES]
+    problems += _problems_of_parts(groups, unclear)
+    classes = 0
+    if fit_mask:
+        values = {case.mask: values for case, (_, values, _) in zip(cases, checked, strict=True)}
+        classes, more = _count_classes({k: v for k, v in values.items() if v is not None})
+        problems += more
+    if problems:
+        raise TableError(f"{path}: {len(problems)} problem(s):\n  " + "\n  ".join(problems))
+    return Table(*groups, classes)
+
+
+def _read_rows(path, masks_needed):
     import pandas as pd
 
-    path = Path(path)
+    names = COLUMNS + ((MASK_COLUMN,) if masks_needed else ())
+    expected = ", ".join(names)
     if not path.is_file():
-        raise TableError(f"{path}: no such CSV; expected columns {', '.join(COLUMNS)}")
+        raise TableError(f"{path}: no such CSV; expected columns {expected}")
     try:
         table = pd.read_csv(path, dtype=str, skip_blank_lines=True, encoding="utf-8-sig")
     except (ValueError, OSError) as error:
         raise TableError(f"{path}: not a readable CSV ({error})") from error
-    missing = [name for name in COLUMNS if name not in table.columns]
+    missing = [name for name in names if name not in table.columns]
     if missing:
+        reason = f" ({MASK_COLUMN} because of {masks_needed})" if MASK_COLUMN in missing else ""
         raise TableError(
-            f"{path}: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}, "
+            f"{path}: no column {', '.join(missing)}; expected {expected}{reason}, "
             f"received {', '.join(map(str, table.columns))}"
         )
-    cases, problems = _cases(table, Path(base_path) if base_path else path.parent)
-    for case in cases:
-        try:
-            case.load()
-        except (VolumeError, OSError) as error:
-            problems.append(str(error))
-    train, test = ([case for case in cases if case.base == base] for base in BASES)
-    problems += [
-        f"no row has {base} in the column Base; one at least is needed"
-        for base, group in zip(BASES, (train, test), strict=True)
-        if not group and not problems
-    ]
-    if problems:
-        raise TableError(f"{path}: {len(problems)} problem(s):\n  " + "\n  ".join(problems))
-    return train, test
+    return table[list(names)]
 
 
-def _cases(table, base_path):
+def _cases(table, base_path, masks):
     cases, problems = [], []
     for number, row in enumerate(table.itertuples(index=False), start=2):
-        values = {name: str(getattr(row, name)).strip() for name in COLUMNS}
+        values = {name: str(getattr(row, name)).strip() for name in table.columns}
         empty = [name for name, value in values.items() if value in ("", "nan")]
         if empty:
             problems.append(f"line {number}: {', '.join(empty)} is empty")
@@ -125,5 +105,42 @@ def _cases(table, base_path):
             problems.append(f"line {number}: Base must be Train or Test, received {values['Base']}")
         else:
             paths = (base_path / values["HR_image"], base_path / values["Label_image"])
-            cases.append(Case(*paths, values["Base"]))
+            mask = base_path / values[MASK_COLUMN] if masks else None
+            cases.append(Case(*paths, values["Base"], mask))
     return cases, problems
+
+
+def _problems_of_parts(groups, unclear):
+    """What is wrong with the division into Train and Test; `unclear`: rows are left out."""
+    problems = [
+        f"no row has {base} in the column Base; one at least is needed"
+        for base, group in zip(BASES, groups, strict=True)
+        if not group and not unclear
+    ]
+    train, test = ({case.image.resolve() for case in group} for group in groups)
+    problems += [
+        f"{image}: is in both Train and Test; leave it out of one, or the scores mean nothing"
+        for image in sorted(train & test)
+    ]
+    return problems
+
+
+def _count_classes(values):
+    """The number of classes of masks, `{path: set of values}`, and what is wrong with them."""
+    if not values:
+        return 0, []
+    usual = Counter(max(found) for found in values.values()).most_common(1)[0][0]
+    problems = [
+        f"{path}: the mask's classes go up to {max(found)}, those of most others to {usual}; "
+        "every mask must have the same classes"
+        for path, found in values.items()
+        if max(found) != usual
+    ]
+    absent = sorted(set(range(usual + 1)) - set().union(*values.values()))
+    if absent:
+        numbers = ", ".join(map(str, absent[:8])) + (" ..." if len(absent) > 8 else "")
+        problems.append(
+            f"no mask has a voxel of the class {numbers} although classes go up to {usual}; "
+            f"number them 0 to {usual - len(absent)}"
+        )
+    return usual + 1, problems

@@ -8,21 +8,51 @@ from segsrgan.volumes import Volume, write_volume
 
 def ball(shape=(24, 24, 24), radius=7.0, spacing=(1.0, 1.0, 1.0)):
     """An image of a shaded ball and its shell as label."""
-    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
-    distance = np.linalg.norm(grid - (np.array(shape) - 1) / 2, axis=-1)
-    image = np.where(distance < radius, 100 + 10 * np.sin(grid[..., 0]), 0).astype("float32")
+    distance = _distance(shape)
+    grid = np.arange(shape[0]).reshape(-1, 1, 1)
+    image = np.where(distance < radius, 100 + 10 * np.sin(grid), 0).astype("float32")
     label = ((distance < radius) & (distance > radius - 3)).astype("float32")
     return Volume(image, spacing), Volume(label, spacing)
 
 
-def write_table(folder, rows=("Train", "Test"), **options):
-    """Images, labels and the CSV that names them; returns the CSV's path."""
-    lines = ["HR_image,Label_image,Base"]
+def ball_mask(shape=(24, 24, 24), radius=7.0, spacing=(1.0, 1.0, 1.0)):
+    """Classes of the ball: 0 outside, 1 the shell, 2 the inside."""
+    distance = _distance(shape)
+    return Volume((distance < radius) + (distance <= radius - 3).astype("float32"), spacing)
+
+
+def noise(shape, seed=0, spacing=(1.0, 1.0, 1.0)):
+    """An image that is positive everywhere, no two voxels alike."""
+    array = np.random.default_rng(seed).uniform(50, 100, shape).astype("float32")
+    return Volume(array, spacing)
+
+
+def write_table(folder, rows=("Train", "Test"), masks=False, **options):
+    """Images, labels, perhaps masks, and the CSV that names them; returns the CSV's path."""
+    lines = ["HR_image,Label_image,Base" + ",Mask_image" * masks]
     for index, base in enumerate(rows):
         image, label = ball(**options)
         write_volume(image, folder / f"image{index}.nii.gz")
         write_volume(label, folder / f"label{index}.nii.gz")
         lines.append(f"image{index}.nii.gz,label{index}.nii.gz,{base}")
+        if masks:
+            write_volume(ball_mask(**options), folder / f"mask{index}.nii.gz")
+            lines[-1] += f",mask{index}.nii.gz"
     path = folder / "data.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def write_case(folder, index, image, label=None, mask=None):
+    """Puts other volumes, of any shape, into a row of a table that `write_table` has written."""
+    half = image.with_array((image.array > np.median(image.array)).astype("float32"))
+    write_volume(image, folder / f"image{index}.nii.gz")
+    write_volume(label or half, folder / f"label{index}.nii.gz")
+    thirds = (np.arange(image.array.size) * 3 // image.array.size).reshape(image.array.shape)
+    thirds = image.with_array(thirds.astype("float32"))
+    write_volume(mask or thirds, folder / f"mask{index}.nii.gz")
+
+
+def _distance(shape):
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    return np.linalg.norm(grid - (np.array(shape) - 1) / 2, axis=-1)

@@ -1,49 +1,74 @@
 # SPDX-License-Identifier: MIT
-"""The command `SegSRGAN_training.py` and the loop behind it."""
+"""Whole trainings by the command `SegSRGAN_training.py`, on volumes of a few voxels."""
 
 import csv
+import errno
+import hashlib
+import os
 
 import keras
 import numpy as np
 import pytest
+from networks.variants import randomise, write_released
 from training.samples import write_table
 
 from segsrgan import load_generator
-from segsrgan.networks import GeneratorSpec, build_generator, describe, save_generator
+from segsrgan.networks import (
+    DiscriminatorSpec,
+    GeneratorSpec,
+    build_discriminator,
+    build_generator,
+    describe,
+    load_discriminator,
+    save_generator,
+)
 from segsrgan.SegSRGAN_training import main
-from segsrgan.training.loop import TrainingError, fit, prefetch, validate
+from segsrgan.training import loop as loop_module
+from segsrgan.training import run as run_module
+from segsrgan.training.gan import charbonnier_of_all
+from segsrgan.training.loop import Loop
+from segsrgan.training.settings import build_parser, settings_of
 
 pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="the training step is TensorFlow's"
+    keras.backend.backend() != "tensorflow", reason="by default the training is TensorFlow's"
 )
+
+PLAIN = "--patch_size 8 --stride 8 --kernel_gen 2 --batch_size 16 --lambadv 0 --tensorboard False"
+GAN = "--patch_size 16 --stride 8 --kernel_gen 2 --kernel_dis 2 --batch_size 2"
+
+
+class Command:
+    """The command in a folder with two training images and a test image."""
+
+    def __init__(self, folder):
+        self.folder, self.run = folder, folder / "run"
+        self.table = write_table(
+            folder, ("Train", "Train", "Test"), True, shape=(32, 32, 32), radius=12
+        )
+
+    def flags(self, *flags, run="run"):
+        folder = self.folder / run
+        flags = [word for flag in flags for word in str(flag).split()]
+        return (
+            ["--csv", str(self.table), "-n", "1", "1", "3", "-sf", str(folder)]
+            + ["-dice", str(folder / "dice.csv"), "-mse", str(folder / "mse.csv")]
+            + flags
+        )
+
+    def __call__(self, *flags, run="run"):
+        return main(self.flags(*flags, run=run))
 
 
 @pytest.fixture
 def train(tmp_path):
-    """Runs a tiny training in a folder; returns the exit status."""
-    return make_train(tmp_path)
+    return Command(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def plain_weights(tmp_path_factory):
-    """The weights after an epoch without further flags."""
-    return weights_after(make_train(tmp_path_factory.mktemp("plain")), "run")
-
-
-def make_train(tmp_path):
-    table = write_table(tmp_path)
-
-    def call(*flags, folder="run"):
-        return main(
-            ["--csv", str(table), "-n", "1", "1", "3", "-sf", str(tmp_path / folder)]
-            + ["-dice", str(tmp_path / folder / "dice.csv")]
-            + ["-mse", str(tmp_path / folder / "mse.csv")]
-            + ["--patch_size", "8", "--stride", "4", "--kernel_gen", "2", "--batch_size", "2"]
-            + ["--epoch", "1", *flags]
-        )
-
-    call.folder = tmp_path
-    return call
+@pytest.fixture(autouse=True)
+def float32():
+    """Whatever precision a training sets is that training's alone."""
+    yield
+    keras.config.set_dtype_policy("float32")
 
 
 def rows(path):
@@ -51,143 +76,334 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_a_training_writes_snapshots_history_and_both_tables(train):
-    assert train("--epoch", "2") == 0
-    run = train.folder / "run"
-    names = {"SegSRGAN_epoch_1", "SegSRGAN_epoch_2", "history.csv", "dice.csv", "mse.csv"}
-    assert {p.name for p in run.iterdir()} == names
-    history = rows(run / "history.csv")
+def arrays(path):
+    """All weights of both networks in a snapshot."""
+    return load_generator(path).get_weights() + load_discriminator(path).get_weights()
+
+
+def same(path, other):
+    return all(np.array_equal(a, b) for a, b in zip(arrays(path), arrays(other), strict=True))
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_training_writes_what_it_says(train, capsys):
+    assert train(GAN, "--epoch 2") == 0
+    assert names(train.run) == {
+        *("SegSRGAN_epoch_1", "SegSRGAN_epoch_2", "SegSRGAN_best", "epoch_1.png", "epoch_2.png"),
+        *("state_00002_0000000.h5", "state_00003_0000000.h5", "settings.toml", "tensorboard"),
+        *("history.csv", "dice.csv", "mse.csv"),
+    }
+    history = rows(train.run / "history.csv")
     assert [row["epoch"] for row in history] == ["1", "2"]
-    assert [float(r["Dice"]) for r in rows(run / "dice.csv")] == [float(r["dice"]) for r in history]
-    assert [float(r["MSE"]) for r in rows(run / "mse.csv")] == [float(r["mse"]) for r in history]
-    assert describe(run / "SegSRGAN_epoch_2")["metadata"]["training"]["kernel_gen"] == 2
+    wanted = {"generator_loss", "reconstruction_loss", "adversarial_loss", "generator_gradient"}
+    wanted |= {"discriminator_loss", "wasserstein_distance", "gradient_penalty"}
+    wanted |= {"discriminator_gradient", "dice", "patch_dice", "psnr", "psnr_input", "ssim", "mse"}
+    assert wanted <= history[0].keys()
+    assert all(np.isfinite(float(value)) for row in history for value in row.values())
+    dice = (train.run / "dice.csv").read_text().splitlines()
+    assert dice == [",Dice", *(f"{row['epoch']},{row['dice']}" for row in history)]
+    assert (train.run / "mse.csv").read_text().startswith(f",MSE\n1,{history[0]['mse']}\n")
+    best = min(history, key=lambda row: float(row["val_loss"]))["epoch"]
+    assert same(train.run / "SegSRGAN_best", train.run / f"SegSRGAN_epoch_{best}")
+    assert "3 levels instead of 5" in capsys.readouterr().err
 
 
-def test_the_loss_falls(train):
-    assert train("--epoch", "6", "--lrgen", "0.003", "--snapshot", "6") == 0
-    history = [float(row["loss"]) for row in rows(train.folder / "run" / "history.csv")]
-    assert history[-1] < 0.8 * history[0]
+def test_a_snapshot_says_how_it_was_made_and_is_ready_for_use(train):
+    assert train(GAN, "--epoch 1") == 0
+    known = describe(train.run / "SegSRGAN_epoch_1")
+    assert known["metadata"]["training"]["kernel_gen"] == 2 and known["metadata"]["epoch"] == 1
+    from segsrgan import Predictor
+
+    result = Predictor(train.run / "SegSRGAN_epoch_1").predict(
+        train.folder / "image0.nii.gz", patch=16, step=8, new_resolution=(1, 1, 1)
+    )
+    assert result.sr.array.shape == (32, 32, 32)
 
 
-def weights_after(train, folder, *flags):
-    assert train(*flags, folder=folder) == 0
-    return load_generator(train.folder / folder / "SegSRGAN_epoch_1")
+def test_two_epochs_and_two_more_are_four_bit_for_bit(train):
+    assert train(GAN, "--epoch 4", run="whole") == 0
+    assert train(GAN, "--epoch 2") == 0
+    assert train(GAN, "--epoch 4 --resume") == 0
+    whole = train.folder / "whole"
+    for epoch in (3, 4):
+        assert same(train.run / f"SegSRGAN_epoch_{epoch}", whole / f"SegSRGAN_epoch_{epoch}")
+    measured = {"seconds", "waiting"}
+    for ours, expected in zip(
+        rows(train.run / "history.csv"), rows(whole / "history.csv"), strict=True
+    ):
+        assert {k: ours[k] for k in ours.keys() - measured} == {
+            k: expected[k] for k in expected.keys() - measured
+        }
+    for name in ("dice.csv", "mse.csv"):
+        assert (train.run / name).read_text() == (whole / name).read_text()
 
 
-def test_the_same_seed_gives_the_same_weights(train, plain_weights):
-    again = weights_after(train, "again")
-    for a, b in zip(plain_weights.get_weights(), again.get_weights(), strict=True):
+@pytest.mark.parametrize("cycles", [1, 5, 8])
+def test_a_training_stopped_within_an_epoch_goes_on_bit_for_bit(cycles, train):
+    assert train(PLAIN, "--epoch 2", run="whole") == 0
+    done = []
+
+    def stop():
+        done.append(0)
+        return len(done) == cycles
+
+    settings = settings_of(build_parser("train").parse_args(train.flags(PLAIN, "--epoch 2")))
+    run_module.run(settings, stop=stop)
+    assert len(done) == cycles
+    assert train(PLAIN, "--epoch 2 --resume") == 0
+    first, other = (
+        load_generator(f / "SegSRGAN_epoch_2") for f in (train.folder / "whole", train.run)
+    )
+    for a, b in zip(first.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+    losses = [
+        [r["generator_loss"] for r in rows(train.folder / f / "history.csv")]
+        for f in ("whole", "run")
+    ]
+    assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["-n", "1", "1", "5"],
-        ["--contrast_max", "0.1"],
-        ["--percent_val_max", "0.2"],
-        ["--stride", "3"],
-        ["--interp", "sitk", "--interpolation_type", "Linear"],
-        ["--batch_size", "1"],
-        ["--lrgen", "0.01"],
-        ["--lambrec", "1e-7"],
-        ["--seed", "1"],
-    ],
-    ids=lambda flags: flags[0].lstrip("-"),
-)
-def test_every_flag_of_the_data_and_the_step_changes_the_weights(flags, train, plain_weights):
-    plain = plain_weights.get_weights()
-    changed = weights_after(train, "changed", *flags).get_weights()
-    assert any(np.abs(a - b).max() > 1e-6 for a, b in zip(plain, changed, strict=True))
+def test_a_training_can_be_repeated_from_its_settings(train):
+    assert train(GAN, "--epoch 1 --seed 5") == 0
+    again = train.folder / "again"
+    outputs = ["-sf", str(again), "-dice", str(again / "d.csv"), "-mse", str(again / "m.csv")]
+    assert main(["--config", str(train.run / "settings.toml"), *outputs]) == 0
+    assert same(train.run / "SegSRGAN_epoch_1", again / "SegSRGAN_epoch_1")
 
 
-def test_flags_of_the_network_reach_its_spec(train):
-    model = weights_after(train, "run", "-u_net", "True", "-is_residual", "False")
-    assert model.spec == GeneratorSpec(2, unet=True, residual=False)
+def test_released_weights_are_trained_on(train):
+    generator = randomise(build_generator(GeneratorSpec(2)))
+    discriminator = randomise(build_discriminator(DiscriminatorSpec(2, patch=16)))
+    write_released(train.folder / "released", generator, discriminator)
+    weights = f"--weights {train.folder / 'released'} --lrgen 1e-9 --lrdis 1e-9"
+    assert train(GAN, weights, "--init_epoch 7 --epoch 8") == 0
+    assert [row["epoch"] for row in rows(train.run / "history.csv")] == ["7", "8"]
+    trained = arrays(train.run / "SegSRGAN_epoch_8")
+    for a, b in zip(trained, generator.get_weights() + discriminator.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert any((a != b).any() for a, b in zip(trained, generator.get_weights(), strict=False))
 
 
-def test_training_goes_on_from_weights_at_an_epoch(train):
+def test_weights_of_another_architecture_are_refused(train, capsys):
     save_generator(build_generator(GeneratorSpec(3)), train.folder / "start")
-    weights = ["--weights", str(train.folder / "start")]
-    assert train(*weights, "--init_epoch", "3", "--epoch", "4", "--snapshot", "2") == 2
-    flags = [*weights, "--kernel_gen", "3"]
-    assert train(*flags, "--init_epoch", "3", "--epoch", "4", "--snapshot", "2") == 0
-    run = train.folder / "run"
-    assert [row["epoch"] for row in rows(run / "history.csv")] == ["3", "4"]
-    assert not (run / "SegSRGAN_epoch_3").exists()
-    assert load_generator(run / "SegSRGAN_epoch_4").spec.kernel == 3
-    assert train("--init_epoch", "5", "--epoch", "5", "--kernel_gen", "3") == 0
-    assert load_generator(run / "SegSRGAN_epoch_5").spec.kernel == 3
+    assert train(PLAIN, f"--weights {train.folder / 'start'}") == 2
+    assert "has kernel 3, the flags and images say 2; leave the flag out" in capsys.readouterr().err
 
 
-def test_snapshots_of_an_earlier_run_are_not_replaced(train, capsys):
-    assert train() == 0
-    before = (train.folder / "run" / "SegSRGAN_epoch_1").read_bytes()
-    assert train("--seed", "1", "--epoch", "2") == 2
+def test_an_epoch_number_goes_on_from_the_snapshot_before(train):
+    assert train(PLAIN, "--epoch 1") == 0
+    assert train(PLAIN, "--epoch 2 --init_epoch 2") == 0
+    assert [row["epoch"] for row in rows(train.run / "history.csv")] == ["1", "2"]
+
+
+def test_what_an_earlier_training_left_is_not_replaced(train, capsys):
+    assert train(PLAIN, "--epoch 1") == 0
+    before = (train.run / "SegSRGAN_epoch_1").read_bytes()
+    assert train(PLAIN, "--epoch 1 --seed 1") == 2
+    assert "holds the state of a training; go on with --resume" in capsys.readouterr().err
+    for state in train.run.glob("state_*"):
+        state.unlink()
+    assert train(PLAIN, "--epoch 1 --seed 1") == 2
     assert "exists already" in capsys.readouterr().err
-    assert (train.folder / "run" / "SegSRGAN_epoch_1").read_bytes() == before
-    assert len(rows(train.folder / "run" / "history.csv")) == 1
+    assert (train.run / "SegSRGAN_epoch_1").read_bytes() == before
+
+
+def test_other_settings_of_a_resumed_training_are_pointed_out(train, capsys):
+    assert train(PLAIN, "--epoch 1") == 0
+    assert train(PLAIN, "--epoch 2 --resume --lrgen 0.001") == 0
+    err = capsys.readouterr().err
+    assert "resuming with --lrgen 0.001, which was 0.0001" in err
+    assert err.count("resuming with") == 1
+
+
+def test_a_loss_that_is_no_number_ends_the_training(train, capsys, monkeypatch):
+    assert train(PLAIN, "--epoch 1") == 0
+    kept = (train.run / "state_00002_0000000.h5").read_bytes()
+    monkeypatch.setitem(
+        run_module.RECONSTRUCTION,
+        "charbonnier",
+        lambda *images: np.nan * charbonnier_of_all(*images),
+    )
+    assert train(PLAIN, "--epoch 3 --resume") == 1
+    err = capsys.readouterr().err
+    assert "epoch 2, cycle 1: generator_loss is nan" in err and "smaller --lrgen" in err
+    last, before = (
+        load_generator(train.run / name).get_weights()
+        for name in ("SegSRGAN_last_finite", "SegSRGAN_epoch_1")
+    )
+    assert all(np.isfinite(array).all() for array in last)
+    # Momentum moves the weights once more, nothing else does.
+    for a, b in zip(last, before, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+    assert (train.run / "state_00002_0000000.h5").read_bytes() == kept
+    assert len(rows(train.run / "history.csv")) == 1
+
+
+def test_a_full_disk_leaves_a_training_that_can_be_resumed(train, capsys, monkeypatch):
+    assert train(PLAIN, "--epoch 1") == 0
+    before = names(train.run)
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        # Flags that have been stated before are written again before the first epoch.
+        patch.setattr(run_module, "write_text", lambda path, text: None)
+        assert train(PLAIN, "--epoch 2 --resume") == 1
+    assert "No space left on device; mend this and go on with --resume" in capsys.readouterr().err
+    assert names(train.run) == before
+    assert train(PLAIN, "--epoch 2 --resume") == 0
+
+
+def test_an_image_that_is_lost_ends_the_training_and_its_return_mends_it(
+    train, capsys, monkeypatch
+):
+    image, aside = train.folder / "image0.nii.gz", train.folder / "aside"
+    close = Loop._close_epoch
+
+    def lose(self):
+        close(self)
+        if self.progress.epoch == 3:
+            image.rename(aside)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_close_epoch", lose)
+        assert train(PLAIN, "--epoch 4") == 1
+    err = capsys.readouterr().err
+    assert "epoch 3" in err and "image0.nii.gz" in err and "--resume" in err
+    assert [row["epoch"] for row in rows(train.run / "history.csv")] == ["1", "2"]
+    aside.rename(image)
+    assert train(PLAIN, "--epoch 4 --resume") == 0
+
+
+def test_a_segmentation_that_stays_empty_is_reported(train, caplog, monkeypatch):
+    monkeypatch.setattr(loop_module, "_PATIENCE", 2)
+    monkeypatch.setattr(
+        loop_module,
+        "validate",
+        lambda *_: dict.fromkeys(
+            ("dice", "patch_dice", "mse", "psnr", "psnr_input", "val_loss"), 0.0
+        ),
+    )
+    assert train(PLAIN, "--epoch 3 --snapshot 4") == 0
+    found = [record.getMessage() for record in caplog.records if "empty" in record.getMessage()]
+    assert len(found) == 1 and "--reconstruction_loss dice" in found[0]
+
+
+def test_snapshots_are_as_rare_as_asked_and_the_last_epoch_has_one(train):
+    assert train(PLAIN, "--epoch 3 --snapshot 2") == 0
+    found = {name for name in names(train.run) if "epoch" in name and name.startswith("Seg")}
+    assert found == {"SegSRGAN_epoch_2", "SegSRGAN_epoch_3"}
+
+
+def fingerprint(train, monkeypatch, flags):
+    """Everything that a training starts with, without the training."""
+    seen = {}
+
+    def look(self):
+        batches = self.data.epoch(1, self.discriminator_updates, 0)
+        digest = hashlib.sha256()
+        for index, batch in enumerate(batches):
+            if index % (self.discriminator_updates + 1) == 0:
+                digest.update(b"".join(array.tobytes() for array in batch))
+        gan = self.gan
+        seen["data"] = digest.hexdigest()
+        seen["memory"] = self.data.memory()
+        seen["test"] = sum(float(batch.lr.sum()) for batch in self.test.all_patches())
+        seen["generator"] = gan.generator.spec
+        seen["discriminator"] = gan.discriminator and gan.discriminator.spec
+        seen["weights"] = float(sum(np.abs(w).sum() for w in gan.generator.get_weights()))
+        seen["objective"] = gan.objective
+        seen["precision"] = gan.generator.layers[1].compute_dtype
+        rates = (gan.generator_optimizer, gan.discriminator_optimizer)
+        seen["rates"] = [float(o.learning_rate) if o else None for o in rates]
+        seen["loop"] = (self.discriminator_updates, self.snapshot, self.epochs, self.state_minutes)
+        seen["records"] = self.records._board is None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "run", look)
+        assert train(GAN, "--epoch 1", flags, run=f"run_{len(flags)}_{abs(hash(flags))}") == 0
+    keras.config.set_dtype_policy("float32")
+    return seen
+
+
+FLAGS = {
+    "--new_low_res 1 1 5": "data test",
+    "--slice_thickness 5": "data test",
+    "--contrast_max 0.1": "data",
+    "--percent_val_max 0.2": "data",
+    "--patch_size 32": "data discriminator memory",
+    "--stride 4": "data",
+    "--interp sitk --interpolation_type Linear": "data test",
+    "--image_cropping_method overlapping_with_mask": "data",
+    "--fit_mask True": "data generator discriminator",
+    "--flip False": "data",
+    "--rotation 10": "data",
+    "--elastic 3": "data",
+    "--images_in_memory 1": "data",
+    "--batch_size 3": "data",
+    "--seed 1": "data weights",
+    "--kernel_gen 3": "generator weights",
+    "--kernel_dis 3": "discriminator",
+    "--u_net_generator True": "generator",
+    "--is_conditional True": "generator discriminator",
+    "--is_residual False": "generator",
+    "--scaled_residual True": "generator",
+    "--lambrec 2": "objective",
+    "--lambadv 0.01": "objective",
+    "--lambgp 10": "objective",
+    "--reconstruction_loss dice": "objective",
+    "--lrgen 0.01": "rates",
+    "--lrdis 0.01": "rates",
+    "--number_of_disciminator_iteration 2": "loop",
+    "--snapshot 2": "loop",
+    "--epoch 2": "loop",
+    "--state_minutes 1": "loop",
+    "--precision mixed_bfloat16": "precision",
+    "--tensorboard False": "records",
+}
+
+
+def test_every_flag_reaches_what_it_is_for(train, monkeypatch):
+    plain = fingerprint(train, monkeypatch, "")
+    assert fingerprint(train, monkeypatch, " ") == plain
+    for flags, parts in FLAGS.items():
+        other = fingerprint(train, monkeypatch, flags)
+        unchanged = [part for part in parts.split() if plain[part] == other[part]]
+        assert not unchanged, f"{flags} changes nothing of {unchanged}"
+
+
+def test_a_cache_is_used_and_emptied_at_the_end(train):
+    cache = train.folder / "cache"
+    assert train(PLAIN, "--epoch 1", run="plain") == 0
+    assert train(PLAIN, f"--epoch 1 --folder_training_data {cache} --keep_training_data") == 0
+    assert [path.suffix for path in cache.iterdir()].count(".keep") == 3
+    one, other = (train.folder / run / "SegSRGAN_epoch_1" for run in ("plain", "run"))
+    for a, b in zip(
+        load_generator(one).get_weights(), load_generator(other).get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    fresh = train.folder / "fresh"
+    assert train(PLAIN, f"--epoch 1 --folder_training_data {fresh}", run="third") == 0
+    assert not fresh.exists() or not list(fresh.iterdir())
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--patch_size", "10"], "divisible by 4, received 10; try 8"),
-        (["--init_epoch", "5"], "beyond the last epoch"),
-        (["--init_epoch", "5", "--epoch", "6"], "needs --weights"),
-        (["-n", "1", "1", "1"], "lower bound"),
-        (["-n", "1", "1", "4", "-n", "1", "1", "5"], "once or twice"),
-        (["--contrast_max", "1"], "below 1"),
-        (["--weights", "nonsense"], "nonsense: no such weights"),
-        (["--lrgen", "0"], "above 0"),
-        (["-u_net", "perhaps"], "True or False"),
-        (["--csv", "none.csv"], "none.csv: no such CSV"),
+        ("--init_epoch 5 --epoch 6", "needs --weights, or the snapshot"),
+        ("--weights nonsense", "nonsense: no such weights"),
+        ("--csv none.csv", "none.csv: no such CSV"),
+        ("--image_cropping_method overlapping_with_mask --patch_size 24", "no patch"),
     ],
 )
-def test_bad_flags_are_answered_with_what_to_do(flags, message, train, capsys):
-    assert train(*flags) == 2
+def test_what_cannot_be_trained_is_answered_before_anything_is_written(
+    flags, message, train, capsys
+):
+    assert train(PLAIN, flags) == 2
     assert message in capsys.readouterr().err
-
-
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_snapshot(tmp_path):
-    model = build_generator(GeneratorSpec(2))
-    batch = np.zeros((1, 8, 8, 8, 1), "float32"), np.zeros((1, 8, 8, 8, 2), "float32")
-    losses = iter([1.0, float("nan")])
-    with pytest.raises(TrainingError, match="epoch 2, step 1 is nan.*smaller learning rate"):
-        fit(
-            model,
-            lambda lr, target: next(losses),
-            lambda lr: np.concatenate([lr, lr], -1),
-            lambda epoch: [batch],
-            tmp_path,
-            5,
-            lambda: [batch],
-        )
-    assert {p.name for p in tmp_path.iterdir()} == {"SegSRGAN_epoch_1", "history.csv"}
-
-
-def test_validation_by_hand():
-    target = np.zeros((2, 2, 1, 1, 2), "float32")
-    target[0, :, 0, 0] = [[1.0, 1.0], [0.0, 0.0]]  # image, label
-    target[1, :, 0, 0] = [[2.0, 1.0], [0.0, 1.0]]
-    output = target.copy()
-    output[..., 0] += 0.1  # mse 0.01, psnr 20 dB at peak 1 and 26.02 at peak 2
-    output[1, 1, ..., 1] = 0.0  # Dice 1 and 2/3, pooled 2*2/(3+2)
-    scores = validate(lambda lr: output, [(target[..., :1], target)])
-    assert scores["mse"] == pytest.approx(0.01, rel=1e-5)
-    assert scores["psnr"] == pytest.approx((20 + 26.0206) / 2, rel=1e-5)
-    assert scores["dice"] == pytest.approx(0.8)
-    assert scores["patch_dice"] == pytest.approx((1 + 2 / 3) / 2)
-
-
-def test_prefetch_keeps_order_and_passes_errors_on():
-    assert list(prefetch(iter(range(20)), depth=3)) == list(range(20))
-
-    def broken():
-        yield 1
-        raise OSError("unreadable")
-
-    items = prefetch(broken())
-    assert next(items) == 1
-    with pytest.raises(OSError, match="unreadable"):
-        next(items)
+    assert not train.run.exists() or not list(train.run.glob("SegSRGAN*"))

@@ -42,3 +42,10 @@ def test_binary_cross_entropy_by_hand():
 
 def test_binary_cross_entropy_of_a_sure_error_is_finite():
     assert np.isfinite(float(losses.binary_cross_entropy(column([1.0]), column([0.0]))))
+
+
+def test_gradient_penalty_by_hand():
+    gradient = np.zeros((3, 2, 1, 1, 2), "float32")
+    gradient[0, 0, 0, 0] = [3, 4]  # norm 5: 16
+    gradient[1, 1, 0, 0, 0] = 1  # norm 1: 0; the third has norm 0: 1
+    assert float(losses.gradient_penalty(gradient)) == pytest.approx((16 + 0 + 1) / 3)

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The simulated acquisitions, and the patches that are cut from them."""
+"""The simulated acquisitions."""
 
 import numpy as np
 import pytest
-from training.samples import ball, write_table
+from training.samples import ball
 
-from segsrgan.training.dataset import Simulation, epoch_batches, patch_starts
-from segsrgan.training.simulate import add_noise, change_contrast, scan
-from segsrgan.training.table import read_table
-from segsrgan.volumes import Volume, write_volume
+from segsrgan.training.simulate import Simulation, add_noise, change_contrast, scan
+from segsrgan.volumes import Volume
 
 
 def test_contrast_is_a_power_on_the_unit_range():
@@ -39,7 +37,8 @@ def test_a_scan_blurs_and_decimates_the_thick_axis_alone():
 def test_pair_lies_on_the_images_grid_and_is_normalised_as_the_scan_is():
     image, _ = ball()
     simulation = Simulation((1, 1, 3), contrast_max=0.0, noise=0.0)
-    lr, hr, _ = simulation.draw(image, np.random.default_rng(0))
+    lr, hr, axis, resolution = simulation.draw(image, np.random.default_rng(0))
+    assert (axis, resolution) == (2, 3.0)
     assert lr.shape == hr.shape == image.array.shape
     largest = scan(image, (1, 1, 3), None).array.max()
     np.testing.assert_allclose(hr, image.array / largest, rtol=1e-5)
@@ -59,65 +58,52 @@ def test_each_kind_of_randomness_changes_the_draw_and_repeats_with_the_seed(chan
     assert np.abs(first - other).max() > 1e-3
 
 
-def test_patches_tile_the_bounding_box_with_the_stride():
-    array = np.zeros((20, 12, 9))
-    array[2:18, 1:11, 4:6] = 1  # 16, 10, 2 voxels
-    starts = patch_starts(array, patch=8, stride=4)
-    # x: 2, 6, 10 (10 + 8 = 18); y: 1 (5 + 8 would end at 13 > 11); z: one, inside the image
-    assert sorted(map(tuple, starts.tolist())) == [(2, 1, 1), (6, 1, 1), (10, 1, 1)]
+def test_the_resolution_lies_between_the_bounds_where_it_is_told_to():
+    image, _ = ball()
+    simulation = Simulation((1, 2, 1), (1, 6, 1))
+    for share, expected in ((0, 2), (0.25, 3), (1, 6)):
+        draw = simulation.draw(image, np.random.default_rng(0), share)
+        assert (draw.axis, draw.resolution) == (1, pytest.approx(expected))
+    drawn = [simulation.draw(image, np.random.default_rng(s)).resolution for s in range(20)]
+    assert 2 <= min(drawn) < 3 and 5 < max(drawn) <= 6
 
 
-def test_batches_of_an_epoch_hold_every_patch_once(tmp_path):
-    train, _ = read_table(write_table(tmp_path, ("Train", "Train", "Train", "Test")))
-    simulation = Simulation((1, 1, 1), contrast_max=0.0, noise=0.0)  # lr = hr
-    batches = list(epoch_batches(train, simulation, 8, 4, 5, np.random.default_rng(0), together=2))
-    image, label = train[0].load()
-    starts = patch_starts(image.array, 8, 4)
-    assert [len(lr) for lr, _ in batches[:-1]] == [5] * (len(batches) - 1)
-    lr = np.concatenate([lr for lr, _ in batches])[..., 0]
-    target = np.concatenate([target for _, target in batches])
-    np.testing.assert_allclose(lr, target[..., 0], atol=1e-6)
-    expected = []
-    for x, y, z in starts:
-        window = np.s_[x : x + 8, y : y + 8, z : z + 8]
-        expected += 3 * [(image.array[window].sum() / image.array.max(), label[window].sum())]
-    found = list(zip(lr.sum((1, 2, 3)), target[..., 1].sum((1, 2, 3)), strict=True))
-    np.testing.assert_allclose(sorted(found), sorted(expected), rtol=1e-4)
+def test_without_a_coarser_axis_the_last_one_counts_as_thick():
+    image, _ = ball()
+    draw = Simulation((1, 1, 1)).draw(image, np.random.default_rng(0))
+    assert (draw.axis, draw.resolution) == (2, 1.0)
 
 
-def test_order_differs_between_epochs_and_repeats_with_the_seed(tmp_path):
-    train, _ = read_table(write_table(tmp_path))
-    simulation = Simulation((1, 1, 3))
-
-    def first(seed):
-        return next(epoch_batches(train, simulation, 8, 4, 4, np.random.default_rng(seed)))[0]
-
-    np.testing.assert_array_equal(first([0, 1]), first([0, 1]))
-    assert np.abs(first([0, 1]) - first([0, 2])).max() > 1e-3
-
-
-def test_a_box_smaller_than_the_patch_is_padded_with_zeros(tmp_path):
-    train, _ = read_table(write_table(tmp_path, shape=(12, 12, 6), radius=2.5))
-    simulation = Simulation((1, 1, 1), contrast_max=0.0, noise=0.0)
-    ((lr, target),) = epoch_batches(train, simulation, 8, 4, 4, np.random.default_rng(0))
-    assert lr.shape == (1, 8, 8, 8, 1) and target.shape == (1, 8, 8, 8, 2)
-    assert target[0, ..., 1].sum() == train[0].load()[1].sum()
+def test_the_slice_thickness_is_that_of_the_profile():
+    # A point blurred by a profile of 2 mm, however far apart the slices are: by hand.
+    point = Volume(np.zeros((1, 1, 24), "float32"), (1.0, 1.0, 0.5))
+    point.array[..., 13] = 1.0  # its centre at 6.75 mm
+    lr = scan(point, (1, 1, 3), None, thickness=2.0).array.ravel()
+    centres, fine = 1.5 + 3 * np.arange(4), 0.25 + 0.5 * np.arange(24)
+    sigma = 2 / 2.3548
+    weights = np.exp(-((centres[:, None] - fine) ** 2) / (2 * sigma**2))
+    np.testing.assert_allclose(lr, weights[:, 13] / weights.sum(1), rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_the_thick_axis_comes_last_whichever_it_is(axis, tmp_path):
-    train, _ = read_table(write_table(tmp_path))
-    noise = np.random.default_rng(1).uniform(50, 100, (24, 24, 24)).astype("float32")
-    write_volume(Volume(noise, (1.0, 1.0, 1.0)), tmp_path / "image0.nii.gz")
-    resolution = [1.0, 1.0, 1.0]
-    resolution[axis] = 4.0
-    simulation = Simulation(tuple(resolution), contrast_max=0.0, noise=0.0)
-    ((lr, target),) = epoch_batches(train, simulation, 24, 24, 1, np.random.default_rng(0))
-    roughness = [np.abs(np.diff(lr[0, ..., 0], axis=k)).mean() for k in range(3)]
-    assert roughness[2] < 0.5 * min(roughness[:2])  # the others are as rough as white noise
-    # Image and label turned with it.
-    image, label = train[0].load()
-    np.testing.assert_allclose(
-        target[0, ..., 0] / target.max(), np.moveaxis(image.array, axis, 2) / noise.max(), rtol=1e-4
+def test_the_thickness_reaches_the_draw():
+    image, _ = ball()
+    thin, thick = (
+        Simulation((1, 1, 3), contrast_max=0.0, noise=0.0, thickness=mm)
+        .draw(image, np.random.default_rng(0))
+        .lr
+        for mm in (1.0, 6.0)
     )
-    np.testing.assert_array_equal(target[0, ..., 1], np.moveaxis(label, axis, 2))
+    assert np.abs(np.diff(thin)).max() > 1.2 * np.abs(np.diff(thick)).max()
+
+
+def test_the_margin_covers_the_reach_of_a_slice():
+    simulation = Simulation((0.5, 0.5, 2.0), (0.5, 0.5, 4.0))
+    assert simulation.margin((0.5, 0.5, 0.5)) == (1, 1, 16)
+    assert Simulation((1, 1, 2), thickness=5.0).margin((1, 1, 1)) == (1, 1, 10)
+
+
+def test_without_augmentation_nothing_is_random():
+    image, _ = ball()
+    simulation = Simulation((1, 1, 3)).without_augmentation()
+    first, other = (simulation.draw(image, np.random.default_rng(s)).lr for s in (0, 1))
+    np.testing.assert_array_equal(first, other)

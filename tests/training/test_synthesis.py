@@ -92,9 +92,10 @@ def sources():
 @pytest.mark.parametrize("source", sources(), ids=["synthetic", "image"])
 def test_draws_have_the_patch_shape_differ_and_repeat(source):
     first, again, other = (source.draw(np.random.default_rng(seed)) for seed in (0, 0, 1))
-    for a, b in zip(first, again, strict=True):
+    for a, b in zip(first[:3], again[:3], strict=True):
         assert a.shape == (16, 16, 16) and a.dtype == np.float32
         np.testing.assert_array_equal(a, b)
+    assert first[3] == again[3] != other[3]
     assert np.abs(first[0] - other[0]).max() > 1e-3
     assert set(np.unique(first[2])) <= {0.0, 1.0}
 
@@ -103,11 +104,25 @@ def test_draws_have_the_patch_shape_differ_and_repeat(source):
 def test_only_the_last_axis_is_thick(source):
     lost = np.zeros(3)
     for seed in range(12):
-        lr, hr, _ = source.draw(np.random.default_rng(seed))
+        lr, hr, *_ = source.draw(np.random.default_rng(seed))
         lost += [np.abs(np.diff(hr - lr, axis=k)).mean() for k in range(3)]
     assert lost[2] > 1.2 * lost[:2].max()
 
 
 def test_a_batch_draws_from_its_sources_by_share():
-    lr, target = batch_of(sources(), (0, 1), 3, np.random.default_rng(0))
-    assert lr.shape == (3, 16, 16, 16, 1) and target.shape == (3, 16, 16, 16, 2)
+    batch = batch_of(sources(), (0, 1), 3, np.random.default_rng(0))
+    assert batch.lr.shape == (3, 16, 16, 16, 1) and batch.target.shape == (3, 16, 16, 16, 2)
+    assert set(np.unique(batch.target[..., 1])) <= {0, 1}
+    assert ((batch.epsilon >= 0) & (batch.epsilon < 1)).all() and len(set(batch.epsilon)) == 3
+    again = batch_of(sources(), (0, 1), 3, np.random.default_rng(0))
+    for a, b in zip(batch, again, strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_batch_tells_the_slice_distance_of_each_patch():
+    label_map = prepare_labels(head(), (3, 42))
+    for ratio in (2.0, 5.0):
+        source = SyntheticSource((label_map,), 16, acquisition=Acquisition(ratio=(ratio, ratio)))
+        batch = batch_of((source,), (1,), 3, np.random.default_rng(0))
+        np.testing.assert_allclose(batch.resolution, ratio, rtol=1e-6)

@@ -3,18 +3,31 @@
 
 import numpy as np
 import pytest
-from training.samples import ball, write_table
+from training.samples import ball, ball_mask, noise, write_case, write_table
 
+from segsrgan.training.case import Case
 from segsrgan.training.table import TableError, read_table
-from segsrgan.volumes import Volume, write_volume
+from segsrgan.volumes import Volume, VolumeError, write_volume
+
+
+def problem(message, *words):
+    """Whether a line of a message has all the words."""
+    return any(all(word in line for word in words) for line in message.splitlines())
+
+
+def refusal(*arguments, **options):
+    with pytest.raises(TableError) as error:
+        read_table(*arguments, **options)
+    return str(error.value)
 
 
 def test_a_good_table_is_split_by_its_base(tmp_path):
-    train, test = read_table(write_table(tmp_path, ("Train", "Test", "Train")))
+    train, test, classes = read_table(write_table(tmp_path, ("Train", "Test", "Train")))
     assert [case.image.name for case in train] == ["image0.nii.gz", "image2.nii.gz"]
     assert [case.image.name for case in test] == ["image1.nii.gz"]
-    image, label = train[0].load()
-    assert image.array.dtype == np.float32 and label.dtype == bool
+    assert classes == 0
+    image, label, mask = train[0].load()
+    assert image.array.dtype == np.float32 and label.dtype == bool and mask is None
 
 
 def test_relative_paths_start_at_the_base_path(tmp_path):
@@ -23,33 +36,156 @@ def test_relative_paths_start_at_the_base_path(tmp_path):
     table.rename(tmp_path / "data.csv")
     with pytest.raises(TableError):
         read_table(tmp_path / "data.csv")
-    assert read_table(tmp_path / "data.csv", tmp_path / "images")[0]
+    assert read_table(tmp_path / "data.csv", tmp_path / "images").train
+
+
+def test_the_extent_of_each_image_is_known_afterwards(tmp_path):
+    write_table(tmp_path, spacing=(0.5, 1.0, 2.0))
+    image = noise((12, 10, 8), spacing=(0.5, 1.0, 2.0))
+    image.array[:2] = image.array[:, :, 7:] = 0
+    image.array[:, :3] = -5
+    write_case(tmp_path, 0, image)
+    train, test, _ = read_table(tmp_path / "data.csv")
+    shape, spacing, positive, content = train[0].known
+    assert shape == (12, 10, 8) and spacing == (0.5, 1.0, 2.0)
+    assert positive == ((2, 12), (3, 10), (0, 7))
+    assert content == ((0, 12), (0, 10), (0, 8))
+    assert train[0].extent() is train[0].known
+    again = Case(train[0].image, train[0].label, "Train")
+    assert again.extent() == train[0].known and again == train[0]
+    assert test[0].known.shape == (24, 24, 24)
 
 
 def test_all_problems_are_listed_at_once(tmp_path):
-    table = write_table(tmp_path, ("Train",) * 6 + ("Test",))
+    table = write_table(tmp_path, ("Train",) * 7 + ("Test",))
     image, label = ball()
     (tmp_path / "image0.nii.gz").unlink()
     write_volume(Volume(label.array[:-1], label.spacing), tmp_path / "label1.nii.gz")
     write_volume(Volume(label.array, label.spacing, (5, 0, 0)), tmp_path / "label2.nii.gz")
     write_volume(label.with_array(label.array * 0), tmp_path / "label3.nii.gz")
+    write_volume(label.with_array(label.array * 3 - (image.array > 0)), tmp_path / "label4.nii.gz")
     image.array[3, 3, 3] = np.nan
     write_volume(image, tmp_path / "image4.nii.gz")
+    write_volume(label.with_array(np.where(label.array > 0, np.inf, 0)), tmp_path / "label6.nii.gz")
     table.write_text(table.read_text().replace("label5.nii.gz,Train", "label5.nii.gz,Trian"))
-    with pytest.raises(TableError) as error:
-        read_table(table)
-    message = str(error.value)
+    message = refusal(table)
+    assert "8 problem(s)" in message
+    assert problem(message, "image0.nii.gz", "no such file")
+    assert problem(message, "label1.nii.gz", "(23, 24, 24) differs from the image's (24, 24, 24)")
+    assert problem(message, "label2.nii.gz", "5.00 mm beside the image")
+    assert problem(message, "label3.nii.gz", "the label is empty")
+    assert problem(message, "image4.nii.gz", "NaN or infinite")
+    assert problem(message, "label4.nii.gz", "found -1, 0, 2; write a label of the one structure")
+    assert problem(message, "label6.nii.gz", "NaN or infinite")
+    assert problem(message, "line 7", "received Trian")
+
+
+def test_a_shear_between_the_grids_is_found_at_any_corner(tmp_path):
+    table = write_table(tmp_path)
+    _, label = ball()
+    angle = np.deg2rad(3)  # about x, through the first voxel: both ends of x stay
+    turn = np.array(
+        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
+    )
+    write_volume(Volume(label.array, label.spacing, (0, 0, 0), turn), tmp_path / "label0.nii.gz")
+    assert problem(refusal(table), "label0.nii.gz", "1.70 mm beside")  # 23 sqrt(2) 2 sin(1.5)
+
+
+def test_labels_of_probabilities_are_kept(tmp_path):
+    table = write_table(tmp_path)
+    image = noise((24, 24, 24))
+    values = np.linspace(-5e-4, 1 + 5e-4, image.array.size, dtype="float32")
+    write_case(tmp_path, 0, image, image.with_array(values.reshape(image.array.shape)))
+    label = read_table(table).train[0].load().label
+    assert label.dtype == np.float32 and label.min() == 0 and label.max() == 1
+    np.testing.assert_allclose(label.ravel(), values, atol=6e-4)
+
+
+def test_only_a_few_of_many_wrong_values_are_listed(tmp_path):
+    table = write_table(tmp_path)
+    image = noise((24, 24, 24))
+    write_case(tmp_path, 0, image, image.with_array(np.arange(24.0**3).reshape(24, 24, 24) // 100))
+    assert problem(refusal(table), "found 0, 1, 2, 3, 4, 5, 6, 7 ... 138 (139 values)")
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [(np.zeros((8, 8, 8)), "no positive voxel"), (np.ones((8, 8, 8)), "all voxels are 1")],
+)
+def test_an_image_without_contrast_is_refused(array, words, tmp_path):
+    table = write_table(tmp_path)
+    write_volume(Volume(array.astype("float32"), (1.0, 1.0, 1.0)), tmp_path / "image0.nii.gz")
+    assert problem(refusal(table), "image0.nii.gz", words)
+
+
+def test_masks_are_needed_only_where_they_are_used(tmp_path):
+    table = write_table(tmp_path)
+    assert read_table(table).classes == 0
+    assert problem(refusal(table, fit_mask=True), "no column Mask_image", "--fit_mask")
+    assert problem(refusal(table, crop_to_mask=True), "overlapping_with_mask")
+    write_table(tmp_path, masks=True)
+    for mask in tmp_path.glob("mask*"):
+        mask.unlink()
+    assert read_table(table).train[0].mask is None
+    assert "2 problem(s)" in refusal(table, crop_to_mask=True)
+    table.write_text(table.read_text().replace("mask0.nii.gz", ""))
+    assert problem(refusal(table, fit_mask=True), "line 2: Mask_image is empty")
+
+
+def test_the_masks_classes_are_counted_over_all_images(tmp_path):
+    table = write_table(tmp_path, masks=True)
+    assert read_table(table, fit_mask=True).classes == 3
+    train, test, classes = read_table(table, crop_to_mask=True)
+    assert classes == 0
+    mask = train[0].load().mask
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, ball_mask().array)
+    np.testing.assert_array_equal(mask, test[0].load_mask())
+    assert train[0].load(mask=False).mask is None
+
+
+def put_mask(folder, index, array):
+    write_volume(ball_mask().with_array(array.astype("float32")), folder / f"mask{index}.nii.gz")
+
+
+def test_problems_of_the_masks_are_listed(tmp_path):
+    table = write_table(tmp_path, ("Train",) * 6 + ("Test",) * 2, masks=True)
+    mask = ball_mask().array
+    put_mask(tmp_path, 0, mask * 0.5)
+    put_mask(tmp_path, 1, mask - 1)
+    put_mask(tmp_path, 2, mask * 200)
+    put_mask(tmp_path, 3, mask * 0)
+    write_volume(Volume(mask[:, 1:], (1.0, 1.0, 1.0)), tmp_path / "mask4.nii.gz")
+    put_mask(tmp_path, 5, mask * np.nan)
+    message = refusal(table, fit_mask=True)
     assert "6 problem(s)" in message
-    for name, words in {
-        "image0.nii.gz": "no such file",
-        "label1.nii.gz": "(23, 24, 24) differs from the image's (24, 24, 24)",
-        "label2.nii.gz": "5.00 mm beside the image",
-        "label3.nii.gz": "the label is empty",
-        "image4.nii.gz": "NaN or infinite",
-        "line 7": "received Trian",
-    }.items():
-        line = next(line for line in message.splitlines() if name in line and words in line)
-        assert line
+    assert problem(message, "mask0.nii.gz", "found 0, 0.5, 1;")
+    assert problem(message, "mask1.nii.gz", "found -1, 0, 1;")
+    assert problem(message, "mask2.nii.gz", "found 0, 200, 400;")
+    assert problem(message, "mask3.nii.gz", "the mask is empty")
+    assert problem(message, "mask4.nii.gz", "(24, 23, 24) differs")
+    assert problem(message, "mask5.nii.gz", "NaN or infinite")
+    assert "6 problem(s)" in refusal(table, crop_to_mask=True)
+
+
+def test_masks_of_differing_classes_are_refused_where_they_are_learnt(tmp_path):
+    table = write_table(tmp_path, ("Train", "Train", "Test"), masks=True)
+    put_mask(tmp_path, 1, ball_mask().array > 0)
+    message = refusal(table, fit_mask=True)
+    assert problem(message, "mask1.nii.gz", "go up to 1, those of most others to 2")
+    assert read_table(table, crop_to_mask=True).train
+    for index in range(3):
+        put_mask(tmp_path, index, ball_mask().array * 2)
+    message = refusal(table, fit_mask=True)
+    assert problem(message, "no mask has a voxel of the class 1, 3 ", "number them 0 to 2")
+
+
+def test_an_image_in_both_parts_is_refused(tmp_path):
+    table = write_table(tmp_path, ("Train", "Test", "Test"))
+    (tmp_path / "here").mkdir()
+    text = table.read_text().replace("image1.nii.gz", "here/../image0.nii.gz")
+    table.write_text(text)
+    assert problem(refusal(table), "image0.nii.gz: is in both Train and Test")
 
 
 @pytest.mark.parametrize(
@@ -66,11 +202,22 @@ def test_a_table_without_what_it_needs_is_refused(content, message, tmp_path):
         read_table(tmp_path / "data.csv")
 
 
-def test_an_empty_test_set_is_refused(tmp_path):
-    with pytest.raises(TableError, match="no row has Test"):
-        read_table(write_table(tmp_path, ("Train", "Train")))
+def test_an_empty_test_set_is_refused_together_with_what_else_is_wrong(tmp_path):
+    table = write_table(tmp_path, ("Train", "Train"))
+    (tmp_path / "image0.nii.gz").unlink()
+    message = refusal(table)
+    assert "2 problem(s)" in message
+    assert problem(message, "no row has Test") and problem(message, "image0.nii.gz", "no such file")
 
 
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(TableError, match="none.csv: no such CSV"):
         read_table(tmp_path / "none.csv")
+
+
+def test_a_case_says_what_is_wrong_when_it_is_loaded(tmp_path):
+    train = read_table(write_table(tmp_path)).train
+    _, label = ball()
+    write_volume(label.with_array(label.array * 2), tmp_path / "label0.nii.gz")
+    with pytest.raises(VolumeError, match="label0.nii.gz: a label holds 0 and 1.*found 0, 2"):
+        train[0].load()

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: MIT
+"""All settings of a training, checked, and their file; needs neither NumPy nor Keras."""
+
+import json
+import os
+import tomllib
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from segsrgan import __version__
+from segsrgan.training.rules import rules_of, setting
+
+INTERPOLATIONS = (
+    "NearestNeighbor",
+    "Linear",
+    "Spline",
+    "Gaussian",
+    "Hamming",
+    "Cosine",
+    "Welch",
+    "Lanczos",
+    "Blackman",
+)
+CROPPINGS = ("bounding_box", "overlapping_with_mask")
+RECONSTRUCTIONS = ("charbonnier", "dice")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# Below it two stride-2 levels leave too little to pad by reflection.
+_MIN_PATCH = 8
+_MIN_DISCRIMINATOR_PATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the flags of `SegSRGAN_training.py` say; the names and the meaning are theirs.
+
+    `low_res` and `low_res_upper` are the bounds of `--new_low_res`, mm. Network settings of None
+    are those of `weights`, or of a fresh network. Paths may be relative to the current folder.
+
+    Raises:
+        ValueError: if a value is none of those possible, or two contradict each other.
+    """
+
+    csv: str = setting(str)
+    base_path: str = setting(str, "")
+    low_res: tuple = setting(float, low=0, above=True, count=3)
+    low_res_upper: tuple = setting(float, low=0, above=True, count=3)
+    slice_thickness: float | None = setting(float, None, low=0, above=True)
+    contrast_max: float = setting(float, 0.5, low=0, below=1)
+    percent_val_max: float = setting(float, 0.03, low=0)
+    patch_size: int = setting(int, 64, low=_MIN_PATCH)
+    stride: int = setting(int, 20, low=1)
+    interp: str = setting(str, "scipy", choices=("scipy", "sitk"))
+    interpolation_type: str = setting(str, "Spline", choices=INTERPOLATIONS)
+    image_cropping_method: str = setting(str, "bounding_box", choices=CROPPINGS)
+    fit_mask: bool = setting(bool, False)
+    flip: bool = setting(bool, True)
+    rotation: float = setting(float, 0.0, low=0, high=180)
+    elastic: float = setting(float, 0.0, low=0)
+    images_in_memory: int = setting(int, 8, low=1)
+    folder_training_data: str | None = setting(str, None)
+    keep_training_data: bool = setting(bool, False)
+
+    kernel_gen: int | None = setting(int, None, low=1)
+    kernel_dis: int | None = setting(int, None, low=1)
+    u_net_generator: bool | None = setting(bool, None)
+    is_conditional: bool | None = setting(bool, None)
+    is_residual: bool | None = setting(bool, None)
+    scaled_residual: bool | None = setting(bool, None)
+    weights: str | None = setting(str, None)
+
+    snapshot_folder: str = setting(str)
+    dice_file: str = setting(str)
+    mse_file: str = setting(str)
+    epoch: int = setting(int, 200, low=1)
+    init_epoch: int = setting(int, 1, low=1)
+    batch_size: int = setting(int, 32, low=1)
+    snapshot: int = setting(int, 1, low=1)
+    lrgen: float = setting(float, 1e-4, low=0, above=True)
+    lrdis: float = setting(float, 1e-4, low=0, above=True)
+    lambrec: float = setting(float, 1.0, low=0)
+    lambadv: float = setting(float, 0.001, low=0)
+    lambgp: float = setting(float, 100.0, low=0)
+    number_of_discriminator_iteration: int = setting(int, 5, low=1)
+    reconstruction_loss: str = setting(str, "charbonnier", choices=RECONSTRUCTIONS)
+    precision: str = setting(str, "float32", choices=PRECISIONS)
+    seed: int = setting(int, 0, low=0, high=2**32 - 1)
+    resume: bool = setting(bool, False)
+    state_minutes: float = setting(float, 20.0, low=0)
+    tensorboard: bool = setting(bool, True)
+    multi_gpu: bool = setting(bool, True)
+    workers: str | None = setting(str, None)
+    worker_index: int | None = setting(int, None, low=0)
+
+    def __post_init__(self):
+        for name, rule in rules_of(self).items():
+            object.__setattr__(self, name, rule.checked(getattr(self, name), flag_of(name)))
+        for check in (_check_resolution, _check_patch, _check_epochs, _check_losses):
+            check(self)
+        for check in (_check_paths, _check_network, _check_workers):
+            check(self)
+
+
+def flag_of(name):
+    """The flag of a setting, as messages name it."""
+    bounds = {"low_res": "--new_low_res", "low_res_upper": "the second --new_low_res"}
+    return bounds.get(name, f"--{name}")
+
+
+def to_toml(settings):
+    """The text of a settings file, from which `from_toml` reads the same values.
+
+    Settings of None are left out, since TOML has no word for it and None is their default.
+    """
+    lines = [
+        f"# The settings of a training by SegSRGAN {__version__}. To repeat it, name new outputs:",
+        "#   segsrgan train --config THIS_FILE --snapshot_folder … --dice_file … --mse_file …",
+    ]
+    values = {name: value for name, value in asdict(settings).items() if value is not None}
+    return "\n".join([*lines, *(f"{name} = {_toml(v)}" for name, v in values.items()), ""])
+
+
+def from_toml(path):
+    """The values of a settings file.
+
+    Args:
+        path: of a TOML file whose keys are fields of `Settings`; any of them may be absent.
+
+    Returns:
+        dict of values in the types of the settings; contradictions are for `Settings` to find.
+
+    Raises:
+        ValueError: if it is unreadable, no TOML, or has an unknown key or a wrong value.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text("utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); see --config") from error
+    except ValueError as error:  # no UTF-8, or no TOML
+        raise ValueError(f"{path}: is no TOML file ({error}); see --config") from error
+    rules = rules_of(Settings)
+    for key in values:
+        if key not in rules:
+            near = get_close_matches(key, rules, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(rules)}"
+            raise ValueError(f"{path}: {key} is no setting; {hint}")
+    return {key: rules[key].checked(value, f"{path}: {key}") for key, value in values.items()}
+
+
+def _toml(value):
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        # JSON's escapes are TOML's; TOML wants one more.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _check_resolution(s):
+    if any(low > high for low, high in zip(s.low_res, s.low_res_upper, strict=True)):
+        raise ValueError(
+            "the first --new_low_res is the lower bound, received "
+            f"{s.low_res} and {s.low_res_upper}; swap them"
+        )
+
+
+def _check_patch(s):
+    size = s.patch_size
+    if size % 4:
+        raise ValueError(
+            f"--patch_size must be divisible by 4, received {size}; "
+            f"try {max(_MIN_PATCH, size - size % 4)}"
+        )
+    if s.lambadv and (size < _MIN_DISCRIMINATOR_PATCH or size & (size - 1)):
+        raise ValueError(
+            "--patch_size must be a power of two from 16 up, because the discriminator halves it "
+            f"until 2 voxels are left, received {size}; take 32, 64 or 128, or --lambadv 0 to "
+            "train without a discriminator"
+        )
+
+
+def _check_epochs(s):
+    if s.init_epoch > s.epoch:
+        raise ValueError(
+            f"--init_epoch {s.init_epoch} lies beyond the last epoch, --epoch {s.epoch}"
+        )
+
+
+def _check_losses(s):
+    if s.lambrec == 0 and s.lambadv == 0:
+        raise ValueError("--lambrec and --lambadv are both 0, which leaves nothing to learn")
+
+
+def _check_paths(s):
+    files = {
+        "--csv": s.csv,
+        "--dice_file": s.dice_file,
+        "--mse_file": s.mse_file,
+        "the history": os.path.join(s.snapshot_folder, "history.csv"),
+    }
+    seen = {}
+    for flag, path in files.items():
+        other = seen.setdefault(os.path.realpath(path), flag)
+        if other != flag:
+            raise ValueError(f"{other} and {flag} are both {path}; each needs a file of its own")
+    if s.keep_training_data and s.folder_training_data is None:
+        raise ValueError(
+            "--keep_training_data says to keep the files in --folder_training_data; name it too"
+        )
+    cache = s.folder_training_data and os.path.realpath(s.folder_training_data)
+    if cache == os.path.realpath(s.snapshot_folder):
+        raise ValueError(
+            "--folder_training_data is emptied at the end and cannot be --snapshot_folder, "
+            f"received {s.folder_training_data} for both; name another folder"
+        )
+
+
+def _check_network(s):
+    if s.scaled_residual and s.is_residual is False:
+        raise ValueError(
+            "--scaled_residual True needs a residual network, received --is_residual False; "
+            "leave one of them out"
+        )
+
+
+def _check_workers(s):
+    if (s.workers is None) != (s.worker_index is None):
+        raise ValueError(
+            "--workers and --worker_index go together: all workers, and the number of this one; "
+            f"received {s.workers!r} and {s.worker_index!r}"
+        )
+    if s.workers is None:
+        return
+    workers = [worker.strip() for worker in s.workers.split(",")]
+    for worker in workers:
+        host, _, port = worker.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(
+                f"--workers must be host:port,host:port and so on, received {worker!r} in "
+                f"{s.workers!r}; try node1:12345,node2:12345"
+            )
+    if len(set(workers)) < len(workers):
+        raise ValueError(f"--workers names a worker twice, received {s.workers!r}")
+    if s.worker_index >= len(workers):
+        raise ValueError(
+            f"--worker_index must be from 0 to {len(workers) - 1}, the chief's being 0, received "
+            f"{s.worker_index}"
+        )

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""What a training writes down after each epoch: tables, pictures, TensorBoard."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from segsrgan.atomic import remove, temporary_beside, write_text
+from segsrgan.training.tensorboard import TensorBoard
+
+_DICE, _MSE = "Dice", "MSE"
+
+
+class Records:
+    """The records of a training.
+
+    `history.csv` in `folder` has a column for each value of the rows. `dice_file` and `mse_file`
+    are as the released SegSRGAN wrote them: the epoch under an empty heading, and one column.
+    Files are replaced only when the new ones are complete on disk; the epochs that they held
+    before the training stay.
+
+    `folder/tensorboard` has the rows and pictures for TensorBoard: `pip install
+    SegSRGAN[report]`, then `tensorboard --logdir FOLDER` shows them in a browser.
+
+    Args:
+        folder: of the snapshots; made if need be, like those of the two files.
+        dice_file: CSV of the Dice.
+        mse_file: CSV of the mean squared error.
+        tensorboard: whether to write for TensorBoard. It takes Keras' TensorFlow backend.
+
+    Raises:
+        ValueError: if one of the three files is there and is no such table.
+        OSError: if they cannot be read, or a folder not be made.
+    """
+
+    def __init__(self, folder, dice_file, mse_file, tensorboard=True):
+        self._folder = Path(folder)
+        self._history = _Table(self._folder / "history.csv", "epoch")
+        self._dice = _Table(Path(dice_file), "", [_DICE])
+        self._mse = _Table(Path(mse_file), "", [_MSE])
+        self._board = TensorBoard(self._folder / "tensorboard") if tensorboard else None
+
+    def add(self, *rows):
+        """Writes rows of the history; one of an epoch that is there takes its place.
+
+        So the whole history of a resumed training may be added again: what is there already
+        changes nothing.
+
+        Args:
+            *rows: dicts with the keys `epoch`, a whole number from 1, and `dice` and `mse`;
+                numbers or None.
+
+        Raises:
+            OSError: if a file cannot be written; then that file is as it was.
+        """
+        new = self._history.put({row["epoch"]: row for row in rows})
+        self._dice.put({row["epoch"]: {_DICE: row["dice"]} for row in rows})
+        self._mse.put({row["epoch"]: {_MSE: row["mse"]} for row in rows})
+        if self._board:
+            for row in rows:
+                if row["epoch"] in new:
+                    self._board.scalars(row["epoch"], row)
+
+    def picture(self, epoch, image):
+        """Writes `epoch_<n>.png`.
+
+        Args:
+            epoch: its number.
+            image: uint8 (height, width, 3), RGB.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        from PIL import Image  # slow to import
+
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "PNG")
+        _write_bytes(self._folder / f"epoch_{epoch}.png", stream.getvalue())
+        if self._board:
+            self._board.image(epoch, "patch", stream.getvalue(), image.shape)
+
+    def close(self):
+        """Ends the recording; a further call changes nothing."""
+        if self._board:
+            self._board.close()
+
+
+class _Table:
+    """A CSV with a line for each epoch, kept in memory as text, without what is blank.
+
+    Args:
+        path: of the file.
+        key: heading of the column of epochs.
+        columns: the other headings; None: whatever the lines have.
+    """
+
+    def __init__(self, path, key, columns=None):
+        self._path, self._key = path, key
+        self._columns, self._lines = list(columns or []), {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size:
+            try:
+                self._read(columns)
+            except (ValueError, csv.Error) as error:
+                raise ValueError(
+                    f"{path}: is no table that a training wrote ({error}); name another file, or "
+                    "move this one away"
+                ) from error
+
+    def _read(self, columns):
+        with self._path.open(newline="", encoding="utf-8-sig") as file:
+            heading, *lines = list(csv.reader(file)) or [[]]
+        # Version 3.0.0 named the column of the epochs.
+        if heading[:1] not in ([self._key], ["epoch"]) or heading[1:] != (columns or heading[1:]):
+            expected = ",".join([self._key, *(columns or ["..."])])
+            raise ValueError(f"expected the heading {expected!r}, received {','.join(heading)!r}")
+        self._columns = heading[1:]
+        for line in filter(None, lines):
+            if len(line) != len(heading):
+                raise ValueError(f"the line of epoch {line[0]} has {len(line)} fields")
+            pairs = zip(self._columns, line[1:], strict=True)
+            self._lines[int(line[0])] = {column: text for column, text in pairs if text}
+
+    def put(self, rows):
+        """Sets the lines of some epochs and, if that changes any, writes the file.
+
+        Args:
+            rows: `{epoch: {column: value}}`.
+
+        Returns:
+            The epochs whose line has changed.
+        """
+        lines = {int(epoch): self._line(row) for epoch, row in rows.items()}
+        changed = {epoch for epoch in lines if lines[epoch] != self._lines.get(epoch)}
+        if changed:
+            names = [name for row in rows.values() for name in row if name != self._key]
+            columns = list(dict.fromkeys([*self._columns, *names]))
+            lines = dict(sorted({**self._lines, **lines}.items()))
+            write_text(self._path, self._text(columns, lines))
+            self._columns, self._lines = columns, lines
+        return changed
+
+    def _line(self, row):
+        items = ((column, value) for column, value in row.items() if column != self._key)
+        return {column: str(value) for column, value in items if value is not None}
+
+    def _text(self, columns, lines):
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([self._key, *columns])
+        for epoch, line in lines.items():
+            writer.writerow([epoch, *(line.get(column, "") for column in columns)])
+        return stream.getvalue()
+
+
+def _write_bytes(path, data):
+    """As `atomic.write_text`, of bytes."""
+    temporary = temporary_beside(path)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        remove(temporary)

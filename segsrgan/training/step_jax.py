@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""Gradient steps on JAX, for accelerators without TensorFlow. The interface of the other step."""
+
+import jax
+import numpy as np
+
+from segsrgan.training.gan import global_norm, kept_finite
+
+
+def deterministic():
+    """JAX repeats exactly on a CPU by itself."""
+
+
+class Step:
+    """Compiled updates of the networks of a `Gan` on one device.
+
+    Args:
+        gan: a `Gan`.
+        distribution: must be that of one process and device.
+    """
+
+    def __init__(self, gan, distribution=None):
+        if distribution is not None and distribution.replicas > 1:
+            raise ValueError("several devices need KERAS_BACKEND=tensorflow")
+        self._gan = gan
+        self._update_generator = jax.jit(self._generator)
+        self._update_discriminator = jax.jit(self._discriminator)
+        self._predict = jax.jit(
+            lambda weights, lr, resolution: _call(
+                gan.generator, weights, gan.generator_inputs(lr, resolution)
+            )
+        )
+
+    def generator(self, batch):
+        """Updates the generator; see the TensorFlow step."""
+        return self._run("generator", self._update_generator, batch)
+
+    def discriminator(self, batch):
+        """Updates the discriminator; see the TensorFlow step."""
+        return self._run("discriminator", self._update_discriminator, batch)
+
+    def predict(self, batch):
+        """The generator's output for a `Batch`, NumPy (b, p, p, p, 2 + classes)."""
+        weights = _values(self._gan.generator.trainable_variables)
+        return np.asarray(self._predict(weights, batch.lr, batch.resolution))
+
+    def _run(self, name, update, batch):
+        state = {key: _values(_variables(part)) for key, part in self._gan.parts().items()}
+        weights, optimizer, metrics = update(state, batch)
+        for part, values in ((name, weights), (f"{name}_optimizer", optimizer)):
+            for variable, value in zip(_variables(self._gan.parts()[part]), values, strict=True):
+                variable.assign(value)
+        return metrics
+
+    def _generator(self, state, batch):
+        gan = self._gan
+        critic = self._critic(state.get("discriminator"), batch)
+
+        def loss(weights):
+            inputs = gan.generator_inputs(batch.lr, batch.resolution)
+            output = _call(gan.generator, weights, inputs, training=True)
+            return gan.generator_loss(critic, batch.target, output)
+
+        return self._update("generator", state, loss)
+
+    def _discriminator(self, state, batch):
+        gan = self._gan
+        inputs = gan.generator_inputs(batch.lr, batch.resolution)
+        fake = _call(gan.generator, state["generator"], inputs, training=True)
+
+        def loss(weights):
+            critic = self._critic(weights, batch)
+            return gan.discriminator_loss(critic, _gradient, batch.target, fake, batch.epsilon)
+
+        return self._update("discriminator", state, loss)
+
+    def _critic(self, weights, batch):
+        gan = self._gan
+        return lambda images: _call(
+            gan.discriminator,
+            weights,
+            gan.discriminator_inputs(images, batch.resolution),
+            training=True,
+        )
+
+    def _update(self, name, state, loss):
+        optimizer = getattr(self._gan, f"{name}_optimizer")
+        weights, optimizer_state = state[name], state[f"{name}_optimizer"]
+        scale = _scale(optimizer, optimizer_state)
+
+        def scaled(values):
+            value, metrics = loss(values)
+            return value * scale, metrics
+
+        gradients, metrics = jax.grad(scaled, has_aux=True)(weights)
+        norm = global_norm(gradients) / scale
+        if not hasattr(optimizer, "dynamic_scale"):  # which skips what is not finite itself
+            gradients = kept_finite(gradients, norm)
+        weights, optimizer_state = optimizer.stateless_apply(optimizer_state, gradients, weights)
+        return weights, optimizer_state, {**metrics, f"{name}_gradient": norm}
+
+
+def _gradient(critic, images):
+    return jax.grad(lambda x: critic(x).sum())(images)
+
+
+def _call(model, weights, inputs, training=False):
+    return model.stateless_call(weights, [], inputs, training=training)[0]
+
+
+def _variables(part):
+    """The variables of a model that are trained, or all of an optimiser."""
+    return getattr(part, "trainable_variables", None) or part.variables
+
+
+def _values(variables):
+    return [variable.value for variable in variables]
+
+
+def _scale(optimizer, state):
+    """The factor by which the loss is scaled up, out of the optimiser's traced state."""
+    if not hasattr(optimizer, "dynamic_scale"):
+        return 1.0
+    index = [variable is optimizer.dynamic_scale for variable in optimizer.variables].index(True)
+    return state[index]

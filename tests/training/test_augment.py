@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""Deformations of an image, its label and its mask together."""
+
+import numpy as np
+import pytest
+from training.samples import ball, ball_mask
+
+from segsrgan.training.augment import Deformation, _Field
+from segsrgan.training.dataset import Cutting, Dataset, Simulation
+from segsrgan.training.table import read_table
+from segsrgan.volumes import Volume
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def smooth(shape=(40, 36, 32)):
+    """A smooth lopsided image, 0 near the border."""
+    grid = np.indices(shape)
+    array = np.zeros(shape)
+    for middle, size in (((17, 17, 14), 4.0), ((23, 15, 18), 3.0)):
+        squares = sum((g - m) ** 2 for g, m in zip(grid, middle, strict=True))
+        array += np.exp(-squares / (2 * size**2))
+    return Volume((100 * array / array.max()).astype("float32"), (1.0, 1.0, 1.0))
+
+
+def test_no_deformation_gives_back_what_it_got():
+    image, label = ball()
+    for a, b in zip(
+        (image, label.array, None),
+        Deformation().apply(image, label.array, None, rng()),
+        strict=True,
+    ):
+        assert a is b
+
+
+@pytest.mark.parametrize("options", [{"rotation": 20.0}, {"elastic": 6.0}])
+def test_image_label_and_mask_move_together(options):
+    image = smooth()
+    label = image.array > 30
+    mask = label.astype("uint8") + (image.array > 60)
+    moved, moved_label, moved_mask = Deformation(**options).apply(image, label, mask, rng())
+    assert moved.array.dtype == np.float32 and moved.spacing == image.spacing
+    assert moved_label.dtype == bool and moved_mask.dtype == np.uint8
+    assert set(np.unique(moved_mask)) == {0, 1, 2}
+    moving = np.count_nonzero(moved_label != label)
+    assert moving > 200
+    # What is brighter than 30 in the moved image is its label, but for voxels on the border.
+    assert np.count_nonzero(moved_label != (moved.array > 30)) < 0.4 * moving
+    assert np.count_nonzero((moved_mask > 1) != (moved.array > 60)) < 0.3 * moving
+
+
+def test_the_draw_repeats_with_the_seed_and_each_number_has_its_effect():
+    image, label = ball()
+    mask = ball_mask().array.astype("uint8")
+    deformation = Deformation(5.0, 2.0)
+    first, again, other = (
+        deformation.apply(image, label.array > 0, mask, rng(s)) for s in (0, 0, 1)
+    )
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(getattr(a, "array", a), getattr(b, "array", b))
+    assert np.abs(first[0].array - other[0].array).max() > 1
+    assert image.array.min() <= first[0].array.min()
+    assert first[0].array.max() <= image.array.max()
+
+
+def test_a_rotation_by_hand():
+    # A quarter turn about z: the field maps the voxel (x, y) to (y, -x) about the middle.
+    field = _Field.draw(Deformation(90.0), (5, 5, 3), (1.0, 1.0, 1.0), _Angles(0, 0, 1))
+    points = field.coordinates(slice(0, 5))
+    np.testing.assert_allclose(points[:, 4, 2, 1], (2, 4, 1), atol=1e-12)
+    np.testing.assert_allclose(points[:, 2, 4, 2], (0, 2, 2), atol=1e-12)
+
+
+def test_a_rotation_is_one_in_millimetres():
+    spacing = np.array([0.5, 1.0, 2.0])
+    field = _Field.draw(Deformation(30.0), (9, 9, 9), spacing, rng(3))
+    points = np.moveaxis(field.coordinates(slice(0, 9)), 0, -1)
+    middle = np.array([4.0] * 3)
+    before = np.linalg.norm((np.moveaxis(np.indices((9,) * 3), 0, -1) - middle) * spacing, axis=-1)
+    after = np.linalg.norm((points - middle) * spacing, axis=-1)
+    np.testing.assert_allclose(after, before, atol=1e-9)
+
+
+@pytest.mark.parametrize("elastic", [3.0, 40.0])
+def test_displacements_stay_below_the_bound_are_smooth_and_never_fold(elastic):
+    shape, spacing = (60, 50, 40), np.array([1.0, 1.5, 2.0])
+    lengths, volumes = [], []
+    for seed in range(5):
+        field = _Field.draw(Deformation(elastic=elastic), shape, spacing, rng(seed))
+        points = field.coordinates(slice(0, 60))
+        moved = np.moveaxis(points - np.indices(shape), 0, -1) * spacing
+        lengths.append(np.linalg.norm(moved, axis=-1).max())
+        slopes = np.stack([np.stack(np.gradient(p), -1) for p in points], -2)
+        volumes.append(np.linalg.det(slopes).min())
+    assert 0.15 * elastic < max(lengths) <= elastic
+    assert min(volumes) > 0
+
+
+def test_slabs_make_up_the_whole():
+    field = _Field.draw(Deformation(5.0, 2.0), (12, 9, 8), (1, 1, 1), rng())
+    whole = field.coordinates(slice(0, 12))
+    parts = [field.coordinates(slice(first, first + 5)) for first in (0, 5, 10)]
+    np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=1e-12)
+
+
+def test_probabilities_are_interpolated():
+    image = smooth()
+    label = np.rint(255 * image.array / image.array.max()).astype("uint8")
+    moved, moved_label, _ = Deformation(0.0, 2.0).apply(image, label, None, rng())
+    assert moved_label.dtype == np.uint8
+    expected = 255 * moved.array / image.array.max()
+    np.testing.assert_allclose(
+        moved_label, expected, atol=8
+    )  # linear interpolation flattens the tops
+    assert len(np.unique(moved_label)) > 50
+
+
+@pytest.mark.parametrize("numbers", [(-1, 0), (181, 0), (0, -1), (0, np.nan), (0, np.inf)])
+def test_bad_numbers_are_refused(numbers):
+    with pytest.raises(ValueError, match="received"):
+        Deformation(*numbers)
+
+
+def test_training_images_are_deformed_anew_each_epoch_and_test_images_never(tmp_path):
+    from training.samples import write_table
+
+    train, _, classes = read_table(write_table(tmp_path, masks=True), fit_mask=True)
+
+    def dataset(deformation):
+        simulation = Simulation((1, 1, 1), contrast_max=0.0, noise=0.0)
+        cutting = Cutting(24, flip=False)
+        return Dataset(train, simulation, cutting, 1, 0, classes, deformation)
+
+    still, lively = dataset(None), dataset(Deformation(10.0, 2.0))
+    a, b, c = (next(d.epoch(n, 0)) for d, n in ((still, 1), (lively, 1), (lively, 2)))
+    for channel in range(2 + classes):
+        assert (a.target[..., channel] != b.target[..., channel]).any()
+        assert (b.target[..., channel] != c.target[..., channel]).any()
+    np.testing.assert_allclose(b.lr[..., 0], b.target[..., 0], atol=1e-6)
+    (x,), (y,) = still.all_patches(), lively.all_patches()
+    np.testing.assert_array_equal(x.target, y.target)
+
+
+class _Angles:
+    """A generator that draws given angles and nothing else."""
+
+    def __init__(self, *shares):
+        self._shares = np.array(shares, float)
+
+    def uniform(self, low, high, size):
+        return self._shares if size == 3 else np.zeros(size)
+
+    def standard_normal(self, size):
+        return np.ones(size)

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""The settings of a training: what they refuse, and the file that repeats them."""
+
+import math
+import subprocess
+import sys
+from dataclasses import MISSING, asdict, fields, replace
+from pathlib import Path
+
+import pytest
+
+from segsrgan.training.configuration import Settings, from_toml, to_toml
+
+REQUIRED = {
+    "csv": "data.csv",
+    "low_res": (0.5, 0.5, 3.0),
+    "low_res_upper": (0.5, 0.5, 3.0),
+    "snapshot_folder": "run",
+    "dice_file": "dice.csv",
+    "mse_file": "mse.csv",
+}
+# No field has its default.
+UNUSUAL = {
+    "csv": r"C:\new\table ünï 表.csv",
+    "base_path": "a \"quoted\" 'path'\twith\n[brackets] = # \x7f\x00 and \\",
+    "low_res": (0.1, 1 / 3, 1e-5),
+    "low_res_upper": (0.1, 1 / 3, 1e17),
+    "slice_thickness": 2.5,
+    "contrast_max": 0.0,
+    "percent_val_max": 1e-300,
+    "patch_size": 128,
+    "stride": 7,
+    "interp": "sitk",
+    "interpolation_type": "Lanczos",
+    "image_cropping_method": "overlapping_with_mask",
+    "fit_mask": True,
+    "flip": False,
+    "rotation": 180.0,
+    "elastic": 0.1 + 0.2,
+    "images_in_memory": 2,
+    "folder_training_data": "/cache",
+    "keep_training_data": True,
+    "kernel_gen": 28,
+    "kernel_dis": 1,
+    "u_net_generator": False,
+    "is_conditional": True,
+    "is_residual": True,
+    "scaled_residual": True,
+    "weights": "weights/ours",
+    "snapshot_folder": "😀",
+    "dice_file": "/d/dice.csv",
+    "mse_file": "/d/mse.csv",
+    "epoch": 10**6,
+    "init_epoch": 2,
+    "batch_size": 1,
+    "snapshot": 5,
+    "lrgen": 3e-5,
+    "lrdis": 2.0,
+    "lambrec": 0.0,
+    "lambadv": 1.0,
+    "lambgp": 10.0,
+    "number_of_discriminator_iteration": 1,
+    "reconstruction_loss": "dice",
+    "precision": "mixed_bfloat16",
+    "seed": 2**32 - 1,
+    "resume": True,
+    "state_minutes": 0.0,
+    "tensorboard": False,
+    "multi_gpu": False,
+    "workers": "node1:12345, [::1]:2",
+    "worker_index": 1,
+}
+
+
+def settings(**values):
+    return Settings(**{**REQUIRED, **values})
+
+
+def test_settings_have_the_values_of_the_paper_and_the_released_code_by_default():
+    ours = settings()
+    assert (ours.lambgp, ours.batch_size, ours.number_of_discriminator_iteration) == (100, 32, 5)
+    assert (ours.lrgen, ours.lrdis, ours.lambrec, ours.lambadv) == (1e-4, 1e-4, 1, 1e-3)
+    assert (ours.epoch, ours.patch_size, ours.stride) == (200, 64, 20)
+    assert (ours.contrast_max, ours.percent_val_max) == (0.5, 0.03)
+
+
+def test_a_file_repeats_every_setting_exactly(tmp_path):
+    for item in fields(Settings):
+        assert item.default is MISSING or UNUSUAL[item.name] != item.default, item.name
+    before = Settings(**UNUSUAL)
+    path = tmp_path / "settings.toml"
+    path.write_text(to_toml(before), encoding="utf-8", newline="")
+    values = from_toml(path)
+    assert set(values) == set(UNUSUAL)
+    assert Settings(**values) == before
+    assert all(type(values[name]) is type(value) for name, value in asdict(before).items())
+
+
+def test_a_file_leaves_out_what_is_none(tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text(to_toml(settings()), encoding="utf-8")
+    assert "None" not in path.read_text(encoding="utf-8")
+    assert "weights" not in from_toml(path)
+    assert Settings(**from_toml(path)) == settings()
+
+
+def test_a_file_may_be_partial_and_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "some.toml"
+    path.write_bytes(b"\xef\xbb\xbflambgp = 10 # an integer will do\r\nlow_res = [1, 1, 3.0]\r\n")
+    values = from_toml(path)
+    assert values == {"lambgp": 10.0, "low_res": (1.0, 1.0, 3.0)}
+    assert isinstance(values["lambgp"], float)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epochs = 2", "epochs is no setting; did you mean epoch?"),
+        ("[data]\ncsv = 'a'", "data is no setting"),
+        ("xyzzy = 2", "expected some of csv, base_path"),
+        ("epoch = 2.0", "epoch must be a whole number from 1 up, received 2.0"),
+        ("epoch = true", "epoch must be a whole number"),
+        ("lrgen = '1e-4'", "lrgen must be a number above 0, received '1e-4'"),
+        ("lrgen = nan", "lrgen must be a number above 0, received nan"),
+        ("lambgp = inf", "lambgp must be a number from 0 up, received inf"),
+        (f"lambgp = 1{'0' * 400}", "lambgp must be a number"),
+        ("flip = 'True'", "flip must be True or False, received 'True'"),
+        ("flip = 1", "flip must be True or False"),
+        ("low_res = 3", "low_res must be 3 numbers above 0, received 3"),
+        ("low_res = [1, 1]", "low_res must be 3 numbers above 0, received [1, 1]"),
+        ("low_res = [1, 1, 'a']", "low_res must be 3 numbers above 0"),
+        ("csv = ''", "csv must be a text that is not empty"),
+        ("csv = 2020-01-01", "csv must be a text"),
+        ("precision = 'float64'", "one of float32, mixed_bfloat16, mixed_float16, received"),
+        ("csv = 'a'\ncsv = 'b'", "is no TOML file"),
+        ("csv = a", "is no TOML file"),
+    ],
+)
+def test_a_bad_file_is_answered_with_file_key_and_what_was_expected(text, words, tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        from_toml(path)
+    assert str(caught.value).startswith(str(path))
+    assert words in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ValueError, match="none.toml: cannot be read"):
+        from_toml(tmp_path / "none.toml")
+    with pytest.raises(ValueError, match="cannot be read"):
+        from_toml(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b"csv = '\xe4'")
+    with pytest.raises(ValueError, match="latin.toml: is no TOML"):
+        from_toml(tmp_path / "latin.toml")
+
+
+def test_values_get_the_type_of_the_setting():
+    ours = settings(low_res=[1, 1, 3], low_res_upper=(1, 1, 3), csv=Path("a"), lambgp=10)
+    assert ours.low_res == (1.0, 1.0, 3.0) and type(ours.low_res[0]) is float
+    assert ours.csv == "a" and type(ours.lambgp) is float
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"patch_size": 30}, "--patch_size must be divisible by 4, received 30; try 28"),
+        ({"patch_size": 48}, "power of two from 16 up.*received 48; take 32, 64 or 128.*adv 0"),
+        ({"patch_size": 8}, "power of two from 16 up"),
+        ({"patch_size": 4, "lambadv": 0}, "--patch_size must be a whole number from 8 up"),
+        ({"init_epoch": 5, "epoch": 4}, "--init_epoch 5 lies beyond the last epoch, --epoch 4"),
+        ({"low_res": (1, 1, 4)}, "first --new_low_res is the lower bound"),
+        ({"low_res_upper": (1, 0, 4)}, "the second --new_low_res must be 3 numbers above 0"),
+        ({"contrast_max": 1}, "--contrast_max must be a number from 0 up and below 1, received 1"),
+        ({"rotation": 181}, "--rotation must be a number from 0 to 180"),
+        ({"seed": 2**32}, "--seed must be a whole number from 0 to 4294967295"),
+        ({"lambrec": 0, "lambadv": 0}, "nothing to learn"),
+        ({"lrgen": -math.inf}, "--lrgen"),
+        ({"percent_val_max": math.nan}, "--percent_val_max"),
+        ({"csv": b"bytes"}, "--csv must be a text"),
+        ({"csv": "bad \udce4 name"}, "--csv must be a text"),
+        ({"interp": "cubic"}, "--interp must be one of scipy, sitk, received 'cubic'"),
+        ({"epoch": None}, "--epoch must be a whole number"),
+        ({"dice_file": "mse.csv"}, "--dice_file and --mse_file are both mse.csv"),
+        ({"dice_file": "./data.csv"}, "--csv and --dice_file"),
+        ({"mse_file": "run/history.csv"}, "--mse_file and the history"),
+        ({"keep_training_data": True}, "--folder_training_data; name it too"),
+        ({"folder_training_data": "./run"}, "cannot be --snapshot_folder"),
+        ({"scaled_residual": True, "is_residual": False}, "needs a residual network"),
+        ({"workers": "a:1"}, "go together"),
+        ({"worker_index": 0}, "go together"),
+        ({"workers": "a:1,b:2", "worker_index": 2}, "--worker_index must be from 0 to 1"),
+        ({"workers": "a:1,a:1", "worker_index": 0}, "names a worker twice"),
+        ({"workers": "a", "worker_index": 0}, "must be host:port.*received 'a'"),
+        ({"workers": "a:1,", "worker_index": 0}, "must be host:port"),
+        ({"workers": ":1", "worker_index": 0}, "must be host:port"),
+        ({"workers": "a:65536", "worker_index": 0}, "must be host:port"),
+        ({"workers": "a:²", "worker_index": 0}, "must be host:port"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_flag_and_a_remedy(values, words):
+    with pytest.raises(ValueError, match=words):
+        settings(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"patch_size": 48, "lambadv": 0},
+        {"patch_size": 16},
+        {"patch_size": 128},
+        {"scaled_residual": True},
+        {"resume": True, "weights": "w", "init_epoch": 3},  # how a resumed training once began
+        {"lambrec": 0},
+        {"workers": "a:1", "worker_index": 0},
+    ],
+)
+def test_what_can_be_is_taken(values):
+    assert replace(settings(**values)) == settings(**values)
+
+
+def test_the_settings_need_neither_numpy_nor_keras():
+    code = (
+        "import sys, segsrgan.training.settings, segsrgan.training.configuration; "
+        "print(*sorted({'numpy', 'keras', 'tensorflow', 'pandas'} & sys.modules.keys()))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "")

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""The flags of `SegSRGAN_training.py`: spellings, defaults, and a file that stands in for them."""
+
+import argparse
+from dataclasses import MISSING, fields
+
+import pytest
+
+from segsrgan.inference.console import Parser
+from segsrgan.training.configuration import Settings, to_toml
+from segsrgan.training.settings import build_parser, settings_of
+
+REQUIRED = "-csv data.csv -n 0.5 0.5 3 -sf run -dice dice.csv -mse mse.csv"
+
+
+def parse(line):
+    return settings_of(build_parser("train", Parser).parse_args(line.split()))
+
+
+def actions():
+    return {action.dest: action for action in build_parser("train")._actions}
+
+
+def test_every_setting_has_a_flag_of_its_name():
+    names = {item.name for item in fields(Settings)} - {"low_res", "low_res_upper"}
+    assert set(actions()) == names | {"help", "config", "new_low_res"}
+    assert all(f"--{name}" in action.option_strings for name, action in actions().items())
+
+
+def test_help_names_every_default():
+    for item in fields(Settings):
+        if item.default not in (MISSING, None, ""):
+            assert f"(default: {item.default})" in actions()[item.name].help
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "value"),
+    [
+        ("-csv", "csv", "a"),
+        ("-begining_path", "base_path", "a"),
+        ("-contrast_max", "contrast_max", 0.25),
+        ("-percent_val_max", "percent_val_max", 0.25),
+        ("-sf", "snapshot_folder", "a"),
+        ("-e", "epoch", 7),
+        ("-b", "batch_size", 7),
+        ("-s", "snapshot", 7),
+        ("-i", "init_epoch", 7),
+        ("-w", "weights", "a"),
+        ("-dice", "dice_file", "a"),
+        ("-mse", "mse_file", "a"),
+        ("-u_net", "u_net_generator", True),
+        ("-folder_training_data", "folder_training_data", "a"),
+        ("-multi_gpu", "multi_gpu", False),
+        ("-is_conditional", "is_conditional", True),
+        ("-is_residual", "is_residual", False),
+        ("-ps", "patch_size", 32),
+        ("-int", "interp", "sitk"),
+        ("-it", "interpolation_type", "Welch"),
+        ("-icm", "image_cropping_method", "overlapping_with_mask"),
+        ("-fm", "fit_mask", True),
+        ("-rl", "reconstruction_loss", "dice"),
+        ("--number_of_disciminator_iteration", "number_of_discriminator_iteration", 7),
+        ("--number_of_discriminator_iteration", "number_of_discriminator_iteration", 7),
+    ],
+)
+def test_the_spellings_of_the_original_are_understood(flag, name, value):
+    assert getattr(parse(f"{REQUIRED} {flag} {value}"), name) == value
+
+
+@pytest.mark.parametrize("word", ["True", "yes", "TRUE", "1"])
+def test_booleans_are_read_in_several_words(word):
+    assert parse(f"{REQUIRED} -u_net {word} --resume").u_net_generator is True
+    assert parse(f"{REQUIRED} --resume").resume is True
+    assert parse(f"{REQUIRED} --flip no").flip is False
+    assert parse(REQUIRED).u_net_generator is None
+
+
+def test_the_resolution_is_given_once_or_twice():
+    assert parse(REQUIRED).low_res == parse(REQUIRED).low_res_upper == (0.5, 0.5, 3.0)
+    twice = parse(f"{REQUIRED} -n 0.5 0.5 4")
+    assert (twice.low_res, twice.low_res_upper) == ((0.5, 0.5, 3.0), (0.5, 0.5, 4.0))
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The file of a training with unusual settings."""
+    path = tmp_path / "settings.toml"
+    line = f"{REQUIRED} -n 0.5 0.5 4 -w start --init_epoch 3 --lambgp 10 --flip False"
+    path.write_text(to_toml(parse(line)))
+    return path
+
+
+def test_a_file_stands_in_for_all_flags(config):
+    ours = parse(f"--config {config}")
+    assert (ours.csv, ours.lambgp, ours.flip, ours.epoch) == ("data.csv", 10.0, False, 200)
+    assert ours.low_res_upper == (0.5, 0.5, 4.0)
+
+
+def test_what_is_typed_goes_before_the_file_even_where_it_is_the_default(config):
+    ours = parse(f"--lambgp 100 --flip --config {config} -n 1 1 2")
+    assert (ours.lambgp, ours.flip) == (100.0, True)
+    assert ours.low_res == ours.low_res_upper == (1.0, 1.0, 2.0)
+
+
+def test_a_file_with_one_resolution_fixes_it(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text("csv = 'a.csv'\nlow_res = [1, 1, 3]\nsnapshot_folder = 'r'\ndice_file = 'd'")
+    assert parse(f"--config {path} -mse m").low_res_upper == (1.0, 1.0, 3.0)
+
+
+def test_a_training_is_resumed_by_its_file_or_the_same_command(config):
+    for line in (f"--config {config} --resume", f"{REQUIRED} -w start -i 3 --resume"):
+        ours = parse(line)
+        assert (ours.resume, ours.weights, ours.init_epoch) == (True, "start", 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("-csv a", "--new_low_res, --snapshot_folder, --dice_file, --mse_file: required"),
+        (f"{REQUIRED} -n 1 1 4 -n 1 1 5", "once or twice, received 3 times"),
+        (f"{REQUIRED} -n 1 1", "expected 3 arguments"),
+        (f"{REQUIRED} -n 1 1 x", "the second --new_low_res must be 3 numbers above 0"),
+        (f"{REQUIRED} --lrgen fast", "--lrgen must be a number above 0, received 'fast'"),
+        (f"{REQUIRED} -e 2.5", "--epoch must be a whole number from 1 up, received '2.5'"),
+        (f"{REQUIRED} -u_net perhaps", "--u_net_generator must be True or False"),
+        (f"{REQUIRED} --interp cubic", "invalid choice: 'cubic'"),
+        (f"{REQUIRED} --config none.toml", "none.toml: cannot be read"),
+        (f"{REQUIRED} --unknown 1", "unrecognized arguments"),
+    ],
+)
+def test_bad_lines_are_answered_with_what_to_do(line, words):
+    with pytest.raises(ValueError, match=words):
+        parse(line)
+
+
+def test_a_plain_parser_leaves_the_program_with_status_2(capsys):
+    with pytest.raises(SystemExit) as caught:
+        build_parser("train", argparse.ArgumentParser).parse_args(["--interp", "x"])
+    assert caught.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""What the two networks minimise, against values worked out by hand."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from segsrgan.networks import DiscriminatorSpec, GeneratorSpec
+from segsrgan.training.gan import (
+    Gan,
+    Objective,
+    charbonnier_and_dice,
+    charbonnier_of_all,
+    global_norm,
+    kept_finite,
+    matching,
+)
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="gradients are taken with TensorFlow here"
+)
+
+
+class Batch(NamedTuple):
+    lr: np.ndarray
+    target: np.ndarray
+    resolution: np.ndarray
+    epsilon: np.ndarray
+
+
+def gan(objective=None, conditional=False, **options):
+    spec = GeneratorSpec(2, conditional=conditional)
+    return Gan.build(spec, matching(spec, 16, 4), 16, objective or Objective(), **options)
+
+
+def linear(weights):
+    """The critic `sum(weights * image)`, whose gradient is `weights` everywhere."""
+    return lambda images: ops.sum(images * weights, axis=(1, 2, 3, 4))[:, None]
+
+
+def gradient(critic, images):
+    from segsrgan.training.step_tensorflow import _gradient
+
+    return _gradient(critic, ops.convert_to_tensor(images))
+
+
+def images(value):
+    return np.full((2, 16, 16, 16, 2), value, "float32")
+
+
+def test_the_discriminators_loss_of_a_linear_critic():
+    weights = np.zeros((16, 16, 16, 2), "float32")
+    weights[0, 0, 0, 0], weights[5, 5, 5, 1] = 3, 4  # norm 5
+    model = gan(Objective(lambgp=10.0))
+    loss, metrics = model.discriminator_loss(
+        linear(weights), gradient, images(2.0), images(0.5), np.array([0.3, 0.8], "float32")
+    )
+    # real scores 2*(3+4), fake ones 0.5*(3+4); penalty (5-1)^2
+    assert float(metrics["wasserstein_distance"]) == pytest.approx(14 - 3.5)
+    assert float(metrics["gradient_penalty"]) == pytest.approx(16, rel=1e-5)
+    assert float(loss) == pytest.approx(10 * 16 - 10.5, rel=1e-5)
+
+
+def test_the_penalty_is_taken_between_real_and_fake_at_one_epsilon_per_sample():
+    seen = []
+
+    def record(critic, between):
+        seen.append(np.asarray(between))
+        return ops.ones_like(between)
+
+    epsilon = np.array([0.25, 1.0], "float32")
+    gan().discriminator_loss(linear(0.0), record, images(2.0), images(0.0), epsilon)
+    np.testing.assert_allclose(seen[0][0], 0.5)
+    np.testing.assert_allclose(seen[0][1], 2.0)
+
+
+def test_the_generators_loss_is_weighted_as_the_paper_says():
+    model = gan(Objective(lambrec=2.0, lambadv=0.5))
+    loss, metrics = model.generator_loss(linear(np.float32(1.0)), images(1.0), images(1.0))
+    score = 16**3 * 2
+    assert float(metrics["reconstruction_loss"]) == pytest.approx(1e-3)
+    assert float(metrics["adversarial_loss"]) == pytest.approx(-score)
+    assert float(loss) == pytest.approx(2e-3 - 0.5 * score, rel=1e-6)
+
+
+def test_reconstruction_by_charbonnier_covers_image_and_label_alike():
+    target, output = images(0.0), images(0.0)
+    output[..., 1] = 1
+    expected = (1e-3 + np.sqrt(1 + 1e-6)) / 2
+    assert float(charbonnier_of_all(target, output)) == pytest.approx(expected)
+
+
+def test_reconstruction_by_dice_takes_charbonnier_for_the_image_alone():
+    target, output = images(1.0), images(1.0)
+    output[..., 1] = 0  # missed everywhere: 1 - 1/(n + 1)
+    expected = 1e-3 + 1 - 1 / (16**3 + 1)
+    assert float(charbonnier_and_dice(target, output)) == pytest.approx(expected)
+
+
+def test_without_the_adversarial_term_there_is_no_discriminator():
+    model = gan(Objective(lambadv=0.0))
+    assert set(model.parts()) == {"generator", "generator_optimizer"}
+    with pytest.raises(ValueError, match="goes with lambadv above 0"):
+        Gan(model.generator, None, Objective())
+
+
+def test_a_conditional_generator_and_critic_see_the_resolution():
+    model = gan(conditional=True)
+    lr, map_ = model.generator_inputs(images(0.0)[..., :1], np.array([3.0, 4.0], "float32"))
+    assert map_.shape == lr.shape
+    np.testing.assert_array_equal(np.unique(map_[1]), 4.0)
+    inputs = model.discriminator_inputs(images(0.0), np.array([3.0, 4.0], "float32"))
+    assert inputs.shape[-1] == 3
+    np.testing.assert_array_equal(np.unique(inputs[0, ..., 2]), 3.0)
+    score = model.discriminator(inputs)
+    other = model.discriminator(ops.concatenate([inputs[..., :2], inputs[..., 2:] + 3], -1))
+    assert np.abs(np.asarray(score) - np.asarray(other)).max() > 1e-4
+
+
+def test_gradients_that_are_no_numbers_change_nothing():
+    gradients = [np.array([3.0]), np.array([[4.0]])]
+    norm = global_norm(gradients)
+    assert float(norm) == pytest.approx(5.0)
+    assert [np.asarray(g).item() for g in kept_finite(gradients, norm)] == [3.0, 4.0]
+    broken = [np.array([np.nan]), np.array([[4.0]])]
+    assert [np.asarray(g).item() for g in kept_finite(broken, global_norm(broken))] == [0.0, 0.0]
+
+
+def random_batch(seed=0):
+    rng = np.random.default_rng(seed)
+    return Batch(
+        rng.random((2, 16, 16, 16, 1), dtype="float32"),
+        rng.random((2, 16, 16, 16, 2), dtype="float32"),
+        np.array([3.0, 4.0], "float32"),
+        rng.random(2, dtype="float32"),
+    )
+
+
+def test_each_update_changes_its_own_network_alone():
+    from segsrgan.training.step_tensorflow import Step
+
+    model = gan()
+    step = Step(model)
+    networks = {"generator": model.generator, "discriminator": model.discriminator}
+    for mine, other in (("generator", "discriminator"), ("discriminator", "generator")):
+        before = {name: network.get_weights() for name, network in networks.items()}
+        getattr(step, mine)(random_batch())
+        after = {name: network.get_weights() for name, network in networks.items()}
+        changed = {
+            name: any((a != b).any() for a, b in zip(before[name], after[name], strict=True))
+            for name in networks
+        }
+        assert changed == {mine: True, other: False}
+
+
+def test_the_critic_learns_to_tell_real_from_fake():
+    from segsrgan.training.step_tensorflow import Step
+
+    keras.utils.set_random_seed(0)
+    model = gan(Objective(lambgp=1.0), lrdis=1e-3)
+    step = Step(model)
+    distances = [
+        float(step.discriminator(random_batch())["wasserstein_distance"]) for _ in range(15)
+    ]
+    assert distances[-1] > distances[0] + 0.05
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_keeps_weights_and_losses_in_float32(policy):
+    from segsrgan.training.step_tensorflow import Step
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = gan(loss_scaling=policy == "mixed_float16")
+        plain = gan(Objective(lambadv=0.0)).generator
+        plain.set_weights(model.generator.get_weights())
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {v.dtype for v in model.generator.weights + model.discriminator.weights} == {"float32"}
+    assert model.generator.layers[1].compute_dtype == policy.removeprefix("mixed_")
+    metrics = Step(model).generator(random_batch())
+    assert metrics["generator_loss"].dtype == "float32"
+    assert np.isfinite(float(metrics["generator_loss"]))
+
+
+def test_the_discriminators_depth_follows_the_patch():
+    assert [DiscriminatorSpec(patch=p).depth for p in (16, 32, 64, 128)] == [3, 4, 5, 6]

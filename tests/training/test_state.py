@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""The whole state of a training on disk."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from segsrgan.networks import GeneratorSpec
+from segsrgan.training.gan import Gan, Objective
+from segsrgan.training.state import Progress, StateError, has_state, load_state, save_state
+
+
+def make_gan(kernel=2, seed=0):
+    gan = Gan.build(GeneratorSpec(kernel), None, 8, Objective(lambadv=0.0))
+    rng = np.random.default_rng(seed)
+    for variable in everything(gan):
+        if variable.dtype == "float32":
+            variable.assign(rng.random(variable.shape, dtype="float32"))
+        else:
+            variable.assign(np.full(variable.shape, 7, variable.dtype))
+    return gan
+
+
+def everything(gan):
+    parts = (gan.generator, gan.generator_optimizer)
+    return [v for part in parts for v in getattr(part, "weights", None) or part.variables]
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    gan, other = make_gan(), make_gan(seed=1)
+    progress = Progress(3, 5, {"loss": 0.1}, {"loss": 5}, 12.5, 0.5, [{"epoch": 2}], {"epoch": 2})
+    assert not has_state(tmp_path)
+    save_state(tmp_path, gan, progress)
+    assert has_state(tmp_path)
+    assert load_state(tmp_path, other) == progress
+    for a, b in zip(everything(gan), everything(other), strict=True):
+        np.testing.assert_array_equal(np.asarray(a.value), np.asarray(b.value))
+
+
+def test_the_newest_two_are_kept(tmp_path):
+    for epoch, cycle in ((1, 0), (1, 9), (1, 10), (2, 0)):
+        save_state(tmp_path, make_gan(), Progress(epoch, cycle))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["state_00001_0000010.h5", "state_00002_0000000.h5"]
+
+
+def test_an_unreadable_state_gives_way_to_the_one_before(tmp_path):
+    save_state(tmp_path, make_gan(), Progress(1, 1))
+    save_state(tmp_path, make_gan(), Progress(1, 2))
+    newest = max(tmp_path.iterdir())
+    newest.write_bytes(newest.read_bytes()[:5000])
+    assert load_state(tmp_path, make_gan(seed=1)).cycle == 1
+    min(tmp_path.iterdir()).write_bytes(b"nothing")
+    with pytest.raises(StateError, match="no state that can be read.*start from the last snapshot"):
+        load_state(tmp_path, make_gan())
+
+
+def test_the_state_of_other_networks_is_refused(tmp_path):
+    save_state(tmp_path, make_gan(), Progress())
+    with pytest.raises(StateError, match="other networks"):
+        load_state(tmp_path, make_gan(kernel=3))
+
+
+def test_a_full_disk_leaves_the_earlier_states_and_nothing_else(tmp_path, monkeypatch):
+    save_state(tmp_path, make_gan(), Progress(1, 1))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_state(tmp_path, make_gan(), Progress(1, 2))
+    assert [path.name for path in tmp_path.iterdir()] == ["state_00001_0000001.h5"]
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    save_state(tmp_path, make_gan(), Progress(1, 1))
+    host = os.uname().nodename.replace(".", "-")
+    left = tmp_path / f".state_00001_0000002.h5.{host}.999999999.abc.partial"
+    left.write_bytes(b"half")
+    load_state(tmp_path, make_gan())
+    assert not left.exists()

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""The gradient steps: one device against two, one process against two, TensorFlow against JAX."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CHILD = Path(__file__).with_name("step_child.py")
+
+
+def start(mode, output, *arguments, backend="tensorflow", **environment):
+    variables = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1"}
+    variables.pop("TF_CONFIG", None)
+    root = str(CHILD.parent.parent.parent)
+    variables["PYTHONPATH"] = os.pathsep.join([root, variables.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, str(CHILD), mode, str(output), *map(str, arguments)],
+        env={**variables, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, status=0):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output[-3000:]
+    return output
+
+
+def weights(path):
+    with np.load(path) as file:
+        return [file[key] for key in file.files if key != "losses"], file["losses"]
+
+
+def two_ports():
+    sockets = [socket.socket() for _ in range(2)]
+    for item in sockets:
+        item.bind(("localhost", 0))
+    ports = [item.getsockname()[1] for item in sockets]
+    for item in sockets:
+        item.close()
+    return ",".join(f"localhost:{port}" for port in ports)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """The weights and losses after a few cycles on one device."""
+    path = tmp_path_factory.mktemp("single") / "weights.npz"
+    finish(start("single", path))
+    return weights(path)
+
+
+def check_equal(path, single, tolerance):
+    arrays, losses = weights(path)
+    for array, expected in zip(arrays, single[0], strict=True):
+        np.testing.assert_allclose(array, expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(losses, single[1], rtol=1e-3, atol=1e-4)
+
+
+def test_the_child_trains(single):
+    sys.path.insert(0, str(CHILD.parent))
+    try:
+        from step_child import make_gan
+    finally:
+        sys.path.pop(0)
+    gan = make_gan()
+    before = gan.generator.trainable_variables + gan.discriminator.trainable_variables
+    moved = [np.abs(np.asarray(v.value) - a).max() for v, a in zip(before, single[0], strict=True)]
+    # Adam moves a weight by about the learning rate in each of the three updates.
+    assert np.median(moved) > 1e-4
+
+
+def test_two_devices_train_as_one(tmp_path, single):
+    finish(start("mirrored", tmp_path / "w.npz"))
+    check_equal(tmp_path / "w.npz", single, 1e-5)
+
+
+def test_two_processes_train_as_one(tmp_path, single):
+    workers = two_ports()
+    runs = [start("worker", tmp_path / f"w{i}.npz", workers, i) for i in range(2)]
+    for run in runs:
+        finish(run)
+    for i in range(2):
+        check_equal(tmp_path / f"w{i}.npz", single, 1e-5)
+
+
+def test_jax_trains_as_tensorflow(tmp_path, single):
+    finish(start("single", tmp_path / "w.npz", backend="jax"))
+    check_equal(tmp_path / "w.npz", single, 1e-4)
+
+
+def test_a_lost_worker_ends_the_others_with_a_message(tmp_path):
+    workers = two_ports()
+    lost = start("worker", tmp_path / "w1.npz", workers, 1, DIE_AFTER="2")
+    chief = start("worker", tmp_path / "w0.npz", workers, 0)
+    finish(lost, 9)
+    output = finish(chief, 1)
+    assert "TrainingError: a worker was lost" in output and "--resume" in output
+    assert not (tmp_path / "w0.npz").exists()
