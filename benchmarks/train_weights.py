@@ -5,13 +5,15 @@
 
 FOLDER holds `fetal_templates/` (`*_T2w.nii.gz` and `*_labels.nii.gz`, cortex = 5) and
 `adult_labels/` (FreeSurfer numbers, cortex = 3 and 42). Templates and maps named in HELD_OUT
-never enter the training. The snapshots and `history.csv` go to RUN.
+never enter the training. The snapshots and `history.csv` go to RUN; called again with a RUN that
+was stopped, it goes on from there.
 """
 
 import argparse
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -77,17 +79,17 @@ def main(argv=None):
     import keras
 
     from segsrgan.networks import GeneratorSpec, build_generator
-    from segsrgan.training.loop import fit
+    from segsrgan.training.gan import Gan, Objective
+    from segsrgan.training.loop import Loop
     from segsrgan.training.losses import binary_cross_entropy, charbonnier, soft_dice_loss
-    from segsrgan.training.sources import batch_of
-    from segsrgan.training.step_tensorflow import compiled_prediction, reconstruction_step
+    from segsrgan.training.records import Records
+    from segsrgan.training.sources import SourceDataset, batch_of
+    from segsrgan.training.state import Progress, has_state, load_state
+    from segsrgan.training.step_tensorflow import Step
 
     keras.utils.set_random_seed(args.seed)
     keras.config.set_dtype_policy(args.precision)
     training, held_out = (sources(data, args.patch) for data in load(args.data))
-    shape = (args.patch,) * 3
-    spec = GeneratorSpec(args.kernel, unet=not args.resnet, scaled=True)
-    generator = build_generator(spec, shape, head_initializer="zeros")
     total = args.epochs * args.steps
     warm_up = min(300, total // 10)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -107,41 +109,38 @@ def main(argv=None):
             + args.lambda_dice * soft_dice_loss(cortex, probability)
         )
 
-    step = reconstruction_step(
-        generator, keras.optimizers.Adam(rate, beta_1=0.9, global_clipnorm=1.0), loss
-    )
-
-    def batches(epoch):
-        for index in range((epoch - 1) * args.steps, epoch * args.steps):
-            rng = np.random.default_rng([args.seed, index])
-            yield batch_of(training, SHARES, args.batch_size, rng)[:2]  # lr, target
-
+    spec = GeneratorSpec(args.kernel, unet=not args.resnet, scaled=True)
+    generator = build_generator(spec, (args.patch,) * 3, head_initializer="zeros")
+    objective = Objective(lambadv=0.0, reconstruction=loss)
+    gan = Gan(generator, None, objective, rate, beta_1=0.9, global_clipnorm=1.0)
     validation = [
-        batch_of(held_out, np.eye(3)[i % 3], 2, np.random.default_rng([args.seed, 10**9, i]))[:2]
+        batch_of(held_out, np.eye(3)[i % 3], 2, np.random.default_rng([args.seed, 10**9, i]))
         for i in range(9)
     ]
     start = time.time()
 
-    def report(epoch, index, value):
-        if index % 20 == 0:
+    def report(epoch, done, _, losses):
+        if losses and done % 20 == 0:
+            value = losses["generator_loss"]
             print(
-                f"{time.time() - start:8.0f} s  epoch {epoch} step {index} {value:.4f}", flush=True
+                f"{time.time() - start:8.0f} s  epoch {epoch} step {done} {value:.4f}", flush=True
             )
 
+    args.folder.mkdir(parents=True, exist_ok=True)
     notes = {"recipe": {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder")}}
-    predict = compiled_prediction(generator)
-    row = fit(
-        generator,
-        step,
-        predict,
-        batches,
+    loop = Loop(
+        gan,
+        Step(gan),
+        SourceDataset(training, SHARES, args.batch_size, args.steps, args.seed),
+        SimpleNamespace(all_patches=lambda: validation, patches=2 * len(validation)),
         args.folder,
         args.epochs,
-        lambda: validation,
+        load_state(args.folder, gan) if has_state(args.folder) else Progress(),
         metadata=notes,
-        on_step=report,
+        records=Records(args.folder, args.folder / "dice.csv", args.folder / "mse.csv"),
+        on_cycle=report,
     )
-    print(row)
+    print(loop.run())
 
 
 if __name__ == "__main__":

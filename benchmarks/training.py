@@ -40,21 +40,31 @@ def cycle_commands(args):
     """What to time: `{(job, batch): argument list}`, and why something is left out."""
     options = ["--patch", args.patch, "--cycles", args.cycles, "--budget", args.budget]
     options += ["--device", args.device]
-    torch = importlib.util.find_spec("torch") is not None
-    no_original = _no_original(args)
+    no_torch, no_original = _no_torch(args), _no_original(args)
     jobs = {}
     for batch in args.batch:
         for precision in PRECISIONS:
             ours = _child(sys.executable, "ours", "cycle", batch, *options)
             ours += ["--precision", precision, "--backend", args.backend]
             jobs[f"segsrgan 3, {args.backend} {precision}", batch] = ours
-            if torch:
+            if not no_torch:
                 plain = _child(sys.executable, "torch", "cycle", batch, *options)
                 jobs[f"plain torch {precision}", batch] = [*plain, "--precision", precision]
         if not no_original and batch <= args.original_batch:
             jobs[ORIGINAL, batch] = _child(args.original, "original", "cycle", batch, *options)
-    left_out = [] if torch else ["plain torch: not installed"]
-    return jobs, left_out + no_original
+    return jobs, no_torch + no_original
+
+
+def _no_torch(args):
+    """Why torch is left out, a list of one reason or none."""
+    if not importlib.util.find_spec("torch"):
+        return ["plain torch: not installed"]
+    if args.device == "gpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            return ["plain torch: it sees no GPU"]
+    return []
 
 
 def _no_original(args):

@@ -61,6 +61,7 @@ def _cycle(batch, results):
     parts = [pair for r in results for pair in zip(r["discriminator"], r["generator"], strict=True)]
     row = _spread([sum(pair) for pair in parts])
     row["cycles"] = len(parts)
+    row["warm_up"] = statistics.median(r["warm_up"] for r in results)
     row["generator_update"] = statistics.median(pair[1] for pair in parts)
     # Five batches for the discriminator, one for the generator.
     row["patches_per_second"] = 6 * batch / row["seconds"]

@@ -169,3 +169,38 @@ def batch_of(sources, shares, size, rng):
     epsilon = rng.random(size, dtype=np.float32)
     target = np.stack([hr, label], axis=-1)
     return Batch(lr[..., None], target, resolution.astype(np.float32), epsilon)
+
+
+@dataclass(frozen=True)
+class SourceDataset:
+    """Endless sources as the data of a `Loop`, which counts them in epochs.
+
+    Attributes:
+        sources: objects with `draw(rng)`.
+        shares: the probability of each.
+        batch_size: patches in a batch.
+        steps: batches in turn in an epoch, one for each update of the generator.
+        seed: of all draws.
+    """
+
+    sources: tuple
+    shares: tuple
+    batch_size: int
+    steps: int
+    seed: int = 0
+
+    def cycles(self, epoch):
+        """How many batches come in turn in an epoch."""
+        return self.steps
+
+    def epoch(self, number, discriminator_batches, first_cycle=0):
+        """The batches of an epoch, in the order of `Dataset.epoch`."""
+        for cycle in range(first_cycle, self.steps):
+            index = (number - 1) * self.steps + cycle
+            for extra in range(discriminator_batches):
+                yield self._batch(index, 1 + extra)
+            yield self._batch(index)
+
+    def _batch(self, *index):
+        rng = np.random.default_rng([self.seed, *index])
+        return batch_of(self.sources, self.shares, self.batch_size, rng)

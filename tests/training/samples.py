@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Small volumes that the tests of the training share."""
 
+import socket
+
 import numpy as np
 
 from segsrgan.volumes import Volume, write_volume
@@ -51,6 +53,17 @@ def write_case(folder, index, image, label=None, mask=None):
     thirds = (np.arange(image.array.size) * 3 // image.array.size).reshape(image.array.shape)
     thirds = image.with_array(thirds.astype("float32"))
     write_volume(mask or thirds, folder / f"mask{index}.nii.gz")
+
+
+def free_ports(count):
+    """Port numbers of this computer that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for item in sockets:
+        item.bind(("localhost", 0))
+    ports = [item.getsockname()[1] for item in sockets]
+    for item in sockets:
+        item.close()
+    return ports
 
 
 def _distance(shape):

@@ -282,3 +282,7 @@ def test_a_dataset_without_masks_does_not_take_an_entry_for_one_with_them(tmp_pa
                 table.train, Simulation((1, 1, 3)), Cutting(8), 4, 0, classes, cache=cache
             )
             assert next(data.epoch(1, 0)).target.shape[-1] == 2 + classes
+            if not classes:
+                continue
+            assert len(entries(cache.folder)) == 2
+            assert len(list(cache.folder.glob("*.mask.npy"))) == 1

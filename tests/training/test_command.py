@@ -3,14 +3,13 @@
 
 import csv
 import errno
-import hashlib
 import os
 
 import keras
 import numpy as np
 import pytest
 from networks.variants import randomise, write_released
-from training.samples import write_table
+from training.command import GAN, PLAIN, Command
 
 from segsrgan import load_generator
 from segsrgan.networks import (
@@ -32,31 +31,6 @@ from segsrgan.training.settings import build_parser, settings_of
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="by default the training is TensorFlow's"
 )
-
-PLAIN = "--patch_size 8 --stride 8 --kernel_gen 2 --batch_size 16 --lambadv 0 --tensorboard False"
-GAN = "--patch_size 16 --stride 8 --kernel_gen 2 --kernel_dis 2 --batch_size 2"
-
-
-class Command:
-    """The command in a folder with two training images and a test image."""
-
-    def __init__(self, folder):
-        self.folder, self.run = folder, folder / "run"
-        self.table = write_table(
-            folder, ("Train", "Train", "Test"), True, shape=(32, 32, 32), radius=12
-        )
-
-    def flags(self, *flags, run="run"):
-        folder = self.folder / run
-        flags = [word for flag in flags for word in str(flag).split()]
-        return (
-            ["--csv", str(self.table), "-n", "1", "1", "3", "-sf", str(folder)]
-            + ["-dice", str(folder / "dice.csv"), "-mse", str(folder / "mse.csv")]
-            + flags
-        )
-
-    def __call__(self, *flags, run="run"):
-        return main(self.flags(*flags, run=run))
 
 
 @pytest.fixture
@@ -298,83 +272,6 @@ def test_snapshots_are_as_rare_as_asked_and_the_last_epoch_has_one(train):
     assert train(PLAIN, "--epoch 3 --snapshot 2") == 0
     found = {name for name in names(train.run) if "epoch" in name and name.startswith("Seg")}
     assert found == {"SegSRGAN_epoch_2", "SegSRGAN_epoch_3"}
-
-
-def fingerprint(train, monkeypatch, flags):
-    """Everything that a training starts with, without the training."""
-    seen = {}
-
-    def look(self):
-        batches = self.data.epoch(1, self.discriminator_updates, 0)
-        digest = hashlib.sha256()
-        for index, batch in enumerate(batches):
-            if index % (self.discriminator_updates + 1) == 0:
-                digest.update(b"".join(array.tobytes() for array in batch))
-        gan = self.gan
-        seen["data"] = digest.hexdigest()
-        seen["memory"] = self.data.memory()
-        seen["test"] = sum(float(batch.lr.sum()) for batch in self.test.all_patches())
-        seen["generator"] = gan.generator.spec
-        seen["discriminator"] = gan.discriminator and gan.discriminator.spec
-        seen["weights"] = float(sum(np.abs(w).sum() for w in gan.generator.get_weights()))
-        seen["objective"] = gan.objective
-        seen["precision"] = gan.generator.layers[1].compute_dtype
-        rates = (gan.generator_optimizer, gan.discriminator_optimizer)
-        seen["rates"] = [float(o.learning_rate) if o else None for o in rates]
-        seen["loop"] = (self.discriminator_updates, self.snapshot, self.epochs, self.state_minutes)
-        seen["records"] = self.records._board is None
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "run", look)
-        assert train(GAN, "--epoch 1", flags, run=f"run_{len(flags)}_{abs(hash(flags))}") == 0
-    keras.config.set_dtype_policy("float32")
-    return seen
-
-
-FLAGS = {
-    "--new_low_res 1 1 5": "data test",
-    "--slice_thickness 5": "data test",
-    "--contrast_max 0.1": "data",
-    "--percent_val_max 0.2": "data",
-    "--patch_size 32": "data discriminator memory",
-    "--stride 4": "data",
-    "--interp sitk --interpolation_type Linear": "data test",
-    "--image_cropping_method overlapping_with_mask": "data",
-    "--fit_mask True": "data generator discriminator",
-    "--flip False": "data",
-    "--rotation 10": "data",
-    "--elastic 3": "data",
-    "--images_in_memory 1": "data",
-    "--batch_size 3": "data",
-    "--seed 1": "data weights",
-    "--kernel_gen 3": "generator weights",
-    "--kernel_dis 3": "discriminator",
-    "--u_net_generator True": "generator",
-    "--is_conditional True": "generator discriminator",
-    "--is_residual False": "generator",
-    "--scaled_residual True": "generator",
-    "--lambrec 2": "objective",
-    "--lambadv 0.01": "objective",
-    "--lambgp 10": "objective",
-    "--reconstruction_loss dice": "objective",
-    "--lrgen 0.01": "rates",
-    "--lrdis 0.01": "rates",
-    "--number_of_disciminator_iteration 2": "loop",
-    "--snapshot 2": "loop",
-    "--epoch 2": "loop",
-    "--state_minutes 1": "loop",
-    "--precision mixed_bfloat16": "precision",
-    "--tensorboard False": "records",
-}
-
-
-def test_every_flag_reaches_what_it_is_for(train, monkeypatch):
-    plain = fingerprint(train, monkeypatch, "")
-    assert fingerprint(train, monkeypatch, " ") == plain
-    for flags, parts in FLAGS.items():
-        other = fingerprint(train, monkeypatch, flags)
-        unchanged = [part for part in parts.split() if plain[part] == other[part]]
-        assert not unchanged, f"{flags} changes nothing of {unchanged}"
 
 
 def test_a_cache_is_used_and_emptied_at_the_end(train):

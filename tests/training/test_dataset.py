@@ -124,6 +124,22 @@ def test_the_thick_axis_comes_last_whichever_it_is(axis, tmp_path):
     np.testing.assert_array_equal(target[..., 2:].sum(-1), 1)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_patches_lie_where_they_should_when_the_thick_axis_moves(axis, tmp_path):
+    write_table(tmp_path, masks=True)
+    image = noise((16, 24, 20))
+    write_case(tmp_path, 0, image)
+    resolution = [1.0, 1.0, 1.0]
+    resolution[axis] = 2.0
+    simulation = Simulation(tuple(resolution), contrast_max=0.0, noise=0.0)
+    data = dataset(tmp_path, simulation=simulation, cutting=Cutting(8, 8, flip=False))
+    found = [target[..., 0] for batch in data.all_patches() for target in batch.target]
+    hr = np.moveaxis(simulation.draw(image, np.random.default_rng(0)).hr, axis, 2)
+    corners = np.argwhere(np.ones([size // 8 for size in hr.shape])) * 8
+    expected = [hr[x : x + 8, y : y + 8, z : z + 8] for x, y, z in corners]
+    assert keys(found) == keys(expected)
+
+
 def test_what_lies_beyond_a_small_image_is_zero_and_class_0(tmp_path):
     write_table(tmp_path, masks=True, shape=(12, 12, 6), radius=2.5)
     for flip in (False, True):

@@ -2,13 +2,13 @@
 """The gradient steps: one device against two, one process against two, TensorFlow against JAX."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from training.samples import free_ports
 
 CHILD = Path(__file__).with_name("step_child.py")
 
@@ -38,14 +38,8 @@ def weights(path):
         return [file[key] for key in file.files if key != "losses"], file["losses"]
 
 
-def two_ports():
-    sockets = [socket.socket() for _ in range(2)]
-    for item in sockets:
-        item.bind(("localhost", 0))
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ",".join(f"localhost:{port}" for port in ports)
+def two_workers():
+    return ",".join(f"localhost:{port}" for port in free_ports(2))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +76,7 @@ def test_two_devices_train_as_one(tmp_path, single):
 
 
 def test_two_processes_train_as_one(tmp_path, single):
-    workers = two_ports()
+    workers = two_workers()
     runs = [start("worker", tmp_path / f"w{i}.npz", workers, i) for i in range(2)]
     for run in runs:
         finish(run)
@@ -96,7 +90,7 @@ def test_jax_trains_as_tensorflow(tmp_path, single):
 
 
 def test_a_lost_worker_ends_the_others_with_a_message(tmp_path):
-    workers = two_ports()
+    workers = two_workers()
     lost = start("worker", tmp_path / "w1.npz", workers, 1, DIE_AFTER="2")
     chief = start("worker", tmp_path / "w0.npz", workers, 0)
     finish(lost, 9)

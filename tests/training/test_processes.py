@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""The training command in processes of its own: killed, on several workers, on JAX."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from training.samples import free_ports, write_table
+
+from segsrgan import load_generator
+from segsrgan.networks import load_discriminator
+
+FLAGS = "-n 1 1 3 --patch_size 16 --stride 8 --kernel_gen 2 --kernel_dis 2 --batch_size 2"
+
+
+@pytest.fixture
+def table(tmp_path):
+    return write_table(tmp_path, ("Train", "Train", "Test"), shape=(32, 32, 32), radius=12)
+
+
+def start(table, run, *flags, backend="tensorflow"):
+    folder = table.parent / run
+    command = [sys.executable, "-m", "segsrgan.SegSRGAN_training", "--csv", str(table)]
+    command += [*FLAGS.split(), "-sf", str(folder), "-dice", str(folder / "dice.csv")]
+    command += ["-mse", str(folder / "mse.csv"), *(word for flag in flags for word in flag.split())]
+    environment = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1"}
+    environment.pop("TF_CONFIG", None)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process, status=0):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output[-3000:]
+    return output
+
+
+def difference(run, other, name):
+    """The largest difference of any weight of both networks."""
+    paths = (run / name, other / name)
+    ours, theirs = (
+        load_generator(p).get_weights() + load_discriminator(p).get_weights() for p in paths
+    )
+    return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
+
+
+def wait_for(pattern, folder, process):
+    for _ in range(3000):
+        if list(folder.glob(pattern)):
+            return
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        time.sleep(0.05)
+    pytest.fail(f"no {pattern} in {folder}")
+
+
+def test_a_killed_training_goes_on_bit_for_bit(table):
+    whole = start(table, "whole", "--epoch 2")
+    killed = start(table, "killed", "--epoch 2 --state_minutes 0")
+    folder = table.parent / "killed"
+    wait_for("state_00001_000000[2-9].h5", folder, killed)
+    killed.send_signal(signal.SIGKILL)
+    finish(killed, -signal.SIGKILL)
+    finish(whole)
+    assert not (folder / "SegSRGAN_epoch_2").exists()
+    finish(start(table, "killed", "--epoch 2 --resume"))
+    assert difference(folder, table.parent / "whole", "SegSRGAN_epoch_2") == 0
+    assert not list(folder.glob(".*partial"))
+
+
+def test_two_workers_train_as_one_and_go_on_after_one_is_lost(table):
+    single = start(table, "single", "--epoch 2")
+    ports = free_ports(2)
+    workers = ",".join(f"localhost:{port}" for port in ports)
+    flags = f"--epoch 2 --state_minutes 0 --workers {workers} --worker_index"
+    runs = [start(table, "both", f"{flags} {index}") for index in range(2)]
+    folder = table.parent / "both"
+    wait_for("state_00001_000000[2-9].h5", folder, runs[0])
+    runs[1].send_signal(signal.SIGKILL)
+    output = finish(runs[0], 1)
+    assert "a worker was lost" in output and "--resume" in output
+    finish(runs[1], -signal.SIGKILL)
+    runs = [start(table, "both", f"{flags} {index} --resume") for index in range(2)]
+    outputs = [finish(run) for run in runs]
+    finish(single)
+    assert difference(folder, table.parent / "single", "SegSRGAN_epoch_2") < 1e-4
+    assert "epoch 2: dice" in outputs[0] and "epoch 2" not in outputs[1]
+    history = (folder / "history.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in history] == ["epoch", "1", "2"]
+
+
+def test_the_command_trains_on_jax(table):
+    finish(start(table, "jax", "--epoch 1", backend="jax"))
+    folder = table.parent / "jax"
+    assert {"SegSRGAN_epoch_1", "history.csv", "epoch_1.png"} <= {p.name for p in folder.iterdir()}
+    again = start(table, "jax", "--epoch 2 --resume", backend="jax")
+    assert "epoch 2: dice" in finish(again)
