@@ -84,7 +84,7 @@ def main(argv=None):
     from segsrgan.training.losses import binary_cross_entropy, charbonnier, soft_dice_loss
     from segsrgan.training.records import Records
     from segsrgan.training.sources import SourceDataset, batch_of
-    from segsrgan.training.state import Progress, has_state, load_state
+    from segsrgan.training.state import Progress, has_state, newest_state
     from segsrgan.training.step_tensorflow import Step
 
     keras.utils.set_random_seed(args.seed)
@@ -128,6 +128,11 @@ def main(argv=None):
 
     args.folder.mkdir(parents=True, exist_ok=True)
     notes = {"recipe": {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder")}}
+    progress = Progress()
+    if has_state(args.folder):
+        state = newest_state(args.folder)
+        state.restore(gan)
+        progress = state.progress
     loop = Loop(
         gan,
         Step(gan),
@@ -135,7 +140,7 @@ def main(argv=None):
         SimpleNamespace(all_patches=lambda: validation, patches=2 * len(validation)),
         args.folder,
         args.epochs,
-        load_state(args.folder, gan) if has_state(args.folder) else Progress(),
+        progress,
         metadata=notes,
         records=Records(args.folder, args.folder / "dice.csv", args.folder / "mse.csv"),
         on_cycle=report,

@@ -154,7 +154,8 @@ def measure(args, report):
         cycles, left_out = cycle_commands(args)
         epochs, no_images = epoch_commands(args, Path(name))
         report["left_out"] = left_out + no_images
-        print(*(f"left out: {reason}" for reason in report["left_out"]), sep="\n", flush=True)
+        for reason in report["left_out"]:
+            print("left out:", reason, flush=True)
         jobs = {("epoch", *key): command for key, command in epochs.items()}
         jobs.update({("cycle", *key): command for key, command in cycles.items()})
         measured = {key: [] for key in jobs}

@@ -40,8 +40,7 @@ def main(argv=None, prog="SegSRGAN_training.py"):
 
 def _train(settings, stop, prog):
     training = import_quietly("segsrgan.training.run")
-    # Of several workers on one screen the chief alone shows how far it is.
-    bar = ProgressBar(quiet=bool(settings.worker_index), unit="cycle")
+    bar = ProgressBar(unit="cycle")
     try:
         row = training.run(settings, progress=bar, stop=stop)
     finally:

@@ -30,7 +30,12 @@ def write_text(path, text):
     Raises:
         OSError: if it cannot be written; then nothing has changed.
     """
-    with _written(path, text) as temporary:
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path, data):
+    """As `write_text`, of bytes."""
+    with _written(path, data) as temporary:
         os.replace(temporary, path)
 
 
@@ -41,7 +46,7 @@ def create_text(path, text):
         FileExistsError: if there is such a file.
         OSError: if it cannot be written.
     """
-    with _written(path, text) as temporary:
+    with _written(path, text.encode()) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -72,6 +77,32 @@ def locked(folder):
         os.close(handle)
 
 
+@contextmanager
+def claimed(folder):
+    """Keeps a folder for this process of this computer; others that claim it are refused.
+
+    Raises:
+        BlockingIOError: if another process has claimed it.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # some network file systems cannot
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
 def remove_stale(folder):
     """Removes what killed runs left under temporary names, nothing of runs that go on.
 
@@ -91,11 +122,11 @@ def remove(path):
 
 
 @contextmanager
-def _written(path, text):
+def _written(path, data):
     temporary = temporary_beside(path)
     try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         yield temporary

@@ -6,14 +6,15 @@ group `generator` and perhaps `discriminator` with the attribute `spec` (JSON) a
 `<layer>/<weight>`.
 """
 
+import io
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from segsrgan.atomic import write_bytes
 from segsrgan.networks.discriminator import DiscriminatorSpec, build_discriminator
 from segsrgan.networks.generator import GeneratorSpec, build_generator
 from segsrgan.networks.original_weights import is_original, read_original
@@ -70,21 +71,16 @@ def save_generator(generator, path, discriminator=None, **metadata):
         discriminator: a model of `build_discriminator`.
         **metadata: JSON values kept in the file, e.g. `training`, `license`.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["format"] = "segsrgan"
-            file.attrs["format_version"] = FORMAT_VERSION
-            file.attrs["metadata"] = json.dumps(metadata)
-            for name, model in (("generator", generator), ("discriminator", discriminator)):
-                if model is not None:
-                    _write_network(file.create_group(name), model)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # In memory first: HDF5 answers a full disk with errors of many kinds, or a crash.
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file.attrs["format"] = "segsrgan"
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["metadata"] = json.dumps(metadata)
+        for name, model in (("generator", generator), ("discriminator", discriminator)):
+            if model is not None:
+                _write_network(file.create_group(name), model)
+    write_bytes(Path(path), stream.getbuffer())
 
 
 def describe(name_or_path=None):

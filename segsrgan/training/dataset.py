@@ -112,17 +112,17 @@ class Dataset:
         size, channels = self._batch_size // self._shard[1], 1 + 2 + self._mask_classes
         return images + preparing + (8 * size * channels + 1) * self._cutting.patch**3
 
-    def epoch(self, number, discriminator_batches, first_cycle=0):
-        """The batches of an epoch.
+    def stream(self, epochs, discriminator_batches, first_cycle=0):
+        """The batches of epochs, one after the other; the next is prepared while one is in use.
 
         A cycle is `discriminator_batches` batches of patches drawn at random among the images in
-        memory, then one of patches that come in turn. Each patch comes in turn once; the last
-        batch of a group of images is filled up with patches of the group drawn at random.
+        memory, then one of patches that come in turn. Each patch comes in turn once an epoch; the
+        last batch of a group of images is filled up with patches of the group drawn at random.
 
         Args:
-            number: of the epoch, from 0 up.
+            epochs: range of their numbers, from 0 up.
             discriminator_batches: per cycle, 0 or more.
-            first_cycle: how many cycles to leave out at the beginning.
+            first_cycle: how many cycles of the first epoch to leave out.
 
         Yields:
             `Batch`, this worker's part.
@@ -130,28 +130,31 @@ class Dataset:
         Raises:
             VolumeError: if an image cannot be read or used; the message names it.
         """
-        groups, begin = [], 0
-        for index, (members, count) in enumerate(self._groups(number)):
-            cycles = range(max(begin, first_cycle), begin + count)
-            if cycles:
-                groups.append((index, members, begin, cycles))
-            begin += count
+        groups = [
+            group
+            for epoch in epochs
+            for group in self._groups_from(epoch, first_cycle if epoch == epochs[0] else 0)
+        ]
         coming = (
-            self._prepare(case, self._rng(number, _IMAGE, case))
-            for _, members, _, _ in groups
+            self._prepare(case, self._rng(epoch, _IMAGE, case))
+            for epoch, _, members, *_ in groups
             for case in members
         )
         with closing(prefetch(coming, depth=self._together)) as images:
-            for index, members, begin, cycles in groups:
+            for epoch, index, members, begin, cycles in groups:
                 group = _Group([next(images) for _ in members], self._batch_size)
-                turn = group.turn(self._rng(number, _ORDER, 1 + index))
+                turn = group.turn(self._rng(epoch, _ORDER, 1 + index))
                 for cycle in cycles:
-                    rng = self._rng(number, _CYCLE, cycle)
+                    rng = self._rng(epoch, _CYCLE, cycle)
                     for _ in range(discriminator_batches):
                         yield self._batch(group, group.choose(rng), rng)
                     first = (cycle - begin) * self._batch_size
                     yield self._batch(group, turn[first : first + self._batch_size], rng)
                 del group  # before the next one is collected
+
+    def epoch(self, number, discriminator_batches, first_cycle=0):
+        """The batches of one epoch, see `stream`."""
+        return self.stream(range(number, number + 1), discriminator_batches, first_cycle)
 
     def all_patches(self):
         """The batches of a validation: every patch once, in order, the same every time.
@@ -196,6 +199,15 @@ class Dataset:
             patches = sum(len(self._plans[case].starts) for case in members)
             groups.append((members, -(-patches // self._batch_size)))
         return groups
+
+    def _groups_from(self, epoch, first_cycle):
+        """The groups that have cycles left: `(epoch, index, members, first cycle, cycles left)`."""
+        begin = 0
+        for index, (members, count) in enumerate(self._groups(epoch)):
+            cycles = range(max(begin, first_cycle), begin + count)
+            if cycles:
+                yield epoch, index, members, begin, cycles
+            begin += count
 
     def _prepare(self, index, rng, share=None):
         """A `Prepared` image; the one of a validation if `share` is given."""

@@ -3,11 +3,14 @@
 
 import contextlib
 import json
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,17 @@ class Distribution:
         """The context that networks and optimisers are built in."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
+    def gather(self, number):
+        """The numbers that all workers call this with at the same time; waits for all of them."""
+        if self.workers == 1:
+            return [number]
+        import tensorflow as tf
+
+        values = self.strategy.experimental_distribute_values_from_function(
+            lambda _: tf.constant([number], tf.float64)
+        )
+        return self.strategy.gather(values, axis=0).numpy().tolist()
+
     def check_batch(self, size):
         """Raises `ValueError` unless a global batch can be divided among the devices."""
         if size % self.replicas:
@@ -53,14 +67,15 @@ class Distribution:
             )
 
 
-def distribute(multi_gpu=True, workers=None, worker_index=None):
+def distribute(multi_gpu=True, workers=None, worker_index=None, batch_size=None):
     """Chooses where to train. Must come before any other use of TensorFlow.
 
     Args:
-        multi_gpu: whether to use all GPUs of this computer.
+        multi_gpu: whether to use all GPUs of this computer, or one.
         workers: "host:port,host:port,…" of all processes, the chief first; None: what the
             environment variable TF_CONFIG says, which cluster managers set, or this process alone.
         worker_index: the number of this process among them.
+        batch_size: patches of a batch; on one computer only as many GPUs are used as divide it.
 
     Returns:
         A `Distribution`.
@@ -68,7 +83,7 @@ def distribute(multi_gpu=True, workers=None, worker_index=None):
     Raises:
         ValueError: if several workers are asked for on a backend other than TensorFlow.
     """
-    several = workers is not None or "TF_CONFIG" in os.environ
+    several = several_workers(workers)
     if keras.backend.backend() != "tensorflow":
         if several:
             raise ValueError(
@@ -76,13 +91,25 @@ def distribute(multi_gpu=True, workers=None, worker_index=None):
                 f"{keras.backend.backend()}"
             )
         return Distribution()
-    if several:
-        return _over_workers(workers, worker_index)
     import tensorflow as tf
 
-    if multi_gpu and len(tf.config.list_logical_devices("GPU")) > 1:
-        return mirrored()
-    return Distribution()
+    devices = tf.config.list_physical_devices("GPU")
+    if not multi_gpu:
+        tf.config.set_visible_devices(devices[:1], "GPU")
+    if several:
+        return _over_workers(workers, worker_index)
+    count = len(devices) if multi_gpu else 1
+    while batch_size and count > 1 and batch_size % count:
+        count -= 1
+    if count < 2:
+        return Distribution()
+    logger.info("training on %d of %d GPUs", count, len(devices))
+    return mirrored([f"GPU:{index}" for index in range(count)])
+
+
+def several_workers(workers=None):
+    """Whether `distribute` would join other processes."""
+    return workers is not None or "TF_CONFIG" in os.environ
 
 
 def mirrored(devices=None):
@@ -99,12 +126,22 @@ def _over_workers(workers, worker_index):
         os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
     import tensorflow as tf
 
+    count, index = _place(os.environ["TF_CONFIG"])
+    return Distribution(tf.distribute.MultiWorkerMirroredStrategy(), count, index)
+
+
+def _place(text):
+    """How many processes TF_CONFIG names, and the number of this one; a chief comes first."""
     try:
-        config = json.loads(os.environ["TF_CONFIG"])
-        count, index = len(config["cluster"]["worker"]), int(config["task"]["index"])
-    except (ValueError, KeyError, TypeError) as error:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        chiefs, workers = (len(cluster.get(kind, [])) for kind in ("chief", "worker"))
+        index = int(task["index"]) + {"chief": 0, "worker": chiefs}[task["type"]]
+        if set(cluster) - {"chief", "worker"} or not 0 <= index < chiefs + workers:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             'TF_CONFIG must be JSON as {"cluster": {"worker": ["host:port", …]}, "task": {"type": '
-            f'"worker", "index": 0}}}}, received {os.environ["TF_CONFIG"]!r}'
+            f'"worker", "index": 0}}}}, perhaps with a "chief", received {text!r}'
         ) from error
-    return Distribution(tf.distribute.MultiWorkerMirroredStrategy(), count, index)
+    return chiefs + workers, index

@@ -5,7 +5,7 @@ Everything here is `keras.ops`; gradients are taken in `step_tensorflow` or `ste
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import keras
 from keras import ops
@@ -105,10 +105,36 @@ class Gan:
             critic = build_discriminator(discriminator or matching(model.spec, patch))
         return cls(model, critic, objective, **options)
 
-    def parts(self):
-        """All that holds state: `{name: model or optimiser}`, without what is None."""
-        names = ("generator", "discriminator", "generator_optimizer", "discriminator_optimizer")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+    def state(self):
+        """All variables that a training changes, by meaning.
+
+        Returns:
+            dict of lists of Keras variables: `generator`, `generator_optimizer`, with loss scaling
+            `generator_scaling`; likewise of the discriminator, if there is one. Learning rates are
+            not among them, unless they are schedules: they are settings.
+        """
+        result = {}
+        for name, model in (("generator", self.generator), ("discriminator", self.discriminator)):
+            if model is None:
+                continue
+            result[name] = model.weights
+            outer = getattr(self, f"{name}_optimizer")
+            inner = getattr(outer, "inner_optimizer", outer)
+            result[f"{name}_optimizer"] = _without_rate(inner.variables)
+            if inner is not outer:
+                own = [v for v in outer.variables if not any(v is w for w in inner.variables)]
+                result[f"{name}_scaling"] = _without_rate(own)
+        return result
+
+    def specs(self):
+        """The specs of the networks there are, as dicts: `{"generator": {...}, ...}`."""
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        return {name: asdict(model.spec) for name, model in networks.items() if model is not None}
+
+    @property
+    def scaled(self):
+        """Whether losses are scaled dynamically, so that a gradient may overflow now and then."""
+        return hasattr(self.generator_optimizer, "dynamic_scale")
 
     def generator_inputs(self, lr, resolution):
         """What the generator is called on: `lr` (b, p, p, p, 1), with a map of mm if conditional.
@@ -195,6 +221,10 @@ def _adam(model, rate, loss_scaling, options):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     return optimizer
+
+
+def _without_rate(variables):
+    return [variable for variable in variables if variable.name != "learning_rate"]
 
 
 def _map(like, resolution):

@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from segsrgan.networks import save_generator
+from segsrgan.training.distribution import Distribution
 from segsrgan.training.errors import TrainingError
 from segsrgan.training.gan import Gan
 from segsrgan.training.picture import patch_picture
@@ -43,7 +45,7 @@ class Loop:
     Attributes:
         gan: a `Gan`.
         step: a `Step` of it.
-        data: the training patches, a `Dataset`.
+        data: the training patches: `cycles(epoch)` and `stream(epochs, …)` of a `Dataset`.
         test: the validation patches: an object with `all_patches()` and their number `patches`.
         folder: of snapshots and states.
         epochs: the last epoch's number.
@@ -52,11 +54,11 @@ class Loop:
         snapshot: epochs between snapshots; the last epoch always gets one.
         metadata: written into the snapshots.
         records: keeps the history, a `Records`; None: nothing is recorded.
-        writes: whether this process validates and writes, see `Distribution.chief`.
+        distribution: a `Distribution`; the chief alone validates and writes.
         state_minutes: between states within an epoch.
         on_cycle: called with (epoch, cycles done, cycles of the epoch, losses) before the first
             cycle, with no losses, and after each.
-        stop: function that says whether to stop after the cycle.
+        stop: function that says whether to stop; asked after each cycle and epoch.
     """
 
     gan: Gan
@@ -70,7 +72,7 @@ class Loop:
     snapshot: int = 1
     metadata: dict = field(default_factory=dict)
     records: Any = None
-    writes: bool = True
+    distribution: Distribution = Distribution()
     state_minutes: float = 20.0
     on_cycle: Callable | None = None
     stop: Callable | None = None
@@ -85,35 +87,51 @@ class Loop:
             TrainingError: if a loss is no number, data cannot be read, or the disk is full. The
                 last whole state is then what it was.
         """
+        self._agree_on_the_beginning()
+        epochs = range(self.progress.epoch, self.epochs + 1)
+        updates = self.discriminator_updates if self.gan.discriminator else 0
+        # One batch is made while one is in use.
+        stream = prefetch(self.data.stream(epochs, updates, self.progress.cycle), depth=1)
         try:
-            while self.progress.epoch <= self.epochs:
-                if not self._epoch():
-                    break
+            with closing(stream):
+                for _ in epochs:
+                    if self._epoch(stream, updates):
+                        break
         except (OSError, VolumeError) as error:
             raise TrainingError(
                 f"epoch {self.progress.epoch}: {error}; mend this and go on with --resume"
             ) from error
         return self.progress.history[-1] if self.progress.history else None
 
-    def _epoch(self):
-        """Trains the rest of the current epoch; returns whether it came to its end."""
+    def _agree_on_the_beginning(self):
+        places = self.distribution.gather(self.progress.epoch * 1e6 + self.progress.cycle)
+        if len(set(places)) > 1:
+            raise TrainingError(
+                f"the workers would start at different places (epoch * 1e6 + cycle: {places}); "
+                f"{self.folder} must be one folder that all of them see"
+            )
+
+    def _epoch(self, stream, updates):
+        """Trains the rest of the current epoch; returns whether it was told to stop."""
         progress, cycles = self.progress, self.data.cycles(self.progress.epoch)
-        updates = self.discriminator_updates if self.gan.discriminator else 0
-        stream = prefetch(self.data.epoch(progress.epoch, updates, first_cycle=progress.cycle))
         saved, on_cycle = time.monotonic(), self.on_cycle or (lambda *_: None)
         on_cycle(progress.epoch, progress.cycle, cycles, {})
         while progress.cycle < cycles:
             losses = self._cycle(stream, updates)
             on_cycle(progress.epoch, progress.cycle, cycles, losses)
-            stopping = self.stop is not None and self.stop()
+            stopping = self._is_stopping()
             if stopping or time.monotonic() - saved > 60 * self.state_minutes:
                 self._save_state()
                 saved = time.monotonic()
             if stopping:
-                stream.close()
-                return False
+                self.distribution.gather(0)  # nobody leaves before the state is saved
+                return True
         self._close_epoch()
-        return True
+        return self._is_stopping()
+
+    def _is_stopping(self):
+        """Whether any of the workers was told to stop; all of them ask at the same time."""
+        return self.stop is not None and any(self.distribution.gather(bool(self.stop())))
 
     def _cycle(self, stream, updates):
         """The discriminator's updates and one of the generator; returns the losses."""
@@ -142,17 +160,17 @@ class Loop:
             counts[name] = counts.get(name, 0) + 1
 
     def _check_finite(self, losses):
-        bad = [
-            name for name, value in losses.items() if "loss" in name and not math.isfinite(value)
-        ]
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
+        if self.gan.scaled:
+            bad = [name for name in bad if "gradient" not in name]
         if not bad:
             return
         path = Path(self.folder) / "SegSRGAN_last_finite"
-        if self.writes:
+        if self.distribution.chief:
             self._save_weights(path)
         raise TrainingError(
             f"epoch {self.progress.epoch}, cycle {self.progress.cycle}: {bad[0]} is "
-            f"{losses[bad[0]]}; the weights before it are in {path}. Try smaller --lrgen and "
+            f"{losses[bad[0]]}; the last finite weights are in {path}. Try smaller --lrgen and "
             "--lrdis, or --precision float32; --resume goes on from the last state"
         )
 
@@ -160,35 +178,28 @@ class Loop:
         progress = self.progress
         row = {"epoch": progress.epoch}
         row |= {name: total / progress.counts[name] for name, total in progress.sums.items()}
-        if self.writes:
-            row |= self._validate()
+        if self.distribution.chief:
+            loss = self.gan.objective.reconstruction
+            row |= validate(self.step.predict, self.test.all_patches(), loss, self.test.patches)
         row["seconds"] = round(progress.seconds, 2)
         row["waiting"] = round(progress.waiting / max(progress.seconds, 1e-9), 4)
-        if self.writes:
+        if self.distribution.chief:
             self._keep_weights(row)
         progress.next_epoch(row)
-        if not self.writes:
+        if not self.distribution.chief:
             return
         self._save_state()
         if self.records:
             self.records.add(row)
         self._report(row)
 
-    def _validate(self):
-        objective = self.gan.objective
-
-        def loss(target, output):
-            return objective.lambrec * objective.reconstruction(target, output)
-
-        return validate(self.step.predict, self.test.all_patches(), loss, self.test.patches)
-
     def _keep_weights(self, row):
         epoch, folder = row["epoch"], Path(self.folder)
         if epoch % self.snapshot == 0 or epoch == self.epochs:
             self._save_weights(snapshot_path(folder, epoch))
             self._save_picture(epoch)
-        best = self.progress.best
-        if not best or row["val_loss"] < best["val_loss"]:
+        best = self.progress.best.get("val_loss", math.nan)
+        if math.isnan(best) or row["val_loss"] < best:
             self._save_weights(folder / "SegSRGAN_best")
             self.progress.best = {"epoch": epoch, "val_loss": row["val_loss"]}
 
@@ -205,7 +216,7 @@ class Loop:
         self.records.picture(epoch, patch_picture(batch.lr[index], output, batch.target[index]))
 
     def _save_state(self):
-        if self.writes:
+        if self.distribution.chief:
             save_state(self.folder, self.gan, self.progress)
 
     def _report(self, row):

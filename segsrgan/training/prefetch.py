@@ -20,8 +20,9 @@ def prefetch(items, depth=4):
     stop, end = threading.Event(), object()
 
     def work():
-        iterator = iter(items)
+        iterator = None
         try:
+            iterator = iter(items)
             while True:
                 room.acquire()
                 if stop.is_set():

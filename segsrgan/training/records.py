@@ -3,10 +3,9 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 
-from segsrgan.atomic import remove, temporary_beside, write_text
+from segsrgan.atomic import write_bytes, write_text
 from segsrgan.training.tensorboard import TensorBoard
 
 _DICE, _MSE = "Dice", "MSE"
@@ -62,6 +61,18 @@ class Records:
                 if row["epoch"] in new:
                     self._board.scalars(row["epoch"], row)
 
+    def check_free(self, epochs):
+        """Refuses to mix the rows of a new training with those of an earlier one.
+
+        Args:
+            epochs: range of the epochs to come.
+
+        Raises:
+            ValueError: if one of the files has a row of one of them.
+        """
+        for table in (self._history, self._dice, self._mse):
+            table.check_free(epochs)
+
     def picture(self, epoch, image):
         """Writes `epoch_<n>.png`.
 
@@ -76,7 +87,7 @@ class Records:
 
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "PNG")
-        _write_bytes(self._folder / f"epoch_{epoch}.png", stream.getvalue())
+        write_bytes(self._folder / f"epoch_{epoch}.png", stream.getvalue())
         if self._board:
             self._board.image(epoch, "patch", stream.getvalue(), image.shape)
 
@@ -141,6 +152,14 @@ class _Table:
             self._columns, self._lines = columns, lines
         return changed
 
+    def check_free(self, epochs):
+        taken = sorted(set(epochs) & self._lines.keys())
+        if taken:
+            raise ValueError(
+                f"{self._path}: has a row of epoch {taken[0]} already, of another training; name "
+                "another file, or move this one away"
+            )
+
     def _line(self, row):
         items = ((column, value) for column, value in row.items() if column != self._key)
         return {column: str(value) for column, value in items if value is not None}
@@ -152,16 +171,3 @@ class _Table:
         for epoch, line in lines.items():
             writer.writerow([epoch, *(line.get(column, "") for column in columns)])
         return stream.getvalue()
-
-
-def _write_bytes(path, data):
-    """As `atomic.write_text`, of bytes."""
-    temporary = temporary_beside(path)
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        remove(temporary)

@@ -193,10 +193,9 @@ class SourceDataset:
         """How many batches come in turn in an epoch."""
         return self.steps
 
-    def epoch(self, number, discriminator_batches, first_cycle=0):
-        """The batches of an epoch, in the order of `Dataset.epoch`."""
-        for cycle in range(first_cycle, self.steps):
-            index = (number - 1) * self.steps + cycle
+    def stream(self, epochs, discriminator_batches, first_cycle=0):
+        """The batches of epochs, in the order of `Dataset.stream`."""
+        for index in range((epochs[0] - 1) * self.steps + first_cycle, epochs[-1] * self.steps):
             for extra in range(discriminator_batches):
                 yield self._batch(index, 1 + extra)
             yield self._batch(index)

@@ -6,16 +6,16 @@ draws follow from the seed, the epoch and the cycle, so no generator's state is 
 appears whole or not at all; the newest two are kept.
 """
 
+import io
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from segsrgan.atomic import remove, remove_stale, temporary_beside
+from segsrgan.atomic import remove, remove_stale, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,43 @@ class Progress:
         self.sums, self.counts, self.seconds, self.waiting = {}, {}, 0.0, 0.0
 
 
+@dataclass(frozen=True)
+class State:
+    """What a file holds.
+
+    Attributes:
+        path: of the file.
+        progress: a `Progress`.
+        specs: of the networks, as dicts, see `Gan.specs`.
+        arrays: of the variables, see `Gan.state`.
+    """
+
+    path: Path
+    progress: Progress
+    specs: dict
+    arrays: dict
+
+    def restore(self, gan):
+        """Copies everything into a `Gan`; its learning rates stay as they are.
+
+        Raises:
+            StateError: if the networks are others.
+        """
+        # Loss scaling may be switched on or off, it finds its scale again.
+        variables = {k: v for k, v in gan.state().items() if k in self.arrays or "scaling" not in k}
+        expected = {name: [tuple(v.shape) for v in group] for name, group in variables.items()}
+        received = {k: [a.shape for a in v] for k, v in self.arrays.items() if k in expected}
+        if expected != received or gan.specs() != self.specs:
+            raise StateError(
+                f"{self.path}: holds the networks {self.specs}, the settings ask for "
+                f"{gan.specs()}; resume with the flags of the training that wrote it "
+                "(--config settings.toml has them)"
+            )
+        for name, group in variables.items():
+            for variable, array in zip(group, self.arrays[name], strict=True):
+                variable.assign(array)
+
+
 def save_state(folder, gan, progress):
     """Writes the state and removes all but the newest two.
 
@@ -67,19 +104,17 @@ def save_state(folder, gan, progress):
         OSError: if it cannot be written; then the earlier states are as they were.
     """
     path = Path(folder) / f"state_{progress.epoch:05d}_{progress.cycle:07d}.h5"
-    temporary = temporary_beside(path)
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["progress"] = json.dumps(asdict(progress))
-            for name, part in gan.parts().items():
-                group = file.create_group(name)
-                for index, variable in enumerate(_variables(part)):
-                    group[_key(index, variable)] = np.asarray(variable.value)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        remove(temporary)
+    # In memory first: HDF5 answers a full disk with errors of many kinds, or a crash.
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file.attrs["progress"] = json.dumps(asdict(progress))
+        file.attrs["specs"] = json.dumps(gan.specs())
+        for name, variables in gan.state().items():
+            group = file.create_group(name)
+            for index, variable in enumerate(variables):
+                key = f"{index:03d}_{variable.path.replace('/', '.')}"
+                group[key] = np.asarray(variable.value)
+    write_bytes(path, stream.getbuffer())
     for old in _states(folder)[:-_KEPT]:
         remove(old)
 
@@ -89,29 +124,19 @@ def has_state(folder):
     return bool(_states(folder))
 
 
-def load_state(folder, gan):
-    """Restores the newest readable state into the networks and optimisers.
-
-    Args:
-        folder: of the states.
-        gan: a `Gan` of the same architecture, which is changed.
-
-    Returns:
-        Its `Progress`.
+def newest_state(folder):
+    """The newest readable `State` in a folder.
 
     Raises:
-        StateError: if none is readable, or it belongs to other networks.
+        StateError: if none is readable.
     """
     remove_stale(Path(folder))
     states = _states(folder)
     for path in reversed(states):
         try:
-            arrays, progress = _read(path)
+            return _read(path)
         except (OSError, KeyError, ValueError, TypeError) as error:
             logger.warning("%s: not readable (%s); trying an earlier one", path, error)
-            continue
-        _assign(gan, arrays, path)
-        return progress
     raise StateError(
         f"{folder}: no state that can be read, of {[path.name for path in states]}; start from the "
         "last snapshot with --weights, in another folder"
@@ -122,33 +147,10 @@ def _states(folder):
     return sorted(Path(folder).glob("state_*_*.h5"))
 
 
-def _variables(part):
-    """All variables of a model or optimiser."""
-    return getattr(part, "weights", None) or part.variables
-
-
-def _key(index, variable):
-    return f"{index:03d}_{variable.path.replace('/', '.')}"
-
-
 def _read(path):
     with h5py.File(path, "r") as file:
-        progress = Progress(**json.loads(file.attrs["progress"]))
         arrays = {
             name: [np.asarray(item) for item in group.values()] for name, group in file.items()
         }
-    return arrays, progress
-
-
-def _assign(gan, arrays, path):
-    parts = gan.parts()
-    expected = {name: [tuple(v.shape) for v in _variables(p)] for name, p in parts.items()}
-    received = {name: [a.shape for a in group] for name, group in arrays.items()}
-    if expected != received:
-        raise StateError(
-            f"{path}: belongs to other networks or another --precision; resume with the flags of "
-            "the training that wrote it (--config settings.toml has them)"
-        )
-    for name, part in parts.items():
-        for variable, array in zip(_variables(part), arrays[name], strict=True):
-            variable.assign(array)
+        progress = Progress(**json.loads(file.attrs["progress"]))
+        return State(path, progress, json.loads(file.attrs["specs"]), arrays)

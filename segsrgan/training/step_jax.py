@@ -1,14 +1,31 @@
 # SPDX-License-Identifier: MIT
 """Gradient steps on JAX, for accelerators without TensorFlow. The interface of the other step."""
 
+import contextlib
+
 import jax
 import numpy as np
 
+from segsrgan.training.errors import TrainingError
 from segsrgan.training.gan import global_norm, kept_finite
 
 
-def deterministic():
+def deterministic(several=False):
     """JAX repeats exactly on a CPU by itself."""
+
+
+@contextlib.contextmanager
+def translated(several=False):
+    """Turns JAX's error of a full memory into `TrainingError`."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise TrainingError(
+            "out of memory; take a smaller --batch_size or --patch_size, or --precision "
+            "mixed_bfloat16"
+        ) from error
 
 
 class Step:
@@ -23,8 +40,9 @@ class Step:
         if distribution is not None and distribution.replicas > 1:
             raise ValueError("several devices need KERAS_BACKEND=tensorflow")
         self._gan = gan
-        self._update_generator = jax.jit(self._generator)
-        self._update_discriminator = jax.jit(self._discriminator)
+        # What is updated is given away, so that it is not held twice.
+        self._update_generator = jax.jit(self._generator, donate_argnums=0)
+        self._update_discriminator = jax.jit(self._discriminator, donate_argnums=0)
         self._predict = jax.jit(
             lambda weights, lr, resolution: _call(
                 gan.generator, weights, gan.generator_inputs(lr, resolution)
@@ -45,34 +63,37 @@ class Step:
         return np.asarray(self._predict(weights, batch.lr, batch.resolution))
 
     def _run(self, name, update, batch):
-        state = {key: _values(_variables(part)) for key, part in self._gan.parts().items()}
-        weights, optimizer, metrics = update(state, batch)
-        for part, values in ((name, weights), (f"{name}_optimizer", optimizer)):
-            for variable, value in zip(_variables(self._gan.parts()[part]), values, strict=True):
+        model, optimizer = getattr(self._gan, name), getattr(self._gan, f"{name}_optimizer")
+        other = self._gan.discriminator if name == "generator" else self._gan.generator
+        own = [model.trainable_variables, optimizer.variables]
+        others = _values(other.trainable_variables) if other is not None else None
+        *values, metrics = update([_values(variables) for variables in own], others, batch)
+        for variables, group in zip(own, values, strict=True):
+            for variable, value in zip(variables, group, strict=True):
                 variable.assign(value)
         return metrics
 
-    def _generator(self, state, batch):
+    def _generator(self, own, discriminator, batch):
         gan = self._gan
-        critic = self._critic(state.get("discriminator"), batch)
+        critic = self._critic(discriminator, batch)
 
         def loss(weights):
             inputs = gan.generator_inputs(batch.lr, batch.resolution)
             output = _call(gan.generator, weights, inputs, training=True)
             return gan.generator_loss(critic, batch.target, output)
 
-        return self._update("generator", state, loss)
+        return self._update("generator", own, loss)
 
-    def _discriminator(self, state, batch):
+    def _discriminator(self, own, generator, batch):
         gan = self._gan
         inputs = gan.generator_inputs(batch.lr, batch.resolution)
-        fake = _call(gan.generator, state["generator"], inputs, training=True)
+        fake = _call(gan.generator, generator, inputs, training=True)
 
         def loss(weights):
             critic = self._critic(weights, batch)
             return gan.discriminator_loss(critic, _gradient, batch.target, fake, batch.epsilon)
 
-        return self._update("discriminator", state, loss)
+        return self._update("discriminator", own, loss)
 
     def _critic(self, weights, batch):
         gan = self._gan
@@ -83,9 +104,9 @@ class Step:
             training=True,
         )
 
-    def _update(self, name, state, loss):
+    def _update(self, name, own, loss):
         optimizer = getattr(self._gan, f"{name}_optimizer")
-        weights, optimizer_state = state[name], state[f"{name}_optimizer"]
+        weights, optimizer_state = own
         scale = _scale(optimizer, optimizer_state)
 
         def scaled(values):
@@ -94,7 +115,7 @@ class Step:
 
         gradients, metrics = jax.grad(scaled, has_aux=True)(weights)
         norm = global_norm(gradients) / scale
-        if not hasattr(optimizer, "dynamic_scale"):  # which skips what is not finite itself
+        if not self._gan.scaled:  # else the optimiser skips what is not finite
             gradients = kept_finite(gradients, norm)
         weights, optimizer_state = optimizer.stateless_apply(optimizer_state, gradients, weights)
         return weights, optimizer_state, {**metrics, f"{name}_gradient": norm}
@@ -106,11 +127,6 @@ def _gradient(critic, images):
 
 def _call(model, weights, inputs, training=False):
     return model.stateless_call(weights, [], inputs, training=training)[0]
-
-
-def _variables(part):
-    """The variables of a model that are trained, or all of an optimiser."""
-    return getattr(part, "trainable_variables", None) or part.variables
 
 
 def _values(variables):

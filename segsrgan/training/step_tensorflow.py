@@ -1,16 +1,64 @@
 # SPDX-License-Identifier: MIT
 """Gradient steps on TensorFlow, on one device or on the replicas of a `tf.distribute` strategy."""
 
+import contextlib
+import logging
+
 import numpy as np
 import tensorflow as tf
 
 from segsrgan.training.errors import TrainingError
 from segsrgan.training.gan import global_norm, kept_finite
 
+logger = logging.getLogger(__name__)
 
-def deterministic():
-    """Makes every operation repeat exactly, at no cost on a CPU."""
+
+def deterministic(several=False):
+    """Makes every operation on a CPU repeat exactly. Comes before any other use of TensorFlow.
+
+    That includes computing one operation after the other, each on all cores: two at once share
+    the cores as it happens, and with them the order of some sums. Several processes need two at
+    once, lest they wait for each other for ever. GPUs are left as fast as they are.
+
+    Args:
+        several: whether several processes train together.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return
     tf.config.experimental.enable_op_determinism()
+    if several:
+        return
+    try:
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        logger.info(
+            "TensorFlow is in use already: a repetition of this training may differ in the last "
+            "digits"
+        )
+
+
+@contextlib.contextmanager
+def translated(several=False):
+    """Turns TensorFlow's errors into `TrainingError`.
+
+    Args:
+        several: whether several processes train together.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise TrainingError(
+            "out of memory; take a smaller --batch_size or --patch_size, or --precision "
+            "mixed_bfloat16"
+        ) from error
+    except tf.errors.OpError as error:
+        text = error.message.splitlines()[0] if error.message else type(error).__name__
+        if several:
+            text = (
+                f"a worker was lost ({text}); start all workers again with --resume, and the "
+                "training goes on from its last state"
+            )
+        raise TrainingError(text) from error
 
 
 class Step:
@@ -43,31 +91,15 @@ class Step:
         Returns:
             dict of scalars, see `Gan.generator_loss`, and `generator_gradient`, the norm.
         """
-        return self._call(self._update_generator, batch)
+        return self._update_generator(self._spread(batch))
 
     def discriminator(self, batch):
         """Updates the discriminator; as `generator`."""
-        return self._call(self._update_discriminator, batch)
+        return self._update_discriminator(self._spread(batch))
 
     def predict(self, batch):
         """The generator's output for a `Batch`, NumPy (b, p, p, p, 2 + classes)."""
         return self._predict(batch.lr, batch.resolution).numpy()
-
-    def _call(self, update, batch):
-        try:
-            return update(self._spread(batch))
-        except tf.errors.ResourceExhaustedError as error:
-            raise TrainingError(
-                "out of memory; take a smaller --batch_size or --patch_size, or --precision "
-                "mixed_bfloat16"
-            ) from error
-        except tf.errors.OpError as error:
-            if self._distribution is None or self._distribution.workers == 1:
-                raise
-            raise TrainingError(
-                f"a worker was lost ({error.message.splitlines()[0]}); start all workers again "
-                "with --resume, and the training goes on from its last state"
-            ) from error
 
     def _generator(self, batch):
         gan = self._gan
@@ -105,13 +137,14 @@ class Step:
         replicas = 1
         if self._strategy is not None:
             replicas = self._strategy.num_replicas_in_sync
+            # Keras reduces once more; its sum would come too late for the norm.
             context = tf.distribute.get_replica_context()
             gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
         norm = global_norm(gradients)
-        if not hasattr(optimizer, "dynamic_scale"):  # which skips what is not finite itself
-            gradients = kept_finite(gradients, norm)
-        else:
+        if self._gan.scaled:  # the optimiser skips what is not finite
             norm /= optimizer.dynamic_scale
+        else:
+            gradients = kept_finite(gradients, norm)
         # Keras sums over the replicas, which all hold the mean by now.
         gradients = [g / replicas for g in gradients] if replicas > 1 else gradients
         optimizer.apply(gradients, getattr(self._gan, name).trainable_variables)

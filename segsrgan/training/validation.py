@@ -24,38 +24,50 @@ def validate(predict, batches, loss=None, count=None):
     Returns:
         dict of floats: `dice` pooled over all voxels and `mse` over all voxels (as in the
         released code); `patch_dice`, `psnr` (peak = each patch's maximum) and `ssim`, the means
-        over the patches (as in the paper, section 4.3); `psnr_input` of the interpolated input;
+        over the patches (as in the paper, section 4.3), where they are defined; `psnr_input` of
+        the interpolated input;
         `val_loss`.
     """
-    rows, overlap, total, structure = [], 0, 0, []
     every = max(1, (count or 0) // _SSIM_PATCHES)
+    rows, overlap, total = [], 0, 0
     for batch in batches:
         output = np.asarray(predict(batch))
         value = float(loss(batch.target, output)) if loss else math.nan
         for x, y, t in zip(batch.lr[..., 0], output, batch.target, strict=True):
-            image, mask, label = y[..., 0], y[..., 1] > 0.5, t[..., 1] > 0.5
-            mse, baseline = (float(np.mean((a - t[..., 0]) ** 2)) for a in (image, x))
-            peak = float(t[..., 0].max()) ** 2
-            if len(rows) % every == 0:
-                structure.append(_ssim(t[..., 0], image))
-            scores = mse, _decibel(peak, mse), _decibel(peak, baseline), dice(mask, label)
-            rows.append((*scores, value))
+            label, mask = t[..., 1] > 0.5, y[..., 1] > 0.5
+            row = {"patch_dice": dice(mask, label), "val_loss": value}
+            row |= _image_scores(x, y[..., 0], t[..., 0], len(rows) % every == 0)
+            rows.append(row)
             overlap += int(np.count_nonzero(label & mask))
             total += int(np.count_nonzero(label)) + int(np.count_nonzero(mask))
-    names = ("mse", "psnr", "psnr_input", "patch_dice", "val_loss")
-    result = dict(zip(names, map(float, np.mean(rows, axis=0)), strict=True))
-    defined = [value for value in structure if value is not None]
-    result["ssim"] = float(np.mean(defined)) if defined else math.nan
-    result["dice"] = 2 * overlap / total if total else 1.0
-    return result
+    result = {name: _mean([row[name] for row in rows]) for name in rows[0]}
+    return {"dice": 2 * overlap / total if total else 1.0, **result}
+
+
+def _image_scores(lr, image, reference, with_ssim):
+    """Scores of one patch; NaN where they are not defined."""
+    mse, baseline = (float(np.mean((a - reference) ** 2)) for a in (image, lr))
+    peak = float(reference.max()) ** 2
+    return {
+        "mse": mse,
+        "psnr": _decibel(peak, mse),
+        "psnr_input": _decibel(peak, baseline),
+        "ssim": _ssim(reference, image) if with_ssim else math.nan,
+    }
+
+
+def _mean(values):
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
 
 
 def _ssim(reference, image):
-    """SSIM, or None where it is not defined."""
+    """SSIM, or NaN where it is not defined."""
     if min(reference.shape) < _SSIM_WINDOW or reference.max() <= reference.min():
-        return None
+        return math.nan
     return ssim(reference, image, window=_SSIM_WINDOW)
 
 
 def _decibel(peak, mse):
-    return 10 * math.log10(max(peak, 1e-12) / max(mse, 1e-12))
+    """PSNR, or NaN in an empty patch."""
+    return 10 * math.log10(peak / max(mse, 1e-12)) if peak > 0 else math.nan

@@ -12,6 +12,7 @@ from networks.variants import randomise, write_released
 from training.command import GAN, PLAIN, Command
 
 from segsrgan import load_generator
+from segsrgan.atomic import claimed
 from segsrgan.networks import (
     DiscriminatorSpec,
     GeneratorSpec,
@@ -22,6 +23,7 @@ from segsrgan.networks import (
     save_generator,
 )
 from segsrgan.SegSRGAN_training import main
+from segsrgan.training import beginning
 from segsrgan.training import loop as loop_module
 from segsrgan.training import run as run_module
 from segsrgan.training.gan import charbonnier_of_all
@@ -167,10 +169,24 @@ def test_weights_of_another_architecture_are_refused(train, capsys):
     assert "has kernel 3, the flags and images say 2; leave the flag out" in capsys.readouterr().err
 
 
-def test_an_epoch_number_goes_on_from_the_snapshot_before(train):
+def test_an_epoch_number_goes_on_from_the_snapshot_before(train, capsys):
     assert train(PLAIN, "--epoch 1") == 0
+    assert train(PLAIN, "--epoch 2 --init_epoch 2") == 2
+    assert "holds the state of a training; go on with --resume" in capsys.readouterr().err
+    for state in train.run.glob("state_*"):
+        state.unlink()
     assert train(PLAIN, "--epoch 2 --init_epoch 2") == 0
     assert [row["epoch"] for row in rows(train.run / "history.csv")] == ["1", "2"]
+
+
+def test_a_training_from_weights_of_another_architecture_is_resumed(train):
+    spec = GeneratorSpec(3, unet=True, residual=False)
+    save_generator(build_generator(spec), train.folder / "start")
+    flags = "--patch_size 8 --stride 8 --batch_size 16 --lambadv 0 --tensorboard False"
+    weights = f"--weights {train.folder / 'start'}"
+    assert train(flags, weights, "--epoch 1") == 0
+    assert train(flags, weights, "--epoch 2 --resume") == 0
+    assert load_generator(train.run / "SegSRGAN_epoch_2").spec == spec
 
 
 def test_what_an_earlier_training_left_is_not_replaced(train, capsys):
@@ -185,19 +201,37 @@ def test_what_an_earlier_training_left_is_not_replaced(train, capsys):
     assert (train.run / "SegSRGAN_epoch_1").read_bytes() == before
 
 
-def test_other_settings_of_a_resumed_training_are_pointed_out(train, capsys):
+def test_other_settings_of_a_resumed_training_hold_and_are_pointed_out(train, capsys):
     assert train(PLAIN, "--epoch 1") == 0
-    assert train(PLAIN, "--epoch 2 --resume --lrgen 0.001") == 0
+    assert train(PLAIN, "--epoch 2 --resume --lrgen 1e-12") == 0
     err = capsys.readouterr().err
-    assert "resuming with --lrgen 0.001, which was 0.0001" in err
+    assert "resuming with --lrgen 1e-12, which was 0.0001" in err
     assert err.count("resuming with") == 1
+    first, second = (
+        load_generator(train.run / f"SegSRGAN_epoch_{n}").get_weights() for n in (1, 2)
+    )
+    assert max(np.abs(a - b).max() for a, b in zip(first, second, strict=True)) < 1e-9
+
+
+def test_the_scores_of_another_training_are_not_replaced(train, capsys):
+    assert train(PLAIN, "--epoch 1") == 0
+    other = ["-sf", str(train.folder / "other"), "-mse", str(train.folder / "mse.csv")]
+    assert main(train.flags(PLAIN, "--epoch 1") + other) == 2
+    assert "dice.csv: has a row of epoch 1 already" in capsys.readouterr().err
+
+
+def test_a_folder_that_another_training_writes_to_is_refused(train, capsys):
+    train.run.mkdir()
+    with claimed(train.run):
+        assert train(PLAIN, "--epoch 1") == 2
+    assert "another training is writing there" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_no_number_ends_the_training(train, capsys, monkeypatch):
     assert train(PLAIN, "--epoch 1") == 0
     kept = (train.run / "state_00002_0000000.h5").read_bytes()
     monkeypatch.setitem(
-        run_module.RECONSTRUCTION,
+        beginning.RECONSTRUCTION,
         "charbonnier",
         lambda *images: np.nan * charbonnier_of_all(*images),
     )

