@@ -17,7 +17,7 @@ import numpy as np
 
 CYCLES, BATCH, PATCH = 3, 4, 16
 # With so large an epsilon Adam's steps follow the size of the gradient, not its sign alone.
-RATE = 3e-3
+RATES = {"lrgen": 3.0, "lrdis": 3e-3, "epsilon": 1.0}
 
 
 def distribution(mode, arguments):
@@ -43,9 +43,7 @@ def make_gan(conditional=True):
 
     spec = GeneratorSpec(2, conditional=conditional)
     objective = Objective(lambadv=0.01, reconstruction=charbonnier_and_dice)
-    gan = Gan.build(
-        spec, matching(spec, PATCH, 4), PATCH, objective, lrgen=RATE, lrdis=RATE, epsilon=1.0
-    )
+    gan = Gan.build(spec, matching(spec, PATCH, 4), PATCH, objective, **RATES)
     rng = np.random.default_rng(1)
     for model in (gan.generator, gan.discriminator):
         for variable in model.trainable_variables:

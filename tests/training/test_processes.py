@@ -72,6 +72,7 @@ def test_a_killed_training_goes_on_bit_for_bit(table):
     assert not list(folder.glob(".*partial"))
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_and_go_on_after_one_is_lost(table):
     single = start(table, "single", "--epoch 2")
     ports = free_ports(2)
@@ -93,6 +94,7 @@ def test_two_workers_train_as_one_and_go_on_after_one_is_lost(table):
     assert [line.split(",")[0] for line in history] == ["epoch", "1", "2"]
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_jax(table):
     finish(start(table, "jax", "--epoch 1", backend="jax"))
     folder = table.parent / "jax"
