@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from segsrgan.inference.console import Parser, ProgressBar, import_quietly, messages
 from segsrgan.inference.errors import one_line
+from segsrgan.training.errors import TrainingError
 from segsrgan.training.settings import build_parser, settings_of
 
 _SCORES = ("dice", "patch_dice", "psnr", "psnr_input", "ssim", "mse")
@@ -64,7 +65,7 @@ def _text(error):
     """The error as a user reads it; a report on a whole CSV has several lines, one a problem."""
     if isinstance(error, MemoryError):
         return "out of memory; try a smaller --images_in_memory, --batch_size or --patch_size"
-    known = isinstance(error, (ValueError, OSError)) and str(error).strip()
+    known = isinstance(error, (ValueError, OSError, TrainingError)) and str(error).strip()
     return known or one_line(error)
 
 

@@ -34,7 +34,8 @@ def write_text(path, text):
 
 
 def write_bytes(path, data):
-    """As `write_text`, of bytes."""
+    """As `write_text`, of bytes; a link stays one, the file that it leads to is replaced."""
+    path = path.resolve()
     with _written(path, data) as temporary:
         os.replace(temporary, path)
 
@@ -130,6 +131,10 @@ def _written(path, data):
             file.flush()
             os.fsync(file.fileno())
         yield temporary
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk does not say where
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         remove(temporary)
 

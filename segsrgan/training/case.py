@@ -140,6 +140,10 @@ def _check_image(image, path):
     _check_finite(image, path, "repair the image")
     if image.array.max() <= 0:
         raise VolumeError(f"{path}: has no positive voxel; expected an MR image")
+    if min(image.array.shape) < 2:
+        raise VolumeError(
+            f"{path}: its shape is {image.array.shape}; expected a volume, received a single slice"
+        )
     if image.array.min() == image.array.max():
         raise VolumeError(f"{path}: all voxels are {image.array.max():g}; expected an MR image")
 

@@ -88,18 +88,20 @@ class Loop:
                 last whole state is then what it was.
         """
         self._agree_on_the_beginning()
+        if self.stop is not None:
+            self.stop()  # from here on somebody listens
         epochs = range(self.progress.epoch, self.epochs + 1)
         updates = self.discriminator_updates if self.gan.discriminator else 0
         # One batch is made while one is in use.
         stream = prefetch(self.data.stream(epochs, updates, self.progress.cycle), depth=1)
         try:
             with closing(stream):
-                for _ in epochs:
-                    if self._epoch(stream, updates):
+                for epoch in epochs:
+                    if self._epoch(epoch, stream, updates):
                         break
         except (OSError, VolumeError) as error:
             raise TrainingError(
-                f"epoch {self.progress.epoch}: {error}; mend this and go on with --resume"
+                f"epoch {epoch}: {error}; mend this and go on with --resume"
             ) from error
         return self.progress.history[-1] if self.progress.history else None
 
@@ -111,14 +113,14 @@ class Loop:
                 f"{self.folder} must be one folder that all of them see"
             )
 
-    def _epoch(self, stream, updates):
+    def _epoch(self, epoch, stream, updates):
         """Trains the rest of the current epoch; returns whether it was told to stop."""
-        progress, cycles = self.progress, self.data.cycles(self.progress.epoch)
+        progress, cycles = self.progress, self.data.cycles(epoch)
         saved, on_cycle = time.monotonic(), self.on_cycle or (lambda *_: None)
-        on_cycle(progress.epoch, progress.cycle, cycles, {})
+        on_cycle(epoch, progress.cycle, cycles, {})
         while progress.cycle < cycles:
             losses = self._cycle(stream, updates)
-            on_cycle(progress.epoch, progress.cycle, cycles, losses)
+            on_cycle(epoch, progress.cycle, cycles, losses)
             stopping = self._is_stopping()
             if stopping or time.monotonic() - saved > 60 * self.state_minutes:
                 self._save_state()
@@ -126,6 +128,7 @@ class Loop:
             if stopping:
                 self.distribution.gather(0)  # nobody leaves before the state is saved
                 return True
+        self._save_state()  # validation may be long
         self._close_epoch()
         return self._is_stopping()
 
@@ -220,7 +223,7 @@ class Loop:
             save_state(self.folder, self.gan, self.progress)
 
     def _report(self, row):
-        keys = ("epoch", "generator_loss", "patch_dice", "psnr", "psnr_input", "seconds")
+        keys = ("epoch", "generator_loss", "dice", "psnr", "psnr_input", "seconds")
         text = "epoch %d: loss %.4f, Dice %.3f, PSNR %.2f dB (input %.2f), %.0f s, waiting %.0f %%"
         logger.info(text, *(row[key] for key in keys), 100 * row["waiting"])
         recent = [past["dice"] for past in self.progress.history[-_PATIENCE:]]

@@ -9,12 +9,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from segsrgan.atomic import claimed, write_text
 from segsrgan.training.augment import Deformation
 from segsrgan.training.beginning import build_networks
 from segsrgan.training.cache import Cache
-from segsrgan.training.configuration import from_toml, to_toml
+from segsrgan.training.configuration import flag_of, from_toml, to_toml
 from segsrgan.training.dataset import Cutting, Dataset, Simulation
 from segsrgan.training.distribution import distribute, several_workers
 from segsrgan.training.loop import Loop, snapshot_path
@@ -26,7 +27,14 @@ logger = logging.getLogger(__name__)
 
 # Settings that may differ when a training is resumed, without the result being another.
 _FREE = {"epoch", "resume", "snapshot", "state_minutes", "tensorboard", "multi_gpu", "workers"}
-_FREE |= {"worker_index", "folder_training_data", "keep_training_data", "dice_file", "mse_file"}
+_FREE |= {
+    "worker_index",
+    "snapshot_folder",
+    "folder_training_data",
+    "keep_training_data",
+    "dice_file",
+    "mse_file",
+}
 
 
 def run(settings, progress=None, stop=None):
@@ -75,10 +83,23 @@ def run(settings, progress=None, stop=None):
         if distribution.chief:
             loop.on_cycle = _reporter(settings, progress)
             loop.records = records
-            repeatable = replace(settings, resume=False, workers=None, worker_index=None)
-            write_text(Path(settings.snapshot_folder) / "settings.toml", to_toml(repeatable))
             records.add(*loop.progress.history)
+            if loop.progress.epoch > settings.epoch:
+                logger.warning("all epochs up to --epoch %d are done already", settings.epoch)
+                return loop.progress.history[-1]
+            text = to_toml(_repeatable(settings))
+            write_text(Path(settings.snapshot_folder) / "settings.toml", text)
         return loop.run()
+
+
+def _repeatable(settings):
+    """The settings that repeat the training from any folder."""
+    paths = ("csv", "base_path", "snapshot_folder", "dice_file", "mse_file", "folder_training_data")
+    found = {name: getattr(settings, name) for name in paths}
+    if settings.weights and os.path.exists(settings.weights):  # else it is a name
+        found["weights"] = settings.weights
+    found = {name: os.path.abspath(path) for name, path in found.items() if path}
+    return replace(settings, **found, resume=False, workers=None, worker_index=None)
 
 
 @contextlib.contextmanager
@@ -160,13 +181,42 @@ def _data(settings, table, distribution, cache):
     share = settings.batch_size // distribution.replicas
     test = Dataset(table.test, simulation, cutting, share, **options)
     logger.info(
-        "%d images, %d patches an epoch, %d test patches; images and a batch take up to %.1f GB",
+        "%d training and %d test images with %d and %d patches; up to %.0f MB in memory",
         len(table.train),
+        len(table.test),
         train.patches,
         test.patches,
-        train.memory() / 1e9,
+        train.memory() / 1e6,
     )
+    _warn(settings, table)
     return train, test
+
+
+def _warn(settings, table):
+    """Points out images and settings that are allowed, but hardly meant."""
+    cases = table.train + table.test
+    largest = np.array(settings.low_res_upper)
+    fine = [case for case in cases if not (largest > 1.01 * np.array(case.known.spacing)).any()]
+    if fine:
+        logger.warning(
+            "%d of %d images have voxels as large as --new_low_res along every axis and will not "
+            "be degraded, %s for one: expected high-resolution images",
+            len(fine),
+            len(cases),
+            fine[0].image,
+        )
+    small = [case for case in cases if min(case.known.shape) < settings.patch_size]
+    if small:
+        logger.warning(
+            "%d of %d images are smaller than --patch_size %d and are filled up with zeros, %s for "
+            "one",
+            len(small),
+            len(cases),
+            settings.patch_size,
+            small[0].image,
+        )
+    if settings.stride > settings.patch_size:
+        logger.warning("--stride is larger than --patch_size: voxels between patches are not seen")
 
 
 def _prepare_folders(settings, stack):
@@ -176,8 +226,17 @@ def _prepare_folders(settings, stack):
         The `Records`; `stack` closes them.
     """
     folder = Path(settings.snapshot_folder)
-    for place in (folder, Path(settings.dice_file).parent, Path(settings.mse_file).parent):
-        place.mkdir(parents=True, exist_ok=True)
+    files = {"--dice_file": Path(settings.dice_file), "--mse_file": Path(settings.mse_file)}
+    for flag, path in files.items():
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{flag} {path}: is there and is no ordinary file; name another")
+    for place in (folder, *(path.parent for path in files.values())):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"{place}: cannot be made ({error.strerror}); choose a folder where you may write"
+            ) from error
         if not os.access(place, os.W_OK):
             raise PermissionError(f"{place}: cannot be written; choose another folder")
     try:
@@ -189,10 +248,10 @@ def _prepare_folders(settings, stack):
         ) from error
     records = Records(folder, settings.dice_file, settings.mse_file, settings.tensorboard)
     stack.callback(records.close)
-    if settings.resume:
-        _compare(settings, folder / "settings.toml")
-        return records
     if has_state(folder):
+        if settings.resume:
+            _compare(_repeatable(settings), folder / "settings.toml")
+            return records
         raise ValueError(
             f"{folder}: holds the state of a training; go on with --resume, or choose another "
             "--snapshot_folder"
@@ -201,8 +260,8 @@ def _prepare_folders(settings, stack):
     for path in (snapshot_path(folder, epoch) for epoch in epochs):
         if path.exists():
             raise ValueError(
-                f"{path}: exists already and would be replaced; choose another "
-                "--snapshot_folder, or go on with --resume"
+                f"{path}: exists already and would be replaced, and there is no state to resume "
+                "from; choose another --snapshot_folder, or go on with --weights and --init_epoch"
             )
     records.check_free(epochs)
     return records
@@ -218,7 +277,7 @@ def _compare(settings, path):
         if now.get(key) != before.get(key):
             logger.warning(
                 "resuming with %s %s, which was %s: the training will not be the same",
-                f"--{key}",
+                flag_of(key),
                 now.get(key),
                 before.get(key),
             )

@@ -83,13 +83,16 @@ def _read_rows(path, masks_needed):
     try:
         table = pd.read_csv(path, dtype=str, skip_blank_lines=True, encoding="utf-8-sig")
     except (ValueError, OSError) as error:
-        raise TableError(f"{path}: not a readable CSV ({error})") from error
+        raise TableError(
+            f"{path}: not a readable CSV ({error}); separate columns by commas, save it as UTF-8"
+        ) from error
+    table.columns = [str(name).strip() for name in table.columns]
     missing = [name for name in names if name not in table.columns]
     if missing:
         reason = f" ({MASK_COLUMN} because of {masks_needed})" if MASK_COLUMN in missing else ""
         raise TableError(
             f"{path}: no column {', '.join(missing)}; expected {expected}{reason}, "
-            f"received {', '.join(map(str, table.columns))}"
+            f"received {', '.join(table.columns)}; separate them by commas"
         )
     return table[list(names)]
 

@@ -4,12 +4,14 @@
 import csv
 import errno
 import os
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from networks.variants import randomise, write_released
 from training.command import GAN, PLAIN, Command
+from training.samples import write_table
 
 from segsrgan import load_generator
 from segsrgan.atomic import claimed
@@ -69,7 +71,7 @@ def test_a_training_writes_what_it_says(train, capsys):
     assert train(GAN, "--epoch 2") == 0
     assert names(train.run) == {
         *("SegSRGAN_epoch_1", "SegSRGAN_epoch_2", "SegSRGAN_best", "epoch_1.png", "epoch_2.png"),
-        *("state_00002_0000000.h5", "state_00003_0000000.h5", "settings.toml", "tensorboard"),
+        *("state_00002_0000008.h5", "state_00003_0000000.h5", "settings.toml", "tensorboard"),
         *("history.csv", "dice.csv", "mse.csv"),
     }
     history = rows(train.run / "history.csv")
@@ -126,11 +128,11 @@ def test_a_training_stopped_within_an_epoch_goes_on_bit_for_bit(cycles, train):
 
     def stop():
         done.append(0)
-        return len(done) == cycles
+        return len(done) == 1 + cycles  # asked once before the first
 
     settings = settings_of(build_parser("train").parse_args(train.flags(PLAIN, "--epoch 2")))
     run_module.run(settings, stop=stop)
-    assert len(done) == cycles
+    assert len(done) == 1 + cycles
     assert train(PLAIN, "--epoch 2 --resume") == 0
     first, other = (
         load_generator(f / "SegSRGAN_epoch_2") for f in (train.folder / "whole", train.run)
@@ -268,7 +270,9 @@ def test_a_full_disk_leaves_a_training_that_can_be_resumed(train, capsys, monkey
         # Flags that have been stated before are written again before the first epoch.
         patch.setattr(run_module, "write_text", lambda path, text: None)
         assert train(PLAIN, "--epoch 2 --resume") == 1
-    assert "No space left on device; mend this and go on with --resume" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "error: epoch 2: " in err and "No space left on device" in err
+    assert "state_00002_0000004.h5'; mend this and go on with --resume" in err
     assert names(train.run) == before
     assert train(PLAIN, "--epoch 2 --resume") == 0
 
@@ -348,3 +352,39 @@ def test_what_cannot_be_trained_is_answered_before_anything_is_written(
     assert train(PLAIN, flags) == 2
     assert message in capsys.readouterr().err
     assert not train.run.exists() or not list(train.run.glob("SegSRGAN*"))
+
+
+def test_snapshots_without_a_state_are_not_replaced_by_a_resumed_training(train, capsys):
+    assert train(PLAIN, "--epoch 1") == 0
+    for state in train.run.glob("state_*"):
+        state.unlink()
+    assert train(PLAIN, "--epoch 1 --resume") == 2
+    assert "there is no state to resume from" in capsys.readouterr().err
+
+
+def test_a_finished_training_stays_as_it_is(train, capsys):
+    assert train(PLAIN, "--epoch 1") == 0
+    before = (train.run / "settings.toml").read_bytes()
+    assert train(PLAIN, "--epoch 1 --resume --lrgen 0.5") == 0
+    assert "done already" in capsys.readouterr().err
+    assert (train.run / "settings.toml").read_bytes() == before
+
+
+def test_images_that_are_hardly_meant_are_pointed_out(train, capsys):
+    train.table = write_table(train.folder, ("Train", "Train", "Test"), spacing=(3.0, 3.0, 3.0))
+    assert train(PLAIN, "--epoch 1 --patch_size 40 --stride 50") == 0
+    err = capsys.readouterr().err
+    assert "3 of 3 images have voxels as large as --new_low_res" in err
+    assert "3 of 3 images are smaller than --patch_size 40" in err
+    assert "--stride is larger than --patch_size" in err
+
+
+def test_a_scores_file_that_is_no_file_is_refused_and_a_link_stays_one(train, capsys):
+    device = ["-dice", "/dev/null"]
+    assert main(train.flags(PLAIN, "--epoch 1") + device) == 2
+    assert "/dev/null: is there and is no ordinary file" in capsys.readouterr().err
+    assert not Path("/dev/null").is_file()
+    target, link = train.folder / "target.csv", train.folder / "link.csv"
+    link.symlink_to(target)
+    assert main(train.flags(PLAIN, "--epoch 1") + ["-dice", str(link)]) == 0
+    assert link.is_symlink() and target.read_text().startswith(",Dice")
