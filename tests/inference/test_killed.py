@@ -88,8 +88,8 @@ def test_a_signal_leaves_whole_results_and_the_next_run_goes_on(
     images = [image("0/lr.nii.gz"), image("1/lr.nii.gz", shape=(48, 48, 16))]
     process = start(images)
     record = images[0].parent / "Result_with_tiny" / "results.json"
-    # Results count as finished when the record names them, an instant after they appear.
-    wait_for(lambda: record.exists() and "patch_16_step_8" in record.read_text(), process)
+    # Results count as finished when the record says how they were made, after they appear.
+    wait_for(lambda: record.exists() and '"patch_16_step_8": {' in record.read_text(), process)
     process.send_signal(sign)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status
