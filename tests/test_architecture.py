@@ -17,6 +17,8 @@ FACES = {
     "segsrgan.SegSRGAN_training",
     "segsrgan.Function_for_application_test_python3",
     "segsrgan.cli",
+    "segsrgan.evaluate",
+    "segsrgan.synthesize",
     "supermask.train",
     "supermask.predict",
 }
@@ -30,6 +32,7 @@ RULES = {
     "segsrgan.networks": ({"segsrgan.networks"}, BACKENDS | {"SimpleITK"}),
     "segsrgan.training": ({"segsrgan.training", "segsrgan.networks", "segsrgan.volumes"}, set()),
     "segsrgan.inference": ({"segsrgan.inference", "segsrgan.networks", "segsrgan.volumes"}, set()),
+    "segsrgan.evaluation": ({"segsrgan.evaluation", "segsrgan.volumes"}, BACKENDS | {"keras"}),
     "supermask": (
         {"supermask", "segsrgan.networks", "segsrgan.volumes"}
         | {"segsrgan.inference", "segsrgan.training"},
@@ -37,7 +40,7 @@ RULES = {
     ),
     "face": (
         {"supermask", "segsrgan.networks", "segsrgan.volumes"}
-        | {"segsrgan.inference", "segsrgan.training"},
+        | {"segsrgan.inference", "segsrgan.training", "segsrgan.evaluation"},
         set(),
     ),
 }

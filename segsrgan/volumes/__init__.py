@@ -16,6 +16,7 @@ from segsrgan.volumes.resample import (
     resample,
     resample_to,
 )
+from segsrgan.volumes.surface import SurfaceDistances, surface_distances, surface_voxels
 from segsrgan.volumes.tiling import BLENDS, GEOMETRIES, Accumulator, Tiling, plan
 from segsrgan.volumes.volume import Volume, VolumeError
 from segsrgan.volumes.writing import write_volume
@@ -29,6 +30,7 @@ __all__ = [
     "Accumulator",
     "Grid",
     "Normalisation",
+    "SurfaceDistances",
     "Tiling",
     "Volume",
     "VolumeError",
@@ -42,5 +44,7 @@ __all__ = [
     "resample",
     "resample_to",
     "ssim",
+    "surface_distances",
+    "surface_voxels",
     "write_volume",
 ]

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""Rows as a table to read, as CSV and as JSON."""
+
+import csv
+import io
+import json
+import math
+import platform
+from collections import Counter
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
+
+import numpy as np
+
+from segsrgan import __version__
+
+_LIBRARIES = ("numpy", "scipy", "scikit-image", "SimpleITK")
+_WIDEST = 40  # characters of a case's name in the table
+
+
+def statistics(rows, columns):
+    """Mean and standard deviation over the cases.
+
+    Args:
+        rows: a list of `Row`.
+        columns: a list of `Metric`.
+
+    Returns:
+        Metric name -> `{"mean", "sd", "n"}`: over the n cases whose value is finite, sd with
+        n - 1 in the denominator; nan where there are too few cases.
+    """
+    result = {}
+    for metric in columns:
+        values = [row.values.get(metric.name, math.nan) for row in rows]
+        values = np.array([value for value in values if math.isfinite(value)])
+        result[metric.name] = {
+            "mean": float(values.mean()) if len(values) else math.nan,
+            "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
+            "n": len(values),
+        }
+    return result
+
+
+def format_table(rows, columns, settings):
+    """The rows as lines of aligned columns, with mean, sd and n below, and how it was measured.
+
+    Args:
+        rows: a list of `Row`.
+        columns: a list of `Metric`.
+        settings: the `Settings`.
+
+    Returns:
+        A str of several lines; `-` stands where a value is not defined or was not measured.
+    """
+    noted = any(row.notes or row.error for row in rows)
+    lines = [[_shortened(row.case.name), *_cells(row.values, columns)] for row in rows]
+    if noted:
+        for line, row in zip(lines, rows, strict=True):
+            line.append("failed" if row.error else ", ".join(row.notes))
+    found = statistics(rows, columns)
+    below = [
+        [key, *_cells({name: value[key] for name, value in found.items()}, columns, 1)]
+        for key in ("mean", "sd")
+    ]
+    below.append(["n", *(str(found[metric.name]["n"]) for metric in columns)])
+    aligned = _aligned(_header(columns, noted), lines, below)
+    return "\n".join([*aligned, *_explanations(rows, columns, settings)])
+
+
+def to_csv(rows, columns):
+    """The rows as CSV: case, a column for each metric, region, notes, error.
+
+    Args:
+        rows: a list of `Row`.
+        columns: a list of `Metric`.
+
+    Returns:
+        A str; values have all their digits, and are empty where they are nan.
+    """
+    names = [metric.name for metric in columns]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", *names, "region", "notes", "error"])
+    for row in rows:
+        values = [row.values.get(name, math.nan) for name in names]
+        cells = ["" if math.isnan(value) else repr(value) for value in values]
+        writer.writerow([row.case.name, *cells, row.region, "; ".join(row.notes), row.error])
+    return text.getvalue()
+
+
+def to_json(rows, columns, settings):
+    """All of it as JSON: settings, versions, metrics, cases, and mean, sd and n of each metric.
+
+    Args:
+        rows: a list of `Row`.
+        columns: a list of `Metric`.
+        settings: the `Settings`.
+
+    Returns:
+        A str; null where a value is nan, the text "inf" where it is infinite.
+    """
+    found = statistics(rows, columns)
+    content = {
+        "settings": asdict(settings),
+        "versions": {"segsrgan": __version__, "python": platform.python_version(), **_versions()},
+        "metrics": {
+            metric.name: {"unit": metric.unit, "better": metric.better, "text": metric.text}
+            for metric in columns
+        },
+        "cases": [
+            {
+                "case": row.case.name,
+                "files": {kind: str(path) for kind, path in row.case.files.items()},
+                "values": {name: _number(value) for name, value in row.values.items()},
+                "region": row.region,
+                "notes": list(row.notes),
+                "error": row.error,
+            }
+            for row in rows
+        ],
+        **{
+            key: {name: _number(values[key]) for name, values in found.items()}
+            for key in ("mean", "sd", "n")
+        },
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _number(value):
+    if math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)
+
+
+def _versions():
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _cells(values, columns, more=0):
+    """Texts of the values; `more` decimals where the metric has none, for means of counts."""
+    return [_cell(values.get(metric.name, math.nan), metric.digits or more) for metric in columns]
+
+
+def _cell(value, digits):
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _header(columns, noted):
+    """Lines of cells: the names, a word on a line so that columns stay narrow, then the units."""
+    heads = [["case"], *(metric.name.split("_") for metric in columns), *[["note"]] * noted]
+    lines = [list(line) for line in zip_longest(*heads, fillvalue="")]
+    if any(metric.unit for metric in columns):
+        lines.append(["", *(metric.unit for metric in columns), *[""] * noted])
+    return lines
+
+
+def _aligned(header, lines, below):
+    body = [*header, *lines, *below]
+    count = len(header[0])
+    body = [line + [""] * (count - len(line)) for line in body]
+    widths = [max(len(line[k]) for line in body) for k in range(count)]
+    last = len(below[0])  # notes, if any, stand behind the numbers and to the left
+    texts = [
+        "  ".join(
+            cell.rjust(width) if 0 < k < last else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in body
+    ]
+    rule = "-" * max(map(len, texts))
+    first, second = len(header), len(header) + len(lines)
+    return [*texts[:first], rule, *texts[first:second], rule, *texts[second:]]
+
+
+def _explanations(rows, columns, settings):
+    kinds = {metric.kind for metric in columns}
+    lines = []
+    if "label" in kinds:
+        lines.append(
+            f"class: reference {_values(settings.labels)}, prediction "
+            f"{_values(settings.predicted_labels)}; probabilities from {settings.threshold:g}"
+        )
+    regions = Counter(row.region for row in rows if row.region)
+    lines += [f"images compared where {_REGIONS[name]} ({n})" for name, n in regions.items()]
+    failed = sum(bool(row.error) for row in rows)
+    lines += [f"{failed} of {len(rows)} cases failed"] if failed else []
+    return lines
+
+
+_REGIONS = {"mask": "the mask is not 0", "reference not 0": "the reference is not 0"}
+
+
+def _values(values):
+    if values is None:
+        return "every label but 0"
+    return f"label{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"
+
+
+def _shortened(name):
+    return name if len(name) <= _WIDEST else f"{name[: _WIDEST - 3]}..."

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""One grid: recognised in any order of axes, refused or resampled where it is another."""
+
+import itertools
+
+import numpy as np
+import pytest
+from volumes.samples import DIRECTIONS, blob_volume, noise, rotation
+
+from segsrgan.evaluation.alignment import align, interpolate, overlap
+from segsrgan.evaluation.errors import EvaluationError
+from segsrgan.volumes import Grid, Volume
+
+SHAPE, SPACING, ORIGIN = (4, 5, 6), (1.0, 0.5, 2.0), (3.0, -7.0, 11.0)
+ORDERS = [
+    (axes, signs)
+    for axes in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
+
+
+def made(direction=None, origin=ORIGIN, seed=0, shape=SHAPE, spacing=SPACING):
+    direction = np.eye(3) if direction is None else direction
+    return Volume(noise(shape, seed), spacing, origin, direction)
+
+
+def stored(volume, axes, signs):
+    """The same voxels with their axes stored in another order and direction."""
+    array, grid = volume.array.transpose(axes), volume.grid
+    first = np.zeros(3)
+    for k, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
+        if sign < 0:
+            array, first[axis] = np.flip(array, k), grid.shape[axis] - 1
+    return Volume(
+        array,
+        np.array(volume.spacing)[list(axes)],
+        grid.index_to_physical(first),
+        volume.direction[:, axes] * signs,
+    )
+
+
+def put(volume, grid, order=0, resample=False):
+    return align(volume, grid, order, resample, "prediction.nii", "reference.nii")
+
+
+@pytest.mark.parametrize("direction", [np.eye(3), rotation()], ids=["straight", "oblique"])
+@pytest.mark.parametrize(("axes", "signs"), ORDERS)
+def test_every_order_of_axes_is_the_same_grid(direction, axes, signs):
+    volume = made(direction)
+    array, how = put(stored(volume, axes, signs), volume.grid)
+    assert np.array_equal(array, volume.array)
+    assert how == ("" if (axes, signs) == ORDERS[0] else "reordered")
+
+
+def test_rounded_headers_are_the_same_grid():
+    volume = made(origin=np.add(ORIGIN, 0.004))
+    array, how = put(volume, made().grid)
+    assert (array is volume.array, how) == (True, "")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        made(origin=np.add(ORIGIN, (0, 0.01, 0))),
+        made(spacing=(1.0, 0.5, 2.01)),
+        made(shape=(4, 5, 7)),
+        made(rotation((0, 0, 0.01))),
+    ],
+    ids=["origin", "spacing", "shape", "direction"],
+)
+def test_other_grids_are_refused_with_what_to_do(other):
+    with pytest.raises(EvaluationError) as caught:
+        put(other, made().grid)
+    text = str(caught.value)
+    assert text.startswith("prediction.nii: expected the reference's grid, 4 x 5 x 6 voxels of")
+    assert "(reference.nii)" in text
+    assert "--resample" in text
+    assert ("mm elsewhere" in text) == (other.array.shape == SHAPE)
+
+
+def test_what_lies_a_voxel_off_is_shifted_and_zero_beyond():
+    volume = made(origin=np.add(ORIGIN, (1.0, 0, 0)))
+    for order in (0, 1):
+        array, how = put(volume, made().grid, order, resample=True)
+        assert how == "resampled"
+        assert np.array_equal(array[1:], volume.array[:-1])
+        assert not array[0].any()
+
+
+def test_images_are_interpolated_linearly_and_labels_taken_from_the_nearest():
+    ramp = Volume(np.arange(4.0).reshape(4, 1, 1).astype(np.float32), (1, 1, 1))
+    grid = Grid((3, 1, 1), (1, 1, 1), (0.25, 0, 0))
+    assert put(ramp, grid, 1, resample=True)[0].ravel() == pytest.approx([0.25, 1.25, 2.25])
+    assert put(ramp, grid, 0, resample=True)[0].ravel() == pytest.approx([0, 1, 2])
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+@pytest.mark.parametrize(("order", "error"), [(1, 0.053), (3, 0.002)])
+def test_a_blob_lies_at_the_same_place_after_resampling(name, order, error):
+    # Linear: at most the sum of h^2 / 8 times the second derivative, 1 / 4^2.
+    target = blob_volume((1.5, 1.5, 1.5), np.eye(3), extent=30)
+    source = blob_volume((1.0, 1.3, 2.0), DIRECTIONS[name], extent=66)
+    assert np.abs(interpolate(source, target.grid, order) - target.array).max() < error
+
+
+def test_the_field_of_view_reaches_half_a_voxel_beyond_the_centres():
+    volume = Volume(np.ones((2, 1, 1)), (4.0, 1.0, 1.0))  # from -2 to 6 mm
+    grid = Grid((11, 1, 2), (1, 1, 1), (-4, 0, 0))
+    inside = overlap(volume, grid, "a", "b")
+    assert np.flatnonzero(inside[:, 0, 0]).tolist() == list(range(2, 11))
+    assert not inside[:, 0, 1].any()
+
+
+@pytest.mark.parametrize("direction", [np.eye(3), rotation()], ids=["straight", "oblique"])
+def test_what_lies_elsewhere_is_refused(direction):
+    with pytest.raises(EvaluationError, match=r"a.nii: lies nowhere over its reference \(b.nii"):
+        align(made(direction, (500, 0, 0)), made().grid, 1, True, "a.nii", "b.nii")

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""`segsrgan evaluate` on good and bad input: what it prints and writes, and its exit status."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from evaluation.conftest import cube, scan
+
+from segsrgan.cli import main as segsrgan
+from segsrgan.volumes import read_volume
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def errors(capsys):
+    lines = capsys.readouterr().err.splitlines()
+    return [line for line in lines if line.startswith("segsrgan evaluate: error: ")]
+
+
+def test_a_csv_is_measured_printed_and_written(tmp_path, capsys, table, labels, images):
+    path = table({"case": "patient 1", **labels, **images}, {"case": "é", **labels})
+    out = tmp_path / "scores.csv", tmp_path / "scores.json"
+    argv = ["evaluate", "--path", path, "--csv", out[0], "--json", out[1]]
+    assert segsrgan([str(word) for word in argv]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("patient 1  0.7500  2.00  0.643") for line in printed)
+    assert any(line.startswith("mean ") for line in printed)
+    first, second = rows_of(out[0])
+    assert (first["case"], float(first["dice"])) == ("patient 1", 0.75)
+    assert float(first["psnr"]) == pytest.approx(20, abs=1e-5)
+    assert (second["case"], second["psnr"], second["ssim"]) == ("é", "", "")
+    found = json.loads(out[1].read_text(encoding="utf-8"))
+    assert found["mean"]["dice"] == 0.75
+    assert found["n"] == {**dict.fromkeys(found["n"], 2), "psnr": 1, "ssim": 1}
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+
+def test_the_front_door_lists_the_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        segsrgan(["--help"])
+    assert stop.value.code == 0
+    assert "segsrgan evaluate --help" in " ".join(capsys.readouterr().out.split())
+
+
+def test_folders_are_measured(save, capsys, command):
+    for name in ("a", "b c"):
+        save(f"p/Cortex_{name}.nii.gz", cube(4))
+        truth = save(f"r/{name}.nii", cube())
+    places = ["--predictions", truth.parents[1] / "p", "--references", truth.parent]
+    assert command(*places, "--kind", "label", "--metrics", "dice,hd95") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split() == ["a", "0.7500", "2.00"]
+    assert lines[4].split() == ["b", "c", "0.7500", "2.00"]
+
+
+def test_flags_reach_the_measures(save, table, capsys, command):
+    both = cube(0, value=3) + cube(5, value=42)
+    probability = np.where(both == 42, 0.3, 0.1).astype(np.float32)
+    path = table({"label": save("p.nii", probability), "reference_label": save("r.nii", both)})
+    assert command("-p", path, "--labels", "42", "--threshold", "0.25", "--metrics", "dice") == 0
+    printed = capsys.readouterr().out
+    assert "1.0000  label from probabilities" in printed
+    assert "class: reference label 42, prediction every label but 0; probabilities from" in printed
+    path = table({"label": save("q.nii", both), "reference_label": save("r.nii", both)})
+    argv = ["-p", path, "--labels", "3,42", "--predicted_labels", "3", "--metrics", "dice"]
+    assert command(*argv) == 0
+    assert "0.6667" in capsys.readouterr().out
+
+
+def test_quiet_prints_no_table(tmp_path, table, labels, capsys, command):
+    assert command("-p", table(labels), "--quiet", "--csv", tmp_path / "out.csv") == 0
+    assert capsys.readouterr().out == ""
+    assert len(rows_of(tmp_path / "out.csv")) == 1
+
+
+def test_another_grid_needs_resample(save, table, labels, capsys, command):
+    path = table({**labels, "label": save("p.nii", cube(), origin=(0, 0, 2))})
+    assert command("-p", path) == 1
+    (line,) = errors(capsys)
+    assert "p.nii: expected the reference's grid" in line
+    assert line.endswith("; --resample puts it on that grid")
+    assert command("-p", path, "--resample", "--metrics", "dice") == 0
+    assert "0.7500  label resampled" in capsys.readouterr().out
+
+
+def _truncated(save, path):
+    whole = save("whole.nii.gz", scan())
+    path.write_bytes(whole.read_bytes()[:-400])
+
+
+def _with_nan(save, path):
+    array = scan()
+    array[1, 2, 3] = np.nan
+    save(path.name, array)
+
+
+BAD_FILES = {
+    "missing": (lambda save, path: None, "no such file or folder"),
+    "truncated": (_truncated, "truncated or damaged"),
+    "text": (lambda save, path: path.write_text("no image" * 99), ""),
+    "nan": (_with_nan, "has voxels that are NaN or infinite"),
+    "constant": (lambda save, path: save(path.name, np.ones((12, 11, 10))), "ssim is not possible"),
+    "zero": (lambda save, path: save(path.name, np.zeros((12, 11, 10))), "every voxel is 0"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_reference_is_reported_and_the_others_go_on(
+    kind, tmp_path, save, table, images, capsys, command
+):
+    make, message = BAD_FILES[kind]
+    bad = tmp_path / "bad.nii.gz"
+    make(save, bad)
+    del images["mask"]
+    path = table({"case": "broken", **images, "reference_image": bad}, {"case": "good", **images})
+    assert command("-p", path, "--csv", tmp_path / "out.csv") == 1
+    captured = capsys.readouterr()
+    (line,) = (text for text in captured.err.splitlines() if "error: " in text)
+    assert "error: broken: " in line
+    assert ("bad.nii.gz" in line or kind == "constant") and message in line
+    assert "1 of 2 cases failed" in captured.out
+    broken, good = rows_of(tmp_path / "out.csv")
+    assert message in broken["error"] and broken["psnr"] == ""
+    assert good["error"] == "" and float(good["psnr"]) > 0
+
+
+@pytest.mark.parametrize("role", ["label", "image", "mask", "baseline"])
+def test_every_role_of_a_missing_file_is_reported(role, tmp_path, table, labels, images, command):
+    files = {**labels, **images, "baseline": images["image"], role: tmp_path / "none.nii"}
+    out = tmp_path / "out.csv"
+    assert command("-p", table(files), "--csv", out) == 1
+    (row,) = rows_of(out)
+    assert row["error"] == f"{tmp_path / 'none.nii'}: no such file or folder; check the path"
+
+
+def test_an_empty_mask_is_reported(save, tmp_path, table, images, capsys, command):
+    path = table({**images, "mask": save("empty.nii", cube(value=0))})
+    assert command("-p", path) == 1
+    assert "empty.nii: every voxel is 0, so there is nothing to compare in" in errors(capsys)[0]
+
+
+def test_a_line_without_partner_is_reported(table, labels, capsys, command):
+    path = table(labels, {"case": "half", "label": labels["label"]}, {"case": "none"})
+    assert command("-p", path) == 1
+    half, none = errors(capsys)
+    assert "half: label" in half and "without reference_label" in half
+    assert "none: names no file" in none
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "expected --path CSV, or --predictions"),
+        (["--predictions", "p", "--kind", "label"], "received --predictions --kind"),
+        (["--path", "none.csv"], "none.csv: no such file"),
+        (["--path", "{csv}", "--references", "r"], "leave out --references"),
+        (["--path", "{csv}", "--metrics", "dice,iou"], "received 'iou'"),
+        (["--path", "{csv}", "--metrics", ","], "--metrics must name something"),
+        (["--path", "{csv}", "--metrics", "psnr"], "psnr compares images"),
+        (["--path", "{csv}", "--labels", "3,x"], "--labels must be whole numbers"),
+        (["--path", "{csv}", "--threshold", "2"], "threshold must be above 0"),
+        (["--path", "{csv}", "--threshold", "x"], "invalid float value"),
+        (["--path", "{csv}", "--csv", "{csv}"], "is an input"),
+        (["--path", "{csv}", "--csv", "{csv}", "--overwrite"], "is an input"),
+        (["--path", "{csv}", "--json", "{truth}", "--overwrite"], "is an input"),
+        (["--path", "{csv}", "--csv", "a.csv", "--json", "a.csv"], "must differ"),
+        (["--path", "{csv}", "--csv", "none/a.csv"], "its folder does not exist"),
+        (["--path", "{csv}", "--csv", "."], "is a folder"),
+        (["--predictions", "a", "b", "--references", "r", "--kind", "image"], "in quotes"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_status_2(
+    argv, message, tmp_path, monkeypatch, table, labels, capsys, command
+):
+    monkeypatch.chdir(tmp_path)
+    names = {"csv": table(labels), "truth": labels["reference_label"]}
+    before = sorted(tmp_path.rglob("*")), names["csv"].read_text()
+    assert command(*(word.format(**names) for word in argv)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("segsrgan evaluate: error: ") and message in line
+    assert (sorted(tmp_path.rglob("*")), names["csv"].read_text()) == before
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--json"])
+def test_a_result_is_not_replaced_without_overwrite(
+    flag, tmp_path, monkeypatch, table, labels, capsys, command
+):
+    out = tmp_path / "out"
+    out.write_text("mine")
+    argv = ["-p", table(labels), flag, out]
+    with monkeypatch.context() as patch:
+        patch.setattr("segsrgan.evaluation.job.evaluate", lambda *_: pytest.fail("too late"))
+        assert command(*argv) == 2
+    assert "exists; --overwrite replaces it" in errors(capsys)[0]
+    assert out.read_text() == "mine"
+    assert command(*argv, "--overwrite") == 0
+    assert "0.75" in out.read_text()
+
+
+def test_a_result_that_cannot_be_written_is_status_1(
+    tmp_path, monkeypatch, table, labels, capsys, command
+):
+    def full(path, text):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("segsrgan.evaluate.create_text", full)
+    assert command("-p", table(labels), "--csv", tmp_path / "out.csv") == 1
+    captured = capsys.readouterr()
+    assert "0.7500" in captured.out
+    assert "out.csv: could not be written" in captured.err
+    assert "No space left" in captured.err
+
+
+def test_ctrl_c_writes_nothing_and_is_status_130(
+    tmp_path, monkeypatch, table, labels, capsys, command
+):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segsrgan.evaluation.job.load_labels", interrupt)
+    assert command("-p", table(labels), "--csv", tmp_path / "out.csv") == 130
+    assert "segsrgan evaluate: interrupted; nothing was written" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_real_templates_give_the_scores_that_their_making_says(data_dir, save, table, command):
+    name = data_dir / "fetal_templates" / "GA23_notoperated"
+    truth = read_volume(f"{name}_labels.nii.gz")
+    image = read_volume(f"{name}_T2w.nii.gz")
+    place = {"spacing": truth.spacing, "origin": truth.origin, "direction": truth.direction}
+    shift = {**place, "origin": truth.grid.index_to_physical((1, 0, 0))}
+    half = (0.9 * image.array).astype(np.float32)
+    path = table(
+        {
+            "image": save("sr.nii.gz", half, **place),
+            "reference_image": f"{name}_T2w.nii.gz",
+            "label": save("label.nii.gz", truth.array.astype(np.uint8), **shift),
+            "reference_label": f"{name}_labels.nii.gz",
+        }
+    )
+    out = path.with_suffix(".json")
+    argv = ["--labels", "1", "--predicted_labels", "1", "--resample", "--json", out]
+    assert command("-p", path, *argv) == 0
+    values = json.loads(out.read_text())["cases"][0]["values"]
+    cortex = truth.array == 1
+    overlap = np.count_nonzero(cortex[1:] & cortex[:-1]) / np.count_nonzero(cortex)
+    assert values["dice"] == pytest.approx(overlap)
+    assert values["hd95"] == pytest.approx(truth.spacing[0], rel=1e-4)
+    assert values["volume"] == values["reference_volume"]
+    squares = np.square(image.array[image.array != 0], dtype=np.float64)
+    expected = 20 + 10 * np.log10(squares.max() / squares.mean())
+    assert values["psnr"] == pytest.approx(expected, abs=1e-3)

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: MIT
+"""What is measured of a case, against numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from evaluation.conftest import cube, scan
+
+from segsrgan.evaluation import METRICS, Case, Settings, evaluate
+from segsrgan.evaluation.arguments import NAMES
+from segsrgan.evaluation.errors import EvaluationError
+from segsrgan.volumes import Grid, Volume, degrade, psnr, read_volume, resample_to, ssim
+
+
+def measure(files, **settings):
+    (row,) = evaluate([Case(**files)], Settings(**settings))
+    assert row.error == ""
+    return row
+
+
+def test_the_help_lists_the_metrics():
+    assert list(METRICS) == NAMES.split(", ")
+    assert all(metric.text for metric in METRICS.values())
+
+
+def test_labels_by_hand(labels):
+    assert measure(labels).values == {
+        "dice": 0.75,
+        "hd95": 2,
+        "assd": pytest.approx(36 / 56),
+        "components": 1,
+        "reference_components": 1,
+        "volume": pytest.approx(0.128),
+        "reference_volume": pytest.approx(0.128),
+        "volume_difference": 0,
+    }
+
+
+def test_more_than_the_reference_is_a_positive_difference(save):
+    two = cube() | cube(0)[::-1]
+    two[0, 0, 9] = 1
+    row = measure({"label": save("p.nii", two), "reference_label": save("r.nii", cube())})
+    extra = np.count_nonzero(two) - 64
+    assert row.values["volume_difference"] == pytest.approx(100 * extra / 64)
+    assert row.values["volume"] == pytest.approx((64 + extra) * 2 / 1000)
+    assert (row.values["components"], row.values["reference_components"]) == (2, 1)
+
+
+def test_images_by_hand(images):
+    row = measure(images)
+    assert row.values["psnr"] == pytest.approx(20, abs=1e-5)
+    assert row.region == "mask"
+    arrays = [read_volume(images[name]).array for name in ("reference_image", "image", "mask")]
+    assert row.values["ssim"] == ssim(*arrays)
+
+
+def test_without_a_mask_images_are_compared_where_the_reference_is_not_0(save):
+    reference = np.where(cube() > 0, scan(), 0)
+    image = reference + 5
+    files = {"image": save("p.nii", image), "reference_image": save("r.nii", reference)}
+    row = measure(files)
+    assert row.values["psnr"] == pytest.approx(20 * math.log10(reference.max() / 5), abs=1e-4)
+    assert row.region == "reference not 0"
+
+
+def test_a_baseline_is_interpolated_by_splines_and_measured_beside(save):
+    grid = Grid((20, 18, 24), (0.5, 0.5, 0.5), (3, -4, 5))
+    reference = Volume.from_grid(scan(shape=grid.shape), grid)
+    low = degrade(reference, (0.5, 0.5, 1.5))
+    image = reference.array + 1
+    place = {"spacing": grid.spacing, "origin": grid.origin}
+    row = measure(
+        {
+            "image": save("p.nii", image, **place),
+            "reference_image": save("r.nii", reference.array, **place),
+            "baseline": save("b.nii", low.array, low.spacing, low.origin),
+        }
+    )
+    spline = resample_to(low, grid).array
+    assert row.values["psnr_spline"] == pytest.approx(psnr(reference.array, spline), abs=1e-4)
+    assert row.values["psnr"] > row.values["psnr_spline"] > 0
+    for name in ("psnr", "ssim"):
+        gain = row.values[name] - row.values[f"{name}_spline"]
+        assert row.values[f"{name}_gain"] == pytest.approx(gain)
+    assert set(row.values) == {metric.name for metric in Settings().columns([row.case])}
+
+
+def test_a_baseline_that_covers_a_part_is_pointed_out(images, save, caplog):
+    path = save("b.nii", scan()[:6])
+    measure({**images, "baseline": path})
+    assert f"{path}: covers only 50 % of the voxels compared" in caplog.text
+
+
+def test_a_segmentation_compared_with_itself_is_perfect(labels):
+    values = measure({**labels, "label": labels["reference_label"]}).values
+    assert [values[name] for name in ("dice", "hd95", "assd", "volume_difference")] == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)])
+def test_flipping_both_changes_nothing(save, labels, axes):
+    flipped = {
+        kind: save(f"{kind}_flipped.nii", np.flip(read_volume(path).array, axes))
+        for kind, path in labels.items()
+    }
+    assert measure(flipped).values == pytest.approx(measure(labels).values)
+
+
+def test_swapping_prediction_and_reference_swaps_what_is_not_symmetric(save):
+    larger = cube() | cube(5)
+    paths = [save("a.nii", larger), save("b.nii", cube())]
+    there, back = (
+        measure({"label": first, "reference_label": second}).values
+        for first, second in (paths, paths[::-1])
+    )
+    for name in ("dice", "hd95", "assd"):
+        assert there[name] == pytest.approx(back[name])
+    assert there["volume"] == back["reference_volume"] != there["reference_volume"]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "dice", "notes"),
+    [
+        (0, 0, 1, ("prediction empty", "reference empty")),
+        (1, 0, 0, ("reference empty",)),
+        (0, 1, 0, ("prediction empty",)),
+    ],
+)
+def test_empty_segmentations_have_no_distance(save, prediction, reference, dice, notes):
+    row = measure(
+        {
+            "label": save("p.nii", cube() * np.uint8(prediction)),
+            "reference_label": save("r.nii", cube() * np.uint8(reference)),
+        }
+    )
+    assert row.values["dice"] == dice
+    assert math.isnan(row.values["hd95"]) and math.isnan(row.values["assd"])
+    assert math.isnan(row.values["volume_difference"]) == (not reference)
+    assert row.notes == notes
+
+
+def test_labels_and_thresholds_choose_the_class(save):
+    both = cube(0, value=3) + cube(5, value=42)
+    probability = np.where(cube(0) > 0, 0.6, 0.4).astype(np.float32)
+    files = {"label": save("p.nii", probability), "reference_label": save("r.nii", both)}
+    row = measure(files, labels=(3,))
+    assert (row.values["dice"], row.notes) == (1, ("label from probabilities",))
+    assert measure(files, labels=(3,), threshold=0.7).values["dice"] == 0
+    assert measure(files, labels=(3, 42)).values["dice"] < 1
+    files["label"] = files["reference_label"]
+    assert measure(files, labels=(3,), predicted_labels=(3,)).values["dice"] == 1
+    assert measure(files, labels=(3,), predicted_labels=(1, 2)).values["dice"] == 0
+
+
+def test_oblique_headers_that_agree_are_measured_in_mm(save, labels):
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    place = {"origin": (10, -20, 30), "direction": turn}
+    oblique = {
+        "label": save("p.nii.gz", cube(4), **place),
+        "reference_label": save("r.nii.gz", cube(), **place),
+    }
+    assert measure(oblique).values == pytest.approx(measure(labels).values)
+
+
+def test_axes_in_another_order_are_reordered(save, labels):
+    array = cube(4).transpose(2, 0, 1)[::-1]
+    place = {"spacing": (2, 1, 1), "origin": (0, 0, 18), "direction": np.eye(3)[:, [2, 0, 1]]}
+    place["direction"] = place["direction"] * [-1, 1, 1]
+    row = measure({**labels, "label": save("p.nii", array, **place)})
+    assert row.values == measure(labels).values
+    assert row.notes == ("label reordered",)
+
+
+def test_another_grid_is_resampled_only_if_asked(save, labels, images):
+    shifted = {"origin": (0, 0, 2.0)}
+    label = save("p.nii", cube(), **shifted)  # one slice higher, now in its header
+    image = save("i.nii", read_volume(images["reference_image"]).array, **shifted)
+    case = Case(**{**labels, **images, "label": label, "image": image})
+    (row,) = evaluate([case])
+    assert (row.values, "--resample" in row.error) == ({}, True)
+    (row,) = evaluate([case], Settings(resample=True))
+    assert row.notes == ("label resampled", "image resampled")
+    assert row.values["dice"] == 0.75
+    assert row.values["assd"] == pytest.approx(36 / 56)
+
+
+def test_labels_are_resampled_by_the_nearest_and_probabilities_linearly(save, labels):
+    # 0.4 slices higher: the nearest are where they were. Linearly the lowest slice has 0.54.
+    place = {"origin": (0, 0, 0.8)}
+    values = save("v.nii", cube(value=3), **place)
+    row = measure({**labels, "label": values}, predicted_labels=(3,), resample=True)
+    assert row.values["dice"] == 1
+    chances = save("c.nii", (0.9 * cube()).astype(np.float32), **place)
+    row = measure({**labels, "label": chances}, threshold=0.6, resample=True)
+    assert row.values["dice"] == 2 * 48 / (48 + 64)
+    assert row.notes == ("label resampled", "label from probabilities")
+
+
+def test_one_stray_voxel_of_57_is_beyond_the_95_percent(save):
+    stray = cube()
+    stray[0, 0, 0] = 1
+    row = measure({"label": save("p.nii", stray), "reference_label": save("r.nii", cube())})
+    assert row.values["hd95"] == 0
+    assert row.values["assd"] == pytest.approx(math.sqrt(4**2 + 4**2 + 6**2) / (57 + 56))
+
+
+def test_metrics_are_measured_in_the_order_asked_for(labels, images):
+    row = measure({**labels, **images}, metrics=("ssim", "dice"))
+    assert set(row.values) == {"dice", "ssim"}
+    columns = Settings(metrics=("ssim", "dice")).columns([row.case])
+    assert [metric.name for metric in columns] == ["ssim", "dice"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"metrics": ("dice", "iou")}, "metrics must be some of dice, .*, received 'iou'"),
+        ({"metrics": ("dice", "dice")}, "metrics must differ"),
+        ({"metrics": ("psnr",)}, "psnr compares images, but no case has both image and"),
+        ({"threshold": 0}, "threshold must be above 0 and at most 1, received 0"),
+        ({"threshold": 1.5}, "received 1.5"),
+        ({"threshold": math.nan}, "received nan"),
+    ],
+)
+def test_impossible_settings_are_refused(labels, settings, message):
+    with pytest.raises(EvaluationError, match=message):
+        evaluate([Case(**labels)], Settings(**settings))
+
+
+def test_what_no_window_fits_into_is_said_with_its_remedy(save):
+    flat = scan(shape=(12, 12, 4))
+    files = {"image": save("p.nii", flat), "reference_image": save("r.nii", flat)}
+    (row,) = evaluate([Case(**files)])
+    assert f"{files['image']}: ssim is not possible (window must be" in row.error
+    assert "leave it out of --metrics" in row.error
+    assert math.isinf(measure(files, metrics=("psnr",)).values["psnr"])
+
+
+def test_progress_counts_the_cases(labels):
+    calls = []
+    evaluate([Case(**labels), Case(**labels, name="b")], progress=lambda *call: calls.append(call))
+    assert calls == [("cases", 0, 2, "truth"), ("cases", 1, 2, "b"), ("cases", 2, 2)]

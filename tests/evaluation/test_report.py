@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""The table, CSV and JSON of rows whose numbers are known."""
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from segsrgan.evaluation import METRICS, Case, Row, Settings, format_table, to_csv, to_json
+from segsrgan.evaluation.report import statistics
+
+COLUMNS = [METRICS[name] for name in ("dice", "hd95", "components", "reference_volume")]
+
+
+def row(name, *values, **details):
+    names = [metric.name for metric in COLUMNS]
+    case = Case(label=f"p/{name}.nii", reference_label=f"r/{name}.nii")
+    return Row(case, dict(zip(names, values, strict=False)), **details)
+
+
+ROWS = [
+    row("a", 0.8, 1.0, 1.0, 12.5),
+    row("b, c", 0.9, math.nan, 4.0, math.inf, notes=("prediction empty", "label resampled")),
+    row("d", error="d.nii: no such file"),
+]
+
+
+def test_means_leave_out_what_is_not_defined():
+    found = statistics(ROWS, COLUMNS)
+    assert found["dice"] == pytest.approx({"mean": 0.85, "sd": math.sqrt(0.005), "n": 2})
+    assert found["components"] == pytest.approx({"mean": 2.5, "sd": math.sqrt(4.5), "n": 2})
+    for name, mean in (("hd95", 1), ("reference_volume", 12.5)):
+        assert (found[name]["mean"], found[name]["n"]) == (mean, 1)
+        assert math.isnan(found[name]["sd"])
+
+
+def test_without_values_there_is_no_mean():
+    found = statistics(ROWS[2:], COLUMNS)["dice"]
+    assert (math.isnan(found["mean"]), math.isnan(found["sd"]), found["n"]) == (True, True, 0)
+
+
+def test_the_table():
+    expected = """
+case    dice  hd95  components  reference  note
+                                   volume
+                mm                     ml
+------------------------------------------------------------------------
+a     0.8000  1.00           1      12.50
+b, c  0.9000     -           4        inf  prediction empty, label resampled
+d          -     -           -          -  failed
+------------------------------------------------------------------------
+mean  0.8500  1.00         2.5      12.50
+sd    0.0707     -         2.1          -
+n          2     1           2          1
+class: reference labels 3, 42, prediction every label but 0; probabilities from 0.25
+1 of 3 cases failed
+"""
+    table = format_table(ROWS, COLUMNS, Settings(labels=(3, 42), threshold=0.25)).splitlines()
+    rule = max(map(len, table[:3] + table[4:7] + table[8:11]))
+    expected = [
+        "-" * rule if line.startswith("---") else line for line in expected.strip().splitlines()
+    ]
+    assert table == expected
+
+
+def test_the_table_says_where_images_were_compared():
+    rows = [
+        Row(Case(image="a", reference_image="b"), {"psnr": 20.0}, region)
+        for region in ("mask", "mask", "reference not 0")
+    ]
+    lines = format_table(rows, [METRICS["psnr"]], Settings()).splitlines()
+    assert lines[-2:] == [
+        "images compared where the mask is not 0 (2)",
+        "images compared where the reference is not 0 (1)",
+    ]
+    assert not any("class:" in line or "note" in line for line in lines)
+
+
+def test_long_names_are_cut_in_the_table_alone():
+    long = [Row(Case(label="a", reference_label="b", name="x" * 50), {"dice": 1.0})]
+    assert "x" * 37 + "..." in format_table(long, COLUMNS[:1], Settings())
+    assert "x" * 50 in to_csv(long, COLUMNS[:1])
+
+
+def test_the_csv_has_every_digit():
+    rows = list(csv.DictReader(io.StringIO(to_csv([row("a", 1 / 3), *ROWS], COLUMNS))))
+    assert list(rows[0]) == ["case", *(m.name for m in COLUMNS), "region", "notes", "error"]
+    assert [item["case"] for item in rows] == ["a", "a", "b, c", "d"]
+    assert float(rows[0]["dice"]) == 1 / 3
+    assert (rows[2]["hd95"], rows[2]["reference_volume"]) == ("", "inf")
+    assert rows[2]["notes"] == "prediction empty; label resampled"
+    assert (rows[3]["dice"], rows[3]["error"]) == ("", "d.nii: no such file")
+
+
+def test_the_json_has_all():
+    def refuse(text):
+        raise AssertionError(f"{text} is no JSON")
+
+    settings = Settings(metrics=("dice",), labels=(3,), threshold=0.25, resample=True)
+    found = json.loads(to_json(ROWS, COLUMNS, settings), parse_constant=refuse)
+    assert found["settings"] == {
+        "metrics": ["dice"],
+        "labels": [3],
+        "predicted_labels": None,
+        "threshold": 0.25,
+        "resample": True,
+    }
+    assert found["versions"].keys() == {
+        "segsrgan",
+        "python",
+        "numpy",
+        "scipy",
+        "scikit-image",
+        "SimpleITK",
+    }
+    assert all(found["versions"].values())
+    assert found["metrics"]["hd95"]["unit"] == "mm"
+    assert found["metrics"]["hd95"]["better"] == "lower"
+    second = found["cases"][1]
+    assert second["files"] == {"label": "p/b, c.nii", "reference_label": "r/b, c.nii"}
+    assert second["values"] == {
+        "dice": 0.9,
+        "hd95": None,
+        "components": 4.0,
+        "reference_volume": "inf",
+    }
+    assert second["notes"] == ["prediction empty", "label resampled"]
+    assert found["cases"][2]["error"] == "d.nii: no such file"
+    assert found["mean"]["dice"] == pytest.approx(0.85)
+    assert found["sd"]["hd95"] is None
+    assert found["n"] == {"dice": 2, "hd95": 1, "components": 2, "reference_volume": 1}
