@@ -19,7 +19,19 @@ import numpy as np
 
 HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20")
 FETAL_CORTEX, ADULT_CORTEX = (5,), (3, 42)
+FETAL_TISSUES = {
+    "white matter": (1,),
+    "ventricles": (2,),
+    "cerebellum": (3,),
+    "fluid": (4,),
+    "cortex": (5,),
+    "deep grey": (6,),
+    "brainstem": (7,),
+    "corpus callosum": (8,),
+}
 SHARES = (0.35, 0.15, 0.5)  # real templates, painted fetal maps, painted adult maps
+INTERP = "profile"
+NU = 0.03  # of the Charbonnier loss: quadratic for errors of the size that remain
 
 
 def parser():
@@ -28,12 +40,14 @@ def parser():
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--kernel", type=int, default=16)
     parser.add_argument("--resnet", action="store_true", help="the paper's generator, no U-Net")
-    parser.add_argument("--patch", type=int, default=48)
+    parser.add_argument("--head", type=int, default=3, help="edge of the last kernel")
+    parser.add_argument("--start", help="weights to start from, instead of random ones")
+    parser.add_argument("--patch", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--steps", type=int, default=200, help="updates in an epoch")
-    parser.add_argument("--lrgen", type=float, default=1e-3)
-    parser.add_argument("--lambda_image", type=float, default=2.0)
+    parser.add_argument("--lrgen", type=float, default=2e-3)
+    parser.add_argument("--lambda_image", type=float, default=5.0)
     parser.add_argument("--lambda_entropy", type=float, default=0.3)
     parser.add_argument("--lambda_dice", type=float, default=0.3)
     parser.add_argument("--precision", default="mixed_bfloat16")
@@ -51,7 +65,7 @@ def load(folder):
         images, maps, _ = sets[any(name in path.name for name in HELD_OUT)]
         array = read_volume(path).array
         labels = read_volume(str(path).replace("_T2w", "_labels")).array
-        label_map = prepare_labels(labels, FETAL_CORTEX, {})
+        label_map = prepare_labels(labels, FETAL_CORTEX, FETAL_TISSUES)
         cortex = np.isin(labels, FETAL_CORTEX)
         images.append((Normalisation.of(array).apply(array), cortex, label_map.points))
         maps.append(label_map)
@@ -63,13 +77,15 @@ def load(folder):
 
 def sources(data, patch):
     """One source for each share."""
-    from segsrgan.training.sources import ImageSource, SyntheticSource
+    from segsrgan.training.sources import Acquisition, ImageSource, SyntheticSource
 
     images, fetal, adult = data
+    how = {"acquisition": Acquisition(interp=INTERP)}
+    # A fetal cortex is one or two voxels thick: none thinner.
     return (
-        ImageSource(tuple(images), patch),
-        SyntheticSource(tuple(fetal), patch, scale=(0.7, 1.2)),
-        SyntheticSource(tuple(adult), patch, scale=(0.5, 1.3)),
+        ImageSource(tuple(images), patch, **how),
+        SyntheticSource(tuple(fetal), patch, scale=(0.7, 1.2), thin=0.0, **how),
+        SyntheticSource(tuple(adult), patch, scale=(0.5, 1.3), **how),
     )
 
 
@@ -78,7 +94,7 @@ def main(argv=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
-    from segsrgan.networks import GeneratorSpec, build_generator
+    from segsrgan.networks import GeneratorSpec, build_generator, load_generator
     from segsrgan.training.gan import Gan, Objective
     from segsrgan.training.loop import Loop
     from segsrgan.training.losses import binary_cross_entropy, charbonnier, soft_dice_loss
@@ -104,13 +120,18 @@ def main(argv=None):
         # The Charbonnier loss alone leaves the rare class at probability 0 for long.
         cortex, probability = target[..., 1:2], prediction[..., 1:2]
         return (
-            args.lambda_image * charbonnier(target[..., :1], prediction[..., :1])
+            args.lambda_image * charbonnier(target[..., :1], prediction[..., :1], NU)
             + args.lambda_entropy * binary_cross_entropy(cortex, probability)
             + args.lambda_dice * soft_dice_loss(cortex, probability)
         )
 
-    spec = GeneratorSpec(args.kernel, unet=not args.resnet, scaled=True)
-    generator = build_generator(spec, (args.patch,) * 3, head_initializer="zeros")
+    if args.start:
+        generator = load_generator(args.start, (args.patch,) * 3)
+    else:
+        spec = GeneratorSpec(
+            args.kernel, unet=not args.resnet, scaled=True, head=args.head, interp=INTERP
+        )
+        generator = build_generator(spec, (args.patch,) * 3, head_initializer="zeros")
     objective = Objective(lambadv=0.0, reconstruction=loss)
     gan = Gan(generator, None, objective, rate, beta_1=0.9, global_clipnorm=1.0)
     validation = [

@@ -62,7 +62,7 @@ def _plan(args):
     alone = args.by_batch is False
     if alone and args.batch_size not in (None, 1):
         raise InferenceError(f"--by_batch False means --batch_size 1, received {args.batch_size}")
-    if args.interpolation_type and args.interp == "scipy":
+    if args.interpolation_type and args.interp != "sitk":
         logger.warning("--interpolation_type has no effect without --interp sitk")
     shown = {
         "geometry": args.geometry,

@@ -93,10 +93,9 @@ def build_parser(prog="job_model.py"):
     add(
         "-int",
         "--interp",
-        default="scipy",
         choices=checks.INTERPS,
-        help="interpolation before the network: cubic splines, or --interpolation_type "
-        "(default: scipy)",
+        help="interpolation before the network: cubic splines, --interpolation_type, or splines "
+        "that know the slice profile (default: what the weights were trained with)",
     )
     add(
         "-it",

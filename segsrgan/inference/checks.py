@@ -9,7 +9,7 @@ from segsrgan.inference.errors import InferenceError
 
 GEOMETRIES = ("exact", "legacy")
 BLENDS = ("uniform", "gaussian")
-INTERPS = ("scipy", "sitk")
+INTERPS = ("scipy", "sitk", "profile")
 INTERPOLATION_TYPES = (
     "NearestNeighbor",
     "Linear",
@@ -86,7 +86,7 @@ def check_predictor(
     batch_size=None,
     threads=None,
     geometry="exact",
-    interp="scipy",
+    interp=None,
     interpolation_type="Spline",
     spline_order=3,
     blend="uniform",
@@ -95,12 +95,13 @@ def check_predictor(
     """Raises `InferenceError` if an argument of `Predictor` is invalid or two of them clash."""
     _check_choice("engine", engine, ENGINES)
     _check_choice("geometry", geometry, GEOMETRIES)
-    _check_choice("interp", interp, INTERPS)
+    if interp is not None:
+        _check_choice("interp", interp, INTERPS)
     _check_choice("interpolation_type", interpolation_type, INTERPOLATION_TYPES)
     _check_choice("blend", blend, BLENDS)
     if not (isinstance(spline_order, Integral) and 0 <= spline_order <= 5):
         raise InferenceError(f"spline_order must be between 0 and 5, received {spline_order!r}")
-    if geometry == "legacy" and interp != "scipy":
+    if geometry == "legacy" and interp not in (None, "scipy"):
         raise InferenceError(
             f"the legacy geometry is defined for interp=scipy only, received {interp}; "
             "take geometry=exact"

@@ -26,7 +26,7 @@ def segmentation(
     interpolation_type="Spline",
     spline_order=3,
     by_batch=None,
-    interp="scipy",
+    interp=None,
     *,
     path_output_cortex_mask=None,
     path_output_mask=None,
@@ -47,7 +47,7 @@ def segmentation(
         interpolation_type: an interpolator of SimpleITK, used with `interp="sitk"`.
         spline_order: used with `interp="scipy"`.
         by_batch: False for one patch at a time, True for several; the numbers are the same.
-        interp: `"scipy"` or `"sitk"`.
+        interp: `"scipy"`, `"sitk"` or `"profile"`, as of `Predictor`.
         path_output_cortex_mask: file of the thresholded cortex.
         path_output_mask: file of the classes, for weights with a mask head.
         series: UID of the DICOM series.

@@ -65,7 +65,9 @@ class Predictor:
         batch_size: patches computed at once; chosen for little memory when None.
         threads: CPU threads, all when None; only the first predictor of a process can choose.
         geometry: `"exact"`, or `"legacy"` for the numbers of the released SegSRGAN 2.2.4.
-        interp: `"scipy"` (spline of `spline_order`) or `"sitk"` (`interpolation_type`).
+        interp: `"scipy"` (spline of `spline_order`), `"sitk"` (`interpolation_type`) or
+            `"profile"`, see `segsrgan.volumes.resample_to`; what the weights were trained with
+            when None.
         interpolation_type: an interpolator of SimpleITK, used with `interp="sitk"`.
         spline_order: 0 to 5, used with `interp="scipy"`.
         blend: mean of overlapping patches, `"uniform"` (the paper's) or `"gaussian"`.
@@ -90,7 +92,7 @@ class Predictor:
         batch_size=None,
         threads=None,
         geometry="exact",
-        interp="scipy",
+        interp=None,
         interpolation_type="Spline",
         spline_order=3,
         blend="uniform",
@@ -113,6 +115,9 @@ class Predictor:
         self.engine = make_engine(engine, self.model, threads)
         self.batch_size = batch_size
         self.geometry = geometry
+        if interp is None:
+            trained = getattr(getattr(self.model, "spec", None), "interp", "scipy")
+            interp = "scipy" if geometry == "legacy" else trained
         self.interpolation = {
             "interp": interp,
             "interpolation_type": interpolation_type,

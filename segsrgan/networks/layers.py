@@ -185,10 +185,11 @@ class OutputHead(keras.layers.Layer):
 
     Args:
         residual: whether the image channel is a correction of the input.
-        scaled: whether `y0` is in units of the patch's own standard deviation. Everything before
+        scaled: whether `y0` is in tenths of the patch's own standard deviation. Everything before
             this layer is blind to the scale and offset of its input, because no convolution has
             a bias and instance normalisation follows each; a scaled residual makes the image
-            follow any linear change of the input's intensities exactly.
+            follow any linear change of the input's intensities exactly. Tenths, because what is
+            missing is small: the steps of an optimiser then are, too.
     """
 
     def __init__(self, residual=True, scaled=False, **kwargs):
@@ -203,7 +204,7 @@ class OutputHead(keras.layers.Layer):
         image, features = inputs
         first = features[..., :1]
         if self.scaled:
-            first = first * ops.std(image, axis=(1, 2, 3), keepdims=True)
+            first = first * (0.1 * ops.std(image, axis=(1, 2, 3), keepdims=True))
         channels = [image - first if self.residual else first, ops.sigmoid(features[..., 1:2])]
         if features.shape[-1] > 2:
             channels.append(ops.softmax(features[..., 2:], axis=-1))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from segsrgan.training.fields import bspline_basis
+
 _NODES_MM = 32.0  # between the nodes of the displacement: about the size of a lobe
 _NODES_PER_DISPLACEMENT = 2.5  # a cubic B-spline cannot fold while nodes are 2.1 of it apart
 _SLAB = 2**18  # voxels whose coordinates are held at once by a thread
@@ -98,13 +100,13 @@ class _Field:
         spacing = np.asarray(spacing)
         distance = max(_NODES_MM, _NODES_PER_DISPLACEMENT * deformation.elastic)
         bases = tuple(
-            _bspline_basis(size, distance / mm) for size, mm in zip(shape, spacing, strict=True)
+            bspline_basis(size, distance / mm) for size, mm in zip(shape, spacing, strict=True)
         )
         nodes = rng.standard_normal((*(basis.shape[1] for basis in bases), 3))
         nodes /= np.linalg.norm(nodes, axis=-1, keepdims=True)
         # The B-spline weighs its nodes with positive numbers of sum 1: none goes further.
         nodes *= deformation.elastic * rng.uniform(0, 1, (*nodes.shape[:3], 1)) / spacing
-        matrix = _rotation(angles) * spacing / spacing[:, None]
+        matrix = rotation(angles) * spacing / spacing[:, None]
         return cls(matrix, (np.array(shape) - 1) / 2, nodes, bases)
 
     def coordinates(self, slab):
@@ -125,17 +127,8 @@ def _slabs(shape):
     return [slice(first, first + rows) for first in range(0, shape[0], rows)]
 
 
-def _bspline_basis(size, distance):
-    """Matrix (size, nodes) of uniform cubic B-splines whose nodes are `distance` voxels apart."""
-    cell, t = np.divmod(np.arange(size) / distance, 1)
-    weights = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]
-    basis = np.zeros((size, int(cell[-1]) + 4))
-    for k, weight in enumerate(weights):
-        basis[np.arange(size), cell.astype(int) + k] = weight / 6
-    return basis
-
-
-def _rotation(angles):
+def rotation(angles):
+    """The (3, 3) rotation about x, then y, then z by three angles, radians."""
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):
         i, j = (axis + 1) % 3, (axis + 2) % 3

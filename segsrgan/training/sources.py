@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segsrgan.training.dataset import Batch
+from segsrgan.training.shapes import nearest, random_frame, sample_points, surround, thin
 from segsrgan.training.simulate import change_contrast, scan
-from segsrgan.training.synthesis import cut, paint, random_frame
+from segsrgan.training.synthesis import paint
 from segsrgan.volumes import Volume, resample_to
 
 # Voxels simulated beyond the patch, so that its borders are as good as its middle.
@@ -27,13 +28,16 @@ class Acquisition:
         ratio: slice distance over the result's voxel size.
         gap: slice thickness over slice distance.
         in_plane: in-plane voxel size over the result's; three of four draws keep 1.
-        noise: largest standard deviation of the noise, as a fraction of the maximum.
+        noise: largest standard deviation of the noise, as a fraction of the maximum; a quarter of
+            the draws have none.
+        interp: of the interpolation back, see `segsrgan.volumes.resample_to`.
     """
 
     ratio: tuple = (1.5, 7.0)
     gap: tuple = (0.8, 1.05)
     in_plane: tuple = (1.0, 1.8)
     noise: float = 0.03
+    interp: str = "scipy"
 
     def simulate(self, image, rng):
         """A random acquisition of an image.
@@ -50,10 +54,10 @@ class Acquisition:
         fine = rng.uniform(*self.in_plane) if rng.random() < 0.25 else 1.0
         resolution = np.array([fine, fine, max(ratio, fine)])
         thickness = resolution * [1, 1, rng.uniform(*self.gap)]
-        noise = rng.uniform(0, self.noise)
+        noise = max(0.0, rng.uniform(-self.noise / 3, self.noise))
         hr = Volume(image, (1.0, 1.0, 1.0))
         lr = scan(hr, tuple(resolution), rng, noise, tuple(thickness))
-        return resample_to(lr, hr.grid).array, float(resolution[2])
+        return resample_to(lr, hr.grid, self.interp).array, float(resolution[2])
 
 
 def _core(array, patch):
@@ -75,12 +79,18 @@ class SyntheticSource:
         patch: edge in voxels.
         scale: bounds of the patch voxel's size in map voxels.
         acquisition: bounds of the simulated acquisitions.
+        strip: share of the samples whose skull is stripped.
+        thin: share of the samples whose cortex is a voxel thinner, like a newborn's.
+        elastic: largest displacement, voxels, of the smooth deformation.
     """
 
     maps: tuple
     patch: int = 64
     scale: tuple = (0.8, 1.25)
     acquisition: Acquisition = field(default_factory=Acquisition)
+    strip: float = 0.6
+    thin: float = 0.3
+    elastic: float = 4.0
 
     def draw(self, rng):
         """One patch; see the module."""
@@ -88,10 +98,16 @@ class SyntheticSource:
         shape = tuple(int(n) for n in self.patch + 2 * _MARGIN)
         frame = random_frame(rng, self.scale)
         centre = _near(label_map.points, rng, self.patch / 5)
-        labels = cut(label_map.labels, centre, frame, shape)
-        hr = paint(labels, label_map, rng, strip=rng.random() < 0.6)
-        lr, resolution = self.acquisition.simulate(hr, rng)
+        elastic = rng.uniform(0, self.elastic)
+        labels = nearest(label_map.labels, sample_points(centre, frame, shape, rng, elastic))
+        if rng.random() < self.thin:
+            labels = thin(labels, label_map.cortex, label_map.white)
         cortex = np.isin(labels, label_map.cortex).astype(np.float32)
+        strip = rng.random() < self.strip
+        if not strip and (label_map.brain[1:].all() or rng.random() < 0.2):
+            labels = surround(labels, label_map.brain, len(label_map.tissue), rng)
+        hr = paint(labels, label_map, rng, strip)
+        lr, resolution = self.acquisition.simulate(hr, rng)
         return *(_core(a, self.patch) for a in (lr, hr, cortex)), resolution
 
 
@@ -103,14 +119,14 @@ class ImageSource:
         images: sequence of (image in [0, 1], label, points): (x, y, z) float32, (x, y, z) bool
             and the indices (n, 3) of label voxels.
         patch: edge in voxels.
-        contrast_max: the power of the contrast is drawn from [1 - contrast_max, 1 + contrast_max].
+        power: bounds of the power of the contrast.
         invert: share of the patches whose intensities are turned over inside the object.
         acquisition: bounds of the simulated acquisitions.
     """
 
     images: tuple
     patch: int = 64
-    contrast_max: float = 0.5
+    power: tuple = (0.45, 2.2)
     invert: float = 0.3
     acquisition: Acquisition = field(default_factory=Acquisition)
 
@@ -124,7 +140,7 @@ class ImageSource:
         extent[order] = shape
         low = np.rint(_near(points, rng, self.patch / 5)).astype(int) - extent // 2
         hr, cortex = (_orient(_window(a, low, extent), order, flips) for a in (image, label))
-        power = rng.uniform(1 - self.contrast_max, 1 + self.contrast_max)
+        power = np.exp(rng.uniform(*np.log(self.power)))
         if rng.random() < self.invert:
             hr = np.where(hr > 0.02, hr.max() * 1.1 - hr, 0).astype(np.float32)
         hr = change_contrast(hr, power)

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from segsrgan.training.fields import smooth_field
+from segsrgan.training.shapes import EXTRA
+
 # FreeSurfer label numbers by tissue; what is in none of them is extracerebral.
 FREESURFER_TISSUES = {
     "background": (0,),
@@ -22,6 +25,8 @@ FREESURFER_TISSUES = {
     "brainstem": (16,),
     "vessels": (30, 62, 136, 137, 163, 164),
 }
+_OUTER_FLUID = 24  # FreeSurfer: around the brain; some tools strip it with the skull
+_MIN_CONTRAST = 0.08  # between the cortex and what it touches, of the range 0 to 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class LabelMap:
         cortex: the numbers that make up the cortex.
         brain: for each number whether it belongs to the brain (kept when it is stripped).
         points: (n, 3) indices of cortex voxels, around which patches are cut.
+        white: the numbers of the white matter, those of the cerebrum first; may be empty.
+        fluid: the numbers of fluid; may be empty.
+        outer: the numbers of the fluid around the brain; may be empty.
     """
 
     labels: np.ndarray
@@ -41,6 +49,9 @@ class LabelMap:
     cortex: tuple
     brain: np.ndarray
     points: np.ndarray
+    white: tuple = ()
+    fluid: tuple = ()
+    outer: tuple = ()
 
 
 def prepare_labels(array, cortex, tissues=None):
@@ -50,16 +61,23 @@ def prepare_labels(array, cortex, tissues=None):
         array: (x, y, z) of whole numbers, 0 the background.
         cortex: the values that are cortex.
         tissues: {name: values}, by default `FREESURFER_TISSUES`; a value in none of them is
-            extracerebral. Pass `{}` for maps of the brain alone: each value is then a tissue.
+            extracerebral. "white matter" and "fluid" are names with a meaning. Pass `{}` for maps
+            of the brain alone: each value is then a tissue.
 
     Raises:
-        ValueError: if no voxel has one of the values of `cortex`.
+        ValueError: if no voxel has one of the values of `cortex`, or there are too many values.
     """
-    tissues = FREESURFER_TISSUES if tissues is None else tissues
+    freesurfer = tissues is None
+    tissues = FREESURFER_TISSUES if freesurfer else tissues
     array = np.asarray(array).astype(np.int32)
     present = np.bincount(array.ravel()) > 0
     present[0] = True
     values = np.flatnonzero(present)
+    if len(values) > 256 - EXTRA:
+        raise ValueError(
+            f"a label map may have up to {256 - EXTRA} values, received {len(values)}; "
+            "is it an image?"
+        )
     labels = (np.cumsum(present) - 1).astype(np.uint8)[array]
     owner = {value: index for index, group in enumerate(tissues.values()) for value in group}
     if tissues:
@@ -67,59 +85,34 @@ def prepare_labels(array, cortex, tissues=None):
         brain = np.array([v != 0 and v in owner for v in values])
     else:
         tissue, brain = np.arange(len(values)), values != 0
-    numbers = tuple(int(i) for i in np.flatnonzero(np.isin(values, cortex)))
-    points = np.argwhere(np.isin(labels, numbers)) if numbers else np.empty((0, 3))
+    numbers = {v: i for i, v in enumerate(values.tolist())}
+
+    def named(group):
+        return tuple(numbers[v] for v in group if v in numbers)
+
+    points = np.argwhere(np.isin(labels, named(cortex))) if named(cortex) else ()
     if not len(points):
         raise ValueError(
             f"the label map has no cortex: expected a value of {tuple(cortex)}, "
             f"found {values.tolist()}"
         )
-    return LabelMap(labels, tissue, numbers, brain, points.astype(np.int16))
-
-
-def random_frame(rng, scale=(0.8, 1.25), rotation=15.0):
-    """A random matrix from patch to map voxels: scaling, rotation, axis permutation, flips.
-
-    Args:
-        rng: a `numpy.random.Generator`.
-        scale: bounds of the patch voxel's size in map voxels.
-        rotation: largest angle about each axis, degrees.
-
-    Returns:
-        (3, 3) float64.
-    """
-    matrix = np.eye(3)[rng.permutation(3)] * rng.choice([-1.0, 1.0], 3)
-    for axis, angle in enumerate(np.deg2rad(rng.uniform(-rotation, rotation, 3))):
-        cosine, sine = np.cos(angle), np.sin(angle)
-        turn = np.eye(3)
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn[i, i], turn[i, j], turn[j, i], turn[j, j] = cosine, -sine, sine, cosine
-        matrix = matrix @ turn
-    return matrix * rng.uniform(*scale)
-
-
-def cut(array, centre, matrix, shape, order=0):
-    """Samples an oriented box of an array.
-
-    Args:
-        array: (x, y, z).
-        centre: voxel of `array` at the box's centre.
-        matrix: (3, 3), box voxels to array voxels.
-        shape: of the box.
-        order: of the spline, 0 for labels.
-
-    Returns:
-        The box, `shape`, with the dtype of `array`; 0 outside the array.
-    """
-    offset = np.asarray(centre) - matrix @ ((np.asarray(shape) - 1) / 2)
-    return ndimage.affine_transform(array, matrix, offset, tuple(shape), order=order)
+    return LabelMap(
+        labels,
+        tissue,
+        named(cortex),
+        brain,
+        points.astype(np.int16),
+        named(tissues.get("white matter", ())),
+        named(tissues.get("fluid", ())),
+        named((_OUTER_FLUID,)) if freesurfer else (),
+    )
 
 
 def paint(labels, label_map, rng, strip=True):
     """Draws an image of random contrast for a box of labels.
 
     Args:
-        labels: (x, y, z) numbers of `label_map`.
+        labels: (x, y, z) numbers of `label_map`, and those that `shapes.surround` added.
         label_map: the `LabelMap` they come from.
         rng: a `numpy.random.Generator`.
         strip: whether what is not brain is made background.
@@ -127,31 +120,41 @@ def paint(labels, label_map, rng, strip=True):
     Returns:
         (x, y, z) float32 in [0, 1], free of acquisition noise.
     """
-    count = len(label_map.tissue)
-    tissue_mean = rng.uniform(0.05, 1.0, label_map.tissue.max() + 1)
-    mean = tissue_mean[label_map.tissue] + rng.normal(0, 0.04, count)
-    spread = rng.uniform(0.0, 0.06, count)
+    mean, spread = _tissues(label_map, rng)
+    if strip:
+        outside = np.append(~label_map.brain, np.ones(EXTRA, bool))
+        if rng.random() < 0.4:
+            outside[list(label_map.outer)] = True
+        mean[outside], spread[outside] = mean[0], 0.0
+    image = mean[labels]
+    image += spread[labels] * _texture(labels.shape, rng.uniform(0.5, 2.0), rng)
+    image = ndimage.gaussian_filter(image, rng.uniform(0.35, 1.0), truncate=3.0)  # partial volumes
+    nodes = max(labels.shape) / rng.uniform(1, 3)
+    image *= np.exp(np.float32(rng.uniform(0, 0.4)) * smooth_field(labels.shape, nodes, rng))
+    np.clip(image, 0, None, out=image)
+    image /= max(float(image.max()), 1e-6)
+    return image ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+
+
+def _tissues(label_map, rng):
+    """Mean and spread of the intensities of each number, float32."""
+    tissue = np.append(label_map.tissue, label_map.tissue.max() + 1 + np.arange(EXTRA))
+    cortex = label_map.tissue[label_map.cortex[0]]
+    touching = {label_map.tissue[n] for n in (*label_map.white[:1], *label_map.fluid[:1])}
+    means = rng.uniform(0.05, 1.0, tissue.max() + 1)
+    if touching - {cortex}:
+        other = means[list(touching - {cortex})]
+        while np.abs(means[cortex] - other).min() < _MIN_CONTRAST:  # not to be seen by anybody
+            means[cortex] = rng.uniform(0.05, 1.0)
+    mean = means[tissue] + rng.normal(0, 0.03, len(tissue))
+    spread = rng.uniform(0.0, 0.07, len(tissue))
     mean[0] = 0.0 if rng.random() < 0.7 else rng.uniform(0, 0.5)
     spread[0] = 0.0
-    if strip:
-        mean[~label_map.brain], spread[~label_map.brain] = mean[0], 0.0
-    image = np.clip(mean, 0, None).astype(np.float32)[labels]
-    texture = _smooth_noise(labels.shape, rng.uniform(0.5, 2.0), rng)
-    image += spread.astype(np.float32)[labels] * texture
-    image = ndimage.gaussian_filter(image, rng.uniform(0.4, 1.1))  # partial volumes
-    bias = np.exp(rng.uniform(0, 0.3) * _smooth_field(labels.shape, rng))
-    image = np.clip(image * bias, 0, None)
-    return (image / max(float(image.max()), 1e-6)) ** np.float32(rng.uniform(0.7, 1.4))
+    return np.clip(mean, 0, None).astype(np.float32), spread.astype(np.float32)
 
 
-def _smooth_noise(shape, sigma, rng):
+def _texture(shape, sigma, rng):
     """Gaussian noise with a correlation length in voxels and unit standard deviation."""
-    noise = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma)
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    noise = ndimage.gaussian_filter(noise, sigma, truncate=2.5)
     return noise / noise.std()
-
-
-def _smooth_field(shape, rng, nodes=4):
-    """A smooth random field in about [-1, 1], cubic between a few nodes per axis."""
-    field = rng.uniform(-1, 1, (nodes,) * 3)
-    zoom = [n / nodes for n in shape]
-    return ndimage.zoom(field, zoom, order=2, mode="nearest", grid_mode=True).astype(np.float32)

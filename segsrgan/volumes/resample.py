@@ -24,9 +24,13 @@ SITK_INTERPOLATORS = {
     "Lanczos": "sitkLanczosWindowedSinc",
     "Blackman": "sitkBlackmanWindowedSinc",
 }
-INTERPS = ("scipy", "sitk")
+INTERPS = ("scipy", "sitk", "profile")
 _MARGIN = 24  # samples; a spline's response has decayed to 1e-8 by then
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+# Of the interpolation that knows the slice profile, measured on real T1 and T2 images at 2 to 6
+# times thicker slices; the result changes by less than 0.1 dB around them.
+_CORRELATION_LENGTH = 0.5  # of the anatomy, slices
+_NOISE_VARIANCE = 1e-3  # relative to the anatomy's
 
 
 def resample_to(volume, grid, interp="scipy", interpolation_type="Spline", spline_order=3):
@@ -37,9 +41,12 @@ def resample_to(volume, grid, interp="scipy", interpolation_type="Spline", splin
     Args:
         volume: the source.
         grid: the target; its axes are those of the source, possibly flipped or permuted.
-        interp: "scipy" (spline of `spline_order`) or "sitk" (`interpolation_type`).
+        interp: "scipy" (spline of `spline_order`), "sitk" (`interpolation_type`) or "profile": as
+            "scipy", but along the source's thick axis the likeliest image whose slices, blurred
+            as `degrade` does, are those given (a Gaussian process; Rasmussen and Williams 2006,
+            Eq. 2.23).
         interpolation_type: with "sitk", a name of `SITK_INTERPOLATORS`.
-        spline_order: with "scipy", 0 (nearest neighbour) to 5.
+        spline_order: with "scipy" and "profile", 0 (nearest neighbour) to 5.
 
     Returns:
         A volume on `grid`: float32, but the source's dtype with nearest neighbour.
@@ -52,13 +59,18 @@ def resample_to(volume, grid, interp="scipy", interpolation_type="Spline", splin
         return _resample_itk(volume, grid, interpolation_type)
     _check_order(spline_order)
     source = volume.grid
+    thick = source.thick_axis if interp == "profile" else None
     axes, signs = _parallel_axes(source, grid)
     start = source.physical_to_index(grid.origin)
     array = volume.array.transpose(axes)
     matrices = []
     for axis, sign, size, spacing in zip(axes, signs, grid.shape, grid.spacing, strict=True):
         points = start[axis] + np.arange(size) * (sign * spacing / source.spacing[axis])
-        matrices.append(_spline_matrix(source.shape[axis], points, spline_order))
+        finer = spacing < source.spacing[axis]
+        if axis == thick and finer and spline_order:
+            matrices.append(_profile_inverse(source.shape[axis], points))
+        else:
+            matrices.append(_spline_matrix(source.shape[axis], points, spline_order))
     result = _apply(matrices, array)
     return Volume.from_grid(result.astype(_result_dtype(array, spline_order), copy=False), grid)
 
@@ -164,6 +176,25 @@ def _spline_matrix(size, points, order):
         ndimage.map_coordinates(column, [points + _MARGIN], order=order) for column in mirrored.T
     ]
     return np.stack(columns, axis=1)
+
+
+def _profile_inverse(size, points):
+    """Matrix (len(points), size): the expectation at continuous indices, given blurred samples.
+
+    The signal is a Gaussian process of squared exponential covariance and unknown mean, each
+    sample its mean under a Gaussian slice profile as wide as the samples' distance, with noise.
+    """
+    points = np.clip(points, -0.5, size - 0.5)
+    slices, profile = np.arange(size), FWHM_PER_SIGMA**-2
+
+    def covariance(a, b, blur):
+        variance = _CORRELATION_LENGTH**2 + blur
+        height = _CORRELATION_LENGTH / math.sqrt(variance)
+        unknown_mean = 100.0
+        return unknown_mean + height * np.exp((a[:, None] - b) ** 2 / (-2 * variance))
+
+    between = covariance(slices, slices, 2 * profile) + _NOISE_VARIANCE * np.eye(size)
+    return np.linalg.solve(between, covariance(slices, points, profile)).T
 
 
 def _profile_matrix(source, target, axis, sigma):

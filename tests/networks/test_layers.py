@@ -138,11 +138,11 @@ def test_output_head_by_hand():
     np.testing.assert_allclose(direct[:, 0], [0.1, -0.3], rtol=1e-6)
 
 
-def test_scaled_output_head_is_in_units_of_the_patch_deviation():
+def test_scaled_output_head_is_in_tenths_of_the_patch_deviation():
     image = np.array([1.0, 5.0], "float32").reshape(1, 1, 1, 2, 1)  # deviation 2
     features = np.full((1, 1, 1, 2, 2), 0.25, "float32")
     y = np.asarray(layers.OutputHead(True, scaled=True)([image, features]))
-    np.testing.assert_allclose(np.ravel(y[..., 0]), [0.5, 4.5], rtol=1e-6)
+    np.testing.assert_allclose(np.ravel(y[..., 0]), [0.95, 4.95], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ VARIANTS = [
         (False, True), (False, True), (True, False), (0, 3)
     )
 ]
+# And those that the released original does not have.
+ALL_VARIANTS = [*VARIANTS, GeneratorSpec(2, unet=True, scaled=True, head=3)]
 
 
 def name_of(spec):
@@ -23,6 +25,7 @@ def name_of(spec):
         "conditional" if spec.conditional else "",
         "residual" if spec.residual else "direct",
         f"{spec.mask_classes}classes",
+        f"head{spec.head}" if spec.head != 7 else "",
     ]
     return "-".join(filter(None, words))
 

@@ -4,8 +4,16 @@
 import numpy as np
 import pytest
 
+from segsrgan.training.shapes import (
+    EXTRA,
+    nearest,
+    random_frame,
+    sample_points,
+    surround,
+    thin,
+)
 from segsrgan.training.sources import Acquisition, ImageSource, SyntheticSource, batch_of
-from segsrgan.training.synthesis import cut, paint, prepare_labels, random_frame
+from segsrgan.training.synthesis import _tissues, paint, prepare_labels
 
 
 def head():
@@ -38,19 +46,78 @@ def test_a_map_without_cortex_is_refused():
         prepare_labels(np.ones((2, 2, 2)), (3,))
 
 
-def test_frames_are_rotations_times_a_scale():
+def test_frames_are_rotations_times_a_scale_without_stretch():
     for seed in range(20):
-        matrix = random_frame(np.random.default_rng(seed), scale=(0.5, 2.0))
+        matrix = random_frame(np.random.default_rng(seed), scale=(0.5, 2.0), stretch=0)
         gram = matrix @ matrix.T
         np.testing.assert_allclose(gram, np.eye(3) * gram[0, 0], atol=1e-12)
         assert 0.25 <= gram[0, 0] <= 4
 
 
-def test_cut_with_a_flip_and_a_permutation():
+def test_frames_turn_flip_and_permute_the_axes():
+    rng = np.random.default_rng(0)
+    frames = [random_frame(rng, (1, 1), angle=0, stretch=0) for _ in range(300)]
+    assert len({tuple(np.rint(frame).astype(int).ravel()) for frame in frames}) == 48
+    stretched = random_frame(rng, (1, 1), stretch=0.1)
+    assert np.abs(stretched @ stretched.T - np.eye(3)).max() > 0.02
+
+
+def test_points_of_a_flip_and_a_permutation():
     array = np.arange(27).reshape(3, 3, 3)
     matrix = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1.0]])  # x <- y, y <- -x
-    box = cut(array, (1, 1, 1), matrix, (3, 3, 3))
+    box = nearest(array, sample_points((1, 1, 1), matrix, (3, 3, 3)))
     np.testing.assert_array_equal(box, array.transpose(1, 0, 2)[::-1])
+
+
+def test_outside_the_map_is_background():
+    box = nearest(np.ones((3, 3, 3), "uint8"), sample_points((1, 1, 1), np.eye(3), (5, 3, 3)))
+    np.testing.assert_array_equal(box[:, 0, 0], [0, 1, 1, 1, 0])
+
+
+def test_a_deformation_moves_up_to_its_bound_and_never_folds():
+    shape = (40, 40, 40)
+    rigid = sample_points((20, 20, 20), np.eye(3), shape)
+    moved = sample_points((20, 20, 20), np.eye(3), shape, np.random.default_rng(0), elastic=8.0)
+    largest = np.abs(moved - rigid).max()
+    assert 2 < largest <= 8
+    jacobian = np.stack([np.stack(np.gradient(axis)) for axis in moved])
+    determinant = np.linalg.det(np.moveaxis(jacobian, (0, 1), (-2, -1)))
+    assert determinant.min() > 0
+
+
+def test_a_thin_cortex_loses_a_voxel_to_the_white_matter():
+    line = np.array([0, 2, 2, 1, 1, 1, 0], "uint8").reshape(7, 1, 1)  # 1: white, 2: cortex
+    assert thin(line, (2,), (1,)).ravel().tolist() == [0, 2, 1, 1, 1, 1, 0]
+    assert thin(line, (2,), ()).ravel().tolist() == line.ravel().tolist()
+
+
+def test_surroundings_fill_the_background_alone_and_differ():
+    label_map = prepare_labels(np.where(head() < 24, head(), 0), (3, 42))
+    count = len(label_map.tissue)
+    results = [
+        surround(label_map.labels, label_map.brain, count, np.random.default_rng(seed))
+        for seed in range(3)
+    ]
+    inside = label_map.labels > 0
+    for labels in results:
+        assert labels.dtype == np.uint8 and labels.max() < count + EXTRA
+        np.testing.assert_array_equal(labels[inside], label_map.labels[inside])
+        assert len(np.unique(labels[~inside])) >= 3
+        paint(labels, label_map, np.random.default_rng(0), strip=False)
+    assert (results[0] != results[1]).any() and (results[1] != results[2]).any()
+
+
+def test_an_image_is_no_label_map():
+    with pytest.raises(ValueError, match=r"up to 250 values, received 300; is it an image"):
+        prepare_labels(np.arange(300).reshape(3, 10, 10), (3,))
+
+
+def test_the_cortex_can_be_told_from_what_it_touches():
+    label_map = prepare_labels(head(), (3, 42))
+    white, cortex, fluid = 1, 2, 3
+    means = [_tissues(label_map, np.random.default_rng(seed))[0] for seed in range(200)]
+    contrast = [min(abs(m[cortex] - m[white]), abs(m[cortex] - m[fluid])) for m in means]
+    assert np.percentile(contrast, 5) > 0.05  # of independent draws it would be 0.02
 
 
 def test_painting_gives_every_sample_another_contrast_and_repeats_with_the_seed():
@@ -78,13 +145,13 @@ def test_stripping_removes_what_is_not_brain():
     assert abs(stripped[shell].mean() - stripped[~shell & outside].mean()) < 0.05
 
 
-def sources():
+def sources(**how):
     label_map = prepare_labels(head(), (3, 42))
     image = (head() == 2).astype("float32")
     cortex = head() == 3
     acquisition = Acquisition(noise=0.0)
     return (
-        SyntheticSource((label_map,), 16, acquisition=acquisition),
+        SyntheticSource((label_map,), 16, acquisition=acquisition, **how),
         ImageSource(((image, cortex, label_map.points),), 16, acquisition=acquisition),
     )
 
@@ -106,7 +173,7 @@ def test_only_the_last_axis_is_thick(source):
     for seed in range(12):
         lr, hr, *_ = source.draw(np.random.default_rng(seed))
         lost += [np.abs(np.diff(hr - lr, axis=k)).mean() for k in range(3)]
-    assert lost[2] > 1.2 * lost[:2].max()
+    assert lost[2] > 1.15 * lost[:2].max()
 
 
 def test_a_batch_draws_from_its_sources_by_share():
@@ -118,6 +185,27 @@ def test_a_batch_draws_from_its_sources_by_share():
     for a, b in zip(batch, again, strict=True):
         assert a.dtype == np.float32
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["strip", "thin", "elastic", "scale"])
+def test_every_attribute_of_the_synthetic_source_reaches_the_sample(name):
+    usual = {"strip": 0.0, "thin": 0.0, "elastic": 0.0, "scale": (1.0, 1.0)}
+    other = {"strip": 1.0, "thin": 1.0, "elastic": 8.0, "scale": (1.3, 1.3)}
+    first = sources(**usual)[0].draw(np.random.default_rng(0))
+    second = sources(**{**usual, name: other[name]})[0].draw(np.random.default_rng(0))
+    assert np.abs(first[1] - second[1]).max() > 1e-3
+    if name == "thin":
+        assert second[2].sum() < first[2].sum()
+
+
+def test_the_interpolation_of_the_acquisition_reaches_the_sample():
+    def lr(interp):
+        acquisition = Acquisition((4.0, 4.0), noise=0.0, interp=interp)
+        label_map = prepare_labels(head(), (3, 42))
+        source = SyntheticSource((label_map,), 16, acquisition=acquisition)
+        return source.draw(np.random.default_rng(0))[0]
+
+    assert np.abs(lr("profile") - lr("scipy")).max() > 1e-3
 
 
 def test_a_batch_tells_the_slice_distance_of_each_patch():

@@ -200,13 +200,61 @@ def test_interpolation_recovers_what_degradation_left():
     assert psnr(volume.array, back.array) > 35
 
 
+@pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
+@pytest.mark.parametrize("spacing", THICK)
+def test_a_landmark_keeps_its_coordinates_where_the_profile_is_known(direction, spacing):
+    result = resample(blob_volume(spacing, direction), 0.9, interp="profile")
+    assert distance(result) < LANDMARK
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("ratio", [2, 3, 4.5])
+def test_knowing_the_profile_undoes_its_blur(axis, ratio):
+    truth = Volume(ndimage.gaussian_filter(noise((36, 36, 36)), 1.5), (1, 1, 1))
+    low = degrade(truth, [ratio if k == axis else 1 for k in range(3)])
+    spline, profile = (
+        psnr(truth.array, resample_to(low, truth.grid, interp).array)
+        for interp in ("scipy", "profile")
+    )
+    assert profile > spline + 0.8
+
+
+def test_the_profile_is_known_along_the_thick_axis_alone():
+    volume = Volume(noise((9, 9, 5)), (1, 1, 3))
+    (x, y, z), how = (0.5, 0.5, 3), {"interp": "profile"}
+    np.testing.assert_array_equal(
+        resample(volume, (x, y, z), **how).array, resample(volume, (x, y, z)).array
+    )
+    isotropic = Volume(volume.array, (1, 1, 1))
+    np.testing.assert_array_equal(
+        resample(isotropic, 0.5, **how).array, resample(isotropic, 0.5).array
+    )
+    assert np.abs(resample(volume, 1, **how).array - resample(volume, 1).array).max() > 0.05
+
+
+def test_a_constant_stays_constant_and_scale_and_offset_pass_through_the_profile():
+    constant = Volume(np.full((3, 3, 6), 7.0), (1, 1, 4))
+    assert resample(constant, 1, interp="profile").array == pytest.approx(7.0, rel=1e-3)
+    volume = Volume(noise((3, 3, 6)), (1, 1, 4))
+    linear = Volume(3 * volume.array + 5, volume.spacing)
+    first, second = (resample(v, 1, interp="profile").array for v in (volume, linear))
+    assert second == pytest.approx(3 * first + 5, rel=2e-3)
+
+
+def test_one_slice_is_repeated_whatever_is_known_of_its_profile():
+    volume = Volume(noise((3, 3, 1)), (1, 1, 4))
+    result = resample(volume, 1, interp="profile").array
+    assert result.shape == (3, 3, 4)
+    np.testing.assert_allclose(result, np.repeat(volume.array, 4, axis=2), rtol=2e-2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
         ({"spacing": 0}, "positive"),
         ({"spacing": (1, 1)}, "three"),
         ({"spacing": 0.001}, "coarser"),
-        ({"spacing": 1, "interp": "cubic"}, "scipy, sitk"),
+        ({"spacing": 1, "interp": "cubic"}, "scipy, sitk, profile"),
         ({"spacing": 1, "interp": "sitk", "interpolation_type": "Cubic"}, "Lanczos"),
         ({"spacing": 1, "spline_order": 6}, "0 to 5"),
     ],
