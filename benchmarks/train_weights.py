@@ -20,16 +20,14 @@ import numpy as np
 HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20")
 FETAL_CORTEX, ADULT_CORTEX = (5,), (3, 42)
 FETAL_TISSUES = {
-    "white matter": (1,),
-    "ventricles": (2,),
-    "cerebellum": (3,),
-    "fluid": (4,),
+    "white matter": (1, 8),
     "cortex": (5,),
+    "cerebellar cortex": (3,),
     "deep grey": (6,),
+    "fluid": (4, 2),
     "brainstem": (7,),
-    "corpus callosum": (8,),
 }
-SHARES = (0.35, 0.15, 0.5)  # real templates, painted fetal maps, painted adult maps
+SHARES = (0.4, 0.15, 0.45)  # real templates, painted fetal maps, painted adult maps
 INTERP = "profile"
 NU = 0.03  # of the Charbonnier loss: quadratic for errors of the size that remain
 
@@ -40,6 +38,8 @@ def parser():
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--kernel", type=int, default=16)
     parser.add_argument("--resnet", action="store_true", help="the paper's generator, no U-Net")
+    parser.add_argument("--blocks", type=int, default=3, help="residual blocks at the bottom")
+    parser.add_argument("--growth", type=int, default=3, help="channels from level to level")
     parser.add_argument("--head", type=int, default=3, help="edge of the last kernel")
     parser.add_argument("--start", help="weights to start from, instead of random ones")
     parser.add_argument("--patch", type=int, default=64)
@@ -50,6 +50,13 @@ def parser():
     parser.add_argument("--lambda_image", type=float, default=5.0)
     parser.add_argument("--lambda_entropy", type=float, default=0.3)
     parser.add_argument("--lambda_dice", type=float, default=0.3)
+    parser.add_argument(
+        "--shares",
+        nargs=3,
+        type=float,
+        default=SHARES,
+        help="of real templates, painted fetal maps, painted adult maps",
+    )
     parser.add_argument("--precision", default="mixed_bfloat16")
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -89,23 +96,43 @@ def sources(data, patch):
     )
 
 
-def main(argv=None):
-    args = parser().parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def loss_of(image, entropy, overlap):
+    """The loss of both channels, with the weight of each part."""
+    from segsrgan.training.losses import binary_cross_entropy, charbonnier, soft_dice_loss
+
+    def loss(target, prediction):
+        # The Charbonnier loss alone leaves the rare class at probability 0 for long.
+        cortex, probability = target[..., 1:2], prediction[..., 1:2]
+        return (
+            image * charbonnier(target[..., :1], prediction[..., :1], NU)
+            + entropy * binary_cross_entropy(cortex, probability)
+            + overlap * soft_dice_loss(cortex, probability)
+        )
+
+    return loss
+
+
+def fit(generator, training, held_out, loss, args, shares=SHARES, **notes):
+    """Trains a generator on sources; goes on from the state in `args.folder` if there is one.
+
+    Args:
+        generator: a model of `build_generator`.
+        training: sources of patches, `shares` of each.
+        held_out: sources of the patches for validation.
+        loss: function (target, output).
+        args: `folder`, `batch_size`, `epochs`, `steps`, `lrgen`, `seed`.
+        shares: of the sources.
+        **notes: written into the snapshots.
+    """
     import keras
 
-    from segsrgan.networks import GeneratorSpec, build_generator, load_generator
     from segsrgan.training.gan import Gan, Objective
     from segsrgan.training.loop import Loop
-    from segsrgan.training.losses import binary_cross_entropy, charbonnier, soft_dice_loss
     from segsrgan.training.records import Records
     from segsrgan.training.sources import SourceDataset, batch_of
     from segsrgan.training.state import Progress, has_state, newest_state
     from segsrgan.training.step_tensorflow import Step
 
-    keras.utils.set_random_seed(args.seed)
-    keras.config.set_dtype_policy(args.precision)
-    training, held_out = (sources(data, args.patch) for data in load(args.data))
     total = args.epochs * args.steps
     warm_up = min(300, total // 10)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -115,28 +142,11 @@ def main(argv=None):
         warmup_target=args.lrgen,
         warmup_steps=warm_up,
     )
-
-    def loss(target, prediction):
-        # The Charbonnier loss alone leaves the rare class at probability 0 for long.
-        cortex, probability = target[..., 1:2], prediction[..., 1:2]
-        return (
-            args.lambda_image * charbonnier(target[..., :1], prediction[..., :1], NU)
-            + args.lambda_entropy * binary_cross_entropy(cortex, probability)
-            + args.lambda_dice * soft_dice_loss(cortex, probability)
-        )
-
-    if args.start:
-        generator = load_generator(args.start, (args.patch,) * 3)
-    else:
-        spec = GeneratorSpec(
-            args.kernel, unet=not args.resnet, scaled=True, head=args.head, interp=INTERP
-        )
-        generator = build_generator(spec, (args.patch,) * 3, head_initializer="zeros")
     objective = Objective(lambadv=0.0, reconstruction=loss)
     gan = Gan(generator, None, objective, rate, beta_1=0.9, global_clipnorm=1.0)
     validation = [
-        batch_of(held_out, np.eye(3)[i % 3], 2, np.random.default_rng([args.seed, 10**9, i]))
-        for i in range(9)
+        batch_of(held_out, np.eye(len(held_out))[i % len(held_out)], 2, rng)
+        for i, rng in enumerate(np.random.default_rng([args.seed, 10**9]).spawn(9))
     ]
     start = time.time()
 
@@ -148,7 +158,6 @@ def main(argv=None):
             )
 
     args.folder.mkdir(parents=True, exist_ok=True)
-    notes = {"recipe": {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder")}}
     progress = Progress()
     if has_state(args.folder):
         state = newest_state(args.folder)
@@ -157,7 +166,7 @@ def main(argv=None):
     loop = Loop(
         gan,
         Step(gan),
-        SourceDataset(training, SHARES, args.batch_size, args.steps, args.seed),
+        SourceDataset(training, shares, args.batch_size, args.steps, args.seed),
         SimpleNamespace(all_patches=lambda: validation, patches=2 * len(validation)),
         args.folder,
         args.epochs,
@@ -166,7 +175,35 @@ def main(argv=None):
         records=Records(args.folder, args.folder / "dice.csv", args.folder / "mse.csv"),
         on_cycle=report,
     )
-    print(loop.run())
+    return loop.run()
+
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    from segsrgan.networks import GeneratorSpec, build_generator, load_generator
+
+    keras.utils.set_random_seed(args.seed)
+    keras.config.set_dtype_policy(args.precision)
+    training, held_out = (sources(data, args.patch) for data in load(args.data))
+    if args.start:
+        generator = load_generator(args.start, (args.patch,) * 3)
+    else:
+        spec = GeneratorSpec(
+            args.kernel,
+            unet=not args.resnet,
+            scaled=True,
+            blocks=args.blocks,
+            growth=args.growth,
+            head=args.head,
+            interp=INTERP,
+        )
+        generator = build_generator(spec, (args.patch,) * 3, head_initializer="zeros")
+    loss = loss_of(args.lambda_image, args.lambda_entropy, args.lambda_dice)
+    recipe = {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder")}
+    print(fit(generator, training, held_out, loss, args, tuple(args.shares), recipe=recipe))
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ class SyntheticSource:
         strip: share of the samples whose skull is stripped.
         thin: share of the samples whose cortex is a voxel thinner, like a newborn's.
         elastic: largest displacement, voxels, of the smooth deformation.
+        typical: share of the samples with the contrast of a common sequence, see `paint`.
     """
 
     maps: tuple
@@ -91,6 +92,7 @@ class SyntheticSource:
     strip: float = 0.6
     thin: float = 0.3
     elastic: float = 4.0
+    typical: float = 0.5
 
     def draw(self, rng):
         """One patch; see the module."""
@@ -106,7 +108,7 @@ class SyntheticSource:
         strip = rng.random() < self.strip
         if not strip and (label_map.brain[1:].all() or rng.random() < 0.2):
             labels = surround(labels, label_map.brain, len(label_map.tissue), rng)
-        hr = paint(labels, label_map, rng, strip)
+        hr = paint(labels, label_map, rng, strip, self.typical)
         lr, resolution = self.acquisition.simulate(hr, rng)
         return *(_core(a, self.patch) for a in (lr, hr, cortex)), resolution
 

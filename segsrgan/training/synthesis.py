@@ -25,6 +25,23 @@ FREESURFER_TISSUES = {
     "brainstem": (16,),
     "vessels": (30, 62, 136, 137, 163, 164),
 }
+# Intensities that common sequences give these tissues, of the range 0 to 1; the last two those of a
+# newborn, whose white matter is not myelinated yet. Rough: every draw varies them.
+TYPICAL = (
+    (0.85, 0.60, 0.60, 0.70, 0.15, 0.80),  # T1
+    (0.40, 0.55, 0.55, 0.45, 0.95, 0.40),  # T2
+    (0.50, 0.65, 0.65, 0.60, 0.12, 0.50),  # FLAIR
+    (0.75, 0.45, 0.50, 0.45, 0.95, 0.50),  # T2, newborn
+    (0.45, 0.60, 0.60, 0.65, 0.20, 0.65),  # T1, newborn
+)
+_TYPICAL_TISSUES = (
+    "white matter",
+    "cortex",
+    "cerebellar cortex",
+    "deep grey",
+    "fluid",
+    "brainstem",
+)
 _OUTER_FLUID = 24  # FreeSurfer: around the brain; some tools strip it with the skull
 _MIN_CONTRAST = 0.08  # between the cortex and what it touches, of the range 0 to 1
 
@@ -42,6 +59,7 @@ class LabelMap:
         white: the numbers of the white matter, those of the cerebrum first; may be empty.
         fluid: the numbers of fluid; may be empty.
         outer: the numbers of the fluid around the brain; may be empty.
+        names: for each tissue its name, as far as they are known.
     """
 
     labels: np.ndarray
@@ -52,6 +70,7 @@ class LabelMap:
     white: tuple = ()
     fluid: tuple = ()
     outer: tuple = ()
+    names: tuple = ()
 
 
 def prepare_labels(array, cortex, tissues=None):
@@ -61,8 +80,9 @@ def prepare_labels(array, cortex, tissues=None):
         array: (x, y, z) of whole numbers, 0 the background.
         cortex: the values that are cortex.
         tissues: {name: values}, by default `FREESURFER_TISSUES`; a value in none of them is
-            extracerebral. "white matter" and "fluid" are names with a meaning. Pass `{}` for maps
-            of the brain alone: each value is then a tissue.
+            extracerebral. Tissues named as there have a meaning: the cortex thins in favour of
+            "white matter", and all of them have their typical contrasts. Pass `{}` for maps of
+            the brain alone: each value is then a tissue.
 
     Raises:
         ValueError: if no voxel has one of the values of `cortex`, or there are too many values.
@@ -105,10 +125,11 @@ def prepare_labels(array, cortex, tissues=None):
         named(tissues.get("white matter", ())),
         named(tissues.get("fluid", ())),
         named((_OUTER_FLUID,)) if freesurfer else (),
+        tuple(tissues),
     )
 
 
-def paint(labels, label_map, rng, strip=True):
+def paint(labels, label_map, rng, strip=True, typical=0.0):
     """Draws an image of random contrast for a box of labels.
 
     Args:
@@ -116,11 +137,13 @@ def paint(labels, label_map, rng, strip=True):
         label_map: the `LabelMap` they come from.
         rng: a `numpy.random.Generator`.
         strip: whether what is not brain is made background.
+        typical: probability that the tissues look as in one of the `TYPICAL` sequences, more or
+            less; else their intensities are all independent.
 
     Returns:
         (x, y, z) float32 in [0, 1], free of acquisition noise.
     """
-    mean, spread = _tissues(label_map, rng)
+    mean, spread = _tissues(label_map, rng, typical)
     if strip:
         outside = np.append(~label_map.brain, np.ones(EXTRA, bool))
         if rng.random() < 0.4:
@@ -136,12 +159,17 @@ def paint(labels, label_map, rng, strip=True):
     return image ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
 
 
-def _tissues(label_map, rng):
+def _tissues(label_map, rng, typical=0.0):
     """Mean and spread of the intensities of each number, float32."""
     tissue = np.append(label_map.tissue, label_map.tissue.max() + 1 + np.arange(EXTRA))
     cortex = label_map.tissue[label_map.cortex[0]]
     touching = {label_map.tissue[n] for n in (*label_map.white[:1], *label_map.fluid[:1])}
     means = rng.uniform(0.05, 1.0, tissue.max() + 1)
+    if rng.random() < typical:
+        sequence = TYPICAL[rng.integers(len(TYPICAL))]
+        for name, value in zip(_TYPICAL_TISSUES, sequence, strict=True):
+            if name in label_map.names:
+                means[label_map.names.index(name)] = value + rng.normal(0, 0.05)
     if touching - {cortex}:
         other = means[list(touching - {cortex})]
         while np.abs(means[cortex] - other).min() < _MIN_CONTRAST:  # not to be seen by anybody

@@ -106,6 +106,21 @@ def test_samples_of_a_batch_do_not_meet():
     np.testing.assert_allclose(run(model, x), singly, atol=1e-5)
 
 
+@pytest.mark.parametrize("unet", [False, True])
+def test_blocks_and_growth_change_the_channels_and_depth(unet):
+    usual = build_generator(GeneratorSpec(2, unet))
+    same = build_generator(GeneratorSpec(2, unet, blocks=1 if unet else 6, growth=2))
+    assert same.count_params() == usual.count_params()
+    deeper = build_generator(GeneratorSpec(2, unet, blocks=7))
+    block = 2 * (27 * 8 * 8 + 2 * 8)  # two convolutions and norms of 8 channels
+    assert deeper.count_params() == usual.count_params() + (6 if unet else 1) * block
+    wider = build_generator(GeneratorSpec(2, unet, growth=3))
+    assert wider.get_layer("gen_conv3").filters == 18
+    for wrong in ({"blocks": 0}, {"growth": 0}):
+        with pytest.raises(ValueError, match="growth and blocks must be at least 1"):
+            GeneratorSpec(2, unet, **wrong)
+
+
 @pytest.mark.parametrize("head", [0, 2, -1])
 def test_the_edge_of_the_last_kernel_must_be_odd(head):
     with pytest.raises(ValueError, match=f"head must be odd and at least 1, received {head}"):

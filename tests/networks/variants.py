@@ -15,7 +15,11 @@ VARIANTS = [
     )
 ]
 # And those that the released original does not have.
-ALL_VARIANTS = [*VARIANTS, GeneratorSpec(2, unet=True, scaled=True, head=3)]
+ALL_VARIANTS = [
+    *VARIANTS,
+    GeneratorSpec(2, unet=True, scaled=True, blocks=3, growth=3, head=3),
+    GeneratorSpec(2, blocks=2),
+]
 
 
 def name_of(spec):
@@ -25,6 +29,8 @@ def name_of(spec):
         "conditional" if spec.conditional else "",
         "residual" if spec.residual else "direct",
         f"{spec.mask_classes}classes",
+        f"{spec.blocks}blocks" if spec.blocks else "",
+        f"growth{spec.growth}" if spec.growth != 2 else "",
         f"head{spec.head}" if spec.head != 7 else "",
     ]
     return "-".join(filter(None, words))

@@ -187,10 +187,23 @@ def test_a_batch_draws_from_its_sources_by_share():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["strip", "thin", "elastic", "scale"])
+def test_typical_contrasts_order_the_tissues_as_common_sequences_do():
+    label_map = prepare_labels(head(), (3, 42))
+    white, cortex, fluid = 1, 2, 3
+    orders = set()
+    for seed in range(100):
+        means = _tissues(label_map, np.random.default_rng(seed), typical=1.0)[0]
+        orders.add(tuple(np.argsort(means[[white, cortex, fluid]])))
+    # T1: fluid, cortex, white; T2: white, cortex, fluid; FLAIR: fluid, white, cortex;
+    # T2 of a newborn: cortex, white, fluid. Never: fluid in the middle.
+    assert {(2, 1, 0), (0, 1, 2), (2, 0, 1), (1, 0, 2)} <= orders
+    assert not orders & {(0, 2, 1), (1, 2, 0)}
+
+
+@pytest.mark.parametrize("name", ["strip", "thin", "elastic", "scale", "typical"])
 def test_every_attribute_of_the_synthetic_source_reaches_the_sample(name):
-    usual = {"strip": 0.0, "thin": 0.0, "elastic": 0.0, "scale": (1.0, 1.0)}
-    other = {"strip": 1.0, "thin": 1.0, "elastic": 8.0, "scale": (1.3, 1.3)}
+    usual = {"strip": 0.0, "thin": 0.0, "elastic": 0.0, "scale": (1.0, 1.0), "typical": 0.0}
+    other = {"strip": 1.0, "thin": 1.0, "elastic": 8.0, "scale": (1.3, 1.3), "typical": 1.0}
     first = sources(**usual)[0].draw(np.random.default_rng(0))
     second = sources(**{**usual, name: other[name]})[0].draw(np.random.default_rng(0))
     assert np.abs(first[1] - second[1]).max() > 1e-3
