@@ -21,6 +21,7 @@ FACES = {
     "segsrgan.synthesize",
     "supermask.train",
     "supermask.predict",
+    "supermask.simulate",
 }
 # What a part may import of ours, and which libraries it may not. `segsrgan` alone is the package
 # itself: its version and its place on the disk. `segsrgan.atomic`, of files alone, serves all.

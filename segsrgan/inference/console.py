@@ -10,6 +10,8 @@ from importlib import import_module
 
 from segsrgan.inference.errors import InferenceError
 
+_PACKAGES = ("segsrgan", "supermask")
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line and can be caught."""
@@ -32,17 +34,19 @@ def messages(program, quiet=False, verbose=False):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logger = logging.getLogger("segsrgan")
+    loggers = [logging.getLogger(name) for name in _PACKAGES]
     handler = _BarHandler()
     handler.setFormatter(_Formatter(program))
-    level = logger.level
-    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
-    logger.addHandler(handler)
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 def import_quietly(module):

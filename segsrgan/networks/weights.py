@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import h5py
-import numpy as np
 
 from segsrgan.atomic import write_bytes
+from segsrgan.networks.arrays import assign, read_network, write_network
 from segsrgan.networks.discriminator import DiscriminatorSpec, build_discriminator
 from segsrgan.networks.generator import GeneratorSpec, build_generator
 from segsrgan.networks.original_weights import is_original, read_original
@@ -49,7 +49,7 @@ def load_generator(name_or_path=None, patch=None, formulation="fast"):
     path = resolve(name_or_path)
     spec, arrays = _network(path, "generator")
     model = build_generator(spec, patch, formulation)
-    _assign(model, arrays, path)
+    assign(model, arrays, path)
     return model
 
 
@@ -58,7 +58,7 @@ def load_discriminator(name_or_path):
     path = resolve(name_or_path)
     spec, arrays = _network(path, "discriminator")
     model = build_discriminator(spec)
-    _assign(model, arrays, path)
+    assign(model, arrays, path)
     return model
 
 
@@ -79,7 +79,7 @@ def save_generator(generator, path, discriminator=None, **metadata):
         file.attrs["metadata"] = json.dumps(metadata)
         for name, model in (("generator", generator), ("discriminator", discriminator)):
             if model is not None:
-                _write_network(file.create_group(name), model)
+                write_network(file.create_group(name), model)
     write_bytes(Path(path), stream.getbuffer())
 
 
@@ -115,7 +115,7 @@ def _read(path):
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") == "segsrgan":
                 _check_version(path, file)
-                networks = {n: _read_network(n, file[n]) for n in _SPECS if n in file}
+                networks = {n: read_network(_SPECS[n], file[n]) for n in _SPECS if n in file}
                 layout, metadata = "segsrgan", json.loads(file.attrs["metadata"])
             elif is_original(file):
                 networks, layout, metadata = read_original(file), "released original", {}
@@ -150,45 +150,3 @@ def _network(path, name):
     if networks.get(name, (None,))[0] is None:
         raise WeightsError(f"{path}: holds no {name}; it may have been saved without it")
     return networks[name]
-
-
-def _read_network(name, group):
-    arrays = {}
-
-    def visit(key, item):
-        if isinstance(item, h5py.Dataset):
-            arrays[key] = np.asarray(item, dtype=np.float32)
-
-    group.visititems(visit)
-    return _SPECS[name](**json.loads(group.attrs["spec"])), arrays
-
-
-def _write_network(group, model):
-    group.attrs["spec"] = json.dumps(asdict(model.spec))
-    for layer, variable in _variables(model):
-        group[f"{layer.name}/{variable.name}"] = np.asarray(variable.value, dtype=np.float32)
-
-
-def _variables(model):
-    return [(layer, variable) for layer in model.layers for variable in layer.weights]
-
-
-def _assign(model, arrays, path):
-    """Copies arrays into a model by name; refuses a file that does not fit exactly."""
-    wanted = {f"{layer.name}/{v.name}": v for layer, v in _variables(model)}
-    problems = [f"missing {key}" for key in wanted if key not in arrays]
-    problems += [f"superfluous {key}" for key in arrays if key not in wanted]
-    problems += [
-        f"misshapen {key}: expected {tuple(v.shape)}, received {arrays[key].shape}"
-        for key, v in wanted.items()
-        if key in arrays and tuple(v.shape) != arrays[key].shape
-    ]
-    problems += [
-        f"not finite {key}"
-        for key in wanted
-        if key in arrays and not np.isfinite(arrays[key]).all()
-    ]
-    if problems:
-        raise WeightsError(f"{path}: the weights do not fit {model.spec}: " + "; ".join(problems))
-    for key, variable in wanted.items():
-        variable.assign(arrays[key])

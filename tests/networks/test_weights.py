@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("segsrgan.networks.weights._write_network", full_disk)
+    monkeypatch.setattr("segsrgan.networks.weights.write_network", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_generator(build_generator(GeneratorSpec(2, unet=True)), tmp_path / "w")
     assert (tmp_path / "w").read_bytes() == before

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""AlignNet: two images in, the rigid transform between them out (Gu et al. 2023, section 2.2)."""
+
+import math
+from dataclasses import dataclass
+
+import keras
+from keras import ops
+
+from supermask.geometry import THROUGH
+
+
+@dataclass(frozen=True)
+class AlignNetSpec:
+    """What distinguishes one AlignNet from another.
+
+    Attributes:
+        size: edge of the cubic grid that it sees, voxels (128 in the paper's code).
+        spacing: voxel size of that grid, mm (2 in the paper's code).
+        kernels: channels of the convolutions, each followed by a pooling.
+        hidden: units of the dense layer.
+        largest_angle: bound of each angle, radians.
+        largest_shift: bound of each shift, as a fraction of half the grid's edge.
+        antisymmetric: whether the answer is the difference of both orders of the images. Two
+            equal images then give the identity whatever the weights are, and the order of the
+            images the sign. Not in the paper, whose network moves an image aligned with itself.
+        through: how slices are brought onto that grid, see `supermask.geometry.sample`.
+    """
+
+    size: int = 128
+    spacing: float = 2.0
+    kernels: tuple[int, ...] = (16, 32, 64)
+    hidden: int = 32
+    largest_angle: float = math.pi / 4
+    largest_shift: float = 0.5
+    antisymmetric: bool = True
+    through: str = "nearest"
+
+    def __post_init__(self):
+        object.__setattr__(self, "kernels", tuple(self.kernels))
+        if min(self.kernels, default=0) < 1 or self.hidden < 1:
+            raise ValueError(
+                f"kernels and hidden must be at least 1, received {self.kernels} and {self.hidden}"
+            )
+        if not min(self.spacing, self.largest_angle, self.largest_shift) > 0:
+            raise ValueError(
+                "spacing, largest_angle and largest_shift must be positive, received "
+                f"{self.spacing}, {self.largest_angle} and {self.largest_shift}"
+            )
+        if self.largest_angle > math.pi / 2:
+            raise ValueError(
+                "largest_angle must be at most pi / 2, beyond which angles are ambiguous, received "
+                f"{self.largest_angle}"
+            )
+        if self.through not in THROUGH:
+            raise ValueError(
+                f"through must be one of {', '.join(THROUGH)}, received {self.through!r}"
+            )
+        left = self.size // 2
+        for _ in self.kernels:
+            left = (left - 4) // 2
+        if left < 1:
+            raise ValueError(
+                f"size must leave a voxel after {len(self.kernels)} convolutions of 5^3, received "
+                f"{self.size}; try 64, or fewer kernels"
+            )
+
+
+def build_alignnet(spec=None):
+    """Builds the AlignNet of a spec.
+
+    Args:
+        spec: an `AlignNetSpec`; the paper's code's, made antisymmetric, by default.
+
+    Returns:
+        A `keras.Model` with the attribute `spec`: `[moving, fixed]`, each (b, n, n, n, 1) in
+        [0, 1], to (b, 6) float32: angles about x, y, z in radians, shifts along x, y, z in mm.
+        `Rigid.in_grid` and `rigid_matrices` say what they mean. A new network gives 0, the
+        identity.
+
+    Example:
+        >>> build_alignnet(AlignNetSpec(size=32, kernels=(2, 2))).output_shape
+        (None, 6)
+    """
+    spec = spec or AlignNetSpec()
+    shape = (spec.size,) * 3 + (1,)
+    moving, fixed = keras.Input(shape, name="moving"), keras.Input(shape, name="fixed")
+    join = keras.layers.Concatenate(name="pair")
+    layers = [keras.layers.AveragePooling3D(2, name="pool_0")]
+    for index, filters in enumerate(spec.kernels, start=1):
+        layers.append(keras.layers.Conv3D(filters, 5, name=f"conv_{index}"))
+        layers.append(keras.layers.AveragePooling3D(2, name=f"pool_{index}"))
+        layers.append(keras.layers.ReLU(name=f"conv_{index}_relu"))
+    layers.append(keras.layers.Flatten(name="flat"))
+    layers.append(keras.layers.Dense(spec.hidden, activation="relu", name="hidden"))
+
+    def features(first, second):
+        x = join([first, second])
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    x = features(moving, fixed)
+    if spec.antisymmetric:
+        x = keras.layers.Subtract(name="difference")([x, features(fixed, moving)])
+    model = keras.Model([moving, fixed], _heads(x, spec), name="alignnet")
+    model.spec = spec
+    return model
+
+
+def _heads(x, spec):
+    """Two dense heads that start at 0; without a bias where equal images must give 0."""
+    half = spec.size * spec.spacing / 2
+    bounds = {"angles": spec.largest_angle, "shifts": spec.largest_shift * half}
+    outputs = []
+    for name, bound in bounds.items():
+        y = keras.layers.Dense(
+            3,
+            activation="tanh",
+            use_bias=not spec.antisymmetric,
+            kernel_initializer="zeros",
+            dtype="float32",
+            name=name,
+        )(x)
+        outputs.append(keras.layers.Rescaling(bound, dtype="float32", name=f"bounded_{name}")(y))
+    return keras.layers.Concatenate(dtype="float32", name="parameters")(outputs)
+
+
+def rigid_matrices(parameters, spacing):
+    """The matrices for `SpatialTransformer3D` of AlignNet's answers.
+
+    Args:
+        parameters: (b, 6) radians and mm along the axes of an isotropic grid.
+        spacing: of the grid, mm.
+
+    Returns:
+        (b, 3, 4): `Rz Rx Ry` and the shift in voxels, about the middle of the grid.
+    """
+    cosines, sines = ops.cos(parameters[:, :3]), ops.sin(parameters[:, :3])
+    (cx, cy, cz), (sx, sy, sz) = ops.unstack(cosines, axis=1), ops.unstack(sines, axis=1)
+    shift = ops.unstack(parameters[:, 3:] / spacing, axis=1)
+    rows = [
+        [cz * cy - sz * sx * sy, -sz * cx, cz * sy + sz * sx * cy, shift[0]],
+        [sz * cy + cz * sx * sy, cz * cx, sz * sy - cz * sx * cy, shift[1]],
+        [-cx * sy, sx, cx * cy, shift[2]],
+    ]
+    return ops.stack([ops.stack(row, axis=-1) for row in rows], axis=1)

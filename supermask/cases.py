@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""Simulated examinations as files, and the table that lists them."""
+
+import csv
+import io
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segsrgan.atomic import write_text
+from segsrgan.inference.errors import one_line
+from segsrgan.volumes import Volume, read_volume, write_volume
+from supermask.errors import SupermaskError
+from supermask.patient import safe_name
+from supermask.results import in_words
+from supermask.rigid import write_transform
+from supermask.simulation import simulate
+from supermask.store import check_place, read_report, store
+
+logger = logging.getLogger(__name__)
+
+REPORT, TABLE = "case.json", "cases.csv"
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+@dataclass(frozen=True)
+class CasePlan:
+    """An examination to be made.
+
+    Attributes:
+        mask: path.
+        image: path or None.
+        folder: where it goes.
+        seed: of its random numbers, a tuple of int.
+        base: "Train" or "Test".
+    """
+
+    mask: Path
+    image: Path | None
+    folder: Path
+    seed: tuple[int, ...]
+    base: str = "Train"
+
+
+def plan_cases(masks, images, output, repeat=1, test=0.0, seed=0):
+    """The examinations of volumes.
+
+    Args:
+        masks: paths.
+        images: as many paths, or None.
+        output: folder of the cases.
+        repeat: examinations of each volume.
+        test: share of the volumes, the last ones, whose cases are for testing.
+        seed: of all random numbers.
+
+    Returns:
+        A list of `CasePlan`.
+
+    Raises:
+        SupermaskError: if the numbers of paths differ, or a number is out of range.
+    """
+    if images and len(images) != len(masks):
+        raise SupermaskError(
+            f"expected as many images as masks, received {len(images)} and {len(masks)}"
+        )
+    if repeat < 1 or not 0 <= test < 1 or seed < 0:
+        raise SupermaskError(
+            "repeat must be at least 1, test from 0 to below 1, seed 0 or more, received "
+            f"{repeat}, {test:g} and {seed}"
+        )
+    first_test = len(masks) - round(test * len(masks))
+    plans, taken = [], set()
+    for index, mask in enumerate(masks):
+        stem = _stem(Path(images[index] if images else mask).name)
+        if stem in taken:
+            stem = f"{stem}_{index + 1}"
+        taken.add(stem)
+        for number in range(repeat):
+            name = stem if repeat == 1 else f"{stem}_{number + 1:02d}"
+            plans.append(
+                CasePlan(
+                    Path(mask),
+                    Path(images[index]) if images else None,
+                    Path(output) / safe_name(name),
+                    (seed, index, number),
+                    "Test" if index >= first_test else "Train",
+                )
+            )
+    return plans
+
+
+def make_case(plan, simulation, labels=None, overwrite=False):
+    """Makes an examination and writes it; a finished one is kept.
+
+    Args:
+        plan: a `CasePlan`.
+        simulation: a `Simulation`.
+        labels: values of the mask that make the object; None: every value but 0.
+        overwrite: whether a finished one is made again.
+
+    Returns:
+        Whether there is a whole one now; if not, the cause has been logged.
+    """
+    if read_report(plan.folder, REPORT) is not None and not overwrite:
+        logger.info("%s: is finished", plan.folder)
+        return True
+    try:
+        check_place(plan.folder, REPORT, overwrite)
+        mask = read_volume(plan.mask)
+        inside = mask.array != 0 if labels is None else np.isin(mask.array, labels)
+        image = None if plan.image is None else read_volume(plan.image)
+        rng = np.random.default_rng(plan.seed)
+        case = simulate(image, mask.with_array(inside), rng, simulation)
+        _write(case, plan, simulation, overwrite)
+    except (ValueError, OSError, MemoryError) as error:
+        logger.error("%s: %s", plan.mask, one_line(error))
+        return False
+    return True
+
+
+def write_table(plans, output, simulation):
+    """Writes the table of the cases that are there, which `read_patients` reads; returns its path.
+
+    Args:
+        plans: a list of `CasePlan`.
+        output: folder of the cases.
+        simulation: a `Simulation`.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    planes = simulation.planes
+    writer.writerow(["patient", *planes, *(f"{p}_mask" for p in planes), "truth", "base"])
+    for plan in plans:
+        if read_report(plan.folder, REPORT) is not None:
+            name = plan.folder.name
+            files = [*planes, *(f"{plane}_mask" for plane in planes), "truth"]
+            writer.writerow([name, *(f"{name}/{file}.nii.gz" for file in files), plan.base])
+    path = Path(output) / TABLE
+    write_text(path, text.getvalue())
+    return path
+
+
+def _write(case, plan, simulation, overwrite):
+    def write(place):
+        volumes = {view.name: view.volume for view in case.views}
+        volumes |= {f"{view.name}_mask": _labels(view.mask) for view in case.views}
+        volumes |= {"truth": case.truth, "truth_image": case.image}
+        for name, volume in volumes.items():
+            write_volume(volume, place / f"{name}.nii.gz")
+        names = [f"{name}.nii.gz" for name in volumes]
+        for view, transform in list(zip(case.views, case.transforms, strict=True))[1:]:
+            names.append(f"true_{view.name}_to_{case.views[0].name}.tfm")
+            write_transform(transform, place / names[-1])
+        return names
+
+    content = {
+        "mask": str(plan.mask),
+        "image": None if plan.image is None else str(plan.image),
+        "seed": list(plan.seed),
+        "base": plan.base,
+        "simulation": asdict(simulation),
+        "motion": {
+            view.name: in_words(transform)
+            for view, transform in zip(case.views, case.transforms, strict=True)
+        },
+    }
+    store(plan.folder, REPORT, write, content, overwrite)
+
+
+def _labels(volume):
+    return Volume.from_grid(volume.array.astype(np.uint8), volume.grid)
+
+
+def _stem(name):
+    suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)]

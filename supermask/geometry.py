@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""Views on a common isotropic grid: values, and how far each voxel is from an acquired slice.
+
+All places are physical, so that any orientation, spacing and transform works, and every value is
+interpolated once, from the acquired voxels. The index of a view's voxel is an affine function of
+the index of the grid's voxel::
+
+    grid index -> patient space (reference) -> transform -> patient space (view) -> view index
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from segsrgan.volumes import Grid
+from segsrgan.volumes.grid import MAX_VOXELS
+from supermask.errors import SupermaskError
+from supermask.rigid import Rigid
+
+THROUGH = ("linear", "nearest")
+_ANISOTROPIC = 1.05
+_EDGE = 1e-4  # voxels; headers round
+_SLAB = 2**19  # voxels whose coordinates are held at once
+
+
+def slice_axis(grid):
+    """The through-plane axis of a grid: that of the largest spacing; None if it is isotropic."""
+    spacing = np.array(grid.spacing)
+    return int(spacing.argmax()) if spacing.max() > _ANISOTROPIC * spacing.min() else None
+
+
+def canonical_direction(direction):
+    """The axes of `direction` in the order and with the signs nearest to those of the patient.
+
+    However the voxels of a stack are stored, its common grid is the same.
+
+    Args:
+        direction: (3, 3) orthonormal; columns are axes.
+
+    Returns:
+        (3, 3), right-handed.
+    """
+    candidates = [
+        direction[:, order] * signs
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product((1, -1), repeat=3)
+    ]
+    turns = [matrix for matrix in candidates if np.linalg.det(matrix) > 0]
+    return max(turns, key=np.trace)
+
+
+def isotropic_grid(points, direction, spacing, size=None, margin=0.0):
+    """An isotropic grid around points.
+
+    Args:
+        points: (n, 3) mm, what the grid has in its middle.
+        direction: (3, 3) of its axes.
+        spacing: mm, one number.
+        size: voxels of each edge, one number or three; None: as many as the points and the margin
+            need.
+        margin: mm added on each side of the points when `size` is None.
+
+    Returns:
+        A `Grid` whose middle is that of the box around the points along its axes.
+
+    Raises:
+        SupermaskError: if it had too many voxels.
+    """
+    along = np.asarray(points, np.float64) @ direction
+    low, high = along.min(axis=0), along.max(axis=0)
+    if size is None:
+        shape = np.maximum(1, np.ceil((high - low + 2 * margin) / spacing - 1e-3))
+    else:
+        shape = np.broadcast_to(np.asarray(size), 3)
+    if np.prod(shape, dtype=float) > MAX_VOXELS:
+        raise SupermaskError(
+            f"a grid of {' x '.join(f'{n:.0f}' for n in shape)} voxels of {spacing:g} mm is too "
+            "large; take a larger spacing, or a size"
+        )
+    origin = direction @ ((low + high) / 2 - (shape - 1) / 2 * spacing)
+    return Grid(tuple(int(n) for n in shape), (spacing,) * 3, tuple(origin), direction)
+
+
+def corners(grid):
+    """The eight outer corners (8, 3) of a grid's field of view, mm."""
+    ends = np.indices((2, 2, 2)).reshape(3, -1).T
+    return grid.index_to_physical(ends * np.array(grid.shape) - 0.5)
+
+
+def overlaps(first, second):
+    """Whether the fields of view of two grids share a point (separating axis theorem)."""
+    boxes = corners(first), corners(second)
+    axes = [*first.direction.T, *second.direction.T]
+    axes += [np.cross(a, b) for a in first.direction.T for b in second.direction.T]
+    for axis in axes:
+        if np.linalg.norm(axis) < 1e-6:
+            continue
+        (low, high), (other_low, other_high) = (((b @ axis).min(), (b @ axis).max()) for b in boxes)
+        if high <= other_low or other_high <= low:
+            return False
+    return True
+
+
+def affine(source, grid, transform=None):
+    """The affine map of indices of `grid` to continuous indices of `source`.
+
+    Args:
+        source: the view's `Grid`.
+        grid: the `Grid` of the reference.
+        transform: a `Rigid` from the reference to the view; identity when None.
+
+    Returns:
+        `(matrix (3, 3), offset (3,))`.
+    """
+    transform = transform or Rigid()
+    start, *steps = source.physical_to_index(
+        transform.apply(grid.index_to_physical(np.concatenate([np.zeros((1, 3)), np.eye(3)])))
+    )
+    return (np.array(steps) - start).T, start
+
+
+def sample(volume, grid, transform=None, through="linear", order=1):
+    """The values of a view at the voxel centres of a grid, 0 outside its field of view.
+
+    Args:
+        volume: a `Volume`, real or bool.
+        grid: of the result.
+        transform: a `Rigid` from the reference to the view; identity when None.
+        through: "linear" between slices, or "nearest": the nearest slice's value, as in the paper.
+        order: of the interpolation in plane: 0 (nearest), 1 (linear) or 3 (cubic; then `through`
+            "linear" is cubic, too).
+
+    Returns:
+        float32 (x, y, z).
+
+    Raises:
+        ValueError: if `through` is unknown.
+    """
+    if through not in THROUGH:
+        raise ValueError(f"through must be one of {', '.join(THROUGH)}, received {through!r}")
+    matrix, offset = affine(volume.grid, grid, transform)
+    axis = slice_axis(volume.grid) if through == "nearest" else None
+    array = np.asarray(volume.array, np.float32)
+    if order > 1:
+        array = ndimage.spline_filter(array, order=order, mode="nearest", output=np.float32)
+    last = np.array(array.shape)[:, None, None, None] - 1
+    result = np.empty(grid.shape, np.float32)
+    for slab in _slabs(grid.shape):
+        points = _indices(matrix, offset, grid.shape, slab)
+        outside = ((points < -0.5 - _EDGE) | (points > last + 0.5 + _EDGE)).any(axis=0)
+        if axis is not None:
+            np.rint(points[axis], out=points[axis])
+        np.clip(points, 0, last, out=points)
+        result[slab] = ndimage.map_coordinates(
+            array, points, np.float32, order=order, mode="nearest", prefilter=False
+        )
+        result[slab][outside] = 0
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """Which voxels of a grid a view's acquired slices pass through: the paper's matrix S.
+
+    Attributes:
+        distance: (x, y, z) float32, mm along the slice normal to the nearest slice's middle.
+        acquired: (x, y, z) bool, whether the voxel lies on a slice's middle plane: within half
+            a voxel of it.
+        inside: (x, y, z) bool, whether the voxel lies in the field of view.
+    """
+
+    distance: np.ndarray
+    acquired: np.ndarray
+    inside: np.ndarray
+
+
+def sampling(source, grid, transform=None):
+    """The `Sampling` of a view, from geometry alone.
+
+    Args:
+        source: the view's `Grid`; if it is isotropic, every voxel in its field of view counts as
+            acquired.
+        grid: an isotropic `Grid`.
+        transform: a `Rigid` from the reference to the view; identity when None.
+    """
+    matrix, offset = affine(source, grid, transform)
+    inside = np.ones(grid.shape, bool)
+    for axis in range(3):
+        index = _one_index(matrix[axis], offset[axis], grid.shape)
+        inside &= (index >= -0.5 - _EDGE) & (index <= source.shape[axis] - 0.5 + _EDGE)
+    axis = slice_axis(source)
+    if axis is None:
+        return Sampling(np.zeros(grid.shape, np.float32), inside.copy(), inside)
+    index = _one_index(matrix[axis], offset[axis], grid.shape)
+    nearest = np.clip(np.rint(index), 0, source.shape[axis] - 1)
+    signed = (index - nearest) * source.spacing[axis]
+    # Half open, so that a slice midway between two layers of voxels belongs to one of them.
+    half = max(grid.spacing) / 2
+    acquired = inside & (signed >= -half - _EDGE) & (signed < half - _EDGE)
+    return Sampling(np.abs(signed).astype(np.float32), acquired, inside)
+
+
+def voxels_of(volume, threshold=0.5, most=20000):
+    """Physical points (n, 3) of the voxels of a mask above a threshold, at most about `most`.
+
+    They are spread over the whole mask, always the same ones, its outermost corners among them.
+    """
+    index = np.argwhere(volume.array > threshold)
+    step = max(1, math.ceil(len(index) / most))
+    ends = np.concatenate([index.argmin(axis=0), index.argmax(axis=0)]) if len(index) else []
+    chosen = np.unique(np.concatenate([np.arange(0, len(index), step), ends]).astype(int))
+    return volume.grid.index_to_physical(index[chosen])
+
+
+def _one_index(row, offset, shape):
+    """One coordinate (x, y, z) of the source's index, for all voxels of a grid."""
+    x, y, z = (np.arange(n) * step for n, step in zip(shape, row, strict=True))
+    return (x + offset)[:, None, None] + y[:, None] + z
+
+
+def _indices(matrix, offset, shape, slab):
+    points = np.empty((3, slab.stop - slab.start, *shape[1:]))
+    x = np.arange(slab.start, slab.stop)
+    for row, start, out in zip(matrix, offset, points, strict=True):
+        out[...] = (x * row[0] + start)[:, None, None]
+        out += (np.arange(shape[1]) * row[1])[:, None]
+        out += np.arange(shape[2]) * row[2]
+    return points
+
+
+def _slabs(shape):
+    rows = max(1, _SLAB // (shape[1] * shape[2]))
+    return [slice(i, min(i + rows, shape[0])) for i in range(0, shape[0], rows)]

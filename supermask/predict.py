@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""The command `supermask-predict`: a high-resolution mask of each patient's stacks."""
+
+import sys
+
+from segsrgan.inference.console import ProgressBar, import_quietly, messages
+from segsrgan.inference.errors import one_line
+from supermask.arguments import build_parser, labels_of, patients_of, settings_of
+
+
+def main(argv=None, prog="supermask-predict"):
+    """Runs the command.
+
+    Args:
+        argv: arguments without the program's name, `sys.argv[1:]` when None.
+        prog: the program's name in messages.
+
+    Returns:
+        The exit status: 0 all done, 1 some patients failed or a stack could not be used, 2
+        nothing could be done, 130 interrupted.
+    """
+    try:
+        args = build_parser(prog).parse_args(argv)
+        with messages(prog, args.quiet, args.verbose):
+            return _run(args)
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(args):
+    settings, labels, patients = settings_of(args), labels_of(args), patients_of(args)
+    networks = None
+    if args.weights:
+        networks = import_quietly("supermask.weights").load_networks(args.weights)
+
+    from supermask.alignment import check_alignment
+    from supermask.job import FAILED, run_patients
+
+    check_alignment(settings.alignment or "none", getattr(networks, "alignnet", None))
+    bar = ProgressBar(args.quiet, unit="step")
+    outcomes = []
+    try:
+        for outcome in run_patients(
+            patients,
+            args.output,
+            settings,
+            networks,
+            labels=labels,
+            overwrite=args.overwrite,
+            weights=args.weights,
+            progress=bar,
+        ):
+            outcomes.append(outcome)
+            if not args.quiet:
+                print(_line(outcome), flush=True)
+    finally:
+        bar.close()
+    return int(any(outcome.result == FAILED or outcome.lost for outcome in outcomes))
+
+
+def _line(outcome):
+    """A patient's line: what became of it, and how well its views agree."""
+    parts = [f"{outcome.patient}: {outcome.result}"]
+    if outcome.detail:
+        parts.append(outcome.detail)
+    for item in outcome.agreements:
+        parts.append(
+            f"{item.first}-{item.second} Dice {item.dice:.3f} correlation {item.correlation:.2f}"
+        )
+    if not outcome.detail:
+        parts.append(str(outcome.folder))
+    return "; ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""The pictures that a registration compares, at several resolutions, and how it judges.
+
+The region compared is the object and its surroundings where the fixed view has a mask, else its
+whole field of view.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+from segsrgan.volumes import Volume
+from supermask.errors import SupermaskError
+from supermask.geometry import (
+    canonical_direction,
+    corners,
+    isotropic_grid,
+    sample,
+    sampling,
+    voxels_of,
+)
+from supermask.rigid import middle_of
+
+IMAGE, MASK = "image", "mask"
+_COARSEST = 14  # voxels along the region at the first level
+_MOST_LEVELS = 4
+_SURROUNDINGS = 0.15  # of the object's size
+_LEAST_OVERLAP = 0.4  # share of the region that must lie in the moving view
+
+
+class Pyramid:
+    """What two views show at several resolutions.
+
+    Args:
+        fixed: a `View`, the reference.
+        moving: a `View`.
+        on: "image", "mask" or "auto".
+        samples: voxels that are compared at most, about.
+
+    Attributes:
+        spacings: of the levels, mm, coarse to fine.
+        centre: about which is turned: the middle of the fixed view's object or field of view, mm.
+        shifts: likely ones, mm: between the middles of the objects; without masks none, and
+            between the centres of mass of the images.
+
+    Raises:
+        SupermaskError: if there is nothing to register.
+    """
+
+    def __init__(self, fixed, moving, on="auto", samples=100_000):
+        self._fixed, self._moving, self._samples = fixed, moving, samples
+        masks = fixed.has_object and moving.has_object
+        if on == MASK and not masks:
+            raise SupermaskError(
+                f"{fixed.path} and {moving.path}: expected masks of both to register them; "
+                "register the images instead"
+            )
+        self._kinds = {"auto": [IMAGE] + [MASK] * masks, IMAGE: [IMAGE], MASK: [MASK]}[on]
+        self._direction = canonical_direction(fixed.grid.direction)
+        self._points = voxels_of(fixed.mask) if fixed.has_object else corners(fixed.grid)
+        extent = np.ptp(self._points @ self._direction, axis=0)
+        self._margin = 0.0
+        if fixed.has_object:
+            self._margin = max(_SURROUNDINGS * extent.max(), fixed.thickness, moving.thickness)
+        self.centre = tuple(self._points.mean(axis=0) if masks else middle_of(fixed.grid))
+        if masks:
+            self.shifts = [voxels_of(moving.mask).mean(axis=0) - self.centre]
+        else:
+            self.shifts = [np.zeros(3), _centre_of_mass(moving) - _centre_of_mass(fixed)]
+        size = float(np.cbrt(np.prod(extent + 2 * self._margin)))
+        self.spacings = _spacings(size, max(_finest(fixed), _finest(moving)))
+        self._levels = {}
+
+    def level(self, spacing):
+        """The `Level` of a spacing, made when it is first asked for."""
+        if spacing not in self._levels:
+            self._levels[spacing] = self._make(spacing)
+        return self._levels[spacing]
+
+    def _make(self, spacing):
+        grid = isotropic_grid(self._points, self._direction, spacing, margin=self._margin)
+        inside = sampling(self._fixed.grid, grid).inside
+        if self._fixed.has_object:
+            inside &= sample(_depth(self._fixed), grid) > -self._margin
+        grids = (grid, self._moving_grid(spacing))
+        views = (self._fixed, self._moving)
+
+        def pictures_of(picture):
+            return tuple(
+                Volume.from_grid(sample(picture(view), place), place)
+                for view, place in zip(views, grids, strict=True)
+            )
+
+        pictures, masks = {}, None
+        if IMAGE in self._kinds:
+            pictures[IMAGE] = pictures_of(lambda view: _smoothed(view.scaled, spacing))
+        if MASK in self._kinds:
+            pictures[MASK] = pictures_of(_depth)
+            masks = pictures_of(lambda view: view.mask)
+        return Level(spacing, Volume.from_grid(inside.astype(np.uint8), grid), pictures, masks)
+
+    def _moving_grid(self, spacing):
+        """An isotropic grid along the moving view's axes, as far as the region may come."""
+        grid = self._moving.grid
+        ends = corners(grid) @ grid.direction
+        low, high = ends.min(axis=0), ends.max(axis=0)
+        if self._moving.has_object:
+            along = voxels_of(self._moving.mask) @ grid.direction
+            room = self._margin + _radius(self._points)
+            low = np.maximum(low, along.min(axis=0) - room)
+            high = np.minimum(high, along.max(axis=0) + room)
+        box = np.stack([low, high]) @ grid.direction.T
+        return isotropic_grid(box, grid.direction, spacing)
+
+
+class Level:
+    """Two views at one resolution.
+
+    Attributes:
+        spacing: mm.
+        region: uint8 `Volume`, 1 where is compared.
+        pictures: `IMAGE` and `MASK` -> (fixed, moving), `Volume`s on isotropic grids.
+        leading: the kind that tells more, a list of one: images, if there are any.
+        radius: mm, root of the mean square distance of the region's voxels from its middle.
+    """
+
+    def __init__(self, spacing, region, pictures, masks=None):
+        self.spacing, self.region, self.pictures = spacing, region, pictures
+        index = np.argwhere(region.array)
+        if not len(index):
+            raise SupermaskError("the region to register is empty; check the masks and headers")
+        self.leading = list(pictures)[:1]
+        self._points = region.grid.index_to_physical(index)
+        self.radius = _radius(self._points)
+        self._images = None
+        if IMAGE in pictures:
+            fixed, moving = pictures[IMAGE]
+            self._images = fixed.array[tuple(index.T)], moving
+        self._masks = None
+        if masks is not None:
+            fixed, moving = masks
+            volumes = [float(np.sum(mask.array, dtype=np.float64)) for mask in masks]
+            self._masks = fixed.array[tuple(index.T)], moving, sum(volumes)
+
+    def judge(self, transform):
+        """How well a transform aligns both views.
+
+        Args:
+            transform: a `Rigid` from the fixed view to the moving one.
+
+        Returns:
+            The correlation of the images without its sign, in the region, plus the Dice of the
+            masks; -1 if the region hardly lies in the moving view.
+        """
+        points, result = transform.apply(self._points), 0.0
+        if self._images is not None:
+            fixed, moving = self._images
+            values, inside = _look_up(moving, points)
+            if inside.mean() < _LEAST_OVERLAP:
+                return -1.0
+            result += abs(correlation(fixed[inside], values[inside]))
+        if self._masks is not None:
+            fixed, moving, total = self._masks
+            values, _ = _look_up(moving, points)
+            result += 2 * float(np.minimum(fixed, values).sum(dtype=np.float64)) / total
+        return result
+
+
+def correlation(a, b):
+    """Pearson's correlation of two arrays of one shape; 0 where one of them is constant."""
+    a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
+    if a.size < 2:
+        return 0.0
+    a, b = a - a.mean(), b - b.mean()
+    scale = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / scale) if scale > 1e-12 * a.size else 0.0
+
+
+def _look_up(volume, points):
+    """Linearly interpolated values at physical points, and which of these lie inside."""
+    index = volume.grid.physical_to_index(points).T
+    last = np.array(volume.array.shape)[:, None] - 1
+    inside = ((index >= -0.5) & (index <= last + 0.5)).all(axis=0)
+    values = ndimage.map_coordinates(
+        volume.array, np.clip(index, 0, last), np.float32, order=1, prefilter=False
+    )
+    return np.where(inside, values, 0), inside
+
+
+def _spacings(size, finest):
+    """Halved from level to level, until as fine as the views deserve."""
+    spacings = [max(finest, size / _COARSEST)]
+    while spacings[-1] > 1.2 * finest and len(spacings) < _MOST_LEVELS:
+        spacings.append(max(finest, spacings[-1] / 2))
+    return spacings
+
+
+def _finest(view):
+    """The spacing, mm, below which a view tells a registration no more."""
+    in_plane = [size for k, size in enumerate(view.grid.spacing) if k != view.axis]
+    return max(*in_plane, view.thickness / 4)
+
+
+def _smoothed(volume, spacing):
+    """A volume blurred so that it may be sampled at a spacing (mm), as far as it is finer."""
+    steps = np.array(volume.spacing)
+    sigma = np.sqrt(np.maximum(0, spacing**2 - steps**2)) / 2 / steps
+    return volume.with_array(ndimage.gaussian_filter(volume.array, sigma, mode="nearest"))
+
+
+def _depth(view):
+    """How deep in the object each voxel of the view lies, mm, negative outside; cut at its size.
+
+    Unlike a mask it has a slope everywhere, which an optimiser can follow.
+    """
+    mask, spacing = view.mask.array >= 0.5, view.mask.spacing
+    if mask.all():
+        return view.mask.with_array(np.full(mask.shape, max(spacing), np.float32))
+    inside = ndimage.distance_transform_edt(mask, sampling=spacing)
+    outside = ndimage.distance_transform_edt(~mask, sampling=spacing)
+    depth = np.where(mask, inside, -outside).astype(np.float32)
+    return view.mask.with_array(np.maximum(depth, -2 * inside.max(), dtype=np.float32))
+
+
+def _centre_of_mass(view):
+    """The physical point (3,) about which the intensities of a stack balance, mm."""
+    return view.grid.index_to_physical(ndimage.center_of_mass(view.scaled.array))
+
+
+def _radius(points):
+    return float(np.sqrt(np.mean(np.sum((points - points.mean(axis=0)) ** 2, axis=-1))))

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""The command `supermask-simulate`: examinations with a known answer."""
+
+import argparse
+import logging
+import sys
+
+from segsrgan.inference.console import Parser, ProgressBar, messages
+from segsrgan.inference.errors import one_line
+
+logger = logging.getLogger("supermask.simulate")
+
+_EPILOG = """
+results, for each volume and repetition in OUTPUT/CASE/: axial.nii.gz, axial_mask.nii.gz, and so on
+for the other planes, truth.nii.gz (the high-resolution mask in the pose of the first plane),
+truth_image.nii.gz, true_<view>_to_<reference>.tfm, case.json. OUTPUT/cases.csv goes into
+supermask-predict --path and supermask-train --csv.
+
+exit status: 0 all done, 1 some volumes failed, 2 nothing could be done, 130 interrupted.
+"""
+
+
+def build_parser(prog="supermask-simulate"):
+    """The parser of the command line."""
+    parser = Parser(
+        prog=prog,
+        description="Makes thick, moved stacks of volumes whose object is known.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--masks", nargs="+", required=True, metavar="MASK", help="masks, one for each volume")
+    add("--images", nargs="+", metavar="IMAGE", help="the volumes (default: the masks themselves)")
+    add("-o", "--output", required=True, metavar="FOLDER", help="where the cases go")
+    add("--labels", metavar="VALUES", help="values of the masks that make the object: 3,42")
+    add("--slices", nargs="+", type=float, default=[8.0], metavar="MM", help="of 8 mm or others")
+    add(
+        "--planes",
+        nargs="+",
+        default=["axial", "coronal", "sagittal"],
+        metavar="PLANE",
+        help="of the stacks; the first does not move (default: axial coronal sagittal)",
+    )
+    add("--spacing", type=float, default=1.0, metavar="MM", help="of the truth (default: 1)")
+    add("--size", type=int, metavar="N", help="edge of the cube in voxels (default: as needed)")
+    add("--angle", type=float, default=45.0, metavar="DEG", help="largest (default: 45)")
+    add("--shift", type=float, default=30.0, metavar="VOXELS", help="largest (default: 30)")
+    add("--noise", type=float, default=0.0, metavar="F", help="fraction of the range (default: 0)")
+    add("--repeat", type=int, default=1, metavar="N", help="examinations of each volume")
+    add("--test", type=float, default=0.0, metavar="SHARE", help="of the volumes, marked Test")
+    add("--seed", type=int, default=0, metavar="N", help="of all random numbers (default: 0)")
+    add("--overwrite", action="store_true", help="replace cases that are there")
+    add("--quiet", action="store_true", help="errors only")
+    add("--verbose", action="store_true", help="more messages")
+    return parser
+
+
+def main(argv=None, prog="supermask-simulate"):
+    """Runs the command.
+
+    Args:
+        argv: arguments without the program's name, `sys.argv[1:]` when None.
+        prog: the program's name in messages.
+
+    Returns:
+        The exit status: 0 all done, 1 some volumes failed, 2 nothing could be done, 130
+        interrupted.
+    """
+    try:
+        args = build_parser(prog).parse_args(argv)
+        with messages(prog, args.quiet, args.verbose):
+            return _run(args)
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; what is whole stays", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(args):
+    from supermask.arguments import labels_of
+    from supermask.cases import make_case, plan_cases, write_table
+    from supermask.simulation import Simulation
+
+    names = set(Simulation.__dataclass_fields__) & set(vars(args))
+    simulation, labels = Simulation(**{n: getattr(args, n) for n in names}), labels_of(args)
+    plans = plan_cases(args.masks, args.images, args.output, args.repeat, args.test, args.seed)
+    bar = ProgressBar(args.quiet, unit="case")
+    whole = 0
+    try:
+        for done, plan in enumerate(plans, start=1):
+            whole += make_case(plan, simulation, labels, args.overwrite)
+            bar("simulating", done, len(plans))
+    finally:
+        bar.close()
+    if whole:
+        path = write_table(plans, args.output, simulation)
+        logger.info("%d of %d cases are there, listed in %s", whole, len(plans), path)
+    return int(whole < len(plans))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: MIT
+"""The stacks of one patient: read, checked, named by their planes, scaled."""
+
+import logging
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from segsrgan.volumes import Volume, read_volume
+from supermask.errors import SupermaskError
+from supermask.geometry import overlaps, sample, slice_axis
+
+logger = logging.getLogger(__name__)
+
+# Of the slice normal: the patient's left-right, front-back and feet-head axis.
+PLANES = ("sagittal", "coronal", "axial")
+ISOTROPIC = "isotropic"
+PERCENTILES = (2, 98)
+_SAME_PLANE = 30.0  # degrees between slice normals
+_MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One stack, and perhaps the object's mask drawn on it.
+
+    Args:
+        volume: the stack.
+        mask: a `Volume` of 0 to 1, the mask or its probability, or None.
+        name: of the view; its plane when empty.
+        path: of the stack, for messages.
+
+    Raises:
+        SupermaskError: if voxels are not finite, the stack has no contrast, or the mask lies
+            elsewhere than the stack.
+
+    Example:
+        >>> View(Volume(np.arange(27.0).reshape(3, 3, 3), (1, 1, 5))).name
+        'axial'
+    """
+
+    volume: Volume
+    mask: Volume | None = None
+    name: str = ""
+    path: str = ""
+
+    def __post_init__(self):
+        if not self.name:
+            object.__setattr__(self, "name", self.plane)
+        if not self.path:
+            object.__setattr__(self, "path", f"the {self.name} stack")
+        for what, volume in (("", self.volume), ("its mask ", self.mask)):
+            if volume is not None and not np.isfinite(volume.array).all():
+                raise SupermaskError(
+                    f"{self.path}: {what}has voxels that are NaN or infinite; repair the file"
+                )
+        if self.volume.array.min() == self.volume.array.max():
+            raise SupermaskError(
+                f"{self.path}: all voxels are {self.volume.array.flat[0]:g}; expected an image"
+            )
+        if self.mask is not None:
+            self._check_place_of_mask()
+
+    def _check_place_of_mask(self):
+        mask, grid = self.mask.grid, self.grid
+        if mask.shape == grid.shape and not mask.is_close(grid, _MISPLACED * max(grid.spacing)):
+            raise SupermaskError(
+                f"{self.path}: its mask has as many voxels but lies elsewhere in patient space; "
+                "give both the same header"
+            )
+        if not overlaps(mask, grid):
+            raise SupermaskError(
+                f"{self.path}: its mask lies nowhere over it; check that they belong together"
+            )
+
+    @property
+    def grid(self):
+        """The `Grid` of the stack."""
+        return self.volume.grid
+
+    @property
+    def axis(self):
+        """The through-plane axis, None for an isotropic volume."""
+        return slice_axis(self.grid)
+
+    @property
+    def thickness(self):
+        """The distance of the slices, mm."""
+        return max(self.grid.spacing)
+
+    @property
+    def normal(self):
+        """The direction (3,) of the slice normal in patient space, None if isotropic."""
+        return None if self.axis is None else self.grid.direction[:, self.axis]
+
+    @property
+    def plane(self):
+        """The nearest of `PLANES`, or "isotropic"."""
+        return plane_of(self.grid)
+
+    @property
+    def has_object(self):
+        """Whether there is a mask that is not empty."""
+        return self.mask is not None and bool((self.mask.array >= 0.5).any())
+
+    @cached_property
+    def intensity(self):
+        """The intensities `(low, high)` that become 0 and 1: the 2nd and 98th percentile."""
+        return intensity_range(self.volume.array)
+
+    @cached_property
+    def scaled(self):
+        """The stack clipped at these and scaled to [0, 1], a float32 `Volume`."""
+        low, high = self.intensity
+        array = (self.volume.array.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+        return self.volume.with_array(np.clip(array, 0, 1, out=array))
+
+    def image_on(self, grid, transform=None, through="linear"):
+        """The scaled image on a grid, 0 outside the field of view: what the networks see.
+
+        Arguments and result as of `supermask.geometry.sample`.
+        """
+        return sample(self.scaled, grid, transform, through)
+
+    def mask_on(self, grid, transform=None, through="linear"):
+        """The mask's probability on a grid; likewise."""
+        return sample(self.mask, grid, transform, through)
+
+
+def plane_of(grid):
+    """The plane in which a grid's slices lie: the nearest of `PLANES`, or "isotropic"."""
+    axis = slice_axis(grid)
+    if axis is None:
+        return ISOTROPIC
+    return PLANES[int(np.abs(grid.direction[:, axis]).argmax())]
+
+
+def intensity_range(values):
+    """The 2nd and 98th percentile of values; their extremes where these are equal."""
+    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
+    return (low, high) if high > low else (float(np.min(values)), float(np.max(values)))
+
+
+def read_view(path, mask_path=None, series=None, labels=None):
+    """Reads a stack and perhaps its mask.
+
+    Args:
+        path: of the stack, any format of `read_volume`.
+        mask_path: of the mask, or None.
+        series: of a DICOM folder, see `read_volume`.
+        labels: the values of the mask that make the object; None: probabilities if there are
+            fractions from 0 to 1, else every value but 0.
+
+    Returns:
+        A `View`.
+
+    Raises:
+        VolumeError: if a file cannot be read.
+        SupermaskError: see `View`.
+    """
+    volume = read_volume(path, series=series)
+    mask = None if mask_path is None else _object(read_volume(mask_path), labels)
+    return View(volume, mask, path=str(path))
+
+
+def _object(volume, labels):
+    array = volume.array
+    if labels is not None:
+        return volume.with_array(np.isin(array, labels).astype(np.float32))
+    finite = np.isfinite(array)
+    fractions = (array > 0) & (array < 1)
+    if fractions.any() and array[finite].min() >= 0 and array[finite].max() <= 1:
+        return volume.with_array(array.astype(np.float32))
+    return volume.with_array(np.where(finite, array != 0, array).astype(np.float32))
+
+
+def with_unique_names(views):
+    """The views, those of one plane told apart by a number: axial, axial_2."""
+    counts, result = {}, []
+    for view in views:
+        counts[view.name] = counts.get(view.name, 0) + 1
+        number = counts[view.name]
+        result.append(view if number == 1 else replace(view, name=f"{view.name}_{number}"))
+    return result
+
+
+def choose_reference(views, name=None):
+    """The index of the view that the others are aligned to.
+
+    Args:
+        views: a list of `View`.
+        name: of a view; None: the first axial one, else coronal, else sagittal, else any.
+
+    Raises:
+        SupermaskError: if there is no view of that name.
+    """
+    names = [view.name for view in views]
+    if name is not None:
+        if name not in names:
+            raise SupermaskError(
+                f"reference must be one of the views {', '.join(names)}, received {name!r}"
+            )
+        return names.index(name)
+    order = [*reversed(PLANES), ISOTROPIC]
+    return min(range(len(views)), key=lambda index: order.index(views[index].plane))
+
+
+def check_together(views):
+    """Checks that stacks can be of one patient and complement each other.
+
+    Args:
+        views: a list of `View`.
+
+    Returns:
+        A list of str, warnings that say what is lost.
+
+    Raises:
+        SupermaskError: if the fields of view of two stacks do not meet.
+    """
+    warnings = []
+    for index, first in enumerate(views):
+        for second in views[index + 1 :]:
+            if not overlaps(first.grid, second.grid):
+                raise SupermaskError(
+                    f"{first.path} and {second.path}: do not meet anywhere in patient space; check "
+                    "that they are of one patient and one examination, and that no program has "
+                    "changed their headers"
+                )
+            angle = _angle(first.normal, second.normal)
+            if angle is not None and angle < _SAME_PLANE:
+                warnings.append(
+                    f"{first.path} and {second.path}: their slices are {angle:.0f} degrees apart, "
+                    f"both are {first.plane}; along that axis the result is as coarse as they "
+                    "are; take stacks of different planes"
+                )
+    return warnings
+
+
+def _angle(first, second):
+    """Degrees between two slice normals, 0 to 90; None where a volume is isotropic."""
+    if first is None or second is None:
+        return None
+    return float(np.rad2deg(np.arccos(min(1.0, abs(float(first @ second))))))
