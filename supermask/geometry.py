@@ -145,7 +145,7 @@ def sample(volume, grid, transform=None, through="linear", order=1):
     axis = slice_axis(volume.grid) if through == "nearest" else None
     array = np.asarray(volume.array, np.float32)
     if order > 1:
-        array = ndimage.spline_filter(array, order=order, mode="nearest", output=np.float32)
+        array = ndimage.spline_filter(array, order=order, mode="mirror", output=np.float32)
     last = np.array(array.shape)[:, None, None, None] - 1
     result = np.empty(grid.shape, np.float32)
     for slab in _slabs(grid.shape):
@@ -155,7 +155,7 @@ def sample(volume, grid, transform=None, through="linear", order=1):
             np.rint(points[axis], out=points[axis])
         np.clip(points, 0, last, out=points)
         result[slab] = ndimage.map_coordinates(
-            array, points, np.float32, order=order, mode="nearest", prefilter=False
+            array, points, np.float32, order=order, mode="mirror", prefilter=False
         )
         result[slab][outside] = 0
     return result

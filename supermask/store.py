@@ -7,6 +7,7 @@ they are, so that files without it belong to somebody else.
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from segsrgan import __version__
@@ -84,6 +85,8 @@ def store(folder, name, write, content, overwrite=False):
             _note(folder / name, content, files, whole=True)
     finally:
         remove(temporary)
+        with suppress(OSError):  # only what was made in vain is empty
+            folder.rmdir()
     return folder
 
 

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Losses against direct computations, and what trains on them."""
+
+import keras
+import numpy as np
+import pytest
+
+from supermask.losses import (
+    box_mean,
+    consistency_of_alignment,
+    consistency_of_segmentation,
+    identity_loss,
+    l2,
+    local_cross_correlation,
+    similarity_loss,
+    soft_dice_loss,
+)
+
+
+def images(count=2, shape=(7, 6, 8)):
+    return np.random.default_rng(0).random((count, 1, *shape, 1), dtype=np.float32)
+
+
+def windows(array, window):
+    """Yield each voxel and its neighbourhood, cut at the borders."""
+    half = window // 2
+    for index in np.ndindex(array.shape):
+        yield index, array[tuple(slice(max(0, i - half), i + half + 1) for i in index)]
+
+
+def test_box_means_against_a_direct_loop():
+    (image,) = images(1)
+    found = np.asarray(box_mean(image, 5))[0, ..., 0]
+    for index, values in windows(image[0, ..., 0], 5):
+        assert found[index] == pytest.approx(values.mean(), abs=1e-5)
+
+
+def test_a_window_larger_than_the_volume_takes_all_of_it():
+    (image,) = images(1)
+    np.testing.assert_allclose(np.asarray(box_mean(image, 99)), image.mean(), atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [0, 4, -3])
+def test_a_window_without_a_middle_is_refused(window):
+    with pytest.raises(ValueError, match="odd and positive"):
+        box_mean(images(1)[0], window)
+
+
+def test_local_correlation_against_a_direct_loop():
+    a, b = images()
+    found, weight = (np.asarray(x)[0, ..., 0] for x in local_cross_correlation(a, b, 3))
+    assert weight.all()
+    for (index, first), (_, second) in zip(
+        windows(a[0, ..., 0].astype(float), 3), windows(b[0, ..., 0].astype(float), 3), strict=True
+    ):
+        first, second = first - first.mean(), second - second.mean()
+        cross, variances = (first * second).mean(), (first**2).mean() * (second**2).mean()
+        assert found[index] == pytest.approx(cross**2 / variances, abs=2e-3)
+
+
+def test_similarity_knows_no_gain_offset_or_sign():
+    a, b = images()
+    assert float(similarity_loss(a, a, 5)) == pytest.approx(0, abs=2e-3)
+    for image in (0.5 * a + 0.2, 1 - a):
+        assert float(similarity_loss(image, a, 5)) == pytest.approx(0, abs=5e-3)
+    assert float(similarity_loss(b, a, 5)) > 0.5
+
+
+def test_similarity_counts_only_where_the_fixed_image_has_contrast():
+    a = images(1)[0]
+    padded = np.pad(a, ((0, 0), (20, 20), (0, 0), (0, 0), (0, 0)))
+    assert float(similarity_loss(padded, padded, 3)) < 0.01
+    flat = np.zeros_like(a)
+    assert float(similarity_loss(a, flat, 3)) == 1  # nothing to be similar to: no NaN
+
+
+def test_precision_does_not_suffer_from_an_offset_or_a_large_volume():
+    rng = np.random.default_rng(1)
+    a = rng.random((1, 40, 40, 40, 1), dtype=np.float32)
+    b = np.clip(a + rng.normal(0, 0.2, a.shape).astype(np.float32), 0, 1)
+    plain = float(similarity_loss(a, b, 15))
+    assert float(similarity_loss(a + 3, b + 3, 15)) == pytest.approx(plain, abs=1e-3)
+
+
+def test_l2_by_hand_and_its_slope_at_zero():
+    a = np.zeros((2, 2, 2, 2, 1), np.float32)
+    b = a + np.array([3, 1], np.float32).reshape(2, 1, 1, 1, 1)
+    assert float(l2(a, b)) == pytest.approx(2)
+    variable = keras.Variable(a)
+    assert np.isfinite(gradient(lambda: l2(variable, a), variable)).all()
+
+
+def gradient(loss, variable):
+    tf = pytest.importorskip("tensorflow")
+    with tf.GradientTape() as tape:
+        value = loss()
+    return np.asarray(tape.gradient(value, variable.value))
+
+
+def test_similarity_has_a_finite_slope_on_flat_images():
+    variable = keras.Variable(np.zeros((1, 5, 5, 5, 1), np.float32))
+    assert np.isfinite(
+        gradient(lambda: similarity_loss(variable, images(1)[0][:, :5, :5, :5], 3), variable)
+    ).all()
+
+
+def test_consistencies_compare_in_one_pose():
+    i, j = images()
+    assert float(identity_loss(i, i)) == pytest.approx(0, abs=1e-5)
+    assert float(consistency_of_segmentation(i, i, j, j)) == pytest.approx(0, abs=1e-5)
+    assert float(consistency_of_segmentation(j, i, j, j)) == pytest.approx(float(l2(i, j)))
+    assert float(consistency_of_alignment(i, j, j, i)) == pytest.approx(2 * float(l2(i, j)))
+    assert float(consistency_of_alignment(j, j, i, i)) == pytest.approx(0, abs=1e-5)
+
+
+def test_dice_is_that_of_segsrgan():
+    (mask,) = (images(1) > 0.5).astype(np.float32)
+    assert float(soft_dice_loss(mask, mask)) == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Rigid transforms: inverse, composition, files, and the form that the sampler takes."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from segsrgan.networks.spatial import SpatialTransformer3D
+from segsrgan.volumes import Grid, Volume
+from supermask.errors import SupermaskError
+from supermask.geometry import sample
+from supermask.rigid import Rigid, middle_of, read_transform, rotation, write_transform
+
+TURN = Rigid((0.3, -0.5, 1.2), (4, 5, -6), (10, 20, 30))
+OTHER = Rigid((-1.1, 0.2, 0.4), (-3, 0.5, 2), (1, -2, 3))
+POINTS = np.random.default_rng(0).normal(0, 50, (20, 3))
+
+
+def test_zero_parameters_change_nothing():
+    np.testing.assert_allclose(Rigid(centre=(3, 4, 5)).apply(POINTS), POINTS, rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(Rigid().matrix, np.eye(4))
+    assert Rigid().angle() == 0
+
+
+def test_a_quarter_turn_about_z_about_a_point():
+    turn = Rigid((0, 0, np.pi / 2), centre=(1, 0, 0))
+    np.testing.assert_allclose(
+        turn.apply([(2, 0, 5), (1, 3, 0)]), [(1, 1, 5), (-2, 0, 0)], atol=1e-12
+    )
+
+
+def test_angles_turn_about_y_then_x_then_z():
+    x, y, z = (rotation(angles) for angles in ((0.3, 0, 0), (0, -0.5, 0), (0, 0, 1.2)))
+    np.testing.assert_allclose(TURN.rotation, z @ x @ y, atol=1e-15)
+
+
+def test_the_inverse_undoes_on_either_side():
+    for both in (TURN @ TURN.inverse(), TURN.inverse() @ TURN):
+        assert both.is_close(Rigid(), 1e-12)
+    assert TURN.inverse().centre == TURN.centre
+
+
+def test_a_composition_is_one_after_the_other():
+    np.testing.assert_allclose(
+        (TURN @ OTHER).apply(POINTS), TURN.apply(OTHER.apply(POINTS)), atol=1e-10
+    )
+
+
+def test_two_rotations_about_a_point_are_the_rotation_of_their_product_about_it():
+    centre = (7, -8, 9)
+    first, second = Rigid((0.2, 0.1, -0.7), centre=centre), Rigid((1, -0.4, 0.3), centre=centre)
+    product = second @ first
+    np.testing.assert_allclose(product.rotation, second.rotation @ first.rotation, atol=1e-12)
+    np.testing.assert_allclose(product.translation, 0, atol=1e-12)
+    assert product.centre == centre
+
+
+def test_the_centre_is_a_way_of_writing():
+    moved = TURN.about((0, 0, 0))
+    assert moved.is_close(TURN, 1e-10) and moved.translation != TURN.translation
+
+
+@pytest.mark.parametrize("angles", [(np.pi / 2, 0.3, 0.4), (-np.pi / 2, 0, 1), (0.1, 3, -3)])
+def test_any_matrix_comes_back(angles):
+    turn = Rigid(angles, (1, 2, 3), (4, 5, 6))
+    assert Rigid.from_matrix(turn.matrix, turn.centre).is_close(turn, 1e-9)
+
+
+def test_a_matrix_that_stretches_or_mirrors_is_refused():
+    for matrix in (np.diag([1, 1, 1.1, 1]), np.diag([-1, 1, 1, 1])):
+        with pytest.raises(ValueError, match="must turn and shift"):
+            Rigid.from_matrix(matrix)
+
+
+def test_numbers_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="angles must be three finite"):
+        Rigid((0, np.nan, 0))
+    with pytest.raises(ValueError, match="translation must be"):
+        Rigid(translation=(1, 2))
+
+
+def test_the_angle_is_that_of_the_whole_turn():
+    assert Rigid((0, 0.5, 0)).angle() == pytest.approx(np.rad2deg(0.5))
+    assert Rigid((1e-9, 0, 0)).angle() == pytest.approx(np.rad2deg(1e-9))
+    assert Rigid((np.pi, 0, 0)).angle() == pytest.approx(180)
+
+
+def test_the_distance_is_measured_at_points():
+    shifted = Rigid(translation=(3, 0, 4))
+    assert shifted.distance(Rigid(), POINTS) == pytest.approx(5)
+
+
+def test_itk_leads_points_to_the_same_place():
+    itk = TURN.to_itk()
+    for point in POINTS[:3]:
+        np.testing.assert_allclose(itk.TransformPoint(point.tolist()), TURN.apply(point))
+    assert Rigid.from_itk(itk).is_close(TURN, 1e-9)
+    assert Rigid.from_itk(itk).centre == TURN.centre
+
+
+def test_composed_and_versor_transforms_of_itk_are_understood():
+    both = sitk.CompositeTransform([TURN.to_itk(), OTHER.to_itk()])  # the last comes first
+    assert Rigid.from_itk(both).is_close(TURN @ OTHER, 1e-9)
+    versor = sitk.VersorRigid3DTransform()
+    versor.SetCenter(TURN.centre)
+    versor.SetMatrix(TURN.rotation.ravel().tolist())
+    versor.SetTranslation(TURN.translation)
+    assert Rigid.from_itk(versor).is_close(TURN, 1e-9)
+
+
+def test_a_file_holds_every_digit(tmp_path):
+    write_transform(TURN, tmp_path / "a.tfm")
+    read = sitk.ReadTransform(str(tmp_path / "a.tfm"))
+    assert read.GetName() == "Euler3DTransform"
+    assert read.GetParameters() == (*TURN.angles, *TURN.translation)
+    assert read_transform(tmp_path / "a.tfm").is_close(TURN, 1e-12)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tfm"]
+
+
+def test_files_that_are_no_rigid_transforms_are_refused(tmp_path):
+    with pytest.raises(SupermaskError, match="end the name with .tfm"):
+        write_transform(TURN, tmp_path / "a.txt")
+    (tmp_path / "bad.tfm").write_text("no transform")
+    stretched = sitk.AffineTransform(3)
+    stretched.Scale((2, 1, 1))
+    sitk.WriteTransform(stretched, str(tmp_path / "affine.tfm"))
+    sitk.WriteTransform(sitk.Euler2DTransform(), str(tmp_path / "flat.tfm"))
+    for name in ("bad", "affine", "flat", "missing"):
+        with pytest.raises(SupermaskError, match=f"{name}.tfm: expected a rigid 3-D"):
+            read_transform(tmp_path / f"{name}.tfm")
+
+
+GRID = Grid((9, 8, 7), (2.0, 2.0, 2.0), (-5, 3, 11), rotation((0.2, -0.3, 0.5)))
+
+
+def test_parameters_along_a_grid_come_back():
+    assert Rigid.in_grid(np.zeros(6), GRID).is_close(Rigid(), 1e-12)
+    moved = Rigid.in_grid(TURN.parameters_in(GRID), GRID)
+    assert moved.is_close(TURN, 1e-9)
+    np.testing.assert_allclose(moved.centre, middle_of(GRID))
+    shift = Rigid.in_grid((0, 0, 0, 5, 0, 0), GRID)
+    np.testing.assert_allclose(shift.translation, 5 * GRID.direction[:, 0], atol=1e-12)
+
+
+def test_the_sampler_moves_as_the_transform_does():
+    values = np.random.default_rng(1).random(GRID.shape, dtype=np.float32)
+    small = Rigid.in_grid((0.2, -0.1, 0.3, 1.5, -2, 1), GRID)
+    batch = values[None, ..., None]
+    moved = SpatialTransformer3D()([batch, small.voxel_matrix(GRID)[None]])
+    expected = sample(Volume.from_grid(values, GRID), GRID, small)
+    middle = (slice(2, -2),) * 3  # at the rim, one repeats the edge and the other fades to 0
+    np.testing.assert_allclose(np.asarray(moved)[0, ..., 0][middle], expected[middle], atol=1e-5)
+    still = SpatialTransformer3D()([batch, Rigid().voxel_matrix(GRID)[None]])
+    np.testing.assert_allclose(np.asarray(still), batch, atol=1e-6)
+
+
+def test_the_sampler_composes_in_the_right_order():
+    values = np.zeros((1, 21, 21, 21, 1), np.float32)
+    values[0, 12:15, 8:11, 9:12] = 1
+    grid = Grid((21, 21, 21), (1.0, 1.0, 1.0))
+    first = Rigid.in_grid((0, 0, 0.6, 2, 0, 0), grid)
+    second = Rigid.in_grid((0.5, 0, 0, 0, -1, 1), grid)
+    layer = SpatialTransformer3D()
+    one = layer([values, first.voxel_matrix(grid)[None]])
+    two = np.asarray(layer([one, second.voxel_matrix(grid)[None]]))
+    both = np.asarray(layer([values, (first @ second).voxel_matrix(grid)[None]]))
+    wrong = np.asarray(layer([values, (second @ first).voxel_matrix(grid)[None]]))
+    centres = [ndimage_centre(array) for array in (two, both, wrong)]
+    np.testing.assert_allclose(centres[0], centres[1], atol=0.05)
+    assert np.abs(centres[0] - centres[2]).max() > 0.5
+
+
+def ndimage_centre(array):
+    weights = array[0, ..., 0]
+    return (
+        np.array([(weights * index).sum() for index in np.indices(weights.shape)]) / weights.sum()
+    )

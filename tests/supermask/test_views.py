@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""Reading the stacks of a patient, and what is wrong with them."""
+
+import numpy as np
+import pytest
+from examinations import acquire, examination, stack_grid
+
+from segsrgan.volumes import Grid, Volume, VolumeError, write_volume
+from supermask.errors import SupermaskError
+from supermask.rigid import rotation
+from supermask.views import (
+    View,
+    check_together,
+    choose_reference,
+    plane_of,
+    read_view,
+    with_unique_names,
+)
+
+
+def volume(shape=(6, 6, 4), spacing=(1, 1, 4), **place):
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    return Volume(values, spacing, **place)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "direction", "plane"),
+    [
+        ((1, 1, 4), np.eye(3), "axial"),
+        ((1, 4, 1), np.eye(3), "coronal"),
+        ((4, 1, 1), np.diag([-1.0, 1, -1]), "sagittal"),
+        ((1, 1, 4), np.eye(3)[:, [1, 2, 0]], "sagittal"),  # stored slice by slice
+        ((1, 1, 4), rotation((0.5, 0.2, 0.3)), "axial"),
+        ((1, 1, 1), np.eye(3), "isotropic"),
+    ],
+)
+def test_the_header_says_which_plane_a_stack_is(spacing, direction, plane):
+    assert plane_of(Grid((5, 5, 5), spacing, direction=direction)) == plane
+
+
+def test_intensities_are_clipped_at_the_percentiles_and_scaled():
+    values = np.arange(1000, dtype=np.float32).reshape(10, 10, 10)
+    view = View(Volume(values, (1, 1, 2)))
+    assert view.intensity == pytest.approx((19.98, 979.02))
+    assert (view.scaled.array.min(), view.scaled.array.max()) == (0, 1)
+    assert view.scaled.array.ravel()[500] == pytest.approx((500 - 19.98) / 959.04, abs=1e-5)
+
+
+def test_a_stack_of_mostly_one_value_keeps_its_contrast():
+    values = np.zeros((10, 10, 10), np.float32)
+    values[0, 0, 0] = 5
+    assert View(Volume(values, (1, 1, 2))).scaled.array.max() == 1
+
+
+def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path):
+    write_volume(volume(), tmp_path / "a.nii")
+    values = np.zeros((6, 6, 4), np.float32)
+
+    def read(*numbers, **options):
+        values.ravel()[: len(numbers)] = numbers
+        write_volume(volume().with_array(values), tmp_path / "m.nii")
+        view = read_view(tmp_path / "a.nii", tmp_path / "m.nii", **options)
+        return list(view.mask.array.ravel()[: len(numbers)])
+
+    assert read(0, 1, 255) == [0, 1, 1]
+    assert read(0.25, 1, 0) == [0.25, 1, 0]
+    assert read(1, 2, 5, labels=(2, 5)) == [0, 1, 1]
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path):
+    write_volume(volume(), tmp_path / "a.nii")
+    with pytest.raises(VolumeError, match="nothing.nii"):
+        read_view(tmp_path / "nothing.nii")
+    with pytest.raises(VolumeError, match="no_mask.nii"):
+        read_view(tmp_path / "a.nii", tmp_path / "no_mask.nii")
+    write_volume(volume().with_array(np.full((6, 6, 4), np.nan, np.float32)), tmp_path / "n.nii")
+    with pytest.raises(SupermaskError, match="n.nii: has voxels that are NaN"):
+        read_view(tmp_path / "n.nii")
+    write_volume(volume().with_array(np.full((6, 6, 4), 3, np.float32)), tmp_path / "c.nii")
+    with pytest.raises(SupermaskError, match="c.nii: all voxels are 3"):
+        read_view(tmp_path / "c.nii")
+
+
+def test_a_mask_that_lies_elsewhere_is_refused():
+    mask = volume().with_array(np.ones((6, 6, 4), np.float32))
+    View(volume(), mask)
+    shifted = Volume(mask.array, mask.spacing, (0, 0, 3))
+    with pytest.raises(SupermaskError, match="its mask has as many voxels but lies elsewhere"):
+        View(volume(), shifted)
+    with pytest.raises(SupermaskError, match="its mask lies nowhere over it"):
+        View(volume(), Volume(np.ones((3, 3, 3)), (1, 1, 1), (50, 0, 0)))
+
+
+def test_an_empty_mask_is_no_object():
+    assert not View(volume(), volume().with_array(np.zeros((6, 6, 4)))).has_object
+    assert not View(volume()).has_object
+    assert acquire(stack_grid()).has_object
+
+
+def test_the_reference_is_axial_unless_asked_otherwise():
+    sagittal, axial = examination(planes=("sagittal", "axial"))
+    assert choose_reference([sagittal, axial]) == 1
+    assert choose_reference([sagittal, axial], "sagittal") == 0
+    assert choose_reference([sagittal]) == 0
+    with pytest.raises(SupermaskError, match="one of the views sagittal, axial, received 'cor"):
+        choose_reference([sagittal, axial], "coronal")
+
+
+def test_views_of_one_plane_have_names_of_their_own():
+    views = with_unique_names(examination(planes=("axial", "sagittal", "axial")))
+    assert [view.name for view in views] == ["axial", "sagittal", "axial_2"]
+
+
+def test_three_planes_give_no_warning():
+    assert check_together(examination()) == []
+
+
+def test_two_stacks_thick_along_one_axis_are_pointed_out():
+    (warning,) = check_together(examination(planes=("axial", "sagittal", "axial")))
+    assert "0 degrees apart, both are axial; along that axis the result is as coarse" in warning
+    tilted = acquire(stack_grid(direction=rotation((np.deg2rad(20), 0, 0))))
+    (warning,) = check_together([acquire(stack_grid()), tilted])
+    assert "20 degrees apart" in warning
+
+
+def test_stacks_that_do_not_meet_are_refused():
+    first = acquire(stack_grid())
+    apart = Volume(first.volume.array, first.volume.spacing, (500, 0, 0))
+    with pytest.raises(SupermaskError, match="b: do not meet anywhere in patient space"):
+        check_together([first, View(apart, path="b")])
