@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""Confidences and the fusion of views."""
+
+import numpy as np
+import pytest
+from examinations import examination, truth_on
+
+from segsrgan.volumes import Grid, dice
+from supermask.errors import SupermaskError
+from supermask.fusion import confidence, fuse, fuse_images, weighted_mean
+from supermask.geometry import canonical_direction, corners, isotropic_grid, sampling
+
+
+def row(*values):
+    return np.array(values, np.float32).reshape(-1, 1, 1)
+
+
+def test_confidence_is_that_of_the_papers_code():
+    # Slices of 8 mm at 1 mm: half-width 5, sigma 2.5 voxels; of 16 mm: 9 and 4.5.
+    for thickness, sigma in ((8, 2.5), (16, 4.5)):
+        source = Grid((2, 2, 3), (1, 1, thickness))
+        grid = Grid((1, 1, thickness), (1, 1, 1))
+        found = confidence(sampling(source, grid), thickness, 1.0)[0, 0]
+        assert found[0] == 1
+        distance = np.minimum(np.arange(thickness), thickness - np.arange(thickness))
+        np.testing.assert_allclose(found, np.exp(-0.5 * (distance / sigma) ** 2), rtol=1e-5)
+
+
+def test_confidence_ends_with_the_field_of_view():
+    source, grid = Grid((2, 2, 2), (1, 1, 4)), Grid((1, 1, 12), (1, 1, 1), (0, 0, -4))
+    found = confidence(sampling(source, grid), 4, 1.0)[0, 0]
+    assert list(found > 0) == [z - 4 >= -2 and z - 4 <= 6 for z in range(12)]
+
+
+def test_a_width_that_is_none_is_refused():
+    with pytest.raises(SupermaskError, match="width must be positive"):
+        confidence(sampling(Grid((2, 2, 2)), Grid((2, 2, 2))), 1, 1, 0)
+
+
+MASKS = [row(1, 1, 0, 0.8, 0), row(0, 1, 0, 0.2, 1), row(0, 0, 1, 0.2, 1)]
+SURE = [row(1, 0.5, 1, 0.9, 0), row(0.25, 0.25, 0.1, 0.2, 0), row(0.25, 0.25, 0.1, 0.1, 0)]
+
+
+def test_the_gaussian_fusion_by_hand():
+    found = fuse(MASKS, SURE)[:, 0, 0]
+    np.testing.assert_allclose(found, [1 / 1.5, 0.75, 0.1 / 1.2, 0.78 / 1.2, 0], rtol=1e-5)
+
+
+def test_the_vote_is_a_majority_of_those_who_see():
+    found = fuse(MASKS, SURE, "vote")[:, 0, 0]
+    np.testing.assert_allclose(found, [1 / 3, 2 / 3, 1 / 3, 1 / 3, 0], rtol=1e-5)
+    hidden = [SURE[0], SURE[1], np.zeros_like(SURE[2])]
+    assert fuse(MASKS, hidden, "vote")[1] == 1
+
+
+def test_a_tie_goes_to_the_surer_view():
+    masks, sure = [row(1, 0), row(0, 1)], [row(0.9, 0.9), row(0.2, 0.2)]
+    found = fuse(masks, sure, "vote")[:, 0, 0]
+    assert found[0] >= 0.5 > found[1] and np.abs(found - 0.5).max() < 0.02
+
+
+def test_the_nearest_fusion_takes_the_surest_view():
+    np.testing.assert_allclose(fuse(MASKS, SURE, "nearest")[:, 0, 0], [1, 1, 0, 0.8, 0], rtol=1e-6)
+
+
+def test_a_least_confidence_empties_the_rest():
+    found = fuse([row(1, 1)], [row(0.5, 0.3)], least=0.4)[:, 0, 0]
+    assert list(found) == [1, 0]
+    assert list(fuse([row(1, 1)], [row(0.5, 0.3)])[:, 0, 0]) == [1, 1]
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(SupermaskError, match="received 'mean'"):
+        fuse(MASKS, SURE, "mean")
+    with pytest.raises(SupermaskError, match="as many confidences as masks"):
+        fuse(MASKS, SURE[:2])
+
+
+def test_images_are_brought_to_the_references_intensities():
+    rng = np.random.default_rng(0)
+    image = rng.random((6, 6, 6)).astype(np.float32)
+    sure = np.ones_like(image)
+    everywhere = np.ones(image.shape, bool)
+    found = fuse_images([image, 3 * image + 7], [sure, 0.5 * sure], everywhere)
+    np.testing.assert_allclose(found, image, atol=1e-5)
+    flat = np.full_like(image, 4)
+    assert np.isfinite(fuse_images([image, flat], [sure, sure], everywhere)).all()
+    assert np.isfinite(fuse_images([image, flat], [sure, sure], ~everywhere)).all()
+
+
+def test_a_mean_without_weights_is_zero():
+    assert weighted_mean([row(3, 4)], [row(0, 1)])[:, 0, 0].tolist() == [0, 4]
+
+
+@pytest.mark.parametrize("fusion", ["gaussian", "vote", "nearest"])
+def test_perfectly_aligned_views_together_beat_each_alone(fusion):
+    views = examination(fine=1.5, thick=7.5)
+    direction = canonical_direction(np.eye(3))
+    grid = isotropic_grid(corners(views[0].grid), direction, 1.5)
+    truth = truth_on(grid)
+    masks = [view.mask_on(grid) for view in views]
+    sure = [confidence(sampling(view.grid, grid), view.thickness, 1.5) for view in views]
+    alone = [dice(mask >= 0.5, truth) for mask in masks]
+    together = dice(fuse(masks, sure, fusion) >= 0.5, truth)
+    assert together > max(alone) + 0.01
+    pair = dice(fuse(masks[:2], sure[:2]) >= 0.5, truth)
+    assert pair > max(alone[:2])

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""The segmentor, AlignNet, and the file that holds both."""
+
+import h5py
+import numpy as np
+import pytest
+
+from segsrgan.networks import WeightsError
+from segsrgan.networks.spatial import SpatialTransformer3D
+from segsrgan.volumes import Grid
+from supermask.alignnet import AlignNetSpec, build_alignnet, rigid_matrices
+from supermask.rigid import Rigid
+from supermask.unet import SegmentorSpec, build_segmentor
+from supermask.weights import describe_networks, load_networks, save_networks
+
+SMALL = AlignNetSpec(size=32, spacing=2.0, kernels=(2, 3), hidden=4)
+
+
+def randomised(model, seed=0):
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        values = rng.normal(0, 0.4, weight.shape)
+        weight.assign(np.abs(values) + 0.1 if "variance" in weight.name else values)
+    return model
+
+
+def pair(seed=0):
+    return list(np.random.default_rng(seed).random((2, 1, 32, 32, 32, 1), dtype=np.float32))
+
+
+def test_the_segmentor_is_the_papers():
+    model = build_segmentor()
+    channels = [
+        model.get_layer(f"{name}").filters
+        for name in ("down_0_a", "down_0_b", "down_1_a", "down_1_b", "down_2_a", "down_2_b")
+    ]
+    assert channels == [32, 64, 64, 128, 128, 256]
+    assert model.get_layer("head").kernel_size == (1, 1, 1)
+
+
+def test_the_segmentor_gives_probabilities_of_any_size():
+    model = randomised(build_segmentor(SegmentorSpec(kernel=2, levels=2)))
+    image = np.random.default_rng(0).random((2, 8, 6, 4, 1), dtype=np.float32)
+    found = np.asarray(model(image))
+    assert found.shape == image.shape and 0 <= found.min() < found.max() <= 1
+
+
+def test_the_segmentor_uses_moving_statistics_at_test():
+    model = randomised(build_segmentor(SegmentorSpec(kernel=2, levels=2)))
+    image = np.random.default_rng(0).random((2, 4, 4, 4, 1), dtype=np.float32)
+    alone = np.asarray(model(image[:1], training=False))
+    np.testing.assert_allclose(np.asarray(model(image, training=False))[:1], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kernel": 0}, "at least 1"),
+        ({"spacing": 0}, "spacing must be positive"),
+        ({"through": "cubic"}, "received 'cubic'"),
+    ],
+)
+def test_a_segmentor_spec_is_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        SegmentorSpec(**change)
+
+
+def test_alignnet_has_the_layers_of_the_papers_code():
+    model = build_alignnet(AlignNetSpec(antisymmetric=False))
+    assert [model.get_layer(f"conv_{k}").filters for k in (1, 2, 3)] == [16, 32, 64]
+    assert model.get_layer("flat").output.shape[-1] == 4**3 * 64
+    assert model.get_layer("hidden").units == 32
+
+
+@pytest.mark.parametrize("antisymmetric", [True, False])
+def test_a_new_alignnet_is_the_identity(antisymmetric):
+    spec = AlignNetSpec(size=32, kernels=(2,), antisymmetric=antisymmetric)
+    np.testing.assert_array_equal(np.asarray(build_alignnet(spec)(pair())), 0)
+
+
+def test_equal_images_do_not_move_whatever_the_weights_are():
+    a, b = pair()
+    model = randomised(build_alignnet(SMALL))
+    assert np.abs(np.asarray(model([a, b]))).min() > 1e-4
+    np.testing.assert_array_equal(np.asarray(model([a, a])), 0)
+    np.testing.assert_allclose(np.asarray(model([a, b])), -np.asarray(model([b, a])), atol=1e-6)
+    original = randomised(build_alignnet(AlignNetSpec(**{**vars(SMALL), "antisymmetric": False})))
+    assert np.abs(np.asarray(original([a, a]))).max() > 1e-3
+
+
+def test_answers_are_in_radians_and_mm_within_their_bounds():
+    model = build_alignnet(SMALL)
+    for name in ("angles", "shifts"):
+        head = model.get_layer(name)
+        head.kernel.assign(np.full(head.kernel.shape, 1e6))
+    hidden = model.get_layer("conv_1")
+    hidden.kernel.assign(np.random.default_rng(0).normal(0, 1, hidden.kernel.shape))
+    found = np.abs(np.asarray(model(pair()))[0])
+    np.testing.assert_allclose(found[:3], np.pi / 4, rtol=1e-5)
+    np.testing.assert_allclose(found[3:], 0.5 * 32 * 2.0 / 2, rtol=1e-5)  # half of half the edge
+
+
+def test_matrices_are_those_of_the_transform():
+    parameters = np.array([[0.3, -0.2, 0.5, 3, -4, 5], [0, 0, 0, 0, 0, 0]], np.float32)
+    grid = Grid((32, 32, 32), (2.0, 2.0, 2.0), (5, 6, 7), Rigid((0.1, 0.2, 0.3)).rotation)
+    found = np.asarray(rigid_matrices(parameters, 2.0))
+    for one, row in zip(found, parameters, strict=True):
+        np.testing.assert_allclose(one, Rigid.in_grid(row, grid).voxel_matrix(grid), atol=1e-6)
+
+
+def test_zero_parameters_leave_an_image_as_it_is():
+    image, _ = pair()
+    matrices = rigid_matrices(np.zeros((1, 6), np.float32), 2.0)
+    moved = SpatialTransformer3D()([image, matrices])
+    np.testing.assert_allclose(np.asarray(moved), image, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 8}, "size must leave a voxel"),
+        ({"kernels": ()}, "at least 1"),
+        ({"largest_angle": 2.0}, "at most pi / 2"),
+        ({"spacing": -1}, "must be positive"),
+    ],
+)
+def test_an_alignnet_spec_is_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        AlignNetSpec(**change)
+
+
+def test_a_file_gives_both_networks_back(tmp_path):
+    segmentor = randomised(build_segmentor(SegmentorSpec(2, 2, 1.5, "linear")))
+    alignnet = randomised(build_alignnet(SMALL))
+    path = tmp_path / "w"
+    save_networks(path, segmentor, alignnet, license="CC0")
+    found = load_networks(path)
+    assert found.segmentor.spec == segmentor.spec and found.alignnet.spec == alignnet.spec
+    images = pair()
+    np.testing.assert_array_equal(found.alignnet(images), alignnet(images))
+    np.testing.assert_array_equal(found.segmentor(images[0]), segmentor(images[0]))
+    said = describe_networks(path)
+    assert said["metadata"] == {"license": "CC0"} and said["segmentor"]["spacing"] == 1.5
+    assert [item.name for item in tmp_path.iterdir()] == ["w"]
+
+
+def test_either_network_may_be_missing(tmp_path):
+    save_networks(tmp_path / "w", alignnet=build_alignnet(SMALL))
+    found = load_networks(tmp_path / "w")
+    assert found.segmentor is None and found.alignnet.spec == SMALL
+    with pytest.raises(ValueError, match="received neither"):
+        save_networks(tmp_path / "w")
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path):
+    with pytest.raises(WeightsError, match="no such weights"):
+        load_networks(tmp_path / "nothing")
+    (tmp_path / "text").write_text("no weights")
+    with pytest.raises(WeightsError, match="text: expected weights of SuperMask"):
+        load_networks(tmp_path / "text")
+    path = tmp_path / "w"
+    save_networks(path, build_segmentor(SegmentorSpec(2, 1)))
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 99
+    with pytest.raises(WeightsError, match="has version 99, this package reads up to 1"):
+        load_networks(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 1
+        del file["segmentor/head/bias"]
+    with pytest.raises(WeightsError, match="missing head/bias"):
+        load_networks(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = "segsrgan"
+    with pytest.raises(WeightsError, match="its format is 'segsrgan'"):
+        load_networks(path)
