@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The command `SegSRGAN_training.py`: trains SegSRGAN on the images of a CSV file."""
 
-import os
 import signal
 import sys
-from contextlib import suppress
 
 from segsrgan.inference.console import Parser, ProgressBar, import_quietly, messages
 from segsrgan.inference.errors import one_line
 from segsrgan.training.errors import TrainingError
 from segsrgan.training.settings import build_parser, settings_of
+from segsrgan.training.stopping import Stop
 
 _SCORES = ("dice", "patch_dice", "psnr", "psnr_input", "ssim", "mse")
 
@@ -25,7 +24,7 @@ def main(argv=None, prog="SegSRGAN_training.py"):
         The exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted
         by Ctrl-C, 143 by SIGTERM.
     """
-    stop = _Stop()
+    stop = Stop()
     try:
         settings = settings_of(build_parser(prog, Parser).parse_args(argv))
         with messages(prog), stop:
@@ -52,12 +51,7 @@ def _train(settings, stop, prog):
         print(f"epoch {row['epoch']}: {scores}; results in {settings.snapshot_folder}")
     if stop.signal is None or row.get("epoch", 0) >= settings.epoch:
         return 0
-    config = os.path.join(settings.snapshot_folder, "settings.toml")
-    print(
-        f"{prog}: stopped by {stop.signal.name}, the state is saved; go on with the same command "
-        f"and --resume, or --config {config} --resume",
-        file=sys.stderr,
-    )
+    print(f"{prog}: {stop.farewell(settings.snapshot_folder)}", file=sys.stderr)
     return 128 + stop.signal
 
 
@@ -67,43 +61,6 @@ def _text(error):
         return "out of memory; try a smaller --images_in_memory, --batch_size or --patch_size"
     known = isinstance(error, (ValueError, OSError, TrainingError)) and str(error).strip()
     return known or one_line(error)
-
-
-class _Stop:
-    """The wish to stop that SIGTERM and Ctrl-C express, for as long as it is entered.
-
-    The training asks by calling it. Before the first call nobody would hear the wish: then, and
-    at a second Ctrl-C, `KeyboardInterrupt` is raised.
-    """
-
-    def __init__(self):
-        self.signal = None
-        self.listening = False
-        self._handlers = {}
-
-    def __call__(self):
-        self.listening = True
-        return self.signal is not None
-
-    def __enter__(self):
-        with suppress(ValueError):  # only the main thread may; elsewhere nothing is caught
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-
-    def _receive(self, number, _):
-        again = self.signal is not None and number == signal.SIGINT
-        self.signal = self.signal or signal.Signals(number)
-        if again or not self.listening:
-            raise KeyboardInterrupt
-        # Not through the log: it may be in the middle of a line.
-        text = b"\nstopping after this cycle; Ctrl-C again stops at once\n"
-        with suppress(OSError):
-            os.write(2, text)
 
 
 if __name__ == "__main__":

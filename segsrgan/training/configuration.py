@@ -25,6 +25,7 @@ INTERPOLATIONS = (
 CROPPINGS = ("bounding_box", "overlapping_with_mask")
 RECONSTRUCTIONS = ("charbonnier", "dice")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_REPEAT = "segsrgan train --config THIS_FILE --snapshot_folder … --dice_file … --mse_file …"
 # Below it two stride-2 levels leave too little to pad by reflection.
 _MIN_PATCH = 8
 _MIN_DISCRIMINATOR_PATCH = 16
@@ -97,7 +98,7 @@ class Settings:
             object.__setattr__(self, name, rule.checked(getattr(self, name), flag_of(name)))
         for check in (_check_resolution, _check_patch, _check_epochs, _check_losses):
             check(self)
-        for check in (_check_paths, _check_network, _check_workers):
+        for check in (_check_paths, _check_network, check_workers):
             check(self)
 
 
@@ -107,27 +108,32 @@ def flag_of(name):
     return bounds.get(name, f"--{name}")
 
 
-def to_toml(settings):
+def to_toml(settings, command=_REPEAT):
     """The text of a settings file, from which `from_toml` reads the same values.
 
     Settings of None are left out, since TOML has no word for it and None is their default.
+
+    Args:
+        settings: a dataclass made of `setting`s.
+        command: that repeats the training, told in the file.
     """
     lines = [
         f"# The settings of a training by SegSRGAN {__version__}. To repeat it, name new outputs:",
-        "#   segsrgan train --config THIS_FILE --snapshot_folder … --dice_file … --mse_file …",
+        f"#   {command}",
     ]
     values = {name: value for name, value in asdict(settings).items() if value is not None}
     return "\n".join([*lines, *(f"{name} = {_toml(v)}" for name, v in values.items()), ""])
 
 
-def from_toml(path):
+def from_toml(path, kind=Settings):
     """The values of a settings file.
 
     Args:
-        path: of a TOML file whose keys are fields of `Settings`; any of them may be absent.
+        path: of a TOML file whose keys are fields of `kind`; any of them may be absent.
+        kind: a dataclass made of `setting`s.
 
     Returns:
-        dict of values in the types of the settings; contradictions are for `Settings` to find.
+        dict of values in the types of the settings; contradictions are for `kind` to find.
 
     Raises:
         ValueError: if it is unreadable, no TOML, or has an unknown key or a wrong value.
@@ -138,7 +144,7 @@ def from_toml(path):
         raise ValueError(f"{path}: cannot be read ({error.strerror}); see --config") from error
     except ValueError as error:  # no UTF-8, or no TOML
         raise ValueError(f"{path}: is no TOML file ({error}); see --config") from error
-    rules = rules_of(Settings)
+    rules = rules_of(kind)
     for key in values:
         if key not in rules:
             near = get_close_matches(key, rules, 1)
@@ -223,7 +229,8 @@ def _check_network(s):
         )
 
 
-def _check_workers(s):
+def check_workers(s):
+    """Raises `ValueError` unless `workers` and `worker_index` of settings go together."""
     if (s.workers is None) != (s.worker_index is None):
         raise ValueError(
             "--workers and --worker_index go together: all workers, and the number of this one; "

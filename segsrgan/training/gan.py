@@ -7,7 +7,6 @@ Everything here is `keras.ops`; gradients are taken in `step_tensorflow` or `ste
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-import keras
 from keras import ops
 
 from segsrgan.networks import (
@@ -17,6 +16,7 @@ from segsrgan.networks import (
     build_generator,
 )
 from segsrgan.training.losses import charbonnier, gradient_penalty, soft_dice_loss
+from segsrgan.training.optimizers import make_adam, state_of
 
 
 def charbonnier_of_all(target, output):
@@ -82,10 +82,10 @@ class Gan:
             )
         adam = {"beta_1": 0.5, "beta_2": 0.999, **adam}
         self.generator, self.discriminator, self.objective = generator, discriminator, objective
-        self.generator_optimizer = _adam(generator, lrgen, loss_scaling, adam)
+        self.generator_optimizer = make_adam(generator, lrgen, loss_scaling, **adam)
         self.discriminator_optimizer = None
         if discriminator is not None:
-            self.discriminator_optimizer = _adam(discriminator, lrdis, loss_scaling, adam)
+            self.discriminator_optimizer = make_adam(discriminator, lrdis, loss_scaling, **adam)
 
     @classmethod
     def build(cls, generator, discriminator=None, patch=64, objective=None, **options):
@@ -113,17 +113,9 @@ class Gan:
             `generator_scaling`; likewise of the discriminator, if there is one. Learning rates are
             not among them, unless they are schedules: they are settings.
         """
-        result = {}
-        for name, model in (("generator", self.generator), ("discriminator", self.discriminator)):
-            if model is None:
-                continue
-            result[name] = model.weights
-            outer = getattr(self, f"{name}_optimizer")
-            inner = getattr(outer, "inner_optimizer", outer)
-            result[f"{name}_optimizer"] = _without_rate(inner.variables)
-            if inner is not outer:
-                own = [v for v in outer.variables if not any(v is w for w in inner.variables)]
-                result[f"{name}_scaling"] = _without_rate(own)
+        result = state_of("generator", self.generator, self.generator_optimizer)
+        if self.discriminator is not None:
+            result |= state_of("discriminator", self.discriminator, self.discriminator_optimizer)
         return result
 
     def specs(self):
@@ -201,30 +193,6 @@ class Gan:
 def matching(spec, patch, kernel=32):
     """The `DiscriminatorSpec` for the patches of a generator."""
     return DiscriminatorSpec(kernel, spec.conditional, spec.mask_classes, patch)
-
-
-def global_norm(gradients):
-    """The Euclidean norm of all gradients together, float32."""
-    squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients]
-    return ops.sqrt(ops.sum(ops.stack(squares)))
-
-
-def kept_finite(gradients, norm):
-    """The gradients, or zeros if their norm is not finite, so that no weight is lost to a NaN."""
-    finite = ops.isfinite(norm)
-    return [ops.where(finite, g, ops.zeros_like(g)) for g in gradients]
-
-
-def _adam(model, rate, loss_scaling, options):
-    optimizer = keras.optimizers.Adam(rate, **options)
-    if loss_scaling:
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(model.trainable_variables)
-    return optimizer
-
-
-def _without_rate(variables):
-    return [variable for variable in variables if variable.name != "learning_rate"]
 
 
 def _map(like, resolution):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A picture of one patch, to see at a glance what a generator has learnt."""
+"""Pictures of volumes, to see at a glance what a network has learnt."""
 
 import numpy as np
 
@@ -43,10 +43,22 @@ def patch_picture(lr, output, target):
             f"{lr.shape}, {output.shape} and {target.shape}"
         )
     low, high = float(target[..., 0].min()), float(target[..., 0].max())
-    volumes = [_grey(image, low, high) for image in (lr[..., 0], output[..., 0], target[..., 0])]
-    volumes += [_grey(image, 0.0, 1.0) for image in (target[..., 1], output[..., 1])]
-    columns = [_column(volume) for volume in volumes]
-    return _titled(columns)
+    images = [(image, low, high) for image in (lr[..., 0], output[..., 0], target[..., 0])]
+    images += [(image, 0.0, 1.0) for image in (target[..., 1], output[..., 1])]
+    return planes_picture(dict(zip(_TITLES, images, strict=True)))
+
+
+def planes_picture(images):
+    """Draws the middle planes of volumes, side by side, as `patch_picture` does.
+
+    Args:
+        images: `{title: (volume (x, y, z), value drawn black, value drawn white)}`.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+    """
+    columns = [_column(_grey(*image)) for image in images.values()]
+    return _titled(columns, tuple(images))
 
 
 def _grey(volume, low, high):
@@ -65,7 +77,7 @@ def _column(volume):
     return np.concatenate([np.pad(p, [(0, _GAP), (0, 0)], constant_values=_WHITE) for p in planes])
 
 
-def _titled(columns):
+def _titled(columns, titles):
     """Columns side by side under their titles."""
     from PIL import Image, ImageDraw  # slow to import
 
@@ -73,6 +85,6 @@ def _titled(columns):
     columns = [np.pad(column, frame, constant_values=_WHITE) for column in columns]
     picture = Image.fromarray(np.concatenate(columns, axis=1)).convert("RGB")
     draw = ImageDraw.Draw(picture)
-    for index, title in enumerate(_TITLES):
+    for index, title in enumerate(titles):
         draw.text((index * columns[0].shape[1] + _GAP, _GAP), title, fill=(0, 0, 0))
     return np.asarray(picture)

@@ -16,6 +16,7 @@ class Records:
 
     `history.csv` in `folder` has a column for each value of the rows. `dice_file` and `mse_file`
     are as the released SegSRGAN wrote them: the epoch under an empty heading, and one column.
+    Either may be left out.
     Files are replaced only when the new ones are complete on disk; the epochs that they held
     before the training stay.
 
@@ -24,8 +25,8 @@ class Records:
 
     Args:
         folder: of the snapshots; made if need be, like those of the two files.
-        dice_file: CSV of the Dice.
-        mse_file: CSV of the mean squared error.
+        dice_file: CSV of the Dice, or None.
+        mse_file: CSV of the mean squared error, or None.
         tensorboard: whether to write for TensorBoard. It takes Keras' TensorFlow backend.
 
     Raises:
@@ -33,11 +34,13 @@ class Records:
         OSError: if they cannot be read, or a folder not be made.
     """
 
-    def __init__(self, folder, dice_file, mse_file, tensorboard=True):
+    def __init__(self, folder, dice_file=None, mse_file=None, tensorboard=True):
         self._folder = Path(folder)
         self._history = _Table(self._folder / "history.csv", "epoch")
-        self._dice = _Table(Path(dice_file), "", [_DICE])
-        self._mse = _Table(Path(mse_file), "", [_MSE])
+        self._single = {}  # column: its table
+        for column, path in ((_DICE, dice_file), (_MSE, mse_file)):
+            if path is not None:
+                self._single[column] = _Table(Path(path), "", [column])
         self._board = TensorBoard(self._folder / "tensorboard") if tensorboard else None
 
     def add(self, *rows):
@@ -47,15 +50,15 @@ class Records:
         changes nothing.
 
         Args:
-            *rows: dicts with the keys `epoch`, a whole number from 1, and `dice` and `mse`;
-                numbers or None.
+            *rows: dicts with the keys `epoch`, a whole number from 1, and `dice` and `mse` where
+                there are files of them; numbers or None.
 
         Raises:
             OSError: if a file cannot be written; then that file is as it was.
         """
         new = self._history.put({row["epoch"]: row for row in rows})
-        self._dice.put({row["epoch"]: {_DICE: row["dice"]} for row in rows})
-        self._mse.put({row["epoch"]: {_MSE: row["mse"]} for row in rows})
+        for column, table in self._single.items():
+            table.put({row["epoch"]: {column: row[column.lower()]} for row in rows})
         if self._board:
             for row in rows:
                 if row["epoch"] in new:
@@ -70,7 +73,7 @@ class Records:
         Raises:
             ValueError: if one of the files has a row of one of them.
         """
-        for table in (self._history, self._dice, self._mse):
+        for table in (self._history, *self._single.values()):
             table.check_free(epochs)
 
     def picture(self, epoch, image):

@@ -11,14 +11,22 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from segsrgan.atomic import claimed, write_text
+from segsrgan.atomic import write_text
 from segsrgan.training.augment import Deformation
 from segsrgan.training.beginning import build_networks
 from segsrgan.training.cache import Cache
-from segsrgan.training.configuration import flag_of, from_toml, to_toml
+from segsrgan.training.configuration import to_toml
 from segsrgan.training.dataset import Cutting, Dataset, Simulation
 from segsrgan.training.distribution import distribute, several_workers
-from segsrgan.training.loop import Loop, snapshot_path
+from segsrgan.training.loop import Loop
+from segsrgan.training.place import (
+    SETTINGS,
+    check_free,
+    claim,
+    compare,
+    global_settings_kept,
+    make_folders,
+)
 from segsrgan.training.records import Records
 from segsrgan.training.state import Progress, has_state, newest_state
 from segsrgan.training.table import read_table
@@ -58,7 +66,7 @@ def run(settings, progress=None, stop=None):
     step_module = importlib.import_module(f"segsrgan.training.step_{keras.backend.backend()}")
     several = several_workers(settings.workers)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_global_settings_kept())
+        stack.enter_context(global_settings_kept())
         stack.enter_context(step_module.translated(several))
         step_module.deterministic(several)
         distribution = distribute(
@@ -88,7 +96,7 @@ def run(settings, progress=None, stop=None):
                 logger.warning("all epochs up to --epoch %d are done already", settings.epoch)
                 return loop.progress.history[-1]
             text = to_toml(_repeatable(settings))
-            write_text(Path(settings.snapshot_folder) / "settings.toml", text)
+            write_text(Path(settings.snapshot_folder) / SETTINGS, text)
         return loop.run()
 
 
@@ -100,19 +108,6 @@ def _repeatable(settings):
         found["weights"] = settings.weights
     found = {name: os.path.abspath(path) for name, path in found.items() if path}
     return replace(settings, **found, resume=False, workers=None, worker_index=None)
-
-
-@contextlib.contextmanager
-def _global_settings_kept():
-    """Puts back what a training sets for the whole process."""
-    policy, config = keras.config.dtype_policy(), os.environ.get("TF_CONFIG")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(policy)
-        os.environ.pop("TF_CONFIG", None)
-        if config is not None:
-            os.environ["TF_CONFIG"] = config
 
 
 def _loop(settings, step_module, table, distribution, cache):
@@ -230,57 +225,15 @@ def _prepare_folders(settings, stack):
     for flag, path in files.items():
         if path.exists() and not path.is_file():
             raise ValueError(f"{flag} {path}: is there and is no ordinary file; name another")
-    for place in (folder, *(path.parent for path in files.values())):
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(
-                f"{place}: cannot be made ({error.strerror}); choose a folder where you may write"
-            ) from error
-        if not os.access(place, os.W_OK):
-            raise PermissionError(f"{place}: cannot be written; choose another folder")
-    try:
-        stack.enter_context(claimed(folder))
-    except BlockingIOError as error:
-        raise ValueError(
-            f"{folder}: another training is writing there; wait for its end, or choose another "
-            "--snapshot_folder"
-        ) from error
+    make_folders(folder, *(path.parent for path in files.values()))
+    claim(folder, stack)
     records = Records(folder, settings.dice_file, settings.mse_file, settings.tensorboard)
     stack.callback(records.close)
-    if has_state(folder):
-        if settings.resume:
-            _compare(_repeatable(settings), folder / "settings.toml")
-            return records
-        raise ValueError(
-            f"{folder}: holds the state of a training; go on with --resume, or choose another "
-            "--snapshot_folder"
-        )
     epochs = range(settings.init_epoch, settings.epoch + 1)
-    for path in (snapshot_path(folder, epoch) for epoch in epochs):
-        if path.exists():
-            raise ValueError(
-                f"{path}: exists already and would be replaced, and there is no state to resume "
-                "from; choose another --snapshot_folder, or go on with --weights and --init_epoch"
-            )
-    records.check_free(epochs)
+    hint = "go on with --weights and --init_epoch"
+    if check_free(folder, Loop.name, epochs, records, settings.resume, hint):
+        compare(_repeatable(settings), folder / SETTINGS, _FREE)
     return records
-
-
-def _compare(settings, path):
-    """Warns about settings that are not those of the training that is resumed."""
-    if not path.is_file():
-        return
-    now = {key: value for key, value in asdict(settings).items() if value is not None}
-    before = from_toml(path)
-    for key in sorted((now.keys() | before.keys()) - _FREE):
-        if now.get(key) != before.get(key):
-            logger.warning(
-                "resuming with %s %s, which was %s: the training will not be the same",
-                flag_of(key),
-                now.get(key),
-                before.get(key),
-            )
 
 
 def _reporter(settings, progress):

@@ -169,11 +169,11 @@ def build_parser(prog, parser_class=argparse.ArgumentParser):
         help="settings of an earlier training, or your own: any of the flags below by its long "
         "name, and low_res and low_res_upper for --new_low_res; what is typed goes first",
     )
-    defaults = {item.name: item.default for item in fields(Settings)}
+    defaults, rules = {item.name: item.default for item in fields(Settings)}, rules_of(Settings)
     for title, flags in _GROUPS.items():
         add = parser.add_argument_group(title).add_argument
         for name, spellings, text in flags:
-            _add(add, name, spellings.split(), text, defaults[name])
+            add_flag(add, rules[name], (*spellings.split(), f"--{name}"), text, defaults[name])
             if name == "base_path":
                 _add_resolution(add)
     return parser
@@ -206,18 +206,29 @@ def settings_of(args):
     return Settings(**values)
 
 
-def _add(add, name, spellings, text, default):
-    rule = rules_of(Settings)[name]
+def add_flag(add, rule, spellings, text, default):
+    """Adds the flag of a setting to a parser.
+
+    Args:
+        add: `add_argument` of a parser or group.
+        rule: the setting's `Rule`.
+        spellings: of the flag; the last one, `--name`, is that of the setting.
+        text: its help.
+        default: what it is where it is not typed, for the help.
+    """
+    name = spellings[-1].removeprefix("--")
     if default not in (MISSING, None, ""):
         text += f" (default: {default})"
     options = {"help": text, "type": rule.parse, "dest": name}
+    if rule.count > 1:
+        options["nargs"] = rule.count
     if rule.kind is bool:
         options |= {"nargs": "?", "const": True}
     if rule.choices:
         options["choices"] = rule.choices
     if name in _METAVARS or not rule.choices:
         options["metavar"] = _METAVARS.get(name) or _METAVARS[rule.kind]
-    add(*spellings, f"--{name}", **options)
+    add(*spellings, **options)
 
 
 def _add_resolution(add):

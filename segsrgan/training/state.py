@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The whole state of a training on disk, so that it goes on as if it had never stopped.
 
-A file `state_<epoch>_<cycle>.h5` holds both networks, both optimisers and the progress. All random
+A file `state_<epoch>_<cycle>.h5` holds all networks, their optimisers and the progress. All random
 draws follow from the seed, the epoch and the cycle, so no generator's state is needed. A file
 appears whole or not at all; the newest two are kept.
 """
@@ -62,7 +62,7 @@ class State:
     Attributes:
         path: of the file.
         progress: a `Progress`.
-        specs: of the networks, as dicts, see `Gan.specs`.
+        specs: of the networks, as dicts of JSON values, see `Gan.specs`.
         arrays: of the variables, see `Gan.state`.
     """
 
@@ -71,20 +71,21 @@ class State:
     specs: dict
     arrays: dict
 
-    def restore(self, gan):
-        """Copies everything into a `Gan`; its learning rates stay as they are.
+    def restore(self, networks):
+        """Copies everything into a `Gan`, or what has its methods; learning rates stay.
 
         Raises:
             StateError: if the networks are others.
         """
         # Loss scaling may be switched on or off, it finds its scale again.
-        variables = {k: v for k, v in gan.state().items() if k in self.arrays or "scaling" not in k}
+        state = networks.state().items()
+        variables = {k: v for k, v in state if k in self.arrays or "scaling" not in k}
         expected = {name: [tuple(v.shape) for v in group] for name, group in variables.items()}
         received = {k: [a.shape for a in v] for k, v in self.arrays.items() if k in expected}
-        if expected != received or gan.specs() != self.specs:
+        if expected != received or networks.specs() != self.specs:
             raise StateError(
                 f"{self.path}: holds the networks {self.specs}, the settings ask for "
-                f"{gan.specs()}; resume with the flags of the training that wrote it "
+                f"{networks.specs()}; resume with the flags of the training that wrote it "
                 "(--config settings.toml has them)"
             )
         for name, group in variables.items():
@@ -92,12 +93,12 @@ class State:
                 variable.assign(array)
 
 
-def save_state(folder, gan, progress):
+def save_state(folder, networks, progress):
     """Writes the state and removes all but the newest two.
 
     Args:
         folder: of the states.
-        gan: a `Gan`.
+        networks: a `Gan`, or what has its methods.
         progress: a `Progress`.
 
     Raises:
@@ -108,8 +109,8 @@ def save_state(folder, gan, progress):
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
         file.attrs["progress"] = json.dumps(asdict(progress))
-        file.attrs["specs"] = json.dumps(gan.specs())
-        for name, variables in gan.state().items():
+        file.attrs["specs"] = json.dumps(networks.specs())
+        for name, variables in networks.state().items():
             group = file.create_group(name)
             for index, variable in enumerate(variables):
                 key = f"{index:03d}_{variable.path.replace('/', '.')}"

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from segsrgan.training.errors import TrainingError
-from segsrgan.training.gan import global_norm, kept_finite
+from segsrgan.training.optimizers import global_norm, kept_finite
 
 
 def deterministic(several=False):

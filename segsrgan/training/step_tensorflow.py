@@ -1,67 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Gradient steps on TensorFlow, on one device or on the replicas of a `tf.distribute` strategy."""
+"""Gradient steps of the GAN on TensorFlow."""
 
-import contextlib
-import logging
-
-import numpy as np
 import tensorflow as tf
 
-from segsrgan.training.errors import TrainingError
-from segsrgan.training.gan import global_norm, kept_finite
+from segsrgan.training.replicas import ReplicatedStep, deterministic, translated
 
-logger = logging.getLogger(__name__)
-
-
-def deterministic(several=False):
-    """Makes every operation on a CPU repeat exactly. Comes before any other use of TensorFlow.
-
-    That includes computing one operation after the other, each on all cores: two at once share
-    the cores as it happens, and with them the order of some sums. Several processes need two at
-    once, lest they wait for each other for ever. GPUs are left as fast as they are.
-
-    Args:
-        several: whether several processes train together.
-    """
-    if tf.config.list_physical_devices("GPU"):
-        return
-    tf.config.experimental.enable_op_determinism()
-    if several:
-        return
-    try:
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        logger.info(
-            "TensorFlow is in use already: a repetition of this training may differ in the last "
-            "digits"
-        )
+__all__ = ["Step", "deterministic", "translated"]
 
 
-@contextlib.contextmanager
-def translated(several=False):
-    """Turns TensorFlow's errors into `TrainingError`.
-
-    Args:
-        several: whether several processes train together.
-    """
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise TrainingError(
-            "out of memory; take a smaller --batch_size or --patch_size, or --precision "
-            "mixed_bfloat16"
-        ) from error
-    except tf.errors.OpError as error:
-        text = error.message.splitlines()[0] if error.message else type(error).__name__
-        if several:
-            text = (
-                f"a worker was lost ({text}); start all workers again with --resume, and the "
-                "training goes on from its last state"
-            )
-        raise TrainingError(text) from error
-
-
-class Step:
+class Step(ReplicatedStep):
     """Compiled updates of the networks of a `Gan`.
 
     Args:
@@ -71,11 +18,10 @@ class Step:
     """
 
     def __init__(self, gan, distribution=None):
+        super().__init__(gan, distribution)
         self._gan = gan
-        self._distribution = distribution
-        self._strategy = distribution.strategy if distribution else None
-        self._update_generator = tf.function(self._on_replicas(self._generator))
-        self._update_discriminator = tf.function(self._on_replicas(self._discriminator))
+        self._update_generator = self.compile(self._generator)
+        self._update_discriminator = self.compile(self._discriminator)
         self._predict = tf.function(
             lambda lr, resolution: gan.generator(
                 gan.generator_inputs(lr, resolution), training=False
@@ -91,11 +37,11 @@ class Step:
         Returns:
             dict of scalars, see `Gan.generator_loss`, and `generator_gradient`, the norm.
         """
-        return self._update_generator(self._spread(batch))
+        return self._update_generator(batch)
 
     def discriminator(self, batch):
         """Updates the discriminator; as `generator`."""
-        return self._update_discriminator(self._spread(batch))
+        return self._update_discriminator(batch)
 
     def predict(self, batch):
         """The generator's output for a `Batch`, NumPy (b, p, p, p, 2 + classes)."""
@@ -108,14 +54,14 @@ class Step:
             output = gan.generator(gan.generator_inputs(batch.lr, batch.resolution), training=True)
             return gan.generator_loss(self._critic(batch), batch.target, output)
 
-        return self._update("generator", loss)
+        return self.minimise("generator", loss)
 
     def _discriminator(self, batch):
         gan = self._gan
         inputs = gan.generator_inputs(batch.lr, batch.resolution)
         fake = tf.stop_gradient(gan.generator(inputs, training=True))
         critic = self._critic(batch)
-        return self._update(
+        return self.minimise(
             "discriminator",
             lambda: gan.discriminator_loss(critic, _gradient, batch.target, fake, batch.epsilon),
         )
@@ -125,58 +71,6 @@ class Step:
         return lambda images: gan.discriminator(
             gan.discriminator_inputs(images, batch.resolution), training=True
         )
-
-    def _update(self, name, loss):
-        variables = [v.value for v in getattr(self._gan, name).trainable_variables]
-        optimizer = getattr(self._gan, f"{name}_optimizer")
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(variables)
-            value, metrics = loss()
-            scaled = optimizer.scale_loss(value)
-        gradients = tape.gradient(scaled, variables)
-        replicas = 1
-        if self._strategy is not None:
-            replicas = self._strategy.num_replicas_in_sync
-            # Keras reduces once more; its sum would come too late for the norm.
-            context = tf.distribute.get_replica_context()
-            gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
-        norm = global_norm(gradients)
-        if self._gan.scaled:  # the optimiser skips what is not finite
-            norm /= optimizer.dynamic_scale
-        else:
-            gradients = kept_finite(gradients, norm)
-        # Keras sums over the replicas, which all hold the mean by now.
-        gradients = [g / replicas for g in gradients] if replicas > 1 else gradients
-        optimizer.apply(gradients, getattr(self._gan, name).trainable_variables)
-        return {**metrics, f"{name}_gradient": norm}
-
-    def _on_replicas(self, update):
-        strategy = self._strategy
-        if strategy is None:
-            return update
-
-        def everywhere(batch):
-            metrics = strategy.run(update, args=(batch,))
-            mean = tf.distribute.ReduceOp.MEAN
-            return {key: strategy.reduce(mean, metrics[key], axis=None) for key in metrics}
-
-        return everywhere
-
-    def _spread(self, batch):
-        """The batch as tensors, or as one part for each local replica."""
-        if self._strategy is None:
-            return type(batch)(*map(tf.convert_to_tensor, batch))
-        local = self._distribution.local_replicas
-
-        def parts(array):
-            pieces = np.split(array, local)
-            return self._strategy.experimental_distribute_values_from_function(
-                lambda context: tf.convert_to_tensor(
-                    pieces[context.replica_id_in_sync_group % local]
-                )
-            )
-
-        return type(batch)(*map(parts, batch))
 
 
 def _gradient(critic, images):

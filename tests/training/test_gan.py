@@ -14,10 +14,9 @@ from segsrgan.training.gan import (
     Objective,
     charbonnier_and_dice,
     charbonnier_of_all,
-    global_norm,
-    kept_finite,
     matching,
 )
+from segsrgan.training.optimizers import global_norm, kept_finite
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="gradients are taken with TensorFlow here"

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""The examinations that a training learns from: read from files, or made of masks."""
+
+import csv
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segsrgan.inference.errors import one_line
+from segsrgan.volumes import read_volume
+from supermask.errors import SupermaskError
+from supermask.job import load_views
+from supermask.rigid import Rigid, read_transform
+from supermask.simulation import Simulation, simulate
+from supermask.table import read_patients
+from supermask.training.painting import paint
+from supermask.views import View, check_together
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_BASES = ("Train", "Test")
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """What a training knows of a patient; a simulated `Case` will do as well.
+
+    Attributes:
+        views: a `View` with its mask for each stack.
+        transforms: for each view the true `Rigid` from the reference to it; None: not known.
+        name: of the patient, for messages.
+    """
+
+    views: tuple[View, ...]
+    transforms: tuple[Rigid, ...] | None = None
+    name: str = "a patient"
+
+
+def gather(settings):
+    """The examinations that settings name.
+
+    Args:
+        settings: a `Settings`.
+
+    Returns:
+        `(train, test)`, lists of `Examination`.
+
+    Raises:
+        SupermaskError: if there are problems with them, all of them in one message.
+    """
+    train, test = [], []
+    for path, read in ((settings.csv, _of_patients), (settings.synthetic_cases, _of_masks)):
+        if path is not None:
+            for base, examination in read(Path(path), settings):
+                (test if base == "Test" else train).append(examination)
+    if not train:
+        raise SupermaskError("no patient to train on: all of them are Test")
+    return train, test
+
+
+def _of_patients(path, settings):
+    found, problems = [], []
+    for patient in read_patients(path):
+        views, lost = load_views(patient, settings.label_values)
+        problems += [f"{patient.name}: {text}" for text in lost]
+        for view in views:
+            if not view.has_object:
+                what = "has no mask" if view.mask is None else "its mask is empty"
+                problems.append(f"{patient.name}: {view.path}: {what}")
+        if lost:
+            continue
+        try:
+            transforms = true_transforms([view.path for view in views])
+            if transforms is None:
+                for text in check_together(views):
+                    logger.warning("%s: %s", patient.name, text)
+            found.append((patient.base, Examination(tuple(views), transforms, patient.name)))
+        except SupermaskError as error:
+            problems.append(f"{patient.name}: {error}")
+    _refuse(path, problems)
+    return found
+
+
+def true_transforms(paths):
+    """The true transforms that `supermask-simulate` wrote beside stacks.
+
+    Args:
+        paths: of the stacks.
+
+    Returns:
+        A tuple of `Rigid`, from one of the stacks, the reference, to each; None if not all are
+        there.
+
+    Raises:
+        SupermaskError: if one cannot be read.
+    """
+    paths = [Path(path) for path in paths]
+    stems = [_stem(path.name) for path in paths]
+    for reference in stems:
+        files = [
+            path.parent / f"true_{stem}_to_{reference}.tfm"
+            for path, stem in zip(paths, stems, strict=True)
+        ]
+        pairs = list(zip(stems, files, strict=True))
+        if all(stem == reference or file.is_file() for stem, file in pairs):
+            return tuple(
+                Rigid() if stem == reference else read_transform(file) for stem, file in pairs
+            )
+    return None
+
+
+def _of_masks(path, settings):
+    rows = _rows(path)
+    if not any(base for *_, base in rows):
+        first_test = len(rows) - round(settings.test_share * len(rows))
+        rows = [(*row[:2], _BASES[index >= first_test]) for index, row in enumerate(rows)]
+    simulation = Simulation(
+        (settings.slices,),
+        spacing=settings.spacing,
+        angle=settings.rotation,
+        shift=settings.largest_motion,
+    )
+    found, problems = [], []
+    for index, (mask_path, image_path, base) in enumerate(rows):
+        try:
+            mask = read_volume(mask_path)
+            values = settings.label_values
+            inside = mask.array != 0 if values is None else np.isin(mask.array, values)
+            mask = mask.with_array(inside.astype(np.float32))
+            image = None if image_path is None else read_volume(image_path)
+            for number in range(settings.repeats):
+                rng = np.random.default_rng([settings.seed, index, number])
+                own = paint(mask, rng, settings.spacing) if image is None else image
+                case = simulate(own, mask, rng, simulation)
+                name = f"{_stem(Path(mask_path).name)}_{number + 1}"
+                found.append((base, Examination(case.views, case.transforms, name)))
+        except (ValueError, OSError) as error:
+            text = one_line(error)
+            problems.append(text if str(mask_path) in text else f"{mask_path}: {text}")
+    _refuse(path, problems)
+    return found
+
+
+def _rows(path):
+    """Mask, image or None, and base or None of each synthetic case."""
+    if path.is_dir():
+        masks = sorted(p for p in path.iterdir() if p.name.lower().endswith(_SUFFIXES))
+        rows = [(mask, None, None) for mask in masks]
+    else:
+        rows = _rows_of_csv(path)
+    if not rows:
+        raise SupermaskError(f"{path}: names no mask; expected a folder of masks, or a CSV")
+    return rows
+
+
+def _rows_of_csv(path):
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            lines = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SupermaskError(f"{path}: cannot be read ({error}); see --synthetic_cases") from error
+    columns = reader.fieldnames or []
+    unknown = sorted(set(filter(None, columns)) - {"mask", "image", "base"})
+    if "mask" not in columns or unknown:
+        raise SupermaskError(
+            f"{path}: expected the columns mask, and perhaps image and base, received "
+            f"{', '.join(columns) or 'none'}"
+        )
+    rows, problems = [], []
+    for number, line in enumerate(lines, start=2):
+        mask, image, base = (
+            (line.get(name) or "").strip() or None for name in ("mask", "image", "base")
+        )
+        if mask is None:
+            problems.append(f"line {number}: has no mask")
+        elif base not in (None, *_BASES):
+            problems.append(f"line {number}: base must be Train or Test, received {base}")
+        else:
+            rows.append((path.parent / mask, path.parent / image if image else None, base))
+    _refuse(path, problems)
+    return rows
+
+
+def _refuse(path, problems):
+    if problems:
+        raise SupermaskError(
+            f"{path}: {len(problems)} problem(s); mend them, or take the lines out:\n  "
+            + "\n  ".join(problems)
+        )
+
+
+def _stem(name):
+    suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)]

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Patients of a few voxels, for the tests of SuperMask's training."""
+
+import numpy as np
+from examinations import CENTRE, examination
+
+from supermask.rigid import Rigid
+from supermask.training import Examination, Settings
+from supermask.training.poses import Augmentation
+
+PLANES = ("axial", "coronal", "sagittal")
+TINY = {
+    "grid_size": 16,
+    "spacing": 5.0,
+    "kernel": 2,
+    "levels": 2,
+    "alignnet_kernels": "4",
+    "hidden": 8,
+    "window": 5,
+    "rotation": 20.0,
+    "shift": 1.0,
+    "steps": 2,
+    "stage1_epochs": 2,
+    "stage2_epochs": 2,
+    "tensorboard": False,
+}
+
+
+def tiny(**options):
+    """The settings of a training that takes seconds."""
+    return Settings(**{**TINY, **options})
+
+
+def augmentation(**options):
+    """The one of `tiny`."""
+    return Augmentation(**{"size": 16, "spacing": 5.0, "rotation": 20.0, "shift": 1.0, **options})
+
+
+def patient(seed=0, known=True, planes=PLANES, fine=4.0, thick=8.0):
+    """Stacks of the ellipsoid, which has moved between them."""
+    rng = np.random.default_rng(seed)
+    poses = {plane: motion(rng) for plane in planes[1:]}
+    views = examination(poses, planes, fine=fine, thick=thick)
+    transforms = tuple(poses.get(plane, Rigid()) for plane in planes)
+    return Examination(tuple(views), transforms if known else None, f"patient {seed}")
+
+
+def motion(rng):
+    """A random motion of the ellipsoid."""
+    angles = np.deg2rad(rng.uniform(-20, 20, 3))
+    return Rigid(tuple(angles), tuple(rng.uniform(-4, 4, 3)), tuple(CENTRE))

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""Whole trainings of SuperMask on views of a few voxels."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+from patients import patient, tiny
+
+from supermask.training import fit
+from supermask.training.run import Loop
+from supermask.weights import load_networks
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the training is TensorFlow's"
+)
+CASES = [patient(0), patient(1)]
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    """Whatever precision a training sets is that training's alone."""
+    yield
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def history(folder):
+    with (folder / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def column(folder, name):
+    return [float(row[name]) for row in history(folder) if row.get(name)]
+
+
+def weights(path):
+    networks = load_networks(path)
+    return networks.segmentor.get_weights() + networks.alignnet.get_weights()
+
+
+def difference(first, second):
+    pairs = zip(weights(first), weights(second), strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+def after(cycles):
+    """A wish to stop after some cycles; it is asked once before the first."""
+    asked = []
+
+    def stop():
+        asked.append(0)
+        return len(asked) > cycles
+
+    return stop
+
+
+def test_a_training_writes_what_it_says_and_returns_its_networks(tmp_path):
+    networks = fit(CASES, tiny(snapshot=2), tmp_path, test=[patient(2)])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("SuperMask_epoch_2", "SuperMask_epoch_4", "SuperMask_best"),
+        *("epoch_2.png", "epoch_4.png", "settings.toml", "history.csv"),
+        *("state_00004_0000002.h5", "state_00005_0000000.h5"),
+    }
+    rows = history(tmp_path)
+    assert [(row["epoch"], row["stage"]) for row in rows] == list(zip("1234", "1122", strict=True))
+    wanted = {"segmentor_loss", "dice_loss", "segmentor_gradient", "alignnet_loss"}
+    wanted |= {"similarity_loss", "alignnet_gradient", "dice", "overlap", "overlap_before"}
+    wanted |= {"angle_error", "shift_error", "similarity_before", "val_loss", "waiting"}
+    assert all(np.isfinite(float(row[name])) for row in rows for name in wanted)
+    assert [bool(row["consistency_1"]) for row in rows] == [False, False, True, True]
+    kept = load_networks(tmp_path / "SuperMask_epoch_4")
+    assert kept.metadata["training"]["kernel"] == 2 and kept.metadata["epoch"] == 4
+    assert kept.segmentor.spec.spacing == kept.alignnet.spec.spacing == 5.0
+    for ours, theirs in ((networks.segmentor, kept.segmentor), (networks.alignnet, kept.alignnet)):
+        for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert networks.metadata["history"]["epoch"] == 4
+
+
+def test_the_losses_fall(tmp_path):
+    options = {"steps": 30, "stage1_epochs": 3, "stage2_epochs": 1, "lr1": 1e-2}
+    fit(CASES, tiny(**options, kernel=4), tmp_path, test=[patient(2)])
+    dice_loss, similarity = (column(tmp_path, n) for n in ("dice_loss", "similarity_loss"))
+    assert dice_loss[2] < 0.75 * dice_loss[0]
+    assert similarity[2] < similarity[0]
+    assert column(tmp_path, "dice")[3] > 0.6
+    assert column(tmp_path, "overlap")[3] > column(tmp_path, "overlap_before")[3]
+
+
+def test_supervised_alignment_learns_the_motion(tmp_path):
+    # The same object again and again: to see that the loss teaches what its name says.
+    options = {
+        "train": "alignnet",
+        "supervised_alignment": "transforms",
+        "alignnet_kernels": "8",
+        "lambda_sim": 0.0,
+        "lr1": 3e-3,
+        "steps": 80,
+        "stage1_epochs": 4,
+        "stage2_epochs": 0,
+        "batch_size": 4,
+    }
+    networks = fit([patient(0, thick=4.0)], tiny(**options), tmp_path, test=[patient(0, thick=4.0)])
+    assert networks.segmentor is None
+    before, angle = column(tmp_path, "angle_error_before")[-1], column(tmp_path, "angle_error")
+    assert angle[-1] < 0.7 * before
+    assert column(tmp_path, "overlap")[-1] > column(tmp_path, "overlap_before")[-1]
+    assert column(tmp_path, "transform_loss")[-1] < 0.7 * column(tmp_path, "transform_loss")[0]
+
+
+@pytest.mark.parametrize("cycles", [1, 4, 5])
+def test_a_stopped_training_goes_on_bit_for_bit(cycles, tmp_path):
+    # Two cycles an epoch, stage 2 from the third epoch on: stopped within stage 1, at its end,
+    # within stage 2.
+    options = {"contrast_max": 0.2, "noise": 0.05}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit(CASES, tiny(**options), whole, test=[patient(2)])
+    fit(CASES, tiny(**options), parts, test=[patient(2)], stop=after(cycles))
+    assert not (parts / "SuperMask_epoch_4").exists()
+    fit(CASES, tiny(**options, resume=True), parts, test=[patient(2)])
+    assert difference(whole / "SuperMask_epoch_4", parts / "SuperMask_epoch_4") == 0
+    measured = {"seconds", "waiting"}
+    rows = [[{k: v for k, v in row.items() if k not in measured} for row in history(f)]
+            for f in (whole, parts)]  # fmt: skip
+    assert rows[0] == rows[1]
+
+
+def test_a_failure_leaves_a_state_to_go_on_from(tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit(CASES, tiny(), whole)
+    close = Loop._close_epoch
+
+    def fail(self):
+        if self.progress.epoch == 2:
+            raise KeyboardInterrupt
+        close(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_close_epoch", fail)
+        with pytest.raises(KeyboardInterrupt):
+            fit(CASES, tiny(), parts)
+    fit(CASES, tiny(resume=True), parts)
+    assert difference(whole / "SuperMask_epoch_4", parts / "SuperMask_epoch_4") == 0
+    assert not list(parts.glob(".*partial"))
+
+
+def test_stage_2_starts_from_stage_1(tmp_path):
+    together, apart = tmp_path / "together", tmp_path / "apart"
+    fit(CASES, tiny(snapshot=1, lr2=1e-9), together)
+    trained = (
+        load_networks(together / "SuperMask_epoch_2"),
+        load_networks(together / "SuperMask_epoch_4"),
+    )
+    for name in ("segmentor", "alignnet"):
+        first, last = (
+            [v.numpy() for v in getattr(networks, name).trainable_variables] for networks in trained
+        )
+        for a, b in zip(first, last, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+    # The weights of a stage 1 may be those of another training.
+    options = {"weights": str(together / "SuperMask_epoch_2"), "stage1_epochs": 0, "kernel": 7}
+    networks = fit(CASES, tiny(lr2=1e-9, **options), apart)
+    assert networks.segmentor.spec.kernel == 2
+    for variable, expected in zip(
+        networks.alignnet.trainable_variables, trained[0].alignnet.trainable_variables, strict=True
+    ):
+        np.testing.assert_allclose(variable.numpy(), expected.numpy(), atol=1e-6)
+    fit(CASES, tiny(lr2=1e-9, resume=True, **{**options, "stage2_epochs": 3}), apart)
+    assert [row["stage"] for row in history(apart)] == ["2", "2", "2"]
+
+
+def test_one_network_alone(tmp_path):
+    networks = fit(
+        [patient(0, planes=("axial",))],
+        tiny(train="segmentor", stage2_epochs=0),
+        tmp_path,
+        test=[patient(1, planes=("coronal",))],
+    )
+    assert networks.alignnet is None
+    assert load_networks(tmp_path / "SuperMask_best").alignnet is None
+    assert "alignnet_loss" not in history(tmp_path)[0]
+    with pytest.raises(ValueError, match="two views at least"):
+        fit([patient(0, planes=("axial",))], tiny(), tmp_path / "both")
+
+
+def test_weights_of_another_grid_are_refused(tmp_path):
+    options = {"stage1_epochs": 1, "stage2_epochs": 0, "steps": 1}
+    fit(CASES, tiny(**options), tmp_path / "first")
+    start = str(tmp_path / "first" / "SuperMask_epoch_1")
+    with pytest.raises(ValueError, match=r"segmentor has spacing 5.0.*say 4.0; add --spacing 5.0"):
+        fit(CASES, tiny(**options, weights=start, spacing=4.0), tmp_path / "second")
+    with pytest.raises(ValueError, match="resume with the flags of the training"):
+        fit(CASES, tiny(**{**options, "kernel": 3, "resume": True}), tmp_path / "first")
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_fewer_bits_do_as_well(precision, tmp_path):
+    options = {"stage1_epochs": 1, "stage2_epochs": 1, "steps": 2, "precision": precision}
+    fit(CASES, tiny(**options), tmp_path, test=[patient(2)])
+    assert all(np.isfinite(column(tmp_path, "val_loss")))
+    assert len(history(tmp_path)) == 2
