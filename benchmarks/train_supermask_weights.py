@@ -190,9 +190,7 @@ def main(argv=None):
     print(f"{len(train)} examinations to train on, {len(test)} held out", flush=True)
     found = fit(train, settings(args), args.folder, test, reporter())
     row = found.metadata["history"]
-    scores = {
-        name: round(row[name], 4) for name in SCORES if math.isfinite(row.get(name, math.nan))
-    }
+    scores = {name: round(row[name], 4) for name in SCORES if name in row}
     texts, licences = zip(*(TEXTS[name] for name in args.object), strict=True)
     notes = {
         "training": f"examinations simulated of {' and of '.join(texts)}; "

@@ -153,7 +153,7 @@ def test_simulated_cases_bring_their_true_transforms_along(simulated):
     case = PlacedExamination.of(train[0], augmentation(spacing=3.0, rotation=0, shift=0))
     assert case.known
     rows = case.pair(0, 2, augmentation(spacing=3.0, rotation=0, shift=0), np.random.default_rng(0))
-    assert dice(rows[2] > 0.5, rows[3] > 0.5) > 0.8
+    assert dice(rows[2] > 0.5, rows[3] > 0.5) > 0.75
     (simulated.parent / "ball0" / "true_sagittal_to_axial.tfm").unlink()
     assert true_transforms([view.path for view in train[0].views]) is None
 
