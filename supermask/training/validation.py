@@ -47,7 +47,7 @@ def _of_masks(step, batch):
     answers = step.segment(batch.image)
     for mask, answer in zip(batch.mask, answers, strict=True):
         soft = soft_dice_loss(mask[np.newaxis], answer[np.newaxis])
-        yield dice(answer >= 0.5, mask > 0.5), float(np.asarray(soft))
+        yield dice(answer[..., 0] >= 0.5, mask[..., 0] > 0.5), float(np.asarray(soft))
 
 
 def _of_pairs(step, batch, spacing, window):
@@ -60,7 +60,8 @@ def _of_pairs(step, batch, spacing, window):
             one = slice(index, index + 1)
             unlike = similarity_loss(images[one], batch.fixed[one], window)
             row[f"similarity{suffix}"] = 1 - float(np.asarray(unlike))
-            row[f"overlap{suffix}"] = dice(masks[index] >= 0.5, batch.fixed_mask[index] > 0.5)
+            moved, fixed = masks[index, ..., 0] >= 0.5, batch.fixed_mask[index, ..., 0] > 0.5
+            row[f"overlap{suffix}"] = dice(moved, fixed)
             if batch.known[index]:
                 errors = motion_errors(matrices[index], batch.matrix[index], spacing)
                 row[f"angle_error{suffix}"], row[f"shift_error{suffix}"] = errors
