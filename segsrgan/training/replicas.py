@@ -120,7 +120,19 @@ class ReplicatedStep:
         # Keras sums over the replicas, which all hold the mean by now.
         gradients = [g / replicas for g in gradients] if replicas > 1 else gradients
         optimizer.apply(gradients, trained)
+        self._share_statistics(name)
         return {**metrics, f"{name}_gradient": norm}
+
+    def _share_statistics(self, name):
+        """Gives all replicas the mean of what each has counted, as of batch normalisation."""
+        counted = getattr(self._networks, name).non_trainable_variables
+        if self._strategy is None or not counted:
+            return
+        values = [tf.convert_to_tensor(variable.value) for variable in counted]
+        context = tf.distribute.get_replica_context()
+        means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+        for variable, value in zip(counted, means, strict=True):
+            variable.assign(value)
 
     def _on_replicas(self, update):
         strategy = self._strategy

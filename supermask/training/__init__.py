@@ -14,9 +14,8 @@ _HOME = {
     "Settings": "supermask.training.configuration",
     "fit": "supermask.training.run",
     "paint": "supermask.training.painting",
-    "run": "supermask.training.run",
 }
-__all__ = ["Examination", "Settings", "fit", "paint", "run"]
+__all__ = ["Examination", "Settings", "fit", "paint"]
 
 
 def __getattr__(name):
