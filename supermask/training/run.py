@@ -109,6 +109,10 @@ def _run(settings, load, progress, stop):
             settings.multi_gpu, settings.workers, settings.worker_index, settings.batch_size
         )
         distribution.check_batch(settings.batch_size)
+        if settings.precision == "mixed_float16" and not step_module.has_gpu():
+            raise ValueError(
+                "--precision mixed_float16 needs a GPU; take mixed_bfloat16, or float32"
+            )
         train, test = load()
         records = _prepare_folder(settings, stack) if distribution.chief else None
         loop = _loop(settings, step_module, train, test, distribution)

@@ -8,6 +8,11 @@ from segsrgan.training.replicas import ReplicatedStep, deterministic, translated
 __all__ = ["Step", "deterministic", "translated"]
 
 
+def has_gpu():
+    """Whether TensorFlow sees one."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 class Step(ReplicatedStep):
     """Compiled updates of `Learners`.
 

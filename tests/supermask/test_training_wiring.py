@@ -28,7 +28,7 @@ CHANGED = {
     "train": ("alignnet", "specs"),
     "kernel": (3, "specs weights"),
     "levels": (1, "specs"),
-    "alignnet_kernels": ("3,3", "specs"),
+    "alignnet_kernels": ("3", "specs"),
     "hidden": (9, "specs"),
     "largest_angle": (30.0, "specs"),
     "largest_shift": (0.3, "specs"),
