@@ -115,7 +115,9 @@ def test_supervised_alignment_learns_rotations(tmp_path):
     assert losses[-1] < 0.7 * losses[0]
 
 
-@pytest.mark.parametrize("cycles", [1, 4, 5])
+@pytest.mark.parametrize(
+    "cycles", [pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 5]
+)
 def test_a_stopped_training_goes_on_bit_for_bit(cycles, tmp_path):
     # Two cycles an epoch, stage 2 from the third epoch on: stopped within stage 1, at its end,
     # within stage 2.
