@@ -21,6 +21,7 @@ from supermask.geometry import (
     voxels_of,
 )
 from supermask.rigid import Rigid, middle_of
+from supermask.views import in_plane
 
 IMAGE, MASK = "image", "mask"
 _COARSEST = 14  # voxels along the region at the first level
@@ -201,8 +202,7 @@ def _spacings(size, finest):
 
 def _finest(view):
     """The spacing, mm, below which a view tells a registration no more."""
-    in_plane = [size for k, size in enumerate(view.grid.spacing) if k != view.axis]
-    return max(*in_plane, view.thickness / 4)
+    return max(in_plane(view.grid), view.thickness / 4)
 
 
 def _smoothed(volume, spacing):
@@ -261,7 +261,7 @@ def _depth(view):
 
 def _centre_of_mass(view):
     """The physical point (3,) about which the intensities of a stack balance, mm."""
-    return view.grid.index_to_physical(ndimage.center_of_mass(view.scaled.array))
+    return view.volume.grid.index_to_physical(ndimage.center_of_mass(view.scaled.array))
 
 
 def _radius(points):
