@@ -51,7 +51,7 @@ def find_pairs(folder, modality="flair"):
     if not pairs:
         raise SupermaskError(
             f"{folder}: holds neither labelsTr, as tasks of the Medical Segmentation Decathlon do, "
-            "nor masks of BraTS, whose names end with seg; or name the files by --masks and --images"
+            "nor masks of BraTS, whose names end with seg; name the files by --masks and --images"
         )
     missing = [str(mask) for image, mask in pairs if image is None or not image.is_file()]
     if missing:

@@ -59,7 +59,7 @@ def test_views_of_other_planes_that_are_aligned_hardly_move():
     first, second = examination(planes=("axial", "coronal"))
     found = register(first, second)
     degrees, mm = error_of(found.transform, Rigid(), object_points())
-    assert degrees < 0.5 and mm < 0.5
+    assert degrees < 1 and mm < 0.4  # of voxels of 2 x 2 x 6 mm
 
 
 def test_refining_ends_nearer_and_never_worse(moved):
