@@ -14,7 +14,7 @@ package_targets := create_venv_and_install_SegSRGAN test_job_model_help \
   test_job_model_on_image_absolute test_job_model_on_image_relatif test_seg test_training \
   remove_result
 
-.PHONY: help demo install test test_slow test_jax lint check weights clean remove_venv \
+.PHONY: help demo demo_supermask install test test_slow test_jax lint check weights clean remove_venv \
   $(package_targets)
 
 help: ## list these targets
@@ -26,8 +26,11 @@ help: ## list these targets
 demo: $(venv)/.demo ## a real anisotropic MRI becomes an isotropic image and a segmentation (minutes)
 	$(bin)/python Test_package_and_local/demo.py
 
+demo_supermask: $(venv)/.demo ## three stacks of a moving patient become one mask (minutes); data=FOLDER of real ones
+	$(bin)/python Test_package_and_local/demo_supermask.py $(if $(data),--data "$(data)")
+
 install: $(venv)/.install ## the commands of this clone in a virtual environment
-	@echo "Commands: $(CURDIR)/$(bin)/{job_model.py,SegSRGAN_training.py,segsrgan}"
+	@echo "Commands: $(CURDIR)/$(bin)/{job_model.py,SegSRGAN_training.py,segsrgan,supermask-*}"
 
 test: $(venv)/.dev ## the default suite: all tests but the slow ones and those for GPUs
 	$(bin)/python -m pytest $(pytest_flags)

@@ -21,6 +21,7 @@ _HOME = {
     "build_segmentor": "supermask.unet",
     "load_networks": "supermask.weights",
     "predict": "supermask.api",
+    "read_patients": "supermask.table",
     "read_transform": "supermask.rigid",
     "read_view": "supermask.views",
     "register": "supermask.registration",
