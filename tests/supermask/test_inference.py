@@ -6,7 +6,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from examinations import MOTION, acquire, examination, object_points, stack_grid, truth_on
+from examinations import (
+    MOTION,
+    acquire,
+    examination,
+    intensity,
+    object_points,
+    points_of,
+    stack_grid,
+    truth_on,
+)
 
 from segsrgan.volumes import Volume, dice
 from supermask.alignment import align_by_network
@@ -104,8 +113,7 @@ def test_oblique_headers_give_the_same_mask_in_patient_space(views, result, degr
     found = predict_views([turned(view, motion) for view in views], ALIGNED)
     # Asked at the places of the first result, moved along; beyond 45 degrees axes change roles.
     there = sample(found.probability, result.mask.grid, motion)
-    np.testing.assert_allclose(there, result.probability.array, atol=0.02 if degrees < 45 else 0.6)
-    assert dice(there >= 0.5, result.mask.array) > 0.985
+    assert dice(there >= 0.5, result.mask.array) > (0.999 if degrees < 45 else 0.985)
 
 
 def test_moved_views_are_brought_together():
@@ -124,20 +132,14 @@ def test_the_reference_gives_the_pose():
     assert found.views[1].transform.distance(expected, MOTION.apply(object_points())) < 1
 
 
-def test_an_image_as_sharp_as_its_views_in_plane(views, result):
-    (single,) = (predict_views(views[:1], ALIGNED).image,)
-    fine = acquire(replace_spacing(result.image.grid)).volume.array
-    inside = truth_on(result.image.grid)
+def test_the_fused_image_is_nearer_to_the_truth_than_one_view(views, result):
+    grid = result.image.grid
+    truth = intensity(points_of(grid))
     errors = [
-        np.abs(sample(image, result.image.grid) - fine)[inside].mean()
-        for image in (single, result.image)
+        np.abs(sample(image, grid) - truth)[truth_on(grid)].mean()
+        for image in (views[0].volume, predict_views(views[:1], ALIGNED).image, result.image)
     ]
-    assert errors[1] < errors[0]
-
-
-def replace_spacing(grid):
-    """A grid as `acquire` wants it: one spacing a trifle larger."""
-    return replace(grid, spacing=(2.0, 2.0, 2.0 + 1e-9))
+    assert errors[2] < 0.8 * min(errors[:2])
 
 
 # -- networks --------------------------------------------------------------------------------------
