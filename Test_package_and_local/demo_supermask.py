@@ -20,7 +20,6 @@ import numpy as np
 
 import supermask
 from segsrgan import read_volume
-from segsrgan.networks.registry import available
 from segsrgan.volumes import dice
 from supermask.geometry import sample
 
@@ -62,6 +61,8 @@ def simulated_table(folder):
 
 def shipped_weights():
     """The name of the first weights of SuperMask that come with the package, or None."""
+    from segsrgan.networks.registry import available  # loads TensorFlow
+
     names = [entry["name"] for entry in available() if entry.get("kind") == "supermask"]
     return names[0] if names else None
 
@@ -128,7 +129,8 @@ def main(argv=None):
     folder.mkdir(parents=True, exist_ok=True)
     real = (Path(args.data) / "fetal_stacks").is_dir()
     table = fetal_table(args.data, folder) if real else simulated_table(folder)
-    weights = [] if real or not shipped_weights() else ["--weights", shipped_weights()]
+    name = None if real else shipped_weights()
+    weights = ["--weights", name] if name else []
     run("supermask-predict", ["--path", table, "-o", "results", "--overwrite", *weights], folder)
 
     print(f"\n{'Dice of the masks':<34}{'by header':>12}{'aligned':>12}")

@@ -38,6 +38,7 @@ def folder(tmp_path, views):
 
 
 def laid_out(folder, views):
+    folder.mkdir(parents=True)
     for view in views:
         write_volume(view.volume, folder / f"{view.name}.nii.gz")
         mask = view.mask.with_array(view.mask.array.astype(np.uint8))

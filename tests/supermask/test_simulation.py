@@ -105,6 +105,8 @@ def files(tmp_path):
     from segsrgan.volumes import write_volume
 
     image, mask = scan()
+    for name in ("imagesTr", "labelsTr"):
+        (tmp_path / name).mkdir()
     for name in ("a", "b"):
         write_volume(image, tmp_path / "imagesTr" / f"{name}.nii.gz")
         write_volume(mask, tmp_path / "labelsTr" / f"{name}.nii.gz")
