@@ -68,14 +68,19 @@ def test_the_same_seed_gives_the_same_case(case):
 def test_oblique_volumes_and_masks_without_image():
     turn = rotation((0.2, 0.1, -0.1))
     grid = Grid(GRID.shape, GRID.spacing, tuple(CENTRE - turn @ (29, 25, 21)), turn)
-    image, mask = scan(grid)
-    found = simulate(None, mask, np.random.default_rng(0), SMALL)
+    found = simulate(None, scan(grid)[1], np.random.default_rng(0), SMALL)
     np.testing.assert_allclose(found.truth.direction, turn, atol=1e-6)
     assert [view.plane for view in found.views] == ["axial", "coronal", "sagittal"]
-    noisy = simulate(
-        image, mask, np.random.default_rng(0), Simulation((6,), spacing=2.0, noise=0.1)
+
+
+def test_noise_is_a_share_of_the_views_range():
+    still = {"slices": (6,), "spacing": 2.0, "angle": 0, "shift": 0, "contrast": False}
+    clean, noisy = (
+        simulate(*scan(), np.random.default_rng(0), Simulation(**still, noise=noise)).views[0]
+        for noise in (0, 0.1)
     )
-    assert noisy.views[0].volume.array.std() > 0
+    difference = noisy.volume.array - clean.volume.array
+    assert difference.std() == pytest.approx(0.1 * np.ptp(clean.volume.array), rel=0.1)
 
 
 @pytest.mark.parametrize(

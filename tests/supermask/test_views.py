@@ -131,7 +131,7 @@ def test_stacks_of_different_patients_are_refused(tmp_path):
     a, b, c = (read_view(tmp_path / name) for name in "abc")
     assert (a.patient, c.patient) == ("17", "18")
     check_together([a, b])
-    with pytest.raises(SupermaskError, match="b and .*c: are of different patients"):
+    with pytest.raises(SupermaskError, match="a and .*c: are of different patients"):
         check_together([a, b, c])
     write_volume(a.volume, tmp_path / "a.nii")
     nameless = read_view(tmp_path / "a.nii")
