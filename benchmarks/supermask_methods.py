@@ -172,7 +172,13 @@ def _tried(args, case, networks, name, method):
         if name == "aligned by the truth":
             views = [_back(view, case.transforms[k]) for k, view in enumerate(views)]
         bare = [View(view.volume, name=view.name) for view in views]
-        settings = replace(method.settings, passes=args.passes, spacing=truth.spacing[0])
+        # By name: a header that was turned back may say that another view is axial.
+        settings = replace(
+            method.settings,
+            passes=args.passes,
+            spacing=truth.spacing[0],
+            reference=case.views[0].name,
+        )
         result = predict_views(bare, settings, _without(networks, settings))
         found = sample(result.probability, truth.grid) >= 0.5
         between = _between(result, truth) if len(views) == 3 else None
