@@ -195,7 +195,8 @@ def _back(view, transform):
     """A view whose header says where the patient really was: aligned with the reference."""
     back, volume = transform.inverse(), view.volume
     direction = back.rotation @ volume.direction
-    return View(Volume(volume.array, volume.spacing, back.apply(volume.origin), direction), None)
+    moved = Volume(volume.array, volume.spacing, back.apply(volume.origin), direction)
+    return View(moved, name=view.name)
 
 
 def _between(result, truth):
