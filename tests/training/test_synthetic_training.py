@@ -237,7 +237,7 @@ def test_problems_of_images_and_maps_are_listed_together(train, capsys):
 
 @pytest.mark.slow
 def test_two_workers_train_as_one(train):
-    flags = f"--epoch 1 {maps(train)} --tensorboard False"
+    flags = f"--epoch 1 --batch_size 8 {maps(train)} --tensorboard False"
     single = start(train.table, "single", flags)
     workers = ",".join(f"localhost:{port}" for port in free_ports(2))
     flags += f" --workers {workers} --worker_index"
