@@ -5,7 +5,8 @@
 
 FOLDER holds `fetal_templates/` (`*_T2w.nii.gz` and `*_labels.nii.gz`, cortex = 5) and
 `adult_labels/` (FreeSurfer numbers, cortex = 3 and 42). Templates and maps named in HELD_OUT
-never enter the training. The snapshots and `history.csv` go to RUN; called again with a RUN that
+never enter the training. `make weights` does it in two stages: the image first, which a network
+learns only while the cortex weighs little, then, from there, both. The snapshots and `history.csv` go to RUN; called again with a RUN that
 was stopped, it goes on from there.
 """
 
@@ -30,6 +31,8 @@ FETAL_TISSUES = {
 }
 SHARES = (0.4, 0.15, 0.45)  # real templates, painted fetal maps, painted adult maps
 INTERP, SLICE_VOXELS = "profile", 4
+# Far above that of the cortex: what is missing in the image is small, and its gradients with it.
+IMAGE_WEIGHT = 400.0
 NU = 0.03  # of the Charbonnier loss: quadratic for errors of the size that remain
 
 
@@ -48,8 +51,7 @@ def parser():
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--steps", type=int, default=200, help="updates in an epoch")
     parser.add_argument("--lrgen", type=float, default=2e-3)
-    # Far above the others': the image's last steps are small, and its gradients with them.
-    parser.add_argument("--lambda_image", type=float, default=400.0)
+    parser.add_argument("--lambda_image", type=float, default=IMAGE_WEIGHT)
     parser.add_argument("--lambda_entropy", type=float, default=0.3)
     parser.add_argument("--lambda_dice", type=float, default=0.3)
     parser.add_argument(
