@@ -6,8 +6,8 @@
 FOLDER holds `fetal_templates/` (`*_T2w.nii.gz` and `*_labels.nii.gz`, cortex = 5) and
 `adult_labels/` (FreeSurfer numbers, cortex = 3 and 42). Templates and maps named in HELD_OUT
 never enter the training. `make weights` does it in two stages: the image first, which a network
-learns only while the cortex weighs little, then, from there, both. The snapshots and `history.csv` go to RUN; called again with a RUN that
-was stopped, it goes on from there.
+learns only while the cortex weighs little, then, from there, both. The snapshots and
+`history.csv` go to RUN; called again with a RUN that was stopped, it goes on from there.
 """
 
 import argparse
