@@ -27,7 +27,7 @@ from score_weights import RATIO, acquire, cases, measure
 from train_weights import IMAGE_WEIGHT, INTERP, SLICE_VOXELS, fit, load, loss_of
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAIRS = {128: (30, 80, 128), 64: (15, 40, 64)}
+PAIRS = {128: (30, 80, 128), 64: (20, 40, 64)}
 NOISES = (0.0, 0.01, 0.03, 0.05, 0.08)
 POWERS = (0.4, 0.6, 1.0, 1.5, 2.0)
 SCORES = {"psnr": 2, "ssim": 4, "dice": 3, "components": 1}
