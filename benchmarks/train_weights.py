@@ -209,7 +209,8 @@ def main(argv=None):
         )
         generator = build_generator(spec, (args.patch,) * 3, head_initializer="zeros")
     loss = loss_of(args.lambda_image, args.lambda_entropy, args.lambda_dice)
-    recipe = {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder")}
+    recipe = {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder", "start")}
+    recipe["start"] = Path(args.start).name if args.start else None
     print(fit(generator, training, held_out, loss, args, tuple(args.shares), recipe=recipe))
 
 
