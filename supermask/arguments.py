@@ -50,7 +50,13 @@ def build_parser(prog="supermask-predict"):
     )
     add("--reference", metavar="VIEW", help="view that gives the pose (default: axial)")
     add("--passes", type=int, default=1, metavar="N", help="passes of AlignNet (default: 1)")
-    add("--refine", action="store_true", help="go on classically from AlignNet; keep the better")
+    add(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="go on classically from AlignNet's answer, keep the better (default: on)",
+    )
+    add("--segsrgan", metavar="WEIGHTS", help="super-resolve each stack by SegSRGAN first")
     add("--on", default="auto", choices=ON, help="what is registered classically (default: auto)")
     add(
         "--order",
@@ -58,7 +64,12 @@ def build_parser(prog="supermask-predict"):
         choices=ORDERS,
         help="align images, then segment; or segment, then align masks (default: align)",
     )
-    add("--fusion", default="gaussian", choices=FUSIONS, help="of the masks (default: gaussian)")
+    add(
+        "--fusion",
+        default="gaussian",
+        choices=FUSIONS,
+        help="of masks and images (default: gaussian)",
+    )
     add("--width", type=float, default=1.0, metavar="F", help="factor of the Gaussian's width")
     add("--least", type=float, default=0.0, metavar="C", help="least confidence (default: 0)")
     add("--spacing", type=float, metavar="MM", help="voxel size of the result")

@@ -12,6 +12,7 @@ import numpy as np
 from segsrgan.atomic import write_text
 from segsrgan.inference.errors import one_line
 from segsrgan.volumes import Volume, read_volume, write_volume
+from supermask.datasets import read_channel
 from supermask.errors import SupermaskError
 from supermask.patient import safe_name
 from supermask.results import in_words
@@ -35,6 +36,7 @@ class CasePlan:
         folder: where it goes.
         seed: of its random numbers, a tuple of int.
         base: "Train" or "Test".
+        channel: of the image, if it has several.
     """
 
     mask: Path
@@ -42,9 +44,10 @@ class CasePlan:
     folder: Path
     seed: tuple[int, ...]
     base: str = "Train"
+    channel: int = 0
 
 
-def plan_cases(masks, images, output, repeat=1, test=0.0, seed=0):
+def plan_cases(masks, images, output, repeat=1, test=0.0, seed=0, channel=0):
     """The examinations of volumes.
 
     Args:
@@ -54,6 +57,7 @@ def plan_cases(masks, images, output, repeat=1, test=0.0, seed=0):
         repeat: examinations of each volume.
         test: share of the volumes, the last ones, whose cases are for testing.
         seed: of all random numbers.
+        channel: of images that have several.
 
     Returns:
         A list of `CasePlan`.
@@ -86,6 +90,7 @@ def plan_cases(masks, images, output, repeat=1, test=0.0, seed=0):
                     Path(output) / safe_name(name),
                     (seed, index, number),
                     "Test" if index >= first_test else "Train",
+                    channel,
                 )
             )
     return plans
@@ -110,7 +115,7 @@ def make_case(plan, simulation, labels=None, overwrite=False):
         check_place(plan.folder, REPORT, overwrite)
         mask = read_volume(plan.mask)
         inside = mask.array != 0 if labels is None else np.isin(mask.array, labels)
-        image = None if plan.image is None else read_volume(plan.image)
+        image = None if plan.image is None else read_channel(plan.image, plan.channel)
         rng = np.random.default_rng(plan.seed)
         case = simulate(image, mask.with_array(inside), rng, simulation)
         _write(case, plan, simulation, overwrite)

@@ -56,8 +56,7 @@ def fuse(masks, confidences, fusion="gaussian", least=0.0):
     Raises:
         SupermaskError: if the fusion is unknown, or the numbers or shapes of arrays differ.
     """
-    if fusion not in FUSIONS:
-        raise SupermaskError(f"fusion must be one of {', '.join(FUSIONS)}, received {fusion!r}")
+    _check_fusion(fusion)
     shapes = [np.shape(array) for array in (*masks, *confidences)]
     if len(masks) != len(confidences) or not masks or len(set(shapes)) > 1:
         raise SupermaskError(
@@ -84,7 +83,7 @@ def weighted_mean(values, confidences):
     return np.divide(total, weights, out=np.zeros_like(total), where=weights > 0)
 
 
-def fuse_images(images, confidences, region):
+def fuse_images(images, confidences, region, fusion="gaussian"):
     """One image of several, in the intensities of the first.
 
     The others are first given its mean and standard deviation in the region that both see, since
@@ -94,15 +93,43 @@ def fuse_images(images, confidences, region):
         images: per view (x, y, z), the reference's first.
         confidences: per view (x, y, z).
         region: bool (x, y, z), where intensities are compared, such as the object's surroundings.
+        fusion: "gaussian": the mean weighted by the confidences; "vote": the median of the views
+            that see; "nearest": the surest view's.
 
     Returns:
         float32 (x, y, z), 0 where no view counts.
+
+    Raises:
+        SupermaskError: if the fusion is unknown.
     """
+    _check_fusion(fusion)
     matched = [images[0]]
     for image, weight in zip(images[1:], confidences[1:], strict=True):
         both = region & (weight > 0) & (confidences[0] > 0)
         matched.append(_matched(image, images[0], both))
-    return weighted_mean(matched, confidences)
+    if fusion == "gaussian":
+        return weighted_mean(matched, confidences)
+    result = (
+        _of_the_surest(matched, confidences)
+        if fusion == "nearest"
+        else _median(matched, confidences)
+    )
+    return np.where(np.sum(confidences, axis=0) > 0, result, np.float32(0))
+
+
+def _median(images, confidences):
+    """The median (x, y, z) of the images whose confidence is above 0, undefined without any."""
+    counts = [weight > 0 for weight in confidences]
+    known = [np.where(c, image, np.inf) for image, c in zip(images, counts, strict=True)]
+    known = np.sort(known, axis=0)
+    number = np.maximum(1, np.sum(counts, axis=0, keepdims=True))
+    ends = [np.take_along_axis(known, k, axis=0)[0] for k in ((number - 1) // 2, number // 2)]
+    return ((ends[0] + ends[1]) / 2).astype(np.float32)
+
+
+def _check_fusion(fusion):
+    if fusion not in FUSIONS:
+        raise SupermaskError(f"fusion must be one of {', '.join(FUSIONS)}, received {fusion!r}")
 
 
 def _matched(image, reference, region):

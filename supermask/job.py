@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segsrgan.inference.errors import one_line
 from supermask.errors import SupermaskError
-from supermask.inference import predict
+from supermask.inference import predict_views
 from supermask.results import REPORT, write_results
 from supermask.store import check_place, read_report
 from supermask.views import read_view
@@ -69,8 +69,9 @@ def run_patients(patients, output, settings, networks=None, **options):
         output: folder of the results, which has one for each patient.
         settings: a `Settings`.
         networks: `Networks`, or None.
-        **options: `labels` (see `read_view`), `overwrite` (False), `weights` (a name for the
-            report), `progress`, called as `progress(patient, steps done, steps in all, what)`.
+        **options: `sharpener` (of `load_sharpener`), `labels` (see `read_view`), `overwrite`
+            (False), `weights` (names for the report), `progress`, called as `progress(patient,
+            steps done, steps in all, what)`.
 
     Yields:
         An `Outcome` for each patient.
@@ -91,6 +92,7 @@ def _run(
     folder,
     settings,
     networks,
+    sharpener=None,
     labels=None,
     overwrite=False,
     weights=None,
@@ -110,9 +112,10 @@ def _run(
         if progress is not None:
             progress(patient.name, done, total, what)
 
-    prediction = predict(views, settings, networks, report)
-    for text in prediction.warnings:
+    prediction = predict_views(views, settings, networks, sharpener, report)
+    for text in (*prediction.lost, *prediction.warnings):
         logger.warning("%s: %s", patient.name, text)
+    lost = (*lost, *prediction.lost)
     notes = {
         "patient": patient.name,
         "lost": lost,
@@ -121,4 +124,4 @@ def _run(
         "weights": weights,
     }
     write_results(prediction, folder, overwrite, **notes)
-    return {"result": FINISHED, "lost": tuple(lost), "agreements": prediction.agreements}
+    return {"result": FINISHED, "lost": lost, "agreements": prediction.agreements}

@@ -2,7 +2,9 @@
 """The pictures that a registration compares, at several resolutions, and how it judges.
 
 The region compared is the object and its surroundings where the fixed view has a mask, else its
-whole field of view.
+whole field of view. Thick slices blur each view along its own normal, so that even perfectly
+aligned views differ, and least where one of them is turned a little. Each is therefore blurred
+along the normal of the other, too: then both show the same.
 """
 
 import numpy as np
@@ -18,13 +20,16 @@ from supermask.geometry import (
     sampling,
     voxels_of,
 )
-from supermask.rigid import middle_of
+from supermask.rigid import Rigid, middle_of
+from supermask.views import in_plane
 
 IMAGE, MASK = "image", "mask"
 _COARSEST = 14  # voxels along the region at the first level
 _MOST_LEVELS = 4
 _SURROUNDINGS = 0.15  # of the object's size
 _LEAST_OVERLAP = 0.4  # share of the region that must lie in the moving view
+_PROFILE = 1 / np.sqrt(8 * np.log(2))  # sigma of a slice profile, of the slice distance
+_REACH = 2.0  # sigmas
 
 
 class Pyramid:
@@ -68,34 +73,35 @@ class Pyramid:
             self.shifts = [np.zeros(3), _centre_of_mass(moving) - _centre_of_mass(fixed)]
         size = float(np.cbrt(np.prod(extent + 2 * self._margin)))
         self.spacings = _spacings(size, max(_finest(fixed), _finest(moving)))
-        self._levels = {}
 
-    def level(self, spacing):
-        """The `Level` of a spacing, made when it is first asked for."""
-        if spacing not in self._levels:
-            self._levels[spacing] = self._make(spacing)
-        return self._levels[spacing]
+    def level(self, spacing, pose=None):
+        """The `Level` of a spacing.
 
-    def _make(self, spacing):
+        Args:
+            spacing: mm.
+            pose: the `Rigid` known so far, which says how the slices lie to each other.
+        """
+        pose = pose or Rigid()
         grid = isotropic_grid(self._points, self._direction, spacing, margin=self._margin)
         inside = sampling(self._fixed.grid, grid).inside
         if self._fixed.has_object:
             inside &= sample(_depth(self._fixed), grid) > -self._margin
-        grids = (grid, self._moving_grid(spacing))
-        views = (self._fixed, self._moving)
-
-        def pictures_of(picture):
-            return tuple(
-                Volume.from_grid(sample(picture(view), place), place)
-                for view, place in zip(views, grids, strict=True)
-            )
-
+        # Each view, its grid, and the profile of the other's slices as a vector in its space, mm.
+        sides = (
+            (self._fixed, grid, pose.rotation.T @ _profile(self._moving)),
+            (self._moving, self._moving_grid(spacing), pose.rotation @ _profile(self._fixed)),
+        )
         pictures, masks = {}, None
         if IMAGE in self._kinds:
-            pictures[IMAGE] = pictures_of(lambda view: _smoothed(view.scaled, spacing))
+            pictures[IMAGE] = tuple(
+                _blurred(_smoothed(view.scaled, spacing), place, profile, order=3)
+                for view, place, profile in sides
+            )
         if MASK in self._kinds:
-            pictures[MASK] = pictures_of(_depth)
-            masks = pictures_of(lambda view: view.mask)
+            pictures[MASK] = tuple(
+                Volume.from_grid(sample(_depth(view), place), place) for view, place, _ in sides
+            )
+            masks = tuple(_blurred(view.mask, place, profile) for view, place, profile in sides)
         return Level(spacing, Volume.from_grid(inside.astype(np.uint8), grid), pictures, masks)
 
     def _moving_grid(self, spacing):
@@ -196,8 +202,7 @@ def _spacings(size, finest):
 
 def _finest(view):
     """The spacing, mm, below which a view tells a registration no more."""
-    in_plane = [size for k, size in enumerate(view.grid.spacing) if k != view.axis]
-    return max(*in_plane, view.thickness / 4)
+    return max(in_plane(view.grid), view.thickness / 4)
 
 
 def _smoothed(volume, spacing):
@@ -205,6 +210,39 @@ def _smoothed(volume, spacing):
     steps = np.array(volume.spacing)
     sigma = np.sqrt(np.maximum(0, spacing**2 - steps**2)) / 2 / steps
     return volume.with_array(ndimage.gaussian_filter(volume.array, sigma, mode="nearest"))
+
+
+def _profile(view):
+    """The slice normal times the sigma of the slice profile, (3,) mm; 0 if isotropic."""
+    return np.zeros(3) if view.normal is None else view.normal * view.thickness * _PROFILE
+
+
+def _blurred(volume, grid, profile, order=1):
+    """A volume on an isotropic grid, blurred along one line by a Gaussian.
+
+    Args:
+        volume: a `Volume`.
+        grid: a `Grid`.
+        profile: (3,) mm, the line's direction times sigma.
+        order: of the interpolation, see `sample`.
+
+    Returns:
+        A float32 `Volume`. The blur leaves out what lies beyond the field of view.
+    """
+    values = sample(volume, grid, order=order)
+    inside = sampling(volume.grid, grid).inside.astype(np.float32)
+    sigma, step = float(np.linalg.norm(profile)), grid.spacing[0]
+    count = int(np.ceil(_REACH * sigma / step)) if sigma > step / 4 else 0
+    if not count:
+        return Volume.from_grid(values, grid)
+    along = grid.direction.T @ profile / step  # voxels, of one sigma
+    total, weights = np.zeros_like(values), np.zeros_like(values)
+    for place in np.linspace(-_REACH, _REACH, 2 * count + 1):
+        weight = np.float32(np.exp(-0.5 * place**2))
+        for picture, result in ((values, total), (inside, weights)):
+            result += weight * ndimage.shift(picture, place * along, order=1, prefilter=False)
+    mean = np.divide(total, weights, out=np.zeros_like(total), where=weights > 1e-3)
+    return Volume.from_grid(np.where(inside > 0, mean, np.float32(0)), grid)
 
 
 def _depth(view):
@@ -223,7 +261,7 @@ def _depth(view):
 
 def _centre_of_mass(view):
     """The physical point (3,) about which the intensities of a stack balance, mm."""
-    return view.grid.index_to_physical(ndimage.center_of_mass(view.scaled.array))
+    return view.volume.grid.index_to_physical(ndimage.center_of_mass(view.scaled.array))
 
 
 def _radius(points):

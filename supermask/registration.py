@@ -125,7 +125,7 @@ def _search(pyramid, candidates, spacings, settings, before=None):
     """The best of candidates after the optimiser has gone from each through the levels."""
     before = before or Rigid(centre=pyramid.centre)
     for number, spacing in enumerate(spacings):
-        level = pyramid.level(spacing)
+        level = pyramid.level(spacing, candidates[0] if number else before)
         if number == 0:
             candidates = _best(level, candidates, _KEPT[0], _APART)
         found = [
@@ -136,7 +136,6 @@ def _search(pyramid, candidates, spacings, settings, before=None):
         ]
         count = _KEPT[min(number + 1, len(_KEPT) - 1)]
         candidates = _best(level, [*candidates, *filter(None, found)], count)
-    level = pyramid.level(spacings[-1])
     scores = [level.judge(candidate) for candidate in candidates]
     start = level.judge(before)
     best = int(np.argmax(scores))

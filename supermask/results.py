@@ -17,7 +17,7 @@ def write_results(prediction, folder, overwrite=False, **notes):
         prediction: a `Prediction`.
         folder: of the patient; made if it is not there.
         overwrite: whether earlier results of ours are replaced.
-        **notes: JSON values for the report, e.g. `patient`, `settings`.
+        **notes: JSON values for the report, e.g. `patient`, `settings`, also instead of ours.
 
     Returns:
         The folder's `Path`.
@@ -40,7 +40,7 @@ def write_results(prediction, folder, overwrite=False, **notes):
             write_transform(transform, place / name)
         return [*(f"{name}.nii.gz" for name in volumes), *transforms]
 
-    return store(folder, REPORT, write, {**notes, **_content(prediction)}, overwrite)
+    return store(folder, REPORT, write, {**_content(prediction), **notes}, overwrite)
 
 
 def _content(prediction):
@@ -54,6 +54,7 @@ def _content(prediction):
             {key: _number(value) for key, value in item._asdict().items()}
             for item in prediction.agreements
         ],
+        "lost": list(prediction.lost),
         "warnings": list(prediction.warnings),
     }
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from segsrgan.volumes import Accumulator, Volume, plan
-from supermask.geometry import canonical_direction, corners, isotropic_grid, sample
+from supermask.geometry import canonical_direction, corners, isotropic_grid, sample, sampling
 from supermask.settings import PATCH
 
 
@@ -27,8 +27,8 @@ def segment(segmentor, view, grid, transform=None, patch=PATCH):
     work = grid if grid.spacing[0] == spec.spacing else grid.corner_aligned(spec.spacing)
     image = view.image_on(work, transform, spec.through)
     probability = _in_patches(segmentor, image, patch)
-    inside = sample(view.volume.with_array(np.ones(view.grid.shape, np.float32)), work, transform)
-    probability = np.where(inside > 0, probability, np.float32(0))
+    inside = sampling(view.grid, work, transform).inside
+    probability = np.where(inside, probability, np.float32(0))
     return probability if work is grid else sample(Volume.from_grid(probability, work), grid)
 
 

@@ -24,7 +24,7 @@ class Settings:
         order: "align": an image is aligned, then segmented, as in the paper; "segment": its
             segmentation is aligned. Without effect on masks that are given.
         passes: of AlignNet.
-        refine: whether the classical optimiser goes on from AlignNet's answer.
+        refine: whether the classical optimiser goes on from AlignNet's answer; None: it does.
         on: what the classical alignment registers, see `supermask.registration.Classical`.
         spacing: voxel size of the result, mm; None: the segmentor's, or without one the smallest
             in-plane spacing of the views.
@@ -43,7 +43,7 @@ class Settings:
     fusion: str = "gaussian"
     order: str = "align"
     passes: int = 1
-    refine: bool = False
+    refine: bool | None = None
     on: str = "auto"
     spacing: float | None = None
     size: int | None = None

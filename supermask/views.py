@@ -4,10 +4,11 @@
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from segsrgan.volumes import Volume, read_volume
+from segsrgan.volumes import Grid, Volume, read_volume
 from supermask.errors import SupermaskError
 from supermask.geometry import overlaps, sample, slice_axis
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 PLANES = ("sagittal", "coronal", "axial")
 ISOTROPIC = "isotropic"
 PERCENTILES = (2, 98)
+_PATIENT_ID = (None, (0x0010, 0x0020))
 _SAME_PLANE = 30.0  # degrees between slice normals
 _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
 
@@ -30,6 +32,9 @@ class View:
         mask: a `Volume` of 0 to 1, the mask or its probability, or None.
         name: of the view; its plane when empty.
         path: of the stack, for messages.
+        patient: what its DICOM header says of whose it is, "" where nothing is said.
+        acquired: the `Grid` on which the scanner acquired it, if `volume` has been super-resolved
+            since; None: that of `volume`.
 
     Raises:
         SupermaskError: if voxels are not finite, the stack has no contrast, or the mask lies
@@ -44,6 +49,8 @@ class View:
     mask: Volume | None = None
     name: str = ""
     path: str = ""
+    patient: str = ""
+    acquired: Grid | None = None
 
     def __post_init__(self):
         if not self.name:
@@ -76,8 +83,8 @@ class View:
 
     @property
     def grid(self):
-        """The `Grid` of the stack."""
-        return self.volume.grid
+        """The `Grid` of the stack as it was acquired."""
+        return self.acquired or self.volume.grid
 
     @property
     def axis(self):
@@ -128,6 +135,12 @@ class View:
         return sample(self.mask, grid, transform, through)
 
 
+def in_plane(grid):
+    """The voxel size in plane, mm: the larger of the two; that of an isotropic grid itself."""
+    axis = slice_axis(grid)
+    return max(size for k, size in enumerate(grid.spacing) if k != axis)
+
+
 def plane_of(grid):
     """The plane in which a grid's slices lie: the nearest of `PLANES`, or "isotropic"."""
     axis = slice_axis(grid)
@@ -161,7 +174,17 @@ def read_view(path, mask_path=None, series=None, labels=None):
     """
     volume = read_volume(path, series=series)
     mask = None if mask_path is None else _object(read_volume(mask_path), labels)
-    return View(volume, mask, path=str(path))
+    return View(volume, mask, path=str(path), patient=_patient_of(Path(path)))
+
+
+def _patient_of(path):
+    """The PatientID of a DICOM file, or of the first one of a folder; "" without one."""
+    from segsrgan.volumes.dicom import is_dicom
+    from segsrgan.volumes.dicom_tags import read_tags
+
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    file = next((f for f in files if f.is_file() and is_dicom(f, old=False)), None)
+    return "" if file is None else str(read_tags(file).get(_PATIENT_ID, [""])[0])
 
 
 def _object(volume, labels):
@@ -216,11 +239,17 @@ def check_together(views):
         A list of str, warnings that say what is lost.
 
     Raises:
-        SupermaskError: if the fields of view of two stacks do not meet.
+        SupermaskError: if two stacks are of different patients, or their fields of view do not
+            meet.
     """
     warnings = []
     for index, first in enumerate(views):
         for second in views[index + 1 :]:
+            if first.patient != second.patient and first.patient and second.patient:
+                raise SupermaskError(
+                    f"{first.path} and {second.path}: are of different patients, as their DICOM "
+                    "headers say; give stacks of one patient"
+                )
             if not overlaps(first.grid, second.grid):
                 raise SupermaskError(
                     f"{first.path} and {second.path}: do not meet anywhere in patient space; check "

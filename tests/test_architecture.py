@@ -20,8 +20,8 @@ FACES = {
     "segsrgan.evaluate",
     "segsrgan.synthesize",
     "supermask.train",
-    "supermask.predict",
-    "supermask.simulate",
+    "supermask.predict_command",
+    "supermask.simulate_command",
 }
 # What a part may import of ours, and which libraries it may not. `segsrgan` alone is the package
 # itself: its version and its place on the disk. `segsrgan.atomic`, of files alone, serves all.

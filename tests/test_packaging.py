@@ -37,7 +37,8 @@ def test_every_package_is_listed():
 
 def test_the_commands_keep_their_names():
     scripts = PROJECT["project"]["scripts"]
-    assert {"job_model.py", "SegSRGAN_training.py", "segsrgan"} <= set(scripts)
+    expected = {"job_model.py", "SegSRGAN_training.py", "segsrgan"}
+    assert expected | {"supermask-predict", "supermask-simulate"} <= set(scripts)
     for target in scripts.values():
         module, _, function = target.partition(":")
         assert function == "main"
@@ -80,8 +81,8 @@ def test_the_wheel_carries_weights_and_commands(tmp_path):
     weights = [path.name for path in (REPOSITORY / "weights").iterdir()]
     expected |= {f"segsrgan/bundled_weights/{name}" for name in weights}
     assert {name for name in names if ".dist-info/" not in name} == expected
-    for name in PROJECT["project"]["scripts"]:
-        assert f"{name} = segsrgan." in scripts
+    for name, target in PROJECT["project"]["scripts"].items():
+        assert f"{name} = {target}" in scripts
 
 
 @pytest.mark.parametrize(

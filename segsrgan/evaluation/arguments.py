@@ -9,7 +9,8 @@ from segsrgan.evaluation.errors import EvaluationError
 # As in METRICS, whose module is slow to import; a test compares them.
 NAMES = (
     "dice, hd95, assd, components, reference_components, volume, reference_volume, "
-    "volume_difference, psnr, ssim"
+    "volume_difference, false_share, missed_share, share_rms, boundary_agreement, "
+    "boundary_agreement_3d, psnr, ssim"
 )
 
 _EPILOG = """

@@ -8,7 +8,17 @@ from functools import cached_property
 
 import numpy as np
 
-from segsrgan.volumes import connected_components, dice, psnr, ssim, surface_distances
+from segsrgan.volumes import (
+    boundary_agreement,
+    connected_components,
+    dice,
+    false_share,
+    missed_share,
+    psnr,
+    share_rms,
+    ssim,
+    surface_distances,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +94,15 @@ class Metric:
 
 
 METRICS = {}
+# The names of the SuperMask paper (Gu et al. 2023).
+ALIASES = {
+    "dsc": "dice",
+    "us": "false_share",
+    "os": "missed_share",
+    "rms": "share_rms",
+    "mba": "boundary_agreement",
+    "mba_3d": "boundary_agreement_3d",
+}
 
 
 def _metric(name, kind, unit="", better="", digits=2):
@@ -145,6 +164,36 @@ def _volume_difference(pair):
     reference = np.count_nonzero(pair.reference)
     difference = np.count_nonzero(pair.prediction) - reference
     return 100 * difference / reference if reference else math.nan
+
+
+@_metric("false_share", "label", better="lower", digits=4)
+def _false_share(pair):
+    """Share of the prediction that is not in the reference."""
+    return false_share(pair.prediction, pair.reference)
+
+
+@_metric("missed_share", "label", better="lower", digits=4)
+def _missed_share(pair):
+    """Share of the reference that the prediction misses."""
+    return missed_share(pair.prediction, pair.reference)
+
+
+@_metric("share_rms", "label", better="lower", digits=4)
+def _share_rms(pair):
+    """Root of the mean square of false_share and missed_share."""
+    return share_rms(pair.prediction, pair.reference)
+
+
+@_metric("boundary_agreement", "label", better="higher", digits=4)
+def _boundary_agreement(pair):
+    """Agreement near the reference's boundary, slice by slice along the third axis."""
+    return boundary_agreement(pair.prediction, pair.reference)
+
+
+@_metric("boundary_agreement_3d", "label", better="higher", digits=4)
+def _boundary_agreement_3d(pair):
+    """Agreement near the reference's boundary, within balls."""
+    return boundary_agreement(pair.prediction, pair.reference, flat=False)
 
 
 @_metric("psnr", "image", "dB", "higher")

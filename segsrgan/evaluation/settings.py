@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from segsrgan.evaluation.errors import EvaluationError
-from segsrgan.evaluation.metrics import METRICS
+from segsrgan.evaluation.metrics import ALIASES, METRICS
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,8 @@ class Settings:
     """How cases are measured.
 
     Attributes:
-        metrics: names of `METRICS`, in the order of the columns; None: all that the files allow.
+        metrics: names of `METRICS` or `ALIASES`, which become those of `METRICS`, in the order of
+            the columns; None: all that the files allow.
         labels: values of the reference label that make the class; None: every value but 0.
         predicted_labels: likewise of the predicted label.
         threshold: probability from which a voxel belongs to the class, in (0, 1].
@@ -34,11 +35,12 @@ class Settings:
             raise EvaluationError(
                 f"threshold must be above 0 and at most 1, received {self.threshold:g}; try 0.5"
             )
-        names = self.metrics or ()
+        names = tuple(ALIASES.get(name, name) for name in self.metrics or ())
+        object.__setattr__(self, "metrics", names or None)
         for name in names:
             if name not in METRICS:
                 raise EvaluationError(
-                    f"metrics must be some of {', '.join(METRICS)}, received {name!r}"
+                    f"metrics must be some of {', '.join([*METRICS, *ALIASES])}, received {name!r}"
                 )
         if len(set(names)) < len(names):
             raise EvaluationError(f"metrics must differ, received {', '.join(names)}")

@@ -11,10 +11,11 @@ from segsrgan.inference.engines import make_engine, prepare_engine
 from segsrgan.inference.errors import InferenceError
 from segsrgan.inference.resources import GIB, available_memory, required_memory
 from segsrgan.inference.streaming import default_batch_size, predict_tiled
-from segsrgan.networks.weights import load_generator
+from segsrgan.networks import GeneratorSpec, load_generator
+from segsrgan.volumes.grid import Grid
 from segsrgan.volumes.intensity import Normalisation
 from segsrgan.volumes.reading import read_volume
-from segsrgan.volumes.resample import legacy_resample, resample
+from segsrgan.volumes.resample import legacy_resample, resample, resample_to
 from segsrgan.volumes.tiling import plan
 from segsrgan.volumes.volume import Volume
 
@@ -41,16 +42,18 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An image on the result's grid, ready for any patch and step.
+    """An interpolated image, ready for any patch and step.
 
     Attributes:
-        volume: normalised and interpolated, float32.
+        volume: normalised and interpolated to the grid of the network, float32.
+        grid: of the result; along the thick axis it may differ from the network's.
         normalisation: how to return to the input's intensities.
         resolution: the input's slice resolution in mm, for conditional generators.
         axis: the input's low-resolution axis, shown to the generator as the last one.
     """
 
     volume: Volume
+    grid: Grid
     normalisation: Normalisation
     resolution: float
     axis: int
@@ -115,9 +118,10 @@ class Predictor:
         self.engine = make_engine(engine, self.model, threads)
         self.batch_size = batch_size
         self.geometry = geometry
+        spec = getattr(self.model, "spec", None) or GeneratorSpec()
+        self.kernel, self.slice_voxels = spec.kernel, spec.slice_voxels
         if interp is None:
-            trained = getattr(getattr(self.model, "spec", None), "interp", "scipy")
-            interp = "scipy" if geometry == "legacy" else trained
+            interp = "scipy" if geometry == "legacy" else spec.interp
         self.interpolation = {
             "interp": interp,
             "interpolation_type": interpolation_type,
@@ -177,33 +181,45 @@ class Predictor:
         """
         spacing = checks.checked_resolution(new_resolution)
         volume = image if isinstance(image, Volume) else read_volume(image, series=series)
-        old = zip(volume.array.shape, volume.spacing, spacing, strict=True)
+        legacy = self.geometry == "legacy"
+        thick = None if legacy else volume.grid.thick_axis
+        network = self._network_spacing(volume, thick, spacing)
+        old = zip(volume.array.shape, volume.spacing, map(min, network, spacing), strict=True)
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
         self._check_memory(sizes, spacing, patch)
-        legacy = self.geometry == "legacy"
         normalisation = _normalisation(volume.array, legacy)
         normalised = volume.with_array(_float32(normalisation.apply(volume.array)))
         if legacy:
             order = self.interpolation["spline_order"]
             result = legacy_resample(normalised, spacing, spline_order=order)
         else:
-            result = resample(normalised, spacing, **self.interpolation)
+            result = resample(normalised, network, **self.interpolation)
+        grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
-        thick = None if legacy else volume.grid.thick_axis
         slices = volume.spacing[2] if legacy else max(volume.spacing)
         result = result.with_array(_float32(result.array))
-        return Prepared(result, normalisation, float(slices), 2 if thick is None else thick)
+        axis = 2 if thick is None else thick
+        return Prepared(result, grid, normalisation, float(slices), axis)
+
+    def _network_spacing(self, volume, thick, spacing):
+        """Voxel size of the network's grid: the result's, but for the axis of the slices."""
+        # Slices less than two voxels apart hide too little for their place to matter.
+        if not self.slice_voxels or thick is None or volume.spacing[thick] < 2 * spacing[thick]:
+            return spacing
+        slices = volume.spacing[thick] / self.slice_voxels
+        return tuple(slices if axis == thick else size for axis, size in enumerate(spacing))
 
     def predict_prepared(self, prepared, patch=128, step=None, progress=None):
         """Processes a prepared image; arguments, result and errors as of `predict`."""
         patch = checks.checked_patch(patch)
         step = checks.checked_step(step, patch)
-        self._check_memory(prepared.volume.array.shape, prepared.volume.spacing, patch)
+        shape = tuple(map(max, prepared.volume.array.shape, prepared.grid.shape))
+        self._check_memory(shape, prepared.grid.spacing, patch)
         array = np.moveaxis(prepared.volume.array, prepared.axis, -1)
         output = predict_tiled(
             self.engine,
             array,
-            _tiling(array.shape, patch, step, self.geometry),
+            self._tiling(array.shape, patch, step),
             self.channels,
             self.batch_size or default_batch_size(patch),
             resolution=prepared.resolution if self.conditional else None,
@@ -212,18 +228,37 @@ class Predictor:
         )
         return self._prediction(np.moveaxis(output, 2, prepared.axis), prepared)
 
+    def _tiling(self, shape, patch, step):
+        exact = self.geometry == "exact"
+        if patch is None and exact and min(shape) <= checks.MIN_PATCH - 4:
+            # The whole image, but thinner than the networks can take.
+            patch = step = [max(checks.MIN_PATCH, n + -n % 4) for n in shape]
+        elif patch is not None and exact and self.slice_voxels:
+            # Patches that begin with a slice, too.
+            step = (step, step, max(self.slice_voxels, step - step % self.slice_voxels))
+        return plan(shape, patch, step, geometry=self.geometry)
+
     def _prediction(self, output, prepared):
-        sr = _float32(prepared.normalisation.invert(output[..., 0]))
-        cortex = np.clip(output[..., 1], 0, 1)
-        new = prepared.volume.with_array
+        network, grid = prepared.volume.grid, prepared.grid
+
+        def on_grid(array, **options):
+            volume = Volume.from_grid(array, network)
+            return volume if network.is_close(grid) else resample_to(volume, grid, **options)
+
         mask = None
         if self.channels > 2:
-            mask = new(np.argmax(output[..., 2:], axis=-1).astype(np.uint8))
-        cortex_mask = (cortex >= self.threshold).astype(np.uint8)
-        return Prediction(new(sr), new(cortex), new(cortex_mask), mask)
+            classes = [
+                on_grid(output[..., k], spline_order=1).array for k in range(2, self.channels)
+            ]
+            mask = Volume.from_grid(np.argmax(classes, axis=0).astype(np.uint8), grid)
+        sr = _float32(prepared.normalisation.invert(on_grid(output[..., 0]).array))
+        cortex = on_grid(np.clip(output[..., 1], 0, 1), spline_order=1)
+        cortex_mask = (cortex.array >= self.threshold).astype(np.uint8)
+        new = cortex.with_array
+        return Prediction(new(sr), cortex, new(cortex_mask), mask)
 
     def _check_memory(self, shape, spacing, patch):
-        kernel = getattr(getattr(self.model, "spec", None), "kernel", 16)
+        kernel = self.kernel
         batch_size = self.batch_size or default_batch_size(patch)
         needed = required_memory(shape, patch, batch_size, kernel, self.channels)
         free = available_memory()
@@ -234,13 +269,6 @@ class Predictor:
                 f"{needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free; ask for "
                 f"{remedy} (received {','.join(f'{value:g}' for value in spacing)} mm)"
             )
-
-
-def _tiling(shape, patch, step, geometry):
-    if patch is None and geometry == "exact" and min(shape) <= checks.MIN_PATCH - 4:
-        # The whole image, but thinner than the networks can take.
-        patch = step = [max(checks.MIN_PATCH, n + -n % 4) for n in shape]
-    return plan(shape, patch, step, geometry=geometry)
 
 
 def _normalisation(array, legacy):

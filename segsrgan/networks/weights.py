@@ -87,16 +87,31 @@ def describe(name_or_path=None):
     """What a weights file says of itself.
 
     Returns:
-        dict: `path`, `layout` ("segsrgan" or "released original"), `generator` and perhaps
-        `discriminator` (their specs as dicts), `weights` (how many numbers the generator has),
-        `metadata`.
+        dict: `path`, `layout` ("segsrgan", "supermask" or "released original"), the specs of its
+        networks as dicts (`generator` and perhaps `discriminator`, or `segmentor` and
+        `alignnet`), `weights` (how many numbers the generator has), `metadata`.
     """
     path = resolve(name_or_path)
+    if (found := _of_supermask(path)) is not None:
+        return found
     networks, layout, metadata = _read(path)
     result = {"path": str(path), "layout": layout}
     result |= {name: asdict(spec) for name, (spec, _) in networks.items()}
     result["weights"] = sum(int(a.size) for a in networks["generator"][1].values())
     return {**result, "metadata": metadata}
+
+
+def _of_supermask(path):
+    """What a file of that package says, which tells of its networks in the same way; else None."""
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != "supermask":
+                return None
+            specs = {name: json.loads(group.attrs["spec"]) for name, group in file.items()}
+            metadata = json.loads(file.attrs["metadata"])
+    except (OSError, KeyError, ValueError):  # said better by whoever reads it as one of ours
+        return None
+    return {"path": str(path), "layout": "supermask", **specs, "metadata": metadata}
 
 
 def convert(old, new):

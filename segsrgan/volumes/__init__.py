@@ -7,6 +7,12 @@ Arrays are (x, y, z); geometry is ITK's patient space (LPS, mm).
 from segsrgan.volumes.grid import Grid
 from segsrgan.volumes.intensity import Normalisation
 from segsrgan.volumes.metrics import connected_components, dice, psnr, ssim
+from segsrgan.volumes.outline import (
+    boundary_agreement,
+    false_share,
+    missed_share,
+    share_rms,
+)
 from segsrgan.volumes.reading import SUFFIXES, read_volume
 from segsrgan.volumes.resample import (
     INTERPS,
@@ -34,15 +40,19 @@ __all__ = [
     "Tiling",
     "Volume",
     "VolumeError",
+    "boundary_agreement",
     "connected_components",
     "degrade",
     "dice",
+    "false_share",
     "legacy_resample",
+    "missed_share",
     "plan",
     "psnr",
     "read_volume",
     "resample",
     "resample_to",
+    "share_rms",
     "ssim",
     "surface_distances",
     "surface_voxels",

@@ -34,7 +34,22 @@ def test_labels_by_hand(labels):
         "volume": pytest.approx(0.128),
         "reference_volume": pytest.approx(0.128),
         "volume_difference": 0,
+        "false_share": 0.25,
+        "missed_share": 0.25,
+        "share_rms": 0.25,
+        # Radii 3, 3, 3, 2, 2; erosion leaves nothing of a 4 x 4 square or 4^3 cube, dilation makes
+        # 84 or 56 pixels in each of four slices, 600 or 312 voxels. In the slices 16 voxels are
+        # wrong, in three dimensions 32.
+        "boundary_agreement": pytest.approx(1 - (3 * 16 / (4 * 84) + 2 * 16 / (4 * 56)) / 5),
+        "boundary_agreement_3d": pytest.approx(1 - (3 * 32 / 600 + 2 * 32 / 312) / 5),
     }
+
+
+def test_the_papers_names_mean_the_same(labels):
+    row = measure(labels, metrics=("mba_3d", "dsc", "us"))
+    assert list(row.values) == ["boundary_agreement_3d", "dice", "false_share"]
+    with pytest.raises(EvaluationError, match="metrics must differ"):
+        Settings(metrics=("dsc", "dice"))
 
 
 def test_more_than_the_reference_is_a_positive_difference(save):

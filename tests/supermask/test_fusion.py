@@ -88,6 +88,21 @@ def test_images_are_brought_to_the_references_intensities():
     assert np.isfinite(fuse_images([image, flat], [sure, sure], ~everywhere)).all()
 
 
+def test_images_are_fused_by_mean_median_or_the_surest():
+    images = [row(10, 10, 10), row(20, 20, 20), row(90, 90, 90)]
+    sure = [row(0.5, 0.25, 0), row(0.25, 0.5, 0), row(0.25, 0, 0)]
+    nowhere = np.zeros((3, 1, 1), bool)  # intensities stay as they are
+
+    def fused(fusion):
+        return fuse_images(images, sure, nowhere, fusion)[:, 0, 0].tolist()
+
+    assert fused("gaussian") == [32.5, pytest.approx(50 / 3), 0]
+    assert fused("vote") == [20, 15, 0]
+    assert fused("nearest") == [10, 20, 0]
+    with pytest.raises(SupermaskError, match="received 'mean'"):
+        fused("mean")
+
+
 def test_a_mean_without_weights_is_zero():
     assert weighted_mean([row(3, 4)], [row(0, 1)])[:, 0, 0].tolist() == [0, 4]
 

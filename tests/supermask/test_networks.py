@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
-from segsrgan.networks import WeightsError
+from segsrgan.networks import WeightsError, describe
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid
 from supermask.alignnet import AlignNetSpec, build_alignnet, rigid_matrices
@@ -141,6 +141,9 @@ def test_a_file_gives_both_networks_back(tmp_path):
     np.testing.assert_array_equal(found.segmentor(images[0]), segmentor(images[0]))
     said = describe_networks(path)
     assert said["metadata"] == {"license": "CC0"} and said["segmentor"]["spacing"] == 1.5
+    shown = describe(path)  # segsrgan weights show
+    assert shown["layout"] == "supermask" and shown["segmentor"] == said["segmentor"]
+    assert shown["alignnet"]["kernels"] == [2, 3] and shown["metadata"] == {"license": "CC0"}
     assert [item.name for item in tmp_path.iterdir()] == ["w"]
 
 

@@ -28,8 +28,9 @@ def moved():
 def test_a_known_motion_is_found(moved, on):
     found = register(*moved, Classical(on=on))
     degrees, mm = error_of(found.transform, MOTION, object_points())
-    # A mask of an ellipsoid turns with little resistance.
-    assert degrees < (4 if on == "mask" else 1) and mm < 1
+    # An ellipsoid turns with little resistance: in slices of 6 mm the true pose of its mask has a
+    # smaller overlap than others.
+    assert (degrees < 7 and mm < 1.7) if on == "mask" else (degrees < 1 and mm < 0.5)
     assert found.score > found.before
 
 
@@ -58,7 +59,7 @@ def test_views_of_other_planes_that_are_aligned_hardly_move():
     first, second = examination(planes=("axial", "coronal"))
     found = register(first, second)
     degrees, mm = error_of(found.transform, Rigid(), object_points())
-    assert degrees < 0.5 and mm < 0.5
+    assert degrees < 1 and mm < 0.4  # of voxels of 2 x 2 x 6 mm
 
 
 def test_refining_ends_nearer_and_never_worse(moved):

@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 from examinations import acquire, examination, stack_grid
+from volumes.samples import EVEN, write_series
 
 from segsrgan.volumes import Grid, Volume, VolumeError, write_volume
 from supermask.errors import SupermaskError
@@ -12,6 +13,7 @@ from supermask.views import (
     View,
     check_together,
     choose_reference,
+    in_plane,
     plane_of,
     read_view,
     with_unique_names,
@@ -121,6 +123,29 @@ def test_two_stacks_thick_along_one_axis_are_pointed_out():
     tilted = acquire(stack_grid(direction=rotation((np.deg2rad(20), 0, 0))))
     (warning,) = check_together([acquire(stack_grid()), tilted])
     assert "20 degrees apart" in warning
+
+
+def test_stacks_of_different_patients_are_refused(tmp_path):
+    for name, patient in (("a", "17"), ("b", "17"), ("c", "18")):
+        write_series(tmp_path / name, EVEN, PatientID=patient)
+    a, b, c = (read_view(tmp_path / name) for name in "abc")
+    assert (a.patient, c.patient) == ("17", "18")
+    check_together([a, b])
+    with pytest.raises(SupermaskError, match="a and .*c: are of different patients"):
+        check_together([a, b, c])
+    write_volume(a.volume, tmp_path / "a.nii")
+    nameless = read_view(tmp_path / "a.nii")
+    assert nameless.patient == "" and check_together([nameless, c])
+
+
+def test_a_super_resolved_stack_remembers_its_slices():
+    view = acquire(stack_grid("sagittal"))
+    fine = view.grid.corner_aligned(2.0)
+    sharp = View(Volume.from_grid(np.arange(np.prod(fine.shape)).reshape(fine.shape), fine))
+    assert (sharp.axis, sharp.plane) == (None, "isotropic")
+    kept = View(sharp.volume, acquired=view.grid)
+    assert (kept.axis, kept.plane, kept.thickness) == (0, "sagittal", 6)
+    assert in_plane(kept.grid) == 2
 
 
 def test_stacks_that_do_not_meet_are_refused():

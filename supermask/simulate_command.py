@@ -8,9 +8,14 @@ import sys
 from segsrgan.inference.console import Parser, ProgressBar, messages
 from segsrgan.inference.errors import one_line
 
-logger = logging.getLogger("supermask.simulate")
+logger = logging.getLogger(__name__)
 
 _EPILOG = """
+input, one of:
+  --path FOLDER  a task of the Medical Segmentation Decathlon (imagesTr, labelsTr) or BraTS, of any
+                 year, as they are unpacked
+  --masks        of any volumes, and --images the volumes in the same order
+
 results, for each volume and repetition in OUTPUT/CASE/: axial.nii.gz, axial_mask.nii.gz, and so on
 for the other planes, truth.nii.gz (the high-resolution mask in the pose of the first plane),
 truth_image.nii.gz, true_<view>_to_<reference>.tfm, case.json. OUTPUT/cases.csv goes into
@@ -29,11 +34,21 @@ def build_parser(prog="supermask-simulate"):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--masks", nargs="+", required=True, metavar="MASK", help="masks, one for each volume")
+    add("-p", "--path", metavar="FOLDER", help="folder of the Decathlon or of BraTS")
+    add("--modality", default="flair", metavar="NAME", help="of BraTS: flair, t1, t1ce or t2")
+    add("--channel", type=int, default=0, metavar="N", help="of images that have several")
+    add("--masks", nargs="+", metavar="MASK", help="masks, one for each volume")
     add("--images", nargs="+", metavar="IMAGE", help="the volumes (default: the masks themselves)")
     add("-o", "--output", required=True, metavar="FOLDER", help="where the cases go")
     add("--labels", metavar="VALUES", help="values of the masks that make the object: 3,42")
-    add("--slices", nargs="+", type=float, default=[8.0], metavar="MM", help="of 8 mm or others")
+    add(
+        "--slices",
+        nargs="+",
+        type=float,
+        default=[8.0],
+        metavar="MM",
+        help="their distance, one or for each plane",
+    )
     add(
         "--planes",
         nargs="+",
@@ -85,7 +100,9 @@ def _run(args):
 
     names = set(Simulation.__dataclass_fields__) & set(vars(args))
     simulation, labels = Simulation(**{n: getattr(args, n) for n in names}), labels_of(args)
-    plans = plan_cases(args.masks, args.images, args.output, args.repeat, args.test, args.seed)
+    images, masks = _files(args)
+    numbers = (args.repeat, args.test, args.seed, args.channel)
+    plans = plan_cases(masks, images, args.output, *numbers)
     bar = ProgressBar(args.quiet, unit="case")
     whole = 0
     try:
@@ -98,6 +115,21 @@ def _run(args):
         path = write_table(plans, args.output, simulation)
         logger.info("%d of %d cases are there, listed in %s", whole, len(plans), path)
     return int(whole < len(plans))
+
+
+def _files(args):
+    """The paths of the volumes, None where there are only masks, and of the masks."""
+    from supermask.datasets import find_pairs
+    from supermask.errors import SupermaskError
+
+    if (args.path is None) == (args.masks is None):
+        raise SupermaskError("give either --path or --masks")
+    if args.path is None:
+        return args.images, args.masks
+    if args.images:
+        raise SupermaskError("--images goes with --masks; --path finds its own")
+    pairs = find_pairs(args.path, args.modality)
+    return [image for image, _ in pairs], [mask for _, mask in pairs]
 
 
 if __name__ == "__main__":

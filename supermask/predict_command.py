@@ -33,9 +33,12 @@ def main(argv=None, prog="supermask-predict"):
 
 def _run(args):
     settings, labels, patients = settings_of(args), labels_of(args), patients_of(args)
-    networks = None
+    networks = sharpener = None
     if args.weights:
         networks = import_quietly("supermask.weights").load_networks(args.weights)
+    if args.segsrgan:
+        import_quietly("segsrgan.inference.predictor")
+        sharpener = import_quietly("supermask.sharpening").load_sharpener(args.segsrgan)
 
     from supermask.alignment import check_alignment
     from supermask.job import FAILED, run_patients
@@ -49,9 +52,10 @@ def _run(args):
             args.output,
             settings,
             networks,
+            sharpener=sharpener,
             labels=labels,
             overwrite=args.overwrite,
-            weights=args.weights,
+            weights={"supermask": args.weights, "segsrgan": args.segsrgan},
             progress=bar,
         ):
             outcomes.append(outcome)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""The SuperMask paper's Tables 1, 2 and 4 in kind, on examinations with a known answer.
+
+    python benchmarks/supermask.py --masks FOLDER --runs RUNS
+    python benchmarks/supermask.py --collection BRATS --runs RUNS --grid_size 128 --spacing 2
+
+Examinations are simulated (`supermask.simulate`) of masks with synthesised intensities, or of a
+collection of images with masks (Medical Segmentation Decathlon, BraTS). For every slice distance
+and seed it trains on the same cases: the segmentor and AlignNet apart (one stage), both together
+(two stages), the segmentor alone for as long (Unet-LR and the classical baselines), and one of
+high-resolution images (Unet-HR). What is trained already in RUNS is used again. The defaults are
+meant for two cores; the paper's size is `--grid_size 256 --spacing 1 --kernel 32 --stage1_epochs 40
+--stage2_epochs 60 --alignnet_kernels 16,32,64`. Writes `supermask.json` and `supermask_tables.md`.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+# In place of this script's own folder, where `supermask` would be this file.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks.supermask_cases import gather, split  # noqa: E402
+from benchmarks.supermask_methods import ABLATIONS, METHODS, train, try_methods  # noqa: E402
+from benchmarks.supermask_report import tables  # noqa: E402
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--masks", type=Path, help="folder of masks; their images are painted")
+    source.add_argument("--collection", type=Path, help="folder of the Decathlon or of BraTS")
+    add("--runs", type=Path, required=True, help="folder of the trainings")
+    add("--output", type=Path, default=DOCS, help="folder of the tables (default: docs)")
+    add("--slices", type=float, nargs="+", default=[8.0, 16.0], help="distances, mm")
+    add("--seeds", type=int, nargs="+", default=[0], help="one training of everything for each")
+    add("--train", type=int, default=15, help="volumes to train on (default: 15)")
+    add("--test", type=int, default=5, help="volumes to test on (default: 5)")
+    add("--repeats", type=int, default=4, help="examinations of a training volume (default: 4)")
+    add("--grid_size", type=int, default=48, help="of the networks' grid, voxels (default: 48)")
+    add("--spacing", type=float, default=3.0, help="of that grid and the truth, mm (default: 3)")
+    add("--angle", type=float, default=45.0, help="largest, degrees (default: 45)")
+    add("--shift", type=float, default=30.0, help="largest, mm (default: 30)")
+    add("--noise", type=float, default=0.02, help="of the views, of their range")
+    add("--kernel", type=int, default=8, help="of the segmentor (default: 8)")
+    add("--alignnet_kernels", default="16,32", help="of AlignNet (default: 16,32)")
+    add("--stage1_epochs", type=int, default=12, help="(default: 12)")
+    add("--stage2_epochs", type=int, default=6, help="(default: 6)")
+    add("--supervised_alignment", default="none", choices=("none", "masks", "transforms"))
+    add("--passes", type=int, default=2, help="of AlignNet (default: 2)")
+    add("--methods", nargs="+", choices=[*METHODS, *ABLATIONS], help="(default: all)")
+    return parser
+
+
+def main(argv=None):
+    """Trains, tests and writes the tables; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    start, rows = time.perf_counter(), []
+    for distance in args.slices:
+        for seed in args.seeds:
+            trained, tested = split(gather(args, distance, seed), args)
+            networks = train(args, [case for _, case in trained], distance, seed)
+            for name, case in tested:
+                found = try_methods(args, case, networks)
+                rows += [{"slices": distance, "seed": seed, "case": name, **row} for row in found]
+                print(f"{distance:g} mm, seed {seed}, {name}: {len(found)} methods", flush=True)
+    args.output.mkdir(parents=True, exist_ok=True)
+    settings = {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
+    content = {"settings": settings, "seconds": time.perf_counter() - start, "rows": rows}
+    (args.output / "supermask.json").write_text(json.dumps(content, indent=1) + "\n")
+    text = tables(rows)
+    (args.output / "supermask_tables.md").write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""The methods of the SuperMask paper's tables, and the trainings that they need.
+
+"img" and "msk" are registered classically by images or by masks; "nst" takes the surest view of
+each voxel, "vote" the majority. The classical registration is ours, which has a pyramid and several
+starts, unlike the paper's. Each method segments what it is given: no mask of a test case is used.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+from types import SimpleNamespace
+
+import numpy as np
+
+from segsrgan.volumes import Volume, dice
+from supermask.geometry import sample
+from supermask.inference import predict_views
+from supermask.metrics import score
+from supermask.segmentation import segment
+from supermask.settings import Settings
+from supermask.training import Settings as Training
+from supermask.training import fit
+from supermask.views import View
+from supermask.weights import Networks, load_networks, save_networks
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a row of a table comes about.
+
+    Attributes:
+        networks: which training, see `train`.
+        views: indices of the views it is given; None: the high-resolution image.
+        settings: of the prediction; None: the segmentor alone.
+        text: of Table 4.
+    """
+
+    networks: str
+    views: tuple[int, ...] | None = (0, 1, 2)
+    settings: Settings | None = None
+    text: str = ""
+
+
+def _classical(on, fusion):
+    return Settings(alignment="classical", on=on, order="segment", fusion=fusion)
+
+
+ALIGNNET = Settings(alignment="alignnet", refine=False)
+REFINED = Settings(alignment="alignnet", refine=True)
+METHODS = {
+    "Unet-LR": Method("segmentor", (0,)),
+    "Unet-img-cc-nst": Method("segmentor", settings=_classical("image", "nearest")),
+    "Unet-img-cc-vote": Method("segmentor", settings=_classical("image", "vote")),
+    "Unet-msk-cc-nst": Method("segmentor", settings=_classical("mask", "nearest")),
+    "Unet-msk-cc-vote": Method("segmentor", settings=_classical("mask", "vote")),
+    "SuperMask, 1 view": Method("both", (0,), ALIGNNET),
+    "SuperMask, 2 views": Method("both", (0, 2), ALIGNNET),
+    "SuperMask": Method("both", settings=ALIGNNET),
+    "SuperMask, refined": Method("both", settings=REFINED),
+    "Unet-HR": Method("high", None),
+}
+ABLATIONS = {
+    "one stage": Method("apart", settings=ALIGNNET),
+    "voting": Method("both", settings=replace(ALIGNNET, fusion="vote")),
+    "nearest": Method("both", settings=replace(ALIGNNET, fusion="nearest")),
+    "one stage, refined": Method("apart", settings=REFINED),
+    "voting, refined": Method("both", settings=replace(REFINED, fusion="vote")),
+    "nearest, refined": Method("both", settings=replace(REFINED, fusion="nearest")),
+    "classical alignment": Method("both", settings=Settings(alignment="classical")),
+    "aligned by the truth": Method("both", settings=Settings(alignment="none")),
+}
+
+
+def train(args, cases, distance, seed):
+    """The networks of every training, those of `args.runs` if they are there.
+
+    Args:
+        args: of the benchmark.
+        cases: a list of `Case`.
+        distance: of the slices, mm.
+        seed: int.
+
+    Returns:
+        {"apart": after stage 1, "both": after stage 2, "segmentor": trained alone for as long,
+        "high": of high-resolution images}, each `Networks`.
+    """
+    names = args.methods or [*METHODS, *ABLATIONS]
+    wanted = {(METHODS | ABLATIONS)[name].networks for name in names}
+    folder = args.runs / f"{distance:g}mm_{seed}"
+    one, two = args.stage1_epochs, args.stage2_epochs
+    first = folder / "apart.h5"
+    common = _training(args, seed)
+    networks = {"apart": _trained(first, cases, common, stage1_epochs=one, stage2_epochs=0)}
+    if "both" in wanted:
+        networks["both"] = _trained(
+            folder / "both.h5",
+            cases,
+            common,
+            weights=str(first),
+            stage1_epochs=0,
+            stage2_epochs=two,
+        )
+    alone = {"train": "segmentor", "stage2_epochs": 0}
+    if "segmentor" in wanted:
+        more = {"weights": str(first), "stage1_epochs": two, "lr1": common.lr2}
+        networks["segmentor"] = _trained(folder / "segmentor.h5", cases, common, **alone, **more)
+    if "high" in wanted:
+        sharp = [SimpleNamespace(views=(_sharp(case),), transforms=None) for case in cases]
+        networks["high"] = _trained(
+            folder / "high.h5", sharp, common, **alone, stage1_epochs=one + two
+        )
+    return networks
+
+
+def _training(args, seed):
+    return Training(
+        grid_size=args.grid_size,
+        spacing=args.spacing,
+        kernel=args.kernel,
+        alignnet_kernels=args.alignnet_kernels,
+        rotation=args.angle,
+        shift=args.shift / args.spacing,
+        window=7,
+        supervised_alignment=args.supervised_alignment,
+        seed=seed,
+        stage1_epochs=1,
+        snapshot=10**6,
+        tensorboard=False,
+    )
+
+
+def _trained(path, cases, settings, **changes):
+    if not path.exists():
+        found = fit(cases, replace(settings, **changes), path.with_suffix(""))
+        save_networks(path, found.segmentor, found.alignnet)
+    return load_networks(path)
+
+
+def _sharp(case):
+    """The high-resolution image and truth of a case, as a view."""
+    return View(case.image, case.truth.with_array(case.truth.array.astype(np.float32)))
+
+
+def try_methods(args, case, networks):
+    """The scores of every method on a case.
+
+    Args:
+        args: of the benchmark.
+        case: a `Case`.
+        networks: of `train`.
+
+    Returns:
+        A list of dicts: `method`, the paper's scores, and for three views `between`, the Dice
+        between the masks of the aligned views and the truth.
+    """
+    chosen = {**METHODS, **ABLATIONS}
+    return [
+        {"method": name, **_tried(args, case, networks[method.networks], name, method)}
+        for name, method in chosen.items()
+        if not args.methods or name in args.methods
+    ]
+
+
+def _tried(args, case, networks, name, method):
+    truth, between = case.truth, None
+    if method.settings is None:
+        view = _sharp(case) if method.views is None else case.views[0]
+        bare = View(view.volume)
+        found = segment(networks.segmentor, bare, truth.grid) >= 0.5
+    else:
+        views = [case.views[k] for k in method.views]
+        if name == "aligned by the truth":
+            views = [_back(view, case.transforms[k]) for k, view in enumerate(views)]
+        bare = [View(view.volume, name=view.name) for view in views]
+        # By name: a header that was turned back may say that another view is axial.
+        settings = replace(
+            method.settings,
+            passes=args.passes,
+            spacing=truth.spacing[0],
+            reference=case.views[0].name,
+        )
+        result = predict_views(bare, settings, _without(networks, settings))
+        found = sample(result.probability, truth.grid) >= 0.5
+        between = _between(result, truth) if len(views) == 3 else None
+    scores = score(found, truth.array)._asdict()
+    return {**{key: float(value) for key, value in scores.items()}, "between": between}
+
+
+def _without(networks, settings):
+    """The networks, without AlignNet where another alignment is wanted."""
+    return networks if settings.alignment == "alignnet" else Networks(networks.segmentor)
+
+
+def _back(view, transform):
+    """A view whose header says where the patient really was: aligned with the reference."""
+    back, volume = transform.inverse(), view.volume
+    direction = back.rotation @ volume.direction
+    moved = Volume(volume.array, volume.spacing, back.apply(volume.origin), direction)
+    return View(moved, name=view.name)
+
+
+def _between(result, truth):
+    """Dice between the masks of the aligned views, and of each with the truth (Table 2)."""
+    masks = {view.name: view.mask.array for view in result.views}
+    names = list(masks)
+    pairs = {f"{a} & {b}": dice(masks[a], masks[b]) for a, b in combinations(names, 2)}
+    high = sample(truth, result.mask.grid) >= 0.5
+    return pairs | {f"{name} & HR": dice(masks[name], high) for name in names[1:]}

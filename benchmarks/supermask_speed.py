@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""Time and memory of `supermask-predict` for three stacks of 256 x 256 x 32 voxels.
+
+    python benchmarks/supermask_speed.py --weights WEIGHTS --output speed.json
+
+The stacks are those of a painted ellipsoid of a head's size, 0.9 mm in plane and slices of 5 mm, in
+which the patient has moved. Every line is a command of its own, from its start to its end: what a
+user waits for, and the most memory that it ever held.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from segsrgan.volumes import Grid, Volume, write_volume
+from supermask.geometry import sample
+from supermask.rigid import Rigid
+
+SHAPE, SPACING = (256, 256, 32), (0.9, 0.9, 5.0)
+# The order of (x, y, z) of each plane's voxels, and the motion of the patient before it.
+PLANES = {
+    "axial": ((0, 1, 2), Rigid()),
+    "coronal": ((0, 2, 1), Rigid((0.05, -0.03, 0.08), (3, -4, 5))),
+    "sagittal": ((1, 2, 0), Rigid((-0.06, 0.04, 0.05), (-5, 2, 3))),
+}
+RADII = (62.0, 80.0, 66.0)  # mm
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", help="of SuperMask; without, only the classical alignment")
+    parser.add_argument("--segsrgan", help="weights of SegSRGAN, to super-resolve stacks first")
+    parser.add_argument("--shrink", type=int, default=1, help="divides the sizes, for a trial")
+    parser.add_argument("--output", type=Path, help="JSON file")
+    return parser
+
+
+def write_stacks(folder, shrink):
+    """Writes the three stacks and masks as NIfTI."""
+    rng = np.random.default_rng(0)
+    coarse = Grid((30, 40, 34), (6.0,) * 3, (-87, -117, -99))
+    points = coarse.index_to_physical(np.moveaxis(np.indices(coarse.shape), 0, -1))
+    inside = np.sum((points / RADII) ** 2, axis=-1) <= 1
+    image = Volume.from_grid((inside * rng.uniform(50, 150, coarse.shape)).astype("f4"), coarse)
+    mask = Volume.from_grid(inside.astype("f4"), coarse)
+    for name, (order, pose) in PLANES.items():
+        direction = np.eye(3)[:, order]
+        shape = [max(4, n // shrink) for n in SHAPE]
+        spacing = np.array(SPACING) * SHAPE / shape
+        origin = -direction @ ((np.array(shape) - 1) / 2 * spacing)
+        if np.linalg.det(direction) < 0:  # a left-handed order: turn the slice axis
+            direction[:, 2] *= -1
+            origin = -direction @ ((np.array(shape) - 1) / 2 * spacing)
+        grid = Grid(tuple(shape), tuple(spacing), tuple(origin), direction)
+        values = sample(image, grid, pose.inverse())
+        noise = rng.normal(0, 2, grid.shape).astype("f4")
+        write_volume(Volume.from_grid(values + noise, grid), folder / f"{name}.nii.gz")
+        own = (sample(mask, grid, pose.inverse()) >= 0.5).astype(np.uint8)
+        write_volume(Volume.from_grid(own, grid), folder / f"{name}_mask.nii.gz")
+
+
+def measure(flags, masks, folder):
+    """Seconds and GiB of one command, and its last line."""
+    views = [folder / f"{name}.nii.gz" for name in PLANES]
+    given = ["--masks", *(folder / f"{name}_mask.nii.gz" for name in PLANES)] if masks else []
+    with tempfile.TemporaryDirectory() as output:
+        command = [sys.executable, "-m", "supermask.predict_command", "--views", *views, *given]
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [*map(str, command), "-o", output, *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        text = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - start
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return {
+        "seconds": round(seconds, 1),
+        "gib": round(usage.ru_maxrss * unit / 2**30, 2),
+        "status": process.returncode,
+        "said": text.strip().rpartition("; ")[0],
+    }
+
+
+def main(argv=None):
+    """Measures every way to predict; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    ways = {
+        "masks given, no alignment": (["--alignment", "none"], True),
+        "masks given, classical": (["--alignment", "classical"], True),
+    }
+    if args.weights:
+        own = ["--weights", args.weights]
+        ways["AlignNet and segmentor"] = ([*own, "--no-refine"], False)
+        ways["AlignNet, refined, and segmentor"] = ([*own, "--refine"], False)
+        ways["classical and segmentor"] = ([*own, "--alignment", "classical"], False)
+    if args.segsrgan:
+        ways["masks given, SegSRGAN first"] = (
+            ["--alignment", "none", "--segsrgan", args.segsrgan],
+            True,
+        )
+    results = {"cores": os.cpu_count(), "machine": platform.machine(), "shape": SHAPE}
+    with tempfile.TemporaryDirectory() as folder:
+        write_stacks(Path(folder), args.shrink)
+        for name, (flags, masks) in ways.items():
+            results[name] = measure(flags, masks, Path(folder))
+            print(f"{name:<36}{results[name]['seconds']:>8.1f} s {results[name]['gib']:>6.2f} GiB")
+    if args.output:
+        args.output.write_text(json.dumps(results, indent=1) + "\n")
+    return int(any(row["status"] for row in results.values() if isinstance(row, dict)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

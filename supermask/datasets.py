@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""Public collections as users download them: Medical Segmentation Decathlon and BraTS."""
+
+import re
+from pathlib import Path
+
+from segsrgan.volumes import SUFFIXES, VolumeError, read_volume
+from supermask.errors import SupermaskError
+
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+# The ends of names without suffix: BraTS 2017 to 2021, 2023 on.
+_ENDS = {
+    "flair": ("_flair", "-t2f"),
+    "t1": ("_t1", "-t1n"),
+    "t1ce": ("_t1ce", "-t1c"),
+    "t2": ("_t2", "-t2w"),
+}
+_MASK_ENDS = ("_seg", "-seg", "_labels")
+# BraTS 2015: PATIENT/VSD.Brain.XX.O.MR_Flair.684/VSD.Brain.XX.O.MR_Flair.684.mha and, for the
+# mask, VSD.Brain_3more.XX.O.OT.6560.
+_OLD_MASK = re.compile(r"\.ot\.\d+$")
+_OLD = {"flair": "flair", "t1": "t1", "t1ce": "t1c", "t2": "t2"}
+
+
+def find_pairs(folder, modality="flair"):
+    """The volumes of a collection, each with its mask.
+
+    Args:
+        folder: of a task of the Decathlon (with imagesTr and labelsTr), or of BraTS, in which
+            masks may lie at any depth.
+        modality: of BraTS, one of `MODALITIES`.
+
+    Returns:
+        A list of `(image, mask)` paths, sorted.
+
+    Raises:
+        SupermaskError: if there are none, or a mask has no image.
+    """
+    folder = Path(folder).expanduser()
+    if modality not in MODALITIES:
+        raise SupermaskError(
+            f"modality must be one of {', '.join(MODALITIES)}, received {modality!r}"
+        )
+    if not folder.is_dir():
+        raise SupermaskError(f"{folder}: no such folder; give that of a collection")
+    if (folder / "labelsTr").is_dir():
+        pairs = [(folder / "imagesTr" / mask.name, mask) for mask in _images(folder / "labelsTr")]
+    else:
+        masks = [path for path in _images(folder) if _is_mask(_stem(path))]
+        pairs = [(_beside(mask, modality), mask) for mask in masks]
+    if not pairs:
+        raise SupermaskError(
+            f"{folder}: holds neither labelsTr, as tasks of the Medical Segmentation Decathlon do, "
+            "nor masks of BraTS, whose names end with seg; name the files by --masks and --images"
+        )
+    missing = [str(mask) for image, mask in pairs if image is None or not image.is_file()]
+    if missing:
+        raise SupermaskError(
+            f"{len(missing)} of {len(pairs)} masks have no image, such as {missing[0]}; "
+            "unpack the collection again, or name another modality"
+        )
+    return pairs
+
+
+def read_channel(path, channel=0):
+    """One volume of an image that may have several, as the Decathlon's brains do.
+
+    Args:
+        path: of the image.
+        channel: which one; 0 for an image that has one.
+
+    Raises:
+        VolumeError: if it cannot be read.
+        SupermaskError: if there is no such channel.
+    """
+    import SimpleITK as sitk
+
+    from segsrgan.volumes.itk import from_itk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return read_volume(path)  # which can read more, or says what is wrong
+    size = reader.GetSize()
+    count = size[3] if len(size) == 4 else 1
+    if not 0 <= channel < count:
+        raise SupermaskError(
+            f"{path}: channel must be from 0 to {count - 1}, received {channel}; try 0"
+        )
+    if count == 1:
+        return read_volume(path)
+    reader.SetExtractSize([*size[:3], 0])
+    reader.SetExtractIndex([0, 0, 0, channel])
+    try:
+        return from_itk(reader.Execute(), str(path))
+    except RuntimeError as error:
+        raise VolumeError(f"{path}: cannot be read ({str(error).splitlines()[-1]})") from error
+
+
+def _images(folder):
+    """The images in a folder at any depth, but no hidden ones, which archives of macOS bring."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.name[0] != "." and path.name.lower().endswith(SUFFIXES) and path.is_file()
+    )
+
+
+def _is_mask(stem):
+    return stem.lower().endswith(_MASK_ENDS) or _OLD_MASK.search(stem.lower()) is not None
+
+
+def _beside(mask, modality):
+    """The image of a mask of BraTS, None if it is missing."""
+    stem = _stem(mask)
+    if _OLD_MASK.search(stem.lower()):
+        wanted = re.compile(rf"\.mr_{_OLD[modality]}\.\d+$")
+        found = [path for path in _images(mask.parent.parent) if wanted.search(_stem(path).lower())]
+    else:
+        end = next(end for end in _MASK_ENDS if stem.lower().endswith(end))
+        names = {(stem[: -len(end)] + other).lower() for other in _ENDS[modality]}
+        found = [
+            path
+            for path in mask.parent.iterdir()
+            if _stem(path).lower() in names and path.name.lower().endswith(SUFFIXES)
+        ]
+    return found[0] if found else None
+
+
+def _stem(path):
+    name = path.name
+    suffixes = sorted(SUFFIXES, key=len, reverse=True)
+    suffix = next((s for s in suffixes if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)]

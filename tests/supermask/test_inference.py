@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: MIT
+"""From the views of a patient to one mask: laws, and what is wrong with views."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from examinations import (
+    MOTION,
+    acquire,
+    examination,
+    intensity,
+    object_points,
+    points_of,
+    stack_grid,
+    truth_on,
+)
+
+from segsrgan.volumes import Volume, dice
+from supermask.alignment import align_by_network
+from supermask.alignnet import AlignNetSpec, build_alignnet
+from supermask.errors import SupermaskError
+from supermask.geometry import sample
+from supermask.inference import predict_views
+from supermask.rigid import Rigid, rotation
+from supermask.settings import Settings
+from supermask.unet import SegmentorSpec
+from supermask.views import View
+from supermask.weights import Networks
+
+ALIGNED = Settings(alignment="none")
+
+
+def stored(view, order, flips):
+    """The same view, its voxels in another order and direction."""
+    axes = tuple(k for k in range(3) if flips[k])
+
+    def changed(volume):
+        first = np.where(flips, np.array(volume.array.shape) - 1, 0)
+        signs = np.where(flips, -1, 1)
+        array = np.flip(volume.array, axes).transpose(order)
+        direction = (volume.direction * signs)[:, order]
+        spacing = np.array(volume.spacing)[list(order)]
+        return Volume(array, tuple(spacing), volume.grid.index_to_physical(first), direction)
+
+    return View(changed(view.volume), changed(view.mask))
+
+
+def turned(view, motion):
+    """The same view of a patient and scanner that were turned together."""
+
+    def changed(volume):
+        origin = motion.apply(volume.origin)
+        return Volume(volume.array, volume.spacing, origin, motion.rotation @ volume.direction)
+
+    return View(changed(view.volume), changed(view.mask))
+
+
+def score(result):
+    return dice(result.mask.array, truth_on(result.mask.grid))
+
+
+@pytest.fixture(scope="module")
+def views():
+    return examination()
+
+
+@pytest.fixture(scope="module")
+def result(views):
+    return predict_views(views, ALIGNED)
+
+
+def test_three_views_beat_two_and_two_beat_one(views, result):
+    scores = [score(predict_views(views[:count], ALIGNED)) for count in (1, 2)]
+    assert scores[0] + 0.01 < scores[1] < score(result)
+    assert score(result) > 0.95
+
+
+def test_the_result_has_all_its_parts(result):
+    shape = result.mask.array.shape
+    assert result.mask.spacing == (2.0, 2.0, 2.0) and set(np.unique(result.mask.array)) == {0, 1}
+    np.testing.assert_array_equal(result.mask.array, result.probability.array >= 0.5)
+    assert [view.name for view in result.views] == ["axial", "coronal", "sagittal"]
+    assert all(view.mask.array.shape == shape for view in result.views)
+    assert [(item.first, item.second) for item in result.agreements] == [
+        ("axial", "coronal"),
+        ("axial", "sagittal"),
+        ("coronal", "sagittal"),
+    ]
+    assert min(item.dice for item in result.agreements) > 0.85
+    assert result.lost == result.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("order", "flips"), [((0, 1, 2), (True, False, True)), ((2, 0, 1), (False, True, False))]
+)
+def test_however_voxels_are_stored_the_mask_is_the_same(views, result, order, flips):
+    found = predict_views([stored(view, order, flips) for view in views], ALIGNED)
+    assert found.mask.grid.is_close(result.mask.grid, 1e-6)
+    np.testing.assert_allclose(found.probability.array, result.probability.array, atol=1e-4)
+    np.testing.assert_allclose(found.image.array, result.image.array, atol=1e-2)
+
+
+def test_the_order_of_the_views_does_not_matter(views, result):
+    found = predict_views([views[2], views[0], views[1]], ALIGNED)
+    np.testing.assert_array_equal(found.mask.array, result.mask.array)
+
+
+@pytest.mark.parametrize("degrees", [25, 70])
+def test_oblique_headers_give_the_same_mask_in_patient_space(views, result, degrees):
+    motion = Rigid(np.deg2rad((degrees, 10, -degrees)), (30, -20, 10))
+    found = predict_views([turned(view, motion) for view in views], ALIGNED)
+    # Asked at the places of the first result, moved along; beyond 45 degrees axes change roles.
+    there = sample(found.probability, result.mask.grid, motion)
+    assert dice(there >= 0.5, result.mask.array) > (0.999 if degrees < 45 else 0.985)
+
+
+def test_moved_views_are_brought_together():
+    views = examination({"sagittal": MOTION})
+    before, after = (predict_views(views, Settings(alignment=a)) for a in ("none", "classical"))
+    assert after.agreements[1].dice > before.agreements[1].dice + 0.1
+    assert score(after) > score(before) + 0.03 and score(after) > 0.94
+    assert after.views[2].transform.distance(MOTION, object_points()) < 1
+
+
+def test_the_reference_gives_the_pose():
+    views = examination({"sagittal": MOTION}, planes=("axial", "sagittal"))
+    found = predict_views(views, Settings(alignment="classical", reference="sagittal"))
+    assert found.reference == "sagittal"
+    expected = MOTION.inverse()
+    assert found.views[1].transform.distance(expected, MOTION.apply(object_points())) < 1
+
+
+def test_the_fused_image_is_nearer_to_the_truth_than_one_view(views, result):
+    grid = result.image.grid
+    truth = intensity(points_of(grid))
+    errors = [
+        np.abs(sample(image, grid) - truth)[truth_on(grid)].mean()
+        for image in (views[0].volume, predict_views(views[:1], ALIGNED).image, result.image)
+    ]
+    assert errors[2] < 0.8 * min(errors[:2])
+
+
+# -- networks --------------------------------------------------------------------------------------
+
+
+class Thresholding:
+    """A segmentor that sees what is bright, and counts its calls."""
+
+    spec = SegmentorSpec(kernel=1, levels=2, spacing=2.0)
+
+    def __init__(self):
+        self.calls = 0
+
+    def predict_on_batch(self, batch):
+        self.calls += 1
+        return (batch > 0.4).astype(np.float32)
+
+
+class Knowing:
+    """An AlignNet that always gives the same answer."""
+
+    spec = AlignNetSpec(size=32, spacing=2.5, kernels=(2, 2))
+
+    def __init__(self, parameters):
+        self.parameters = np.array(parameters, np.float32)
+
+    def predict_on_batch(self, batches):
+        assert all(batch.shape == (1, 32, 32, 32, 1) for batch in batches)
+        return self.parameters[None]
+
+
+@pytest.mark.parametrize("order", ["align", "segment"])
+def test_masks_that_are_missing_are_made_by_the_segmentor(views, order):
+    bare = [views[0], *(View(view.volume) for view in views[1:])]
+    networks = Networks(segmentor=Thresholding())
+    found = predict_views(bare, Settings(alignment="none", order=order), networks)
+    assert score(found) > 0.85 and not found.lost
+    assert networks.segmentor.calls == (4 if order == "align" else 2)
+
+
+def test_patches_of_the_segmentor_make_no_difference(views):
+    bare = [View(view.volume) for view in views]
+    networks = Networks(segmentor=Thresholding())
+    whole, parts = (
+        predict_views(bare, Settings(alignment="none", patch=patch), networks).probability.array
+        for patch in (128, 20)
+    )
+    np.testing.assert_allclose(whole, parts, atol=1e-6)
+
+
+def test_an_object_that_is_nowhere_is_an_empty_mask_and_a_warning(views):
+    networks = Networks(segmentor=Thresholding())
+    networks.segmentor.predict_on_batch = np.zeros_like
+    found = predict_views([View(view.volume) for view in views], ALIGNED, networks)
+    assert not found.mask.array.any()
+    assert any("the object is seen in no view" in text for text in found.warnings)
+
+
+def test_passes_of_alignnet_are_composed(views):
+    axial, sagittal = (View(views[k].volume) for k in (0, 2))
+    once, thrice = (
+        align_by_network(Knowing((0.1, -0.05, 0.2, 1, 2, -3)), axial, sagittal, passes)
+        for passes in (1, 3)
+    )
+    assert thrice.is_close(once @ once @ once, 1e-9)
+    assert once.angle() > 10
+
+
+def test_middles_of_masks_are_where_alignnet_begins():
+    shift = Rigid(translation=(9, -6, 4))
+    views = examination({"coronal": shift}, planes=("axial", "coronal"))
+    found = align_by_network(Knowing(np.zeros(6)), *views)
+    np.testing.assert_allclose(found.translation, shift.translation, atol=1)
+
+
+def test_a_view_aligned_with_itself_by_alignnet_never_moves(views):
+    model = build_alignnet(AlignNetSpec(size=32, spacing=3.0, kernels=(2, 3), hidden=4))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(0, 0.5, weight.shape))
+    bare = View(views[0].volume)
+    assert align_by_network(model, bare, View(views[1].volume)).angle() > 0.1
+    assert align_by_network(model, bare, bare, passes=10).is_close(Rigid(), 1e-9)
+
+
+def test_alignnets_answer_is_refined_unless_that_is_unwanted():
+    views = examination({"sagittal": MOTION}, planes=("axial", "sagittal"))
+    near = Rigid(tuple(np.array(MOTION.angles) + 0.05), (0, 0, 0), MOTION.centre)
+    networks = Networks(alignnet=Knowing([*near.angles, 0, 0, 0]))
+    errors = [
+        predict_views(views, Settings(refine=refine), networks)
+        .views[1]
+        .transform.distance(MOTION, object_points())
+        for refine in (False, None)
+    ]
+    assert errors[1] < 1 and errors[1] < errors[0] / 2
+
+
+def test_stacks_may_be_super_resolved_first(views):
+    asked = []
+
+    def super_resolved(volume, patch, new_resolution):
+        asked.append((patch, new_resolution))
+        grid = volume.grid.corner_aligned(new_resolution)
+        return SimpleNamespace(sr=Volume.from_grid(sample(volume, grid, order=3), grid))
+
+    sharpener = SimpleNamespace(predict=super_resolved)
+    found = predict_views(views, Settings(alignment="none", patch=32), None, sharpener)
+    assert asked == [(32, 2.0)] * 3
+    # What was acquired is known still: the confidences, and so the mask, are the same.
+    assert score(found) == pytest.approx(score(predict_views(views, ALIGNED)), abs=1e-6)
+
+
+# -- bad input -------------------------------------------------------------------------------------
+
+
+def test_a_view_without_a_mask_is_named_as_lost(views):
+    bare = [*views[:2], View(views[2].volume, path="s.nii")]
+    found = predict_views(bare, ALIGNED)
+    assert found.lost == ("s.nii: has no mask; it is left out, and its detail with it",)
+    assert [view.name for view in found.views] == ["axial", "coronal"]
+
+
+def test_an_empty_mask_is_named_as_lost(views):
+    empty = views[2].mask.with_array(np.zeros_like(views[2].mask.array))
+    found = predict_views([*views[:2], View(views[2].volume, empty, path="s.nii")], ALIGNED)
+    assert found.lost == ("s.nii: its mask is empty; it is left out, and its detail with it",)
+
+
+def test_without_any_mask_there_is_no_result(views):
+    with pytest.raises(SupermaskError, match="none have masks; give masks of the object, or wei"):
+        predict_views([View(view.volume) for view in views], ALIGNED)
+    empty = [View(v.volume, v.mask.with_array(np.zeros_like(v.mask.array))) for v in views]
+    with pytest.raises(SupermaskError, match="none have masks with voxels"):
+        predict_views(empty, ALIGNED)
+    with pytest.raises(SupermaskError, match="received none"):
+        predict_views([], ALIGNED)
+
+
+def test_one_view_alone_is_pointed_out(views):
+    (warning,) = predict_views(views[1:2], ALIGNED).warnings
+    assert "is the only view; between its slices nothing is known" in warning
+
+
+def test_views_that_disagree_are_pointed_out(views):
+    other = np.roll(views[2].mask.array, 10, axis=1)
+    found = predict_views(
+        [views[0], View(views[2].volume, views[2].mask.with_array(other))], ALIGNED
+    )
+    assert any("axial and sagittal agree badly once they are aligned" in w for w in found.warnings)
+
+
+def test_images_that_do_not_resemble_each_other_are_pointed_out(views):
+    noise = np.random.default_rng(0).random(views[2].volume.array.shape, np.float32)
+    strange = View(views[2].volume.with_array(noise), views[2].mask)
+    found = predict_views([views[0], strange], ALIGNED)
+    assert any("their images hardly resemble each other" in text for text in found.warnings)
+
+
+def test_views_of_different_patients_are_refused(views):
+    pair = [replace(view, patient=name) for view, name in zip(views, "ab", strict=False)]
+    with pytest.raises(SupermaskError, match="are of different patients, as their DICOM headers"):
+        predict_views(pair, ALIGNED)
+    assert predict_views([replace(pair[0], patient=""), pair[1]], ALIGNED)
+
+
+def test_two_stacks_of_one_plane_are_pointed_out(views):
+    tilted = acquire(stack_grid(direction=rotation((0.2, 0, 0))))
+    found = predict_views([views[0], tilted], ALIGNED)
+    assert any("along that axis the result is as coarse" in text for text in found.warnings)
+
+
+def test_a_result_beyond_all_memory_is_refused(views, monkeypatch):
+    with pytest.raises(SupermaskError, match="too large; take a larger spacing"):
+        predict_views(views, Settings(alignment="none", spacing=0.01))
+    monkeypatch.setattr("supermask.inference.available_memory", lambda: 1000)
+    with pytest.raises(SupermaskError, match="GiB are free; take a larger spacing"):
+        predict_views(views, ALIGNED)
+
+
+def test_alignnet_needs_weights(views):
+    with pytest.raises(SupermaskError, match="alignment alignnet needs weights with an AlignNet"):
+        predict_views(views, Settings(alignment="alignnet"))

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""`supermask-predict` and `supermask.predict`: files, exit status, and what goes wrong."""
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from examinations import examination, truth_on
+
+import supermask
+from segsrgan.volumes import Volume, dice, read_volume, write_volume
+from supermask.errors import SupermaskError
+from supermask.predict_command import main
+from supermask.rigid import Rigid
+
+MOVED = {"sagittal": Rigid((0.05, 0, 0.1), (3, 0, -2))}
+FILES = {
+    "mask.nii.gz",
+    "probability.nii.gz",
+    "image.nii.gz",
+    "axial_mask.nii.gz",
+    "sagittal_mask.nii.gz",
+    "sagittal_to_axial.tfm",
+    "report.json",
+}
+
+
+@pytest.fixture(scope="module")
+def views():
+    return examination(MOVED, planes=("axial", "sagittal"), fine=3.0, thick=6.0)
+
+
+@pytest.fixture
+def folder(tmp_path, views):
+    """One patient's folder, as a user would lay it out."""
+    return laid_out(tmp_path / "data" / "patient 1", views)
+
+
+def laid_out(folder, views):
+    folder.mkdir(parents=True)
+    for view in views:
+        write_volume(view.volume, folder / f"{view.name}.nii.gz")
+        mask = view.mask.with_array(view.mask.array.astype(np.uint8))
+        write_volume(mask, folder / f"{view.name}_mask.nii.gz")
+    return folder
+
+
+def run(capsys, *flags):
+    status = main([str(flag) for flag in flags])
+    found = capsys.readouterr()
+    return status, found.out, found.err
+
+
+def test_a_folder_of_stacks_becomes_a_mask(folder, tmp_path, capsys):
+    status, out, _ = run(capsys, "--path", folder, "-o", tmp_path / "out")
+    results = tmp_path / "out" / "patient 1"
+    assert status == 0 and {path.name for path in results.iterdir()} == FILES
+    assert out.startswith("patient 1: finished; axial-sagittal Dice 0.9") and str(results) in out
+    mask = read_volume(results / "mask.nii.gz")
+    assert dice(mask.array, truth_on(mask.grid)) > 0.9
+    report = json.loads((results / "report.json").read_text())
+    assert report["patient"] == "patient 1" and report["whole"] and report["lost"] == []
+    assert set(report["files"]) == FILES - {"report.json"}
+    (agreement,) = report["agreement"]
+    assert (agreement["first"], agreement["second"]) == ("axial", "sagittal")
+    assert agreement["dice"] > 0.9 and report["views"][1]["turned_degrees"] > 4
+    assert report["settings"]["fusion"] == "gaussian"
+
+
+def test_other_programs_can_use_the_transform(folder, tmp_path, capsys):
+    run(capsys, "--path", folder, "-o", tmp_path / "out", "--quiet")
+    results = tmp_path / "out" / "patient 1"
+    moving = sitk.ReadImage(str(folder / "sagittal_mask.nii.gz"), sitk.sitkFloat32)
+    reference = sitk.ReadImage(str(results / "mask.nii.gz"))
+    transform = sitk.ReadTransform(str(results / "sagittal_to_axial.tfm"))
+    aligned = sitk.GetArrayFromImage(sitk.Resample(moving, reference, transform)).T >= 0.5
+    assert dice(aligned, read_volume(results / "sagittal_mask.nii.gz").array) > 0.98
+
+
+def test_finished_patients_are_skipped_and_overwritten_when_asked(folder, tmp_path, capsys):
+    flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none")
+    run(capsys, *flags)
+    mask = tmp_path / "out" / "patient 1" / "mask.nii.gz"
+    before = mask.stat().st_mtime_ns
+    status, out, _ = run(capsys, *flags)
+    assert status == 0 and "patient 1: skipped" in out and mask.stat().st_mtime_ns == before
+    status, out, _ = run(capsys, *flags, "--overwrite")
+    assert status == 0 and mask.stat().st_mtime_ns > before
+
+
+def test_files_of_others_are_never_replaced(folder, tmp_path, capsys):
+    other = tmp_path / "out" / "patient 1" / "mask.nii.gz"
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none", "--overwrite")
+    status, _, err = run(capsys, *flags)
+    assert status == 1 and "holds files that are not ours, such as mask.nii.gz" in err
+    assert other.read_text() == "mine"
+
+
+def test_a_bad_patient_and_a_bad_stack_do_not_stop_the_others(views, tmp_path, capsys):
+    for name in ("whole", "half", "none"):
+        laid_out(tmp_path / name, views)
+    (tmp_path / "half" / "sagittal.nii.gz").write_bytes(b"damaged")
+    (tmp_path / "table.csv").write_text(
+        "patient,view_1,mask_1,view_2,mask_2\n"
+        "lacking,none/nothing.nii,,,\n"
+        "half,half/sagittal.nii.gz,half/sagittal_mask.nii.gz,half/axial.nii.gz,half/axial_mask.nii.gz\n"
+        "whole,whole/sagittal.nii.gz,whole/sagittal_mask.nii.gz,whole/axial.nii.gz,whole/axial_mask.nii.gz\n"
+    )
+    flags = ("--path", tmp_path / "table.csv", "-o", tmp_path / "out", "--alignment", "none")
+    status, out, err = run(capsys, *flags)
+    assert status == 1
+    lines = {line.partition(":")[0]: line for line in out.splitlines()}
+    assert "failed" in lines["lacking"] and "nothing.nii: no such file" in lines["lacking"]
+    assert "finished" in lines["half"] and "finished" in lines["whole"]
+    assert "sagittal.nii.gz" in err and "going on without this stack, its detail is lost" in err
+    report = json.loads((tmp_path / "out" / "half" / "report.json").read_text())
+    assert len(report["lost"]) == 1 and [view["name"] for view in report["views"]] == ["axial"]
+    assert "is the only view" in report["warnings"][0]
+    assert not (tmp_path / "out" / "lacking").exists()
+
+
+def test_stacks_without_overlap_fail_with_the_cause(views, tmp_path, capsys):
+    volume = views[1].volume
+    far = Volume(volume.array, volume.spacing, (900, 0, 0), volume.direction)
+    write_volume(views[0].volume, tmp_path / "a.nii")
+    write_volume(views[0].mask, tmp_path / "a_mask.nii")
+    write_volume(far, tmp_path / "far.nii")
+    write_volume(far.with_array(views[1].mask.array), tmp_path / "far_mask.nii")
+    status, out, _ = run(
+        capsys,
+        *("--views", tmp_path / "a.nii", tmp_path / "far.nii"),
+        *("--masks", tmp_path / "a_mask.nii", tmp_path / "far_mask.nii", "-o", tmp_path / "out"),
+    )
+    assert status == 1 and "do not meet anywhere in patient space" in out
+    assert not (tmp_path / "out" / "patient").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "give either --path or --views"),
+        (["--path", ".", "--views", "a.nii"], "give either --path or --views"),
+        (["--path", ".", "--masks", "a.nii"], "--masks goes with --views"),
+        (["--views", "a.nii", "--masks", "a.nii", "b.nii"], "expected as many masks as views"),
+        (["--views", "a.nii", "a.nii"], "names one stack twice"),
+        (["--views", "a", "b", "c", "d"], "expected one to three stacks, received 4"),
+        (["--path", "missing"], "missing: no such file or folder"),
+        (["--views", "a.nii", "--fusion", "mean"], "invalid choice: 'mean'"),
+        (["--views", "a.nii", "--threshold", "2"], "threshold must be between 0 and 1"),
+        (["--views", "a.nii", "--alignment", "alignnet"], "needs weights with an AlignNet"),
+        (["--views", "a.nii", "--labels", "x"], "labels must be whole numbers"),
+        (["--views", "a.nii", "--weights", "none"], "none: no such weights"),
+        (["--views", "a.nii", "--alignment", "none", "--refine"], "refine goes on from AlignNet"),
+    ],
+)
+def test_wrong_flags_are_explained(tmp_path, capsys, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(capsys, *flags, "-o", "out")
+    assert status == 2 and message in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_function_does_as_the_command(folder, tmp_path):
+    names = ("axial", "sagittal")
+    stacks, masks = ([folder / f"{name}{end}.nii.gz" for name in names] for end in ("", "_mask"))
+    found = supermask.predict(stacks, masks, alignment="none", output=tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    written = read_volume(tmp_path / "out" / "mask.nii.gz")
+    np.testing.assert_array_equal(written.array, found.mask.array)
+    with pytest.raises(SupermaskError, match="is finished already"):
+        supermask.predict(stacks, masks, alignment="none", output=tmp_path / "out")
+
+
+def test_the_function_takes_views_and_refuses_nonsense(views, folder):
+    found = supermask.predict(views, alignment="none", fusion="vote")
+    assert isinstance(found, supermask.Prediction) and found.reference == "axial"
+    with pytest.raises(SupermaskError, match="fuse: unknown; settings are alignment, reference"):
+        supermask.predict(views, fuse="vote")
+    with pytest.raises(SupermaskError, match="received 2 and 1"):
+        supermask.predict([folder / "axial.nii.gz"] * 2, [None])
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        supermask.nothing  # noqa: B018 - the access is the test
+
+
+@pytest.mark.slow
+def test_the_bundled_segsrgan_super_resolves_stacks_first(folder, tmp_path, capsys):
+    flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none")
+    status, _, _ = run(capsys, *flags, "--segsrgan", "synthetic_unet_8", "--patch", 32)
+    results = tmp_path / "out" / "patient 1"
+    assert status == 0 and {path.name for path in results.iterdir()} == FILES
+    plain = supermask.predict(
+        [folder / "axial.nii.gz", folder / "sagittal.nii.gz"],
+        [folder / "axial_mask.nii.gz", folder / "sagittal_mask.nii.gz"],
+        alignment="none",
+    )
+    image = read_volume(results / "image.nii.gz")
+    assert np.isfinite(image.array).all()
+    assert np.abs(image.array - plain.image.array).max() > 1
+    np.testing.assert_array_equal(read_volume(results / "mask.nii.gz").array, plain.mask.array)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""Simulated examinations: the geometry is that of the record, and the truth is in its pose."""
+
+import numpy as np
+import pytest
+from examinations import CENTRE, inside, intensity, points_of
+
+from segsrgan.volumes import Grid, Volume, dice, read_volume
+from supermask.cases import make_case, plan_cases, write_table
+from supermask.errors import SupermaskError
+from supermask.geometry import sample
+from supermask.rigid import Rigid, read_transform, rotation
+from supermask.simulate_command import main
+from supermask.simulation import Simulation, simulate
+from supermask.table import read_patients
+
+GRID = Grid((30, 26, 22), (2.0, 2.0, 2.0), tuple(CENTRE - (29, 25, 21)))
+SMALL = Simulation(slices=(6,), spacing=2.0, angle=20, shift=3)
+
+
+def scan(grid=GRID):
+    points = points_of(grid)
+    image = Volume.from_grid(intensity(points).astype(np.float32), grid)
+    return image, Volume.from_grid(inside(points).astype(np.uint8), grid)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return simulate(*scan(), np.random.default_rng(3), SMALL)
+
+
+def test_each_view_is_thick_along_its_own_axis(case):
+    assert [view.name for view in case.views] == ["axial", "coronal", "sagittal"]
+    assert [view.volume.spacing for view in case.views] == [(2, 2, 6), (2, 6, 2), (6, 2, 2)]
+    assert all(view.volume.array.min() >= 0 and view.volume.array.max() <= 1 for view in case.views)
+
+
+def test_the_reference_has_not_moved_and_the_others_within_their_bounds(case):
+    assert case.transforms[0].is_close(Rigid())
+    for transform in case.transforms[1:]:
+        assert 0 < np.abs(transform.angles).max() <= np.deg2rad(20)
+        assert 0 < np.abs(transform.translation).max() <= 3 * 2.0
+
+
+def test_the_true_transforms_bring_the_views_back(case):
+    grid = case.truth.grid
+    for view, transform in zip(case.views, case.transforms, strict=True):
+        assert dice(sample(view.mask, grid, transform) >= 0.5, case.truth.array) > 0.9
+    moved = sample(case.views[1].mask, grid) >= 0.5
+    assert dice(moved, case.truth.array) < 0.9
+
+
+def test_the_truth_is_a_cube_around_the_object(case):
+    shape = case.truth.array.shape
+    assert len(set(shape)) == 1 and shape[0] % 4 == 0
+    assert dice(case.truth.array, inside(points_of(case.truth.grid))) > 0.97
+    ends = [np.flatnonzero(case.truth.array.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    assert all(abs(end[0] + end[-1] - (shape[0] - 1)) <= 2 for end in ends)
+
+
+def test_the_same_seed_gives_the_same_case(case):
+    again = simulate(*scan(), np.random.default_rng(3), SMALL)
+    other = simulate(*scan(), np.random.default_rng(4), SMALL)
+    np.testing.assert_array_equal(again.views[1].volume.array, case.views[1].volume.array)
+    assert again.transforms == case.transforms and other.transforms != case.transforms
+
+
+def test_oblique_volumes_and_masks_without_image():
+    turn = rotation((0.2, 0.1, -0.1))
+    grid = Grid(GRID.shape, GRID.spacing, tuple(CENTRE - turn @ (29, 25, 21)), turn)
+    found = simulate(None, scan(grid)[1], np.random.default_rng(0), SMALL)
+    np.testing.assert_allclose(found.truth.direction, turn, atol=1e-6)
+    assert [view.plane for view in found.views] == ["axial", "coronal", "sagittal"]
+
+
+def test_noise_is_a_share_of_the_views_range():
+    still = {"slices": (6,), "spacing": 2.0, "angle": 0, "shift": 0, "contrast": False}
+    clean, noisy = (
+        simulate(*scan(), np.random.default_rng(0), Simulation(**still, noise=noise)).views[0]
+        for noise in (0, 0.1)
+    )
+    difference = noisy.volume.array - clean.volume.array
+    assert difference.std() == pytest.approx(0.1 * np.ptp(clean.volume.array), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slices": (1,)}, "slices must be one distance or 3, above the spacing"),
+        ({"slices": (8, 8)}, "slices must be"),
+        ({"planes": ("axial", "axial")}, "planes must be"),
+        ({"angle": 100}, "angle must be 0 to 90"),
+        ({"noise": -1}, "noise 0 or more"),
+        ({"size": 3}, "at least 16, received 3"),
+    ],
+)
+def test_settings_are_checked(change, message):
+    with pytest.raises(SupermaskError, match=message):
+        Simulation(**change)
+
+
+def test_an_empty_mask_is_refused():
+    image, mask = scan()
+    with pytest.raises(SupermaskError, match="the mask is empty"):
+        simulate(image, mask.with_array(np.zeros_like(mask.array)), np.random.default_rng(0), SMALL)
+
+
+@pytest.fixture
+def files(tmp_path):
+    from segsrgan.volumes import write_volume
+
+    image, mask = scan()
+    for name in ("imagesTr", "labelsTr"):
+        (tmp_path / name).mkdir()
+    for name in ("a", "b"):
+        write_volume(image, tmp_path / "imagesTr" / f"{name}.nii.gz")
+        write_volume(mask, tmp_path / "labelsTr" / f"{name}.nii.gz")
+    return tmp_path
+
+
+FLAGS = "--slices 6 --spacing 2 --angle 20 --shift 3 --quiet".split()
+
+
+def test_the_command_writes_cases_that_the_others_read(files, capsys):
+    output = files / "cases"
+    flags = ["--path", str(files), "-o", str(output), "--test", "0.5", *FLAGS]
+    assert main(flags) == 0
+    patients = read_patients(output / "cases.csv")
+    assert [(p.name, p.base, len(p.views)) for p in patients] == [
+        ("a", "Train", 3),
+        ("b", "Test", 3),
+    ]
+    assert all(path.is_file() for p in patients for path in (*p.views, *p.masks, p.truth))
+    transform = read_transform(output / "a" / "true_coronal_to_axial.tfm")
+    truth, mask = (read_volume(output / "a" / f"{n}.nii.gz") for n in ("truth", "coronal_mask"))
+    assert dice(sample(mask, truth.grid, transform) >= 0.5, truth.array) > 0.85
+    before = (output / "a" / "axial.nii.gz").stat().st_mtime_ns
+    assert main(flags) == 0
+    assert (output / "a" / "axial.nii.gz").stat().st_mtime_ns == before
+    assert capsys.readouterr().out == ""
+
+
+def test_a_volume_that_fails_is_named_and_the_others_go_on(files, capsys):
+    (files / "imagesTr" / "a.nii.gz").write_bytes(b"damaged")
+    assert main(["--path", str(files), "-o", str(files / "cases"), *FLAGS]) == 1
+    assert "a.nii.gz" in capsys.readouterr().err
+    assert [p.name for p in read_patients(files / "cases" / "cases.csv")] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "give either --path or --masks"),
+        (["--masks", "m.nii", "--images", "a.nii", "b.nii"], "expected as many images as masks"),
+        (["--path", ".", "--images", "a.nii"], "--images goes with --masks"),
+        (["--masks", "m.nii", "--slices", "0.5"], "slices must be one distance"),
+        (["--masks", "m.nii", "--repeat", "0"], "repeat must be at least 1"),
+    ],
+)
+def test_wrong_flags_are_explained(tmp_path, capsys, flags, message):
+    assert main([*flags, "-o", str(tmp_path / "cases")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "cases").exists()
+
+
+def test_a_case_that_cannot_be_made_leaves_nothing(files, tmp_path):
+    (plan,) = plan_cases([files / "labelsTr" / "none.nii.gz"], None, tmp_path / "out")
+    assert not make_case(plan, SMALL)
+    assert not plan.folder.exists()
+    path = write_table([plan], files, SMALL)
+    with pytest.raises(SupermaskError, match="names no patient"):
+        read_patients(path)
