@@ -261,8 +261,6 @@ def add_flag(add, rule, spellings, text, default):
     if default not in (MISSING, None, ""):
         text += f" (default: {default})"
     options = {"help": text, "type": rule.parse, "dest": name}
-    if rule.count > 1:
-        options["nargs"] = rule.count
     if rule.kind is bool:
         options |= {"nargs": "?", "const": True}
     if rule.choices:
