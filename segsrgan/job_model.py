@@ -75,6 +75,7 @@ def _plan(args):
         "batch_size": 1 if alone else args.batch_size,
         "threads": args.threads,
         "engine": args.engine,
+        "precision": args.precision,
     }
     checks.check_predictor(**shown, **hidden)
     images = read_image_list(args.path, args.debut_path)

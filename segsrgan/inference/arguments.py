@@ -136,7 +136,20 @@ def build_parser(prog="job_model.py"):
         help="probability from which a voxel belongs to the cortex mask (default: 0.5)",
     )
     add("--series", metavar="UID", help="DICOM series to take from folders with several")
-    add("--engine", default="auto", choices=checks.ENGINES, help="what computes (default: auto)")
+    add(
+        "--engine",
+        default="auto",
+        choices=checks.ENGINES,
+        help="what computes; auto: the fastest that is installed and gives the plain network's "
+        "answer (default: auto)",
+    )
+    add(
+        "--precision",
+        default="auto",
+        choices=checks.PRECISIONS,
+        help="of the engine's numbers; auto: float16 where it is faster and gives the same answer "
+        "(default: auto)",
+    )
     add("--threads", type=int, metavar="N", help="processor threads (default: all)")
     add("--overwrite", **_BOOLEAN, help="compute finished results again")
     add("--quiet", **_BOOLEAN, help="errors only")

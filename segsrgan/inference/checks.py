@@ -5,6 +5,7 @@ import math
 from numbers import Integral, Real
 
 from segsrgan.inference.engines import NAMES as ENGINES
+from segsrgan.inference.engines import PRECISIONS
 from segsrgan.inference.errors import InferenceError
 
 GEOMETRIES = ("exact", "legacy")
@@ -83,6 +84,7 @@ def checked_resolution(resolution):
 
 def check_predictor(
     engine="auto",
+    precision="auto",
     batch_size=None,
     threads=None,
     geometry="exact",
@@ -94,6 +96,7 @@ def check_predictor(
 ):
     """Raises `InferenceError` if an argument of `Predictor` is invalid or two of them clash."""
     _check_choice("engine", engine, ENGINES)
+    _check_choice("precision", precision, PRECISIONS)
     _check_choice("geometry", geometry, GEOMETRIES)
     if interp is not None:
         _check_choice("interp", interp, INTERPS)

@@ -166,7 +166,7 @@ def test_an_interrupt_while_overwriting_keeps_the_old_results(image, table, job_
     assert job_model(csv) == 0
     before = written([path])
     monkeypatch.setattr(TensorFlowEngine, "predict_batch", interrupt)
-    assert job_model(csv, "--overwrite") == 130
+    assert job_model(csv, "--overwrite", "--engine", "tensorflow") == 130
     assert written([path]) == before
 
 

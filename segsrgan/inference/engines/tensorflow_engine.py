@@ -14,16 +14,38 @@ logger = logging.getLogger(__name__)
 _KEPT = 4
 
 
+def check_available():
+    """Raises `InferenceError` if Keras computes with something else."""
+    if keras.backend.backend() != "tensorflow":
+        raise InferenceError(
+            "the tensorflow engine needs KERAS_BACKEND=tensorflow, "
+            f"received {keras.backend.backend()!r}; unset KERAS_BACKEND"
+        )
+
+
+def precisions():
+    """Precisions it computes in."""
+    return ("float32",)
+
+
+def version():
+    """What the speed and the last digits of its results depend on."""
+    import tensorflow as tf
+
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    return f"tensorflow {tf.__version__}, keras {keras.__version__}, {gpus} GPUs"
+
+
 def prepare(threads=None):
     """Sets the number of threads; TensorFlow accepts it only before its first computation.
 
     Args:
         threads: threads that compute one operation, TensorFlow's choice when None.
     """
-    import tensorflow as tf
-
     if threads is None:
         return
+    import tensorflow as tf
+
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(min(threads, 2))
@@ -37,13 +59,8 @@ def prepare(threads=None):
             )
 
 
-def make(model, threads=None):
+def make(model, precision="float32", threads=None):
     """Builds the engine; `threads` took effect in `prepare`."""
-    if keras.backend.backend() != "tensorflow":
-        raise InferenceError(
-            "the tensorflow engine needs KERAS_BACKEND=tensorflow, "
-            f"received {keras.backend.backend()!r}; unset KERAS_BACKEND"
-        )
     return TensorFlowEngine(model)
 
 
@@ -51,7 +68,8 @@ class TensorFlowEngine:
     """Runs a Keras generator in a `tf.function` per patch size.
 
     Args:
-        model: a `keras.Model` with one input, or two when conditional.
+        model: a `keras.Model` with one input, or two when conditional. Its weights are taken as
+            they are when a patch size is first seen.
     """
 
     def __init__(self, model):
@@ -76,12 +94,17 @@ class TensorFlowEngine:
 
     def _trace(self, tf, shape):
         signature = [tf.TensorSpec((None, *shape), tf.float32), tf.TensorSpec((), tf.float32)]
+        trainable = [variable.numpy() for variable in self._model.trainable_variables]
+        others = [variable.numpy() for variable in self._model.non_trainable_variables]
 
         @tf.function(input_signature=signature, reduce_retracing=False)
         def compute(patches, resolution):
             inputs = patches
             if self._conditional:
                 inputs = [patches, tf.fill(tf.shape(patches), resolution)]
-            return tf.cast(self._model(inputs, training=False), tf.float32)
+            # Constants, so that the rewritten kernels are computed once and not for each batch.
+            weights = [[tf.constant(array) for array in arrays] for arrays in (trainable, others)]
+            outputs, _ = self._model.stateless_call(*weights, inputs, training=False)
+            return tf.cast(outputs, tf.float32)
 
         return compute
