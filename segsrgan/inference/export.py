@@ -114,11 +114,17 @@ def _move(folder, output):
 
 
 def _write_savedmodel(model, path):
-    model.export(path, format="tf_saved_model", verbose=False)
+    model.export(path, format="tf_saved_model", verbose=False, input_signature=_signature(model))
 
 
 def _write_onnx(model, path):
-    model.export(path, format="onnx", verbose=False)
+    model.export(path, format="onnx", verbose=False, input_signature=_signature(model))
+
+
+def _signature(model):
+    from keras import InputSpec
+
+    return [InputSpec(dtype="float32", shape=model.input_shape, name="image")]
 
 
 def _write_openvino(model, path):
@@ -132,7 +138,8 @@ def _write_openvino(model, path):
 def _run_savedmodel(path, patch):
     import tensorflow as tf
 
-    return tf.saved_model.load(str(path)).serve(patch).numpy()
+    loaded = tf.saved_model.load(str(path))
+    return loaded.serve(patch).numpy()
 
 
 def _run_onnx(path, patch):
