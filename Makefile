@@ -7,7 +7,7 @@ include Test_package_and_local/python.mk
 
 pytest_flags ?=
 # What the shipped weights were trained with; without it, the recipe for a GPU.
-weights_flags ?= --kernel 8 --epochs 40
+weights_flags ?= --kernel 8 --epochs 20
 
 # The original's targets: the package installed as users do, on the images of that folder.
 package_targets := create_venv_and_install_SegSRGAN test_job_model_help \

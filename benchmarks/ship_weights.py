@@ -33,8 +33,11 @@ def main(argv=None):
     from segsrgan.networks import describe, load_generator, save_generator
 
     notes = describe(args.snapshot)["metadata"]
-    scores = json.loads(args.scores.read_text())["mean"]
-    scores = {name: {k: round(v, 4) for k, v in row.items()} for name, row in scores.items()}
+    means = json.loads(args.scores.read_text())["mean"]
+    scores = {
+        name: {key: round(value, 4) for key, value in conditions["z"].items()}
+        for name, conditions in means.items()
+    }
     path = WEIGHTS / f"{args.name}.h5"
     texts = {"training": args.training, "license": args.license}
     save_generator(load_generator(args.snapshot), path, **notes, **texts, scores=scores)

@@ -72,6 +72,9 @@ def _generator(settings, weights, classes, state):
         "conditional": settings.is_conditional,
         "residual": settings.is_residual,
         "scaled": settings.scaled_residual,
+        "blocks": settings.blocks_gen,
+        "growth": settings.growth_gen,
+        "head": settings.head_gen,
     }
     wished = {field: value for field, value in wished.items() if value is not None}
     wished["mask_classes"] = classes
@@ -80,7 +83,7 @@ def _generator(settings, weights, classes, state):
     elif state is not None:
         generator = build_generator(GeneratorSpec(**state.specs["generator"]), shape)
     else:
-        return build_generator(GeneratorSpec(**wished), shape)
+        return _told(build_generator(GeneratorSpec(**wished), shape), settings.interp)
     for field, value in wished.items():
         if getattr(generator.spec, field) != value:
             raise ValueError(
@@ -88,6 +91,14 @@ def _generator(settings, weights, classes, state):
                 f"{getattr(generator.spec, field)}, the flags and images say {value}; leave the "
                 "flag out, or start without these weights"
             )
+    return _told(generator, settings.interp)
+
+
+def _told(generator, interp):
+    """The generator, whose spec knows what interpolation its input will come from."""
+    if interp not in (None, generator.spec.interp):
+        logger.info("the generator gets used to --interp %s", interp)
+        generator.spec = replace(generator.spec, interp=interp)
     return generator
 
 

@@ -9,8 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from segsrgan import __version__
-from segsrgan.training.rules import rules_of, setting
+from segsrgan.training.rules import check_bounds, rules_of, setting, whole_numbers
 
+INTERPS = ("scipy", "sitk", "profile")
 INTERPOLATIONS = (
     "NearestNeighbor",
     "Linear",
@@ -25,6 +26,15 @@ INTERPOLATIONS = (
 CROPPINGS = ("bounding_box", "overlapping_with_mask")
 RECONSTRUCTIONS = ("charbonnier", "dice")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# How a label map is divided into tissues.
+TISSUES = ("freesurfer", "own")
+# What is taken where --synthetic is given and these are not.
+SYNTHETIC = {
+    "synthetic_ratio": 0.5,
+    "synthetic_thickness": (1.5, 7.0),
+    "cortex_labels": "3,42",
+    "tissues": "freesurfer",
+}
 # Below it two stride-2 levels leave too little to pad by reflection.
 _MIN_PATCH = 8
 _MIN_DISCRIMINATOR_PATCH = 16
@@ -50,7 +60,7 @@ class Settings:
     percent_val_max: float = setting(float, 0.03, low=0)
     patch_size: int = setting(int, 64, low=_MIN_PATCH)
     stride: int = setting(int, 20, low=1)
-    interp: str = setting(str, "scipy", choices=("scipy", "sitk"))
+    interp: str | None = setting(str, None, choices=INTERPS)
     interpolation_type: str = setting(str, "Spline", choices=INTERPOLATIONS)
     image_cropping_method: str = setting(str, "bounding_box", choices=CROPPINGS)
     fit_mask: bool = setting(bool, False)
@@ -61,12 +71,21 @@ class Settings:
     folder_training_data: str | None = setting(str, None)
     keep_training_data: bool = setting(bool, False)
 
+    synthetic: str | None = setting(str, None)
+    synthetic_ratio: float | None = setting(float, None, low=0, above=True, high=1)
+    synthetic_thickness: tuple | None = setting(float, None, low=1, count=2)
+    cortex_labels: str | None = setting(str, None)
+    tissues: str | None = setting(str, None, choices=TISSUES)
+
     kernel_gen: int | None = setting(int, None, low=1)
     kernel_dis: int | None = setting(int, None, low=1)
     u_net_generator: bool | None = setting(bool, None)
     is_conditional: bool | None = setting(bool, None)
     is_residual: bool | None = setting(bool, None)
     scaled_residual: bool | None = setting(bool, None)
+    blocks_gen: int | None = setting(int, None, low=1)
+    growth_gen: int | None = setting(int, None, low=1)
+    head_gen: int | None = setting(int, None, low=1)
     weights: str | None = setting(str, None)
 
     snapshot_folder: str = setting(str)
@@ -95,9 +114,13 @@ class Settings:
     def __post_init__(self):
         for name, rule in rules_of(self).items():
             object.__setattr__(self, name, rule.checked(getattr(self, name), flag_of(name)))
+        if self.synthetic is not None:
+            for name, value in SYNTHETIC.items():
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, value)
         for check in (_check_resolution, _check_patch, _check_epochs, _check_losses):
             check(self)
-        for check in (_check_paths, _check_network, _check_workers):
+        for check in (_check_paths, _check_synthetic, _check_network, _check_workers):
             check(self)
 
 
@@ -194,6 +217,7 @@ def _check_losses(s):
 def _check_paths(s):
     files = {
         "--csv": s.csv,
+        **({"--synthetic": s.synthetic} if s.synthetic is not None else {}),
         "--dice_file": s.dice_file,
         "--mse_file": s.mse_file,
         "the history": os.path.join(s.snapshot_folder, "history.csv"),
@@ -215,12 +239,32 @@ def _check_paths(s):
         )
 
 
+def _check_synthetic(s):
+    if s.synthetic is None:
+        alone = [flag_of(name) for name in SYNTHETIC if getattr(s, name) is not None]
+        if alone:
+            raise ValueError(
+                f"{', '.join(alone)}: say how images are made from label maps, and there are none; "
+                "name their CSV with --synthetic, or leave this out"
+            )
+        return
+    if s.fit_mask:
+        raise ValueError(
+            "--fit_mask learns classes that label maps do not tell, received --synthetic "
+            f"{s.synthetic} as well; leave one of them out"
+        )
+    check_bounds(s.synthetic_thickness, "--synthetic_thickness")
+    whole_numbers(s.cortex_labels, "--cortex_labels")
+
+
 def _check_network(s):
     if s.scaled_residual and s.is_residual is False:
         raise ValueError(
             "--scaled_residual True needs a residual network, received --is_residual False; "
             "leave one of them out"
         )
+    if s.head_gen is not None and s.head_gen % 2 == 0:
+        raise ValueError(f"--head_gen must be odd, received {s.head_gen}; try 3 or 7")
 
 
 def _check_workers(s):

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""A picture of one patch, to see at a glance what a generator has learnt."""
+"""Pictures of patches, to see at a glance what goes into a generator and what it has learnt."""
 
 import numpy as np
 
 _TITLES = ("LR", "SR", "HR", "label", "prediction")
+_SHEET_TITLES = ("LR", "HR", "label")
 # A patch of 64 voxels is shown three times its size.
 _TILE = 192
 _GAP = 4
 _HEADING = 20
 _WHITE = 255
+_RED = np.array([255, 40, 40], np.float32)
 
 
 def patch_picture(lr, output, target):
@@ -46,7 +48,47 @@ def patch_picture(lr, output, target):
     volumes = [_grey(image, low, high) for image in (lr[..., 0], output[..., 0], target[..., 0])]
     volumes += [_grey(image, 0.0, 1.0) for image in (target[..., 1], output[..., 1])]
     columns = [_column(volume) for volume in volumes]
-    return _titled(columns)
+    return _titled(columns, _TITLES)
+
+
+def side_views(lr, hr, label):
+    """The middle plane yz of a sample, seen from the side: the thick axis z points up.
+
+    LR and HR share one grey scale, from the darkest to the brightest voxel of HR.
+
+    Args:
+        lr: (x, y, z).
+        hr: likewise.
+        label: likewise, inside above 0.5.
+
+    Returns:
+        list of three uint8 (z, y, 3), RGB: LR, HR, and HR with the label in red.
+    """
+    low, high = float(hr.min()), float(hr.max())
+    lr, hr, label = (np.rot90(array[len(array) // 2]) for array in (lr, hr, label))
+    views = [np.stack([_grey(plane, low, high)] * 3, axis=-1) for plane in (lr, hr, hr)]
+    inside = label > 0.5
+    views[2][inside] = (views[2][inside] / 2 + _RED / 2).astype(np.uint8)
+    return views
+
+
+def contact_sheet(rows):
+    """Draws samples below each other.
+
+    ```
+               LR   HR   label
+    sample 1   [ ]  [ ]  [ ]
+    sample 2   ...
+    ```
+
+    Args:
+        rows: sequence of `side_views`, all of one size.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+    """
+    columns = zip(*rows, strict=True)
+    return _titled([_below_each_other(column) for column in columns], _SHEET_TITLES)
 
 
 def _grey(volume, low, high):
@@ -57,22 +99,32 @@ def _grey(volume, low, high):
 
 def _column(volume):
     """The three middle planes of a volume below each other, enlarged."""
-    factor = max(1, round(_TILE / max(volume.shape)))
     planes = [np.rot90(volume.take(n // 2, axis)) for axis, n in enumerate(volume.shape)]
     width = max(plane.shape[1] for plane in planes)
     planes = [np.pad(p, [(0, 0), (0, width - p.shape[1])]) for p in planes]
+    return _below_each_other(planes)
+
+
+def _below_each_other(planes):
+    """Planes of one width (height, width[, 3]), enlarged, with a gap below each."""
+    factor = max(1, round(_TILE / max(max(plane.shape[:2]) for plane in planes)))
     planes = [plane.repeat(factor, axis=0).repeat(factor, axis=1) for plane in planes]
-    return np.concatenate([np.pad(p, [(0, _GAP), (0, 0)], constant_values=_WHITE) for p in planes])
+    return np.concatenate([_framed(plane, (0, _GAP), (0, 0)) for plane in planes])
 
 
-def _titled(columns):
+def _framed(plane, *frame):
+    """A plane in white."""
+    frame += ((0, 0),) * (plane.ndim - len(frame))
+    return np.pad(plane, frame, constant_values=_WHITE)
+
+
+def _titled(columns, titles):
     """Columns side by side under their titles."""
     from PIL import Image, ImageDraw  # slow to import
 
-    frame = [(_HEADING, 0), (_GAP, 0)]
-    columns = [np.pad(column, frame, constant_values=_WHITE) for column in columns]
+    columns = [_framed(column, (_HEADING, 0), (_GAP, 0)) for column in columns]
     picture = Image.fromarray(np.concatenate(columns, axis=1)).convert("RGB")
     draw = ImageDraw.Draw(picture)
-    for index, title in enumerate(_TITLES):
+    for index, title in enumerate(titles):
         draw.text((index * columns[0].shape[1] + _GAP, _GAP), title, fill=(0, 0, 0))
     return np.asarray(picture)

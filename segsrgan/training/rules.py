@@ -50,6 +50,8 @@ class Rule:
         words = [noun if self.count == 1 else f"{self.count} numbers"]
         if self.above:
             words.append(f"above {self.low}")
+            if self.high is not None:
+                words.append(f"and up to {self.high}")
         elif self.high is not None:
             words.append(f"from {self.low} to {self.high}")
         elif self.low is not None:
@@ -134,6 +136,34 @@ def setting(kind, default=MISSING, **limits):
     """
     rule = Rule(kind, optional=default is None, empty=default == "", **limits)
     return field(default=default, metadata={"rule": rule})
+
+
+def whole_numbers(text, name):
+    """The numbers above 0 of a text such as "3,42", separated by commas, semicolons or blanks.
+
+    Args:
+        text: str.
+        name: of the setting, for the message.
+
+    Returns:
+        tuple of int.
+
+    Raises:
+        ValueError: if there is none, or anything else.
+    """
+    words = text.replace(",", " ").replace(";", " ").split()
+    if words and all(word.isascii() and word.isdigit() and int(word) for word in words):
+        return tuple(map(int, words))
+    raise ValueError(f"{name} must be whole numbers from 1 up, such as 3,42, received {text!r}")
+
+
+def check_bounds(bounds, name):
+    """Raises `ValueError` unless the first of two numbers is the smaller one, or they are equal."""
+    low, high = bounds
+    if low > high:
+        raise ValueError(
+            f"{name}: the first number is the lower bound, received {low:g} and {high:g}; swap them"
+        )
 
 
 def rules_of(settings):

@@ -19,9 +19,12 @@ from segsrgan.training.configuration import flag_of, from_toml, to_toml
 from segsrgan.training.dataset import Cutting, Dataset, Simulation
 from segsrgan.training.distribution import distribute, several_workers
 from segsrgan.training.loop import Loop, snapshot_path
+from segsrgan.training.maps import read_maps
+from segsrgan.training.mixing import mixed
 from segsrgan.training.records import Records
+from segsrgan.training.rules import whole_numbers
 from segsrgan.training.state import Progress, has_state, newest_state
-from segsrgan.training.table import read_table
+from segsrgan.training.table import TableError, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ def run(settings, progress=None, stop=None):
         The last row of the history, a dict; None if stopped before the end of an epoch.
 
     Raises:
-        TableError: if the CSV has problems, all of them in one message.
+        TableError: if a CSV has problems, all of them in one message.
         WeightsError: if `weights` are unusable.
         StateError: if the training to resume cannot be gone on with.
         TrainingError: if the training cannot go on.
@@ -65,12 +68,7 @@ def run(settings, progress=None, stop=None):
             settings.multi_gpu, settings.workers, settings.worker_index, settings.batch_size
         )
         distribution.check_batch(settings.batch_size)
-        table = read_table(
-            settings.csv,
-            settings.base_path,
-            fit_mask=settings.fit_mask,
-            crop_to_mask=settings.image_cropping_method == "overlapping_with_mask",
-        )
+        table, maps = _tables(settings)
         records = None
         if distribution.chief:
             records = _prepare_folders(settings, stack)
@@ -78,7 +76,7 @@ def run(settings, progress=None, stop=None):
         if settings.folder_training_data is not None:
             cache = Cache(settings.folder_training_data, settings.keep_training_data)
             stack.enter_context(cache)
-        loop = _loop(settings, step_module, table, distribution, cache)
+        loop = _loop(settings, step_module, table, maps, distribution, cache)
         loop.stop = stop
         if distribution.chief:
             loop.on_cycle = _reporter(settings, progress)
@@ -92,10 +90,34 @@ def run(settings, progress=None, stop=None):
         return loop.run()
 
 
+def _tables(settings):
+    """The `Table` of the images and the list of label maps; the problems of both in one message."""
+    table, maps, problems = None, [], []
+    try:
+        table = read_table(
+            settings.csv,
+            settings.base_path,
+            fit_mask=settings.fit_mask,
+            crop_to_mask=settings.image_cropping_method == "overlapping_with_mask",
+            test_alone=settings.synthetic_ratio == 1,
+        )
+    except TableError as error:
+        problems.append(str(error))
+    if settings.synthetic is not None:
+        cortex = whole_numbers(settings.cortex_labels, "--cortex_labels")
+        try:
+            maps = read_maps(settings.synthetic, settings.base_path, cortex, settings.tissues)
+        except TableError as error:
+            problems.append(str(error))
+    if problems:
+        raise TableError("\n".join(problems))
+    return table, maps
+
+
 def _repeatable(settings):
     """The settings that repeat the training from any folder."""
     paths = ("csv", "base_path", "snapshot_folder", "dice_file", "mse_file", "folder_training_data")
-    found = {name: getattr(settings, name) for name in paths}
+    found = {name: getattr(settings, name) for name in (*paths, "synthetic")}
     if settings.weights and os.path.exists(settings.weights):  # else it is a name
         found["weights"] = settings.weights
     found = {name: os.path.abspath(path) for name, path in found.items() if path}
@@ -115,7 +137,7 @@ def _global_settings_kept():
             os.environ["TF_CONFIG"] = config
 
 
-def _loop(settings, step_module, table, distribution, cache):
+def _loop(settings, step_module, table, maps, distribution, cache):
     """The `Loop`, from its beginning or from where it was stopped."""
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(settings.precision)
@@ -128,7 +150,9 @@ def _loop(settings, step_module, table, distribution, cache):
         gan = build_networks(settings, table.classes, state)
         if state is not None:
             state.restore(gan)
-    train, test = _data(settings, table, distribution, cache)
+    interp = gan.generator.spec.interp  # what its weights were trained with, if nothing was said
+    data = replace(settings, interp=interp)
+    train, test = _data(data, table, maps, distribution, cache)
     return Loop(
         gan,
         step_module.Step(gan, distribution),
@@ -145,7 +169,7 @@ def _loop(settings, step_module, table, distribution, cache):
     )
 
 
-def _data(settings, table, distribution, cache):
+def _data(settings, table, maps, distribution, cache):
     """The patches of the training and of the test images."""
     simulation = Simulation(
         settings.low_res,
@@ -168,21 +192,25 @@ def _data(settings, table, distribution, cache):
         "images_in_memory": settings.images_in_memory,
         "cache": cache,
     }
-    train = Dataset(
-        table.train,
-        simulation,
-        cutting,
-        settings.batch_size,
-        deformation=deformation,
-        shard=(distribution.index, distribution.workers),
-        **options,
-    )
+    shard, train = (distribution.index, distribution.workers), None
+    if settings.synthetic_ratio != 1:
+        train = Dataset(
+            table.train,
+            simulation,
+            cutting,
+            settings.batch_size,
+            deformation=deformation,
+            shard=shard,
+            **options,
+        )
+    if maps:
+        train = mixed(settings, maps, train, table, shard)
     # One device validates.
     share = settings.batch_size // distribution.replicas
     test = Dataset(table.test, simulation, cutting, share, **options)
     logger.info(
         "%d training and %d test images with %d and %d patches; up to %.0f MB in memory",
-        len(table.train),
+        len(table.train) if settings.synthetic_ratio != 1 else 0,
         len(table.test),
         train.patches,
         test.patches,
@@ -214,6 +242,12 @@ def _warn(settings, table):
             len(cases),
             settings.patch_size,
             small[0].image,
+        )
+    if settings.synthetic_ratio == 1 and table.train:
+        logger.warning(
+            "--synthetic_ratio 1: the %d images of Train are not used; choose a smaller ratio to "
+            "train on them, too",
+            len(table.train),
         )
     if settings.stride > settings.patch_size:
         logger.warning("--stride is larger than --patch_size: voxels between patches are not seen")

@@ -16,7 +16,8 @@ data:
   The CSV has the columns HR_image, Label_image and Base (Train or Test), and Mask_image for
   --fit_mask and for --image_cropping_method overlapping_with_mask. In every epoch each image is
   degraded anew to the low resolution, interpolated back and cut into patches; without
-  --folder_training_data nothing of it is written to disk.
+  --folder_training_data nothing of it is written to disk. With --synthetic a share of the patches
+  is cut from images of random contrast that are painted on label maps, a new one for each patch.
 
 training:
   A cycle is --number_of_discriminator_iteration updates of the discriminator and one of the
@@ -48,7 +49,7 @@ _DATA = (
     (
         "base_path",
         "-begining_path",
-        "where relative paths in the CSV start (default: the CSV's folder)",
+        "where relative paths in a CSV start (default: that CSV's folder)",
     ),
     (
         "slice_thickness",
@@ -63,7 +64,12 @@ _DATA = (
     ),
     ("patch_size", "-ps", "edge of the patches in voxels"),
     ("stride", "", "voxels between neighbouring patches"),
-    ("interp", "-int", "interpolation of the low-resolution images: cubic splines, or sitk"),
+    (
+        "interp",
+        "-int",
+        "interpolation of the low-resolution images: cubic splines (scipy), sitk, or splines that "
+        "know the slice profile (default: that of --weights, or scipy)",
+    ),
     ("interpolation_type", "-it", f"with --interp sitk: {', '.join(INTERPOLATIONS)}"),
     (
         "image_cropping_method",
@@ -82,6 +88,31 @@ _DATA = (
     ),
     ("keep_training_data", "", "leave the cache where it is at the end"),
 )
+_SYNTHETIC = (
+    (
+        "synthetic",
+        "",
+        "CSV of label maps, from which images of random contrast are made; columns: Label_map, and "
+        "optionally Cortex, Tissues, Scale_min, Scale_max",
+    ),
+    (
+        "synthetic_ratio",
+        "",
+        "share of synthetic patches; 1: no others, and --csv needs no row of Train (default: 0.5)",
+    ),
+    (
+        "synthetic_thickness",
+        "",
+        "bounds of their slice distance, in voxels of the patch (default: 1.5 7)",
+    ),
+    ("cortex_labels", "", "values of the structure to segment in the maps (default: 3,42)"),
+    (
+        "tissues",
+        "",
+        "what looks alike: FreeSurfer's numbers by tissue, or each value by itself, all of them "
+        "brain (default: freesurfer)",
+    ),
+)
 _NETWORK = (
     ("kernel_gen", "", "channels of the generator's first layer (default: 16)"),
     ("kernel_dis", "", "channels of the discriminator's first layer (default: 32)"),
@@ -99,8 +130,11 @@ _NETWORK = (
     (
         "scaled_residual",
         "",
-        "the correction is in units of the patch's standard deviation (default: False)",
+        "the correction is in tenths of the patch's standard deviation (default: False)",
     ),
+    ("blocks_gen", "", "residual blocks at the lowest resolution (default: 6, in the U-Net 1)"),
+    ("growth_gen", "", "factor of the channels from one resolution to the next (default: 2)"),
+    ("head_gen", "", "edge of the last convolution's kernel, odd (default: 7)"),
     ("weights", "-w", "weights to start from, ours or the original's (default: random)"),
 )
 _TRAINING = (
@@ -149,9 +183,10 @@ _TRAINING = (
     ),
     ("worker_index", "", "number of this process among the workers, from 0"),
 )
-_GROUPS = {"data": _DATA, "network": _NETWORK, "training": _TRAINING}
+_GROUPS = {"data": _DATA, "synthetic data": _SYNTHETIC}
+_GROUPS |= {"network": _NETWORK, "training": _TRAINING}
 _METAVARS = {bool: "True|False", int: "N", float: "X", str: "PATH"}
-_METAVARS |= {"workers": "HOST:PORT,...", "interpolation_type": "TYPE"}
+_METAVARS |= {"workers": "HOST:PORT,...", "interpolation_type": "TYPE", "cortex_labels": "N,..."}
 
 
 def build_parser(prog, parser_class=argparse.ArgumentParser):
@@ -215,6 +250,8 @@ def _add(add, name, spellings, text, default):
         options |= {"nargs": "?", "const": True}
     if rule.choices:
         options["choices"] = rule.choices
+    if rule.count > 1:
+        options["nargs"] = rule.count
     if name in _METAVARS or not rule.choices:
         options["metavar"] = _METAVARS.get(name) or _METAVARS[rule.kind]
     add(*spellings, f"--{name}", **options)

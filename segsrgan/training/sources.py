@@ -16,6 +16,7 @@ from segsrgan.training.simulate import change_contrast, scan
 from segsrgan.training.synthesis import paint
 from segsrgan.volumes import Volume, resample_to
 
+_FINE = 0.9  # of a map's voxel: then a cortex of 2.5 voxels has nearly three
 # Voxels simulated beyond the patch, so that its borders are as good as its middle.
 _MARGIN = np.array([4, 4, 12])
 
@@ -80,7 +81,8 @@ class SyntheticSource:
         scale: bounds of the patch voxel's size in map voxels.
         acquisition: bounds of the simulated acquisitions.
         strip: share of the samples whose skull is stripped.
-        thin: share of the samples whose cortex is a voxel thinner, like a newborn's.
+        thin: share of the samples whose cortex is a voxel thinner, like a newborn's; only of those
+            whose voxels are finer than the map's, so that something is left of it.
         elastic: largest displacement, voxels, of the smooth deformation.
         typical: share of the samples with the contrast of a common sequence, see `paint`.
     """
@@ -102,7 +104,8 @@ class SyntheticSource:
         centre = _near(label_map.points, rng, self.patch / 5)
         elastic = rng.uniform(0, self.elastic)
         labels = nearest(label_map.labels, sample_points(centre, frame, shape, rng, elastic))
-        if rng.random() < self.thin:
+        fine = np.linalg.det(frame) ** 2 < _FINE**6
+        if rng.random() < self.thin and fine:
             labels = thin(labels, label_map.cortex, label_map.white)
         cortex = np.isin(labels, label_map.cortex).astype(np.float32)
         strip = rng.random() < self.strip

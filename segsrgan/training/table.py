@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The CSV of a training: one row per image, checked as a whole before anything starts."""
 
+import logging
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segsrgan.training.case import Case
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("HR_image", "Label_image", "Base")
 MASK_COLUMN = "Mask_image"
@@ -24,7 +27,7 @@ class Table(NamedTuple):
     """A training CSV.
 
     Attributes:
-        train, test: lists of `Case`, neither empty.
+        train, test: lists of `Case`, neither empty but `train` where that is allowed.
         classes: number of classes of the masks with `fit_mask`, else 0.
     """
 
@@ -33,7 +36,7 @@ class Table(NamedTuple):
     classes: int = 0
 
 
-def read_table(path, base_path=None, fit_mask=False, crop_to_mask=False):
+def read_table(path, base_path=None, fit_mask=False, crop_to_mask=False, test_alone=False):
     """Reads a training CSV and checks all of it, files included.
 
     Args:
@@ -43,6 +46,7 @@ def read_table(path, base_path=None, fit_mask=False, crop_to_mask=False):
             number in all images.
         crop_to_mask: whether patches are taken where the masks are, see `overlapping_starts`.
             Either needs the column Mask_image; without them it is not looked at.
+        test_alone: whether there may be test images alone.
 
     Returns:
         A `Table`.
@@ -54,7 +58,8 @@ def read_table(path, base_path=None, fit_mask=False, crop_to_mask=False):
     reasons = ["--fit_mask"] * fit_mask
     if crop_to_mask:
         reasons.append("--image_cropping_method overlapping_with_mask")
-    rows = _read_rows(path, " and ".join(reasons))
+    names = COLUMNS + ((MASK_COLUMN,) if reasons else ())
+    rows = read_rows(path, names, reasons={MASK_COLUMN: " and ".join(reasons)})
     cases, problems = _cases(rows, Path(base_path) if base_path else path.parent, bool(reasons))
     unclear = bool(problems)
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
@@ -62,7 +67,7 @@ def read_table(path, base_path=None, fit_mask=False, crop_to_mask=False):
     problems += [problem for *_, found in checked for problem in found]
     cases = [replace(case, known=extent) for case, (extent, *_) in zip(cases, checked, strict=True)]
     groups = [[case for case in cases if case.base == base] for base in BASES]
-    problems += _problems_of_parts(groups, unclear)
+    problems += _problems_of_parts(groups, BASES[1:] if test_alone else BASES, unclear)
     classes = 0
     if fit_mask:
         values = {case.mask: values for case, (_, values, _) in zip(cases, checked, strict=True)}
@@ -73,10 +78,23 @@ def read_table(path, base_path=None, fit_mask=False, crop_to_mask=False):
     return Table(*groups, classes)
 
 
-def _read_rows(path, masks_needed):
+def read_rows(path, names, optional=(), reasons=None):
+    """The rows of a CSV as text.
+
+    Args:
+        path: of the CSV, a `Path`.
+        names: the columns that it must have.
+        optional: those that it may have; if there are any, further ones are pointed out.
+        reasons: `{column: why it must be there}`, for the message.
+
+    Returns:
+        list of `{column: text}`, "" where there is nothing.
+
+    Raises:
+        TableError: if it is unreadable, or a column is missing.
+    """
     import pandas as pd
 
-    names = COLUMNS + ((MASK_COLUMN,) if masks_needed else ())
     expected = ", ".join(names)
     if not path.is_file():
         raise TableError(f"{path}: no such CSV; expected columns {expected}")
@@ -89,19 +107,24 @@ def _read_rows(path, masks_needed):
     table.columns = [str(name).strip() for name in table.columns]
     missing = [name for name in names if name not in table.columns]
     if missing:
-        reason = f" ({MASK_COLUMN} because of {masks_needed})" if MASK_COLUMN in missing else ""
+        because = [(k, v) for k, v in (reasons or {}).items() if k in missing]
+        reason = "".join(f" ({name} because of {why})" for name, why in because)
         raise TableError(
             f"{path}: no column {', '.join(missing)}; expected {expected}{reason}, "
             f"received {', '.join(table.columns)}; separate them by commas"
         )
-    return table[list(names)]
+    if optional:
+        unused = [name for name in table.columns if name not in (*names, *optional)]
+        if unused:
+            logger.warning("%s: columns that are not used: %s", path, ", ".join(unused))
+    rows = table.loc[:, ~table.columns.duplicated()].fillna("").to_dict("records")
+    return [{name: row.get(name, "").strip() for name in (*names, *optional)} for row in rows]
 
 
-def _cases(table, base_path, masks):
+def _cases(rows, base_path, masks):
     cases, problems = [], []
-    for number, row in enumerate(table.itertuples(index=False), start=2):
-        values = {name: str(getattr(row, name)).strip() for name in table.columns}
-        empty = [name for name, value in values.items() if value in ("", "nan")]
+    for number, values in enumerate(rows, start=2):
+        empty = [name for name, value in values.items() if not value]
         if empty:
             problems.append(f"line {number}: {', '.join(empty)} is empty")
         elif values["Base"] not in BASES:
@@ -113,12 +136,12 @@ def _cases(table, base_path, masks):
     return cases, problems
 
 
-def _problems_of_parts(groups, unclear):
+def _problems_of_parts(groups, needed, unclear):
     """What is wrong with the division into Train and Test; `unclear`: rows are left out."""
     problems = [
         f"no row has {base} in the column Base; one at least is needed"
         for base, group in zip(BASES, groups, strict=True)
-        if not group and not unclear
+        if base in needed and not group and not unclear
     ]
     train, test = ({case.image.resolve() for case in group} for group in groups)
     problems += [

@@ -4,7 +4,7 @@
 import math
 import subprocess
 import sys
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ REQUIRED = {
     "dice_file": "dice.csv",
     "mse_file": "mse.csv",
 }
-# No field has its default.
+# No field has its default but --fit_mask, which --synthetic rules out.
 UNUSUAL = {
     "csv": r"C:\new\table ünï 表.csv",
     "base_path": "a \"quoted\" 'path'\twith\n[brackets] = # \x7f\x00 and \\",
@@ -33,19 +33,27 @@ UNUSUAL = {
     "interp": "sitk",
     "interpolation_type": "Lanczos",
     "image_cropping_method": "overlapping_with_mask",
-    "fit_mask": True,
+    "fit_mask": False,
     "flip": False,
     "rotation": 180.0,
     "elastic": 0.1 + 0.2,
     "images_in_memory": 2,
     "folder_training_data": "/cache",
     "keep_training_data": True,
+    "synthetic": "maps.csv",
+    "synthetic_ratio": 0.1,
+    "synthetic_thickness": (1.0, 1 / 0.3),
+    "cortex_labels": "5; 6",
+    "tissues": "own",
     "kernel_gen": 28,
     "kernel_dis": 1,
     "u_net_generator": False,
     "is_conditional": True,
     "is_residual": True,
     "scaled_residual": True,
+    "blocks_gen": 3,
+    "growth_gen": 3,
+    "head_gen": 3,
     "weights": "weights/ours",
     "snapshot_folder": "😀",
     "dice_file": "/d/dice.csv",
@@ -84,23 +92,39 @@ def test_settings_have_the_values_of_the_paper_and_the_released_code_by_default(
     assert (ours.contrast_max, ours.percent_val_max) == (0.5, 0.03)
 
 
-def test_a_file_repeats_every_setting_exactly(tmp_path):
+SYNTHETIC = ("synthetic", "synthetic_ratio", "synthetic_thickness", "cortex_labels", "tissues")
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_file_repeats_every_setting_exactly(masks, tmp_path):
+    values = dict(UNUSUAL)
+    if masks:
+        values = {k: v for k, v in values.items() if k not in SYNTHETIC} | {"fit_mask": True}
     for item in fields(Settings):
-        assert item.default is MISSING or UNUSUAL[item.name] != item.default, item.name
-    before = Settings(**UNUSUAL)
+        if item.name in values and item.name != "fit_mask":
+            assert item.default is MISSING or values[item.name] != item.default, item.name
+    assert {item.name for item in fields(Settings)} == set(UNUSUAL)
+    before = Settings(**values)
     path = tmp_path / "settings.toml"
     path.write_text(to_toml(before), encoding="utf-8", newline="")
-    values = from_toml(path)
-    assert set(values) == set(UNUSUAL)
-    assert Settings(**values) == before
-    assert all(type(values[name]) is type(value) for name, value in asdict(before).items())
+    read = from_toml(path)
+    assert set(read) == set(values)
+    assert Settings(**read) == before
+    assert all(type(read[name]) is type(getattr(before, name)) for name in values)
+
+
+def test_what_is_not_said_about_label_maps_is_filled_in_where_there_are_some():
+    ours = settings(synthetic="maps.csv", tissues="own")
+    assert (ours.synthetic_ratio, ours.synthetic_thickness) == (0.5, (1.5, 7.0))
+    assert (ours.cortex_labels, ours.tissues) == ("3,42", "own")
+    assert all(getattr(settings(), name) is None for name in SYNTHETIC)
 
 
 def test_a_file_leaves_out_what_is_none(tmp_path):
     path = tmp_path / "settings.toml"
     path.write_text(to_toml(settings()), encoding="utf-8")
     assert "None" not in path.read_text(encoding="utf-8")
-    assert "weights" not in from_toml(path)
+    assert not {"weights", *SYNTHETIC} & from_toml(path).keys()
     assert Settings(**from_toml(path)) == settings()
 
 
@@ -179,14 +203,25 @@ def test_values_get_the_type_of_the_setting():
         ({"percent_val_max": math.nan}, "--percent_val_max"),
         ({"csv": b"bytes"}, "--csv must be a text"),
         ({"csv": "bad \udce4 name"}, "--csv must be a text"),
-        ({"interp": "cubic"}, "--interp must be one of scipy, sitk, received 'cubic'"),
+        ({"interp": "cubic"}, "--interp must be one of scipy, sitk, profile, received 'cubic'"),
         ({"epoch": None}, "--epoch must be a whole number"),
         ({"dice_file": "mse.csv"}, "--dice_file and --mse_file are both mse.csv"),
         ({"dice_file": "./data.csv"}, "--csv and --dice_file"),
         ({"mse_file": "run/history.csv"}, "--mse_file and the history"),
         ({"keep_training_data": True}, "--folder_training_data; name it too"),
         ({"folder_training_data": "./run"}, "cannot be --snapshot_folder"),
+        ({"synthetic_ratio": 0.3}, "--synthetic_ratio: .*name their CSV with --synthetic"),
+        ({"tissues": "own", "cortex_labels": "5"}, "--cortex_labels, --tissues: "),
+        ({"synthetic": "m", "fit_mask": True}, "--fit_mask learns.*received --synthetic m"),
+        ({"synthetic": "m", "synthetic_ratio": 0}, "must be a number above 0 and up to 1, rec"),
+        ({"synthetic": "m", "synthetic_ratio": 1.1}, "must be a number above 0 and up to 1, rec"),
+        ({"synthetic": "m", "synthetic_thickness": (4, 2)}, "lower bound, received 4 and 2; swap"),
+        ({"synthetic": "m", "synthetic_thickness": (0.5, 2)}, "must be 2 numbers from 1 up"),
+        ({"synthetic": "m", "cortex_labels": "3,-4"}, "--cortex_labels must be whole numbers"),
+        ({"synthetic": "m", "tissues": "all"}, "--tissues must be one of freesurfer, own"),
+        ({"synthetic": "dice.csv"}, "--synthetic and --dice_file are both dice.csv"),
         ({"scaled_residual": True, "is_residual": False}, "needs a residual network"),
+        ({"head_gen": 4}, "--head_gen must be odd, received 4"),
         ({"workers": "a:1"}, "go together"),
         ({"worker_index": 0}, "go together"),
         ({"workers": "a:1,b:2", "worker_index": 2}, "--worker_index must be from 0 to 1"),
@@ -213,6 +248,7 @@ def test_what_cannot_be_is_refused_with_the_flag_and_a_remedy(values, words):
         {"resume": True, "weights": "w", "init_epoch": 3},  # how a resumed training once began
         {"lambrec": 0},
         {"workers": "a:1", "worker_index": 0},
+        {"synthetic": "m", "synthetic_ratio": 1, "synthetic_thickness": (3, 3)},
     ],
 )
 def test_what_can_be_is_taken(values):

@@ -202,13 +202,17 @@ def test_typical_contrasts_order_the_tissues_as_common_sequences_do():
 
 @pytest.mark.parametrize("name", ["strip", "thin", "elastic", "scale", "typical"])
 def test_every_attribute_of_the_synthetic_source_reaches_the_sample(name):
-    usual = {"strip": 0.0, "thin": 0.0, "elastic": 0.0, "scale": (1.0, 1.0), "typical": 0.0}
+    usual = {"strip": 0.0, "thin": 0.0, "elastic": 0.0, "scale": (0.8, 0.8), "typical": 0.0}
     other = {"strip": 1.0, "thin": 1.0, "elastic": 8.0, "scale": (1.3, 1.3), "typical": 1.0}
     first = sources(**usual)[0].draw(np.random.default_rng(0))
     second = sources(**{**usual, name: other[name]})[0].draw(np.random.default_rng(0))
     assert np.abs(first[1] - second[1]).max() > 1e-3
     if name == "thin":
         assert second[2].sum() < first[2].sum()
+        coarse = {**usual, "scale": (1.2, 1.2)}  # no voxel to spare
+        plain, same = (sources(**how)[0] for how in (coarse, {**coarse, "thin": 1.0}))
+        labels = [source.draw(np.random.default_rng(0))[2] for source in (plain, same)]
+        np.testing.assert_array_equal(*labels)
 
 
 def test_the_interpolation_of_the_acquisition_reaches_the_sample():

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""Synthetic patches on disk, to look at what a training on label maps would see."""
+
+import io
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from segsrgan.atomic import write_bytes
+from segsrgan.training.picture import contact_sheet, side_views
+from segsrgan.volumes import Volume, write_volume
+
+PARTS = ("LR", "HR", "label")
+
+
+class Sample(NamedTuple):
+    """A drawn patch.
+
+    Attributes:
+        lr, hr, label: (p, p, p) float32; the thick axis is the last.
+        resolution: distance of the slices in voxels.
+        source: number of the source it was drawn from.
+        seconds: that drawing it took.
+    """
+
+    lr: np.ndarray
+    hr: np.ndarray
+    label: np.ndarray
+    resolution: float
+    source: int
+    seconds: float
+
+
+def draw_samples(sources, number, seed=0):
+    """Draws patches from sources in turn.
+
+    Args:
+        sources: sequence of objects with `draw(rng)`, see `sources`.
+        number: of patches.
+        seed: a patch follows from it and its number alone.
+
+    Yields:
+        `Sample`.
+    """
+    for index in range(number):
+        start, chosen = time.perf_counter(), index % len(sources)
+        patch = sources[chosen].draw(np.random.default_rng([seed, index]))
+        yield Sample(*patch, chosen, time.perf_counter() - start)
+
+
+def write_samples(sources, folder, number, seed=0, overwrite=False):
+    """Writes samples and, after the last, a picture of all, see `sample_paths` and `sheet_path`.
+
+    Voxels of the files are 1 mm; the label is uint8.
+
+    Args:
+        sources: see `draw_samples`.
+        folder: where they go; made if need be.
+        number: of samples.
+        seed: see `draw_samples`.
+        overwrite: whether files that are there may be replaced.
+
+    Yields:
+        `Sample`, already written.
+
+    Raises:
+        ValueError: if there is such a file already.
+        OSError, VolumeError: if a file or the folder cannot be written.
+    """
+    files = [sample_paths(folder, index) for index in range(1, number + 1)]
+    sheet = sheet_path(folder)
+    there = [path for paths in files for path in paths.values() if path.exists()]
+    there += [sheet] * sheet.exists()
+    if there and not overwrite:
+        raise ValueError(
+            f"{there[0]}: exists already; take another folder, or --overwrite to replace it"
+        )
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    rows = []
+    for paths, sample in zip(files, draw_samples(sources, number, seed), strict=True):
+        arrays = (sample.lr, sample.hr, (sample.label > 0.5).astype(np.uint8))
+        for part, array in zip(PARTS, arrays, strict=True):
+            write_volume(Volume(array, (1.0, 1.0, 1.0)), paths[part])
+        rows.append(side_views(sample.lr, sample.hr, sample.label))
+        yield sample
+    write_bytes(sheet, _png(contact_sheet(rows)))
+
+
+def sample_paths(folder, index):
+    """The files of a sample, `{part: path}` for each of `PARTS`."""
+    return {part: Path(folder) / f"sample_{index:03d}_{part}.nii.gz" for part in PARTS}
+
+
+def sheet_path(folder):
+    """The picture of all samples."""
+    return Path(folder) / "samples.png"
+
+
+def _png(picture):
+    from PIL import Image  # slow to import
+
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""The CSV of label maps: what a row may say, and all problems at once."""
+
+import logging
+
+import numpy as np
+import pytest
+from training.heads import head, write_map, write_maps
+
+from segsrgan.training.maps import MapFile, load_maps, read_maps, sources_of
+from segsrgan.training.sources import Acquisition, SyntheticSource
+from segsrgan.training.table import TableError
+
+FULL = "Label_map,Cortex,Tissues,Scale_min,Scale_max"
+
+
+def read(folder, *rows, header=FULL, **options):
+    return read_maps(write_maps(folder, header=header, rows=rows), **options)
+
+
+def refusal(*arguments, **options):
+    with pytest.raises(TableError) as error:
+        read_maps(*arguments, **options)
+    return str(error.value)
+
+
+def problem(message, *words):
+    """Whether a line of a message has all the words."""
+    return any(all(word in line for word in words) for line in message.splitlines())
+
+
+def test_a_row_says_how_its_map_is_used(tmp_path):
+    first, second = read(
+        tmp_path, "head0.nii.gz,,,,", "head1.nii.gz,2;3,own,0.5,1.5", cortex=(3,), tissues="own"
+    )
+    assert first.file == MapFile(tmp_path / "head0.nii.gz", (3,), "own", None)
+    assert second.file == MapFile(tmp_path / "head1.nii.gz", (2, 3), "own", (0.5, 1.5))
+    assert len(first.labels.points) == (head() == 3).sum()
+    assert len(second.labels.points) == np.isin(head(33), (2, 3)).sum()
+    assert second.scale(0.1) == (0.5, 1.5)
+
+
+@pytest.mark.parametrize("text", ["2 3", "2;3", '"2, 3"', " 2 ; 3 "])
+def test_cortex_values_are_separated_by_blanks_semicolons_or_commas(text, tmp_path):
+    assert read(tmp_path, f"head0.nii.gz,{text},,,")[0].file.cortex == (2, 3)
+
+
+def test_tissues_of_freesurfer_leave_the_skull_outside_and_own_ones_do_not(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    freesurfer, own = read(tmp_path, "head0.nii.gz,,freesurfer,,", "head0.nii.gz,,own,,")
+    assert freesurfer.labels.brain.tolist() == [False, True, True, True, False]  # 0 2 3 24 515
+    assert own.labels.brain.tolist() == [False, True, True, True, True]
+    assert (freesurfer.outside, own.outside) == ((515,), ())
+    assert caplog.messages == [
+        f"{tmp_path / 'maps.csv'}: values that are no tissue of the brain to FreeSurfer are taken "
+        "to lie outside it: 515"
+    ]
+
+
+def test_a_map_is_kept_without_the_background_around_it(tmp_path):
+    (item,) = load_maps([MapFile(write_map(tmp_path / "a.nii", np.pad(head(), (0, 9))))])
+    assert item.labels.labels.shape == (28, 28, 28)  # radius 14
+    assert len(item.labels.points) == (head() == 3).sum()
+
+
+def test_patches_show_the_anatomy_at_its_size(tmp_path):
+    path = write_map(tmp_path / "a.nii", head(), (2.0, 2.0, 2.0))
+    (item,) = load_maps([MapFile(path)])
+    assert item.scale() == (0.8, 1.25)
+    assert item.scale(0.5) == (0.2, 0.3125)
+    (source,) = sources_of([item], 8, Acquisition(), spacing=0.5)
+    assert source.scale == (0.2, 0.3125)
+
+
+def test_sources_get_what_was_asked_for(tmp_path):
+    maps = read(tmp_path, "head0.nii.gz,,,,", "head1.nii.gz,,,0.5,0.6")
+    acquisition = Acquisition(ratio=(2.0, 3.0))
+    sources = sources_of(maps, 12, acquisition, strip=0.25)
+    assert [source.patch for source in sources] == [12, 12]
+    assert [source.strip for source in sources] == [0.25, 0.25]
+    assert [source.maps for source in sources] == [(item.labels,) for item in maps]
+    assert [source.scale for source in sources] == [(0.8, 1.25), (0.5, 0.6)]
+    assert all(source.acquisition is acquisition for source in sources)
+    assert sources_of(maps, 12, acquisition)[0].strip == SyntheticSource(()).strip
+
+
+def test_the_patches_of_a_map_are_counted_as_those_of_an_image(tmp_path):
+    (item,) = load_maps([MapFile(write_map(tmp_path / "a.nii", head()), scale=(1.0, 1.0))])
+    assert item.tiles(8, 8) == 3**3  # 28 voxels: 0, 8, 16
+    assert item.tiles(8, 10) == 3**3  # 0, 10, 20
+    assert item.tiles(64, 8) == 1
+    (item,) = load_maps([MapFile(tmp_path / "a.nii", scale=(0.5, 2.0))])
+    assert item.tiles(8, 8) == 3**3
+    (item,) = load_maps([MapFile(tmp_path / "a.nii", scale=(0.5, 0.5))])
+    assert item.tiles(8, 8) == 7**3  # 56 voxels
+
+
+def test_relative_paths_start_at_the_base_path(tmp_path):
+    (tmp_path / "maps").mkdir()
+    write_maps(tmp_path / "maps")
+    table = (tmp_path / "maps" / "maps.csv").rename(tmp_path / "maps.csv")
+    assert "head0.nii.gz: no such file" in refusal(table)
+    assert len(read_maps(table, tmp_path / "maps")) == 2
+
+
+BAD_MAPS = {
+    "half": (head() * 0.5, "whole numbers from 0 to 65535; found 257.5"),
+    "negative": (-head(), "found -515"),
+    "large": (head() * 1000, "found 515000"),
+    "nan": (np.where(head() == 3, np.nan, 0), "NaN or infinite"),
+    "bare": (head() * (head() != 3), "has no cortex: expected a value of (3, 42), found [0, 2, 24"),
+    "empty": (head() * 0, "has no cortex"),
+    "image": (np.arange(32**3).reshape(32, 32, 32) % 999, "values, received 999; is it an image?"),
+    "slice": (head()[:, :, :1], "its shape is (32, 32, 1)"),
+}
+
+
+def test_all_bad_maps_are_listed_at_once(tmp_path):
+    for name, (array, _) in BAD_MAPS.items():
+        write_map(tmp_path / f"{name}.nii", array)
+    write_map(tmp_path / "flat.nii", head(), (1.0, 1.0, 3.0))
+    (tmp_path / "text.nii").write_text("no image")
+    names = [*BAD_MAPS, "flat", "text", "absent"]
+    rows = ["head0.nii.gz", *(f"{name}.nii" for name in names)]
+    message = refusal(write_maps(tmp_path, rows=rows))
+    assert f"{tmp_path / 'maps.csv'}: 11 problem(s)" in message
+    for name, (_, words) in BAD_MAPS.items():
+        assert problem(message, f"{name}.nii: ", words), message
+    assert problem(message, "flat.nii: its voxels are 1x1x3 mm", "resample")
+    assert problem(message, "text.nii: ") and problem(message, "absent.nii: no such file")
+    assert not problem(message, "head0")
+
+
+BAD_ROWS = {
+    ",,,,": "line 2: Label_map is empty",
+    "head0.nii.gz,x,,,": "line 3: Cortex must be whole numbers from 1 up, such as 3,42",
+    "head0.nii.gz,0,,,": "line 4: Cortex must be whole numbers from 1 up",
+    "head0.nii.gz,,FreeSurfer,,": "line 5: Tissues must be freesurfer or own, received FreeSurfer",
+    "head0.nii.gz,,,1,": "line 6: Scale_min and Scale_max must be two numbers above 0",
+    "head0.nii.gz,,,0,1": "line 7: Scale_min and Scale_max must be two numbers above 0",
+    "head0.nii.gz,,,1,x": "line 8: Scale_min and Scale_max must be two numbers above 0",
+    "head0.nii.gz,,,2,1": "line 9: Scale_min and Scale_max: the first number is the lower bound",
+    "head0.nii.gz,,,1,inf": "line 10: Scale_min and Scale_max must be two numbers above 0",
+    "head0.nii.gz,515,,,": "head0.nii.gz: of the cortex (515,) some values are no tissue",
+}
+
+
+def test_all_bad_rows_are_listed_at_once(tmp_path):
+    message = refusal(write_maps(tmp_path, header=FULL, rows=list(BAD_ROWS)))
+    assert f"{len(BAD_ROWS)} problem(s)" in message
+    for words in BAD_ROWS.values():
+        assert problem(message, words), words
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("Label,Cortex\na,3\n", "no column Label_map; expected Label_map, received Label, Cortex"),
+        ("Label_map\n", "no row names a label map"),
+        ("", "not a readable CSV"),
+    ],
+)
+def test_a_table_without_what_it_needs_is_refused(content, words, tmp_path):
+    (tmp_path / "maps.csv").write_text(content)
+    assert words in refusal(tmp_path / "maps.csv")
+    assert "none.csv: no such CSV" in refusal(tmp_path / "none.csv")
+
+
+def test_columns_that_are_not_used_are_pointed_out(tmp_path, caplog):
+    read(tmp_path, "head0.nii.gz,2,a", header="Label_map,cortex,Notes")
+    assert "columns that are not used: cortex, Notes" in caplog.text

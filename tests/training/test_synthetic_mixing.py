@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""Synthetic patches among the real ones: how many, which, and that they repeat."""
+
+import threading
+import time
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pytest
+from training.heads import head
+from training.samples import write_table
+
+from segsrgan.training.dataset import Cutting, Dataset, Simulation
+from segsrgan.training.mixing import Blank, MixedDataset
+from segsrgan.training.sources import Acquisition, SyntheticSource
+from segsrgan.training.synthesis import prepare_labels
+from segsrgan.training.table import read_table
+
+
+class Numbers:
+    """A source whose patches are full of one random number, from 1 to 2 or another offset on."""
+
+    def __init__(self, offset=1.0, patch=2):
+        self.offset, self.shape, self.drawn = offset, (patch,) * 3, []
+
+    def draw(self, rng):
+        self.drawn.append(rng)
+        value = self.offset + rng.random()
+        arrays = (np.full(self.shape, v, np.float32) for v in (value, 10 * value, 1))
+        return *arrays, 3 * value
+
+
+def mixture(ratio=0.5, size=4, seed=0, patches=12, shard=(0, 1), sources=None, **options):
+    """Over empty batches: what is not 0 is synthetic."""
+    real = Blank(patches, 2, size, seed, shard)
+    sources = sources or [Numbers()]
+    return MixedDataset(real, sources, ratio, 2, size, seed, shard=shard, **options)
+
+
+def values(batches):
+    """The numbers that patches of the batches are full of."""
+    return np.array([batch.lr[:, 0, 0, 0, 0] for batch in batches])
+
+
+def same(batches, others):
+    return all(
+        np.array_equal(a, b)
+        for batch, other in zip(batches, others, strict=True)
+        for a, b in zip(batch, other, strict=True)
+    )
+
+
+def test_a_share_of_every_batch_is_synthetic_at_positions_that_change():
+    found = values(mixture(0.5, patches=400).epoch(1, 0))
+    assert found.shape == (100, 4)
+    assert ((found > 0).sum(axis=1) == 2).all()
+    assert len({tuple(row > 0) for row in found}) == 6  # all pairs of four positions
+    assert np.abs((found > 0).mean(axis=0) - 0.5).max() < 0.2
+
+
+def test_a_share_of_less_than_a_patch_is_kept_on_average():
+    found = values(mixture(0.3, size=2, patches=1600).epoch(1, 0)) > 0
+    counts = Counter(found.sum(axis=1).tolist())
+    assert set(counts) == {0, 1}
+    assert abs(found.mean() - 0.3) < 0.03
+    assert np.abs(found.mean(axis=0) - 0.3).max() < 0.05
+
+
+def test_a_patch_comes_with_its_image_label_and_resolution_in_mm():
+    for batch in mixture(0.5, spacing=0.5).epoch(1, 1):
+        value = batch.lr[:, 0, 0, 0, 0]
+        np.testing.assert_allclose(batch.target[:, 1, 1, 1, 0], 10 * value, rtol=1e-6)
+        np.testing.assert_array_equal(batch.target[:, 1, 1, 1, 1], value > 0)
+        np.testing.assert_allclose(batch.resolution, 1.5 * value, rtol=1e-6)
+
+
+def test_no_patch_is_drawn_twice():
+    found = values(mixture(1.0).stream(range(1, 3), 2))
+    assert found.shape == (2 * 3 * 3, 4)  # epochs, cycles, updates
+    assert (found > 0).all() and len(np.unique(found)) == found.size
+
+
+def test_batches_repeat_with_the_seed_alone():
+    first = list(mixture(0.5).epoch(1, 1))
+    assert same(first, mixture(0.5).epoch(1, 1))
+    other = mixture(0.5, seed=1).epoch(1, 1)
+    assert not set(values(first).ravel()) & set(values(other).ravel()) - {0.0}
+    assert len({batch.epsilon.tobytes() for batch in first}) == len(first)
+
+
+def test_an_epoch_can_be_entered_anywhere():
+    whole = list(mixture(0.5).stream(range(1, 4), 2))
+    assert same(whole[(3 + 1) * 3 :], mixture(0.5).stream(range(2, 4), 2, 1))
+
+
+def test_the_parts_of_the_workers_make_up_the_batch():
+    whole = list(mixture(0.5, size=6).epoch(1, 1))
+    parts = [mixture(0.5, size=6, shard=(index, 3)).epoch(1, 1) for index in range(3)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        for array, *pieces in zip(batch, *shares, strict=True):
+            np.testing.assert_array_equal(array, np.concatenate(pieces))
+
+
+def test_the_number_of_threads_and_their_haste_do_not_matter():
+    class Slow(Numbers):
+        def draw(self, rng):
+            patch = super().draw(rng)
+            time.sleep(0.002 * (1e4 * patch[3] % 1))
+            return patch
+
+    batches = [list(mixture(0.5, sources=[Slow()], threads=n).epoch(1, 1)) for n in (1, 5)]
+    assert same(*batches)
+
+
+def test_every_source_has_its_turn():
+    sources = [Numbers(10.0 * n) for n in (1, 2, 3)]
+    found = values(mixture(1.0, patches=600, sources=sources).epoch(1, 0))
+    counts = Counter((found // 10).astype(int).ravel().tolist())
+    assert set(counts) == {1, 2, 3} and min(counts.values()) > 150
+
+
+@pytest.fixture
+def real(tmp_path):
+    """The patches of two images."""
+    table = read_table(write_table(tmp_path, ("Train", "Train", "Test")))
+    return Dataset(table.train, Simulation((1, 1, 3)), Cutting(8, 4), 4, 0)
+
+
+def test_the_real_patches_that_stay_are_those_of_a_training_without_synthetic_ones(real):
+    mixed = MixedDataset(real, [Numbers(patch=8)], 0.5, 8, 4, 0)
+    assert mixed.cycles(1) == real.cycles(1) and mixed.patches == real.patches
+    for batch, plain in zip(mixed.epoch(1, 1), real.epoch(1, 1), strict=True):
+        kept = batch.target[:, 0, 0, 0, 0] < 10
+        assert kept.sum() == 2
+        for array, expected in zip(batch, plain, strict=True):
+            np.testing.assert_array_equal(array[kept], expected[kept])
+        np.testing.assert_array_equal(batch.epsilon, plain.epsilon)
+
+
+def test_an_epoch_without_images_is_as_long_as_its_patches_make_it():
+    data = Blank(9, 2, 4, 0)
+    assert (data.cycles(1), data.patches) == (3, 9)
+    assert len(list(data.stream(range(1, 3), 2))) == 2 * 3 * 3
+
+
+def synthesis_threads():
+    return [item for item in threading.enumerate() if item.name.startswith("synthesis")]
+
+
+def test_an_error_of_a_source_is_raised_where_the_batches_are_used():
+    class Broken(Numbers):
+        def draw(self, rng):
+            raise ValueError("no such tissue")
+
+    with pytest.raises(ValueError, match="no such tissue"):
+        next(mixture(1.0, sources=[Broken()]).epoch(1, 0))
+    assert not synthesis_threads()
+
+
+def test_only_a_few_batches_are_drawn_ahead_and_none_after_the_end():
+    source = Numbers()
+    stream = mixture(1.0, patches=4000, sources=[source], threads=4).epoch(1, 0)
+    next(stream)
+    expected = (1 + 2) * 4  # one batch in use, two ahead
+    for _ in range(500):
+        if len(source.drawn) >= expected:
+            break
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(source.drawn) == expected
+    stream.close()
+    assert len(source.drawn) == expected and not synthesis_threads()
+
+
+def test_the_memory_is_bounded_as_stated():
+    label_map = prepare_labels(head(), (3,))
+    source = SyntheticSource(maps=(label_map,), patch=32, acquisition=Acquisition())
+    source.draw(np.random.default_rng(0))  # what is loaded once
+    data = MixedDataset(Blank(24, 32, 4, 0), [source], 0.5, 32, 4, 0, threads=2)
+    tracemalloc.start()
+    for _ in data.epoch(1, 0):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert data.memory() / 5 < peak < data.memory()
