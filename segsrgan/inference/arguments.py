@@ -114,7 +114,14 @@ def build_parser(prog="job_model.py"):
         "--batch_size",
         type=int,
         metavar="N",
-        help="patches computed at once (default: about 64^3 * 2 voxels' worth)",
+        help="patches computed at once (default: as many as are fast and fit in the memory)",
+    )
+    add(
+        "--max_memory",
+        type=float,
+        metavar="GIB",
+        help="memory that the program may take, as far as it can be foreseen; what does not fit "
+        "is refused (default: what is free)",
     )
     add(
         "--geometry",
@@ -151,6 +158,12 @@ def build_parser(prog="job_model.py"):
         "(default: auto)",
     )
     add("--threads", type=int, metavar="N", help="processor threads (default: all)")
+    add(
+        "--dask",
+        metavar="ADDRESS|local:N",
+        help="spread the images over a Dask cluster: its scheduler's address or file, or N "
+        "processes here (needs SegSRGAN[dask])",
+    )
     add("--overwrite", **_BOOLEAN, help="compute finished results again")
     add("--quiet", **_BOOLEAN, help="errors only")
     add("--verbose", **_BOOLEAN, help="more messages, tracebacks of failed images included")

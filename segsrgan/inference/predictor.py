@@ -8,8 +8,8 @@ import numpy as np
 
 from segsrgan.inference import checks
 from segsrgan.inference.engines import make_engine, prepare_engine
-from segsrgan.inference.errors import InferenceError
-from segsrgan.inference.resources import GIB, available_memory, required_memory
+from segsrgan.inference.errors import InferenceError, MemoryShortage
+from segsrgan.inference.resources import GIB, MemoryBudget, required_memory
 from segsrgan.inference.streaming import default_batch_size, predict_tiled
 from segsrgan.networks.weights import load_generator
 from segsrgan.volumes.intensity import Normalisation
@@ -38,6 +38,12 @@ class Prediction:
     cortex_mask: Volume
     mask: Volume | None = None
 
+    @property
+    def nbytes(self):
+        """Bytes of all arrays."""
+        volumes = (self.sr, self.cortex, self.cortex_mask, self.mask)
+        return sum(volume.array.nbytes for volume in volumes if volume is not None)
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -65,7 +71,7 @@ class Predictor:
             is installed and gives the plain network's answer.
         precision: one of `segsrgan.inference.engines.PRECISIONS`; `"auto"` takes float16 where
             it is faster and gives the same answer.
-        batch_size: patches computed at once; chosen for little memory when None.
+        batch_size: patches computed at once; when None as many as are fast and fit in memory.
         threads: CPU threads, all when None; only the first predictor of a process can choose.
         geometry: `"exact"`, or `"legacy"` for the numbers of the released SegSRGAN 2.2.4.
         interp: `"scipy"` (spline of `spline_order`), `"sitk"` (`interpolation_type`) or
@@ -76,6 +82,8 @@ class Predictor:
         blend: mean of overlapping patches, `"uniform"` (the paper's) or `"gaussian"`.
         threshold: probability from which a voxel belongs to the cortex mask.
         model: a built generator to use instead of weights.
+        max_memory: GiB that the process may have in all, as far as can be foreseen; what the
+            machine has when None.
 
     Raises:
         InferenceError: on a wrong argument.
@@ -102,6 +110,7 @@ class Predictor:
         blend="uniform",
         threshold=0.5,
         model=None,
+        max_memory=None,
     ):
         checks.check_predictor(
             engine,
@@ -114,6 +123,7 @@ class Predictor:
             spline_order,
             blend,
             threshold,
+            max_memory,
         )
         prepare_engine(engine, threads)
         self.model = load_generator(weights_path) if model is None else model
@@ -132,6 +142,7 @@ class Predictor:
         self.threshold = threshold
         self.channels = self.model.output_shape[-1]
         self.conditional = len(self.model.inputs) == 2
+        self.memory = MemoryBudget(max_memory and int(max_memory * GIB))
 
     def predict(
         self,
@@ -156,7 +167,7 @@ class Predictor:
             A `Prediction`.
 
         Raises:
-            InferenceError: on a wrong argument, or if the result would not fit in memory.
+            InferenceError: on a wrong argument; `MemoryShortage` if it would not fit in memory.
             VolumeError: if the image cannot be read.
             ValueError: if the image is constant or has NaN or infinite voxels.
         """
@@ -184,7 +195,7 @@ class Predictor:
         volume = image if isinstance(image, Volume) else read_volume(image, series=series)
         old = zip(volume.array.shape, volume.spacing, spacing, strict=True)
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
-        self._check_memory(sizes, spacing, patch)
+        self._plan_memory(sizes, spacing, patch)
         legacy = self.geometry == "legacy"
         normalisation = _normalisation(volume.array, legacy)
         normalised = volume.with_array(_float32(normalisation.apply(volume.array)))
@@ -197,25 +208,33 @@ class Predictor:
         thick = None if legacy else volume.grid.thick_axis
         slices = volume.spacing[2] if legacy else max(volume.spacing)
         result = result.with_array(_float32(result.array))
-        return Prepared(result, normalisation, float(slices), 2 if thick is None else thick)
+        prepared = Prepared(result, normalisation, float(slices), 2 if thick is None else thick)
+        self.memory.hold(prepared, result.array.nbytes)
+        return prepared
 
     def predict_prepared(self, prepared, patch=128, step=None, progress=None):
         """Processes a prepared image; arguments, result and errors as of `predict`."""
         patch = checks.checked_patch(patch)
         step = checks.checked_step(step, patch)
-        self._check_memory(prepared.volume.array.shape, prepared.volume.spacing, patch)
-        array = np.moveaxis(prepared.volume.array, prepared.axis, -1)
-        output = predict_tiled(
-            self.engine,
-            array,
-            _tiling(array.shape, patch, step, self.geometry),
-            self.channels,
-            self.batch_size or default_batch_size(patch),
-            resolution=prepared.resolution if self.conditional else None,
-            blend=self.blend,
-            progress=progress,
+        volume = prepared.volume
+        batch_size, needed = self._plan_memory(
+            volume.array.shape, volume.spacing, patch, volume.array.nbytes
         )
-        return self._prediction(np.moveaxis(output, 2, prepared.axis), prepared)
+        array = np.moveaxis(volume.array, prepared.axis, -1)
+        with self.memory.promised(needed):
+            output = predict_tiled(
+                self.engine,
+                array,
+                _tiling(array.shape, patch, step, self.geometry),
+                self.channels,
+                batch_size,
+                resolution=prepared.resolution if self.conditional else None,
+                blend=self.blend,
+                progress=progress,
+            )
+            prediction = self._prediction(np.moveaxis(output, 2, prepared.axis), prepared)
+        self.memory.hold(prediction, prediction.nbytes)
+        return prediction
 
     def _prediction(self, output, prepared):
         sr = _float32(prepared.normalisation.invert(output[..., 0]))
@@ -227,18 +246,26 @@ class Predictor:
         cortex_mask = (cortex >= self.threshold).astype(np.uint8)
         return Prediction(new(sr), new(cortex), new(cortex_mask), mask)
 
-    def _check_memory(self, shape, spacing, patch):
+    def _plan_memory(self, shape, spacing, patch, there=0):
+        """The batch size that fits, and the bytes needed besides those that are there."""
         kernel = getattr(getattr(self.model, "spec", None), "kernel", 16)
-        batch_size = self.batch_size or default_batch_size(patch)
-        needed = required_memory(shape, patch, batch_size, kernel, self.channels)
-        free = available_memory()
-        if free is not None and needed > free:
-            remedy = "a coarser resolution" if patch else "a coarser resolution or a patch of 128"
-            raise InferenceError(
-                f"a result of {'x'.join(map(str, shape))} voxels needs about "
-                f"{needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free; ask for "
-                f"{remedy} (received {','.join(f'{value:g}' for value in spacing)} mm)"
-            )
+        batch_size = self.batch_size or default_batch_size(patch, self.engine)
+        free = self.memory.free()
+        while True:
+            needed = required_memory(shape, patch, batch_size, kernel, self.channels) - there
+            if free is None or needed <= free:
+                return batch_size, needed
+            if self.batch_size or batch_size == 1:
+                break
+            batch_size //= 2
+        smaller = "" if patch is None else "a smaller patch or "
+        remedy = "" if patch else " or a patch of 128"
+        within = " within max_memory" if self.memory.limited else ""
+        raise MemoryShortage(
+            f"a result of {'x'.join(map(str, shape))} voxels needs about {needed / GIB:.1f} GiB of "
+            f"memory, {free / GIB:.1f} GiB are free{within}; ask for {smaller}a coarser "
+            f"resolution{remedy} (received {','.join(f'{value:g}' for value in spacing)} mm)"
+        )
 
 
 def _tiling(shape, patch, step, geometry):

@@ -5,6 +5,8 @@ import math
 import os
 import sys
 import threading
+import weakref
+from contextlib import contextmanager
 from pathlib import Path
 
 GIB = 2**30
@@ -48,6 +50,54 @@ def required_memory(shape, patch, batch_size, kernel, channels):
 FEATURE_MAPS = 7
 
 
+class MemoryBudget:
+    """What may still be taken, by several threads that prepare, compute and write images.
+
+    Args:
+        limit: bytes that the process may have in all; what the machine has free when None.
+    """
+
+    def __init__(self, limit=None):
+        # Libraries, the network and what it needs by itself are there already.
+        self._limit = None if limit is None else limit - resident_memory()
+        self._lock = threading.RLock()  # objects may be collected at any moment
+        self._promised = 0
+        self._held = 0
+
+    @property
+    def limited(self):
+        """Whether there is a limit besides the machine's."""
+        return self._limit is not None
+
+    def free(self):
+        """Bytes that nobody has taken or been promised, None where that is not known."""
+        available = available_memory()
+        with self._lock:
+            figures = [] if available is None else [available - self._promised]
+            if self._limit is not None:
+                figures.append(self._limit - self._promised - self._held)
+        return max(0, min(figures)) if figures else None
+
+    @contextmanager
+    def promised(self, amount):
+        """Sets bytes aside that are about to be taken, for the duration of the context."""
+        self._change(promised=amount)
+        try:
+            yield
+        finally:
+            self._change(promised=-amount)
+
+    def hold(self, thing, amount):
+        """Counts the bytes of an object for as long as it lives."""
+        self._change(held=amount)
+        weakref.finalize(thing, self._change, held=-amount).atexit = False
+
+    def _change(self, promised=0, held=0):
+        with self._lock:
+            self._promised += promised
+            self._held += held
+
+
 class PeakMemory:
     """Context manager: the largest resident memory of this process inside it.
 
@@ -79,10 +129,11 @@ class PeakMemory:
             self._look()
 
     def _look(self):
-        self.bytes = max(self.bytes, _resident())
+        self.bytes = max(self.bytes, resident_memory())
 
 
-def _resident():
+def resident_memory():
+    """Bytes of this process in memory; its largest so far where the system tells only that."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

@@ -109,7 +109,7 @@ def test_a_whole_image_too_large_for_the_memory_leaves_the_patches_to_be_done(
     image, table, job_model, monkeypatch, capsys
 ):
     path = image(shape=(64, 64, 24))
-    monkeypatch.setattr("segsrgan.inference.predictor.available_memory", lambda: 3 * 10**7)
+    monkeypatch.setattr("segsrgan.inference.resources.available_memory", lambda: 3 * 10**7)
     assert job_model(table(path), patch="16,None") == 1
     assert "patch of 128" in capsys.readouterr().err
     found = {name.split("/")[0] for name in results(path.parent / "Result_with_tiny")}

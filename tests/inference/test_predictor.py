@@ -200,13 +200,13 @@ def test_the_peak_of_memory_does_not_grow_with_the_number_of_patches(predictor):
 
 @pytest.mark.parametrize("resolution", [1e-4, (1e-9, 1, 1), (0.01, 0.01, 0.01)])
 def test_a_result_larger_than_memory_is_refused_with_the_number(predictor, resolution, monkeypatch):
-    monkeypatch.setattr("segsrgan.inference.predictor.available_memory", lambda: 2**30)
+    monkeypatch.setattr("segsrgan.inference.resources.available_memory", lambda: 2**30)
     with pytest.raises(InferenceError, match=r"GiB of memory, 1\.0 GiB are free.*coarser"):
         predictor.predict(random_volume(), patch=8, new_resolution=resolution)
 
 
 def test_a_whole_image_larger_than_memory_is_told_to_take_patches(predictor, monkeypatch):
-    monkeypatch.setattr("segsrgan.inference.predictor.available_memory", lambda: 2 * 10**8)
+    monkeypatch.setattr("segsrgan.inference.resources.available_memory", lambda: 2 * 10**8)
     with pytest.raises(InferenceError, match="patch of 128"):
         predictor.predict(random_volume((64, 64, 64)), patch=None, new_resolution=0.4)
 

@@ -5,6 +5,10 @@ An engine is an object with one method, so that a faster runtime is one more fil
 more name in `ENGINES`. Such a file has four functions: `check_available()` raises
 `InferenceError` where the engine cannot run, `precisions()` are those that it is fast in here,
 `version()` is what its results and speed depend on, `make(model, precision, threads)` builds it.
+
+Where it computes on a device with memory of its own, an engine may have two things more:
+`batch_voxels`, how many voxels a batch should have there, and `device_sweep(...)`, which keeps the
+volumes there and takes the arguments of `segsrgan.inference.streaming.HostSweep` but the engine.
 """
 
 from __future__ import annotations
@@ -34,6 +38,10 @@ class Engine(Protocol):
 
         Returns:
             float32 `(b, x, y, z, 2 + classes)`.
+
+        Raises:
+            MemoryError: if there is not enough memory for so many patches, whatever class the
+                runtime has for that.
         """
 
 

@@ -2,6 +2,7 @@
 """The generator computed by OpenVINO, on the processor."""
 
 import threading
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import numpy as np
@@ -16,6 +17,8 @@ _PRECISIONS = {
     "float16": ("f16", "FP16"),
     "bfloat16": ("bf16", "BF16"),
 }
+# Of oneDNN, of the C++ library, of Linux.
+_OUT_OF_MEMORY = ("out_of_memory", "out of memory", "bad_alloc", "allocate")
 
 
 def check_available():
@@ -73,7 +76,7 @@ class OpenVINOEngine:
     def predict_batch(self, patches, resolution=None):
         """Computes one batch, see `Engine.predict_batch`; patch by patch, which is as fast."""
         shape = tuple(patches.shape[1:4])
-        with self._lock:
+        with self._lock, _memory_errors():
             request = self._requests.get(shape)
             if request is None:
                 if len(self._requests) == _KEPT:
@@ -94,3 +97,15 @@ class OpenVINOEngine:
         graph = build_graph(self._model, shape, self._precision)
         graph.reshape([1, *shape, 1])
         return ov.Core().compile_model(graph, "CPU", self._options).create_infer_request()
+
+
+@contextmanager
+def _memory_errors():
+    """Gives OpenVINO's errors of allocation, which are RuntimeErrors with a text, their class."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        if any(words in text for words in _OUT_OF_MEMORY):
+            raise MemoryError(str(error)) from error
+        raise

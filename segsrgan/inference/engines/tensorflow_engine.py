@@ -2,6 +2,7 @@
 """The generator computed by TensorFlow, on the processor or a graphics card."""
 
 import logging
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -12,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 # Graphs kept, one per patch size; whole images of many sizes must not pile them up.
 _KEPT = 4
+# Voxels of a batch on a graphics card: enough to keep it busy, some 4 GB with the paper's network.
+_DEVICE_BATCH_VOXELS = 4 * 128**3
 
 
 def check_available():
@@ -70,15 +73,42 @@ class TensorFlowEngine:
     Args:
         model: a `keras.Model` with one input, or two when conditional. Its weights are taken as
             they are when a patch size is first seen.
+        on_device: whether volumes are kept where the network is computed, see `device_sweep`;
+            on a graphics card when None.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, on_device=None):
+        import tensorflow as tf
+
         self._model = model
         self._conditional = len(model.inputs) == 2
         self._functions = {}
+        self._on_device = tf.config.list_physical_devices("GPU") if on_device is None else on_device
+        if self._on_device:
+            self.batch_voxels = _DEVICE_BATCH_VOXELS
 
     def predict_batch(self, patches, resolution=None):
         """Computes one batch, see `Engine.predict_batch`."""
+        with _memory_errors():
+            patches = np.ascontiguousarray(patches, dtype=np.float32)
+            return self._compute(patches, resolution).numpy()
+
+    def device_sweep(self, padded, tiling, channels, resolution=None, blend="uniform"):
+        """A `DeviceSweep` on the graphics card, None where there is none.
+
+        Raises:
+            MemoryError: if the volumes do not fit there.
+        """
+        if not self._on_device:
+            return None
+        from segsrgan.inference.engines.device_sweep import DeviceSweep
+
+        def compute(patches):
+            return self._compute(patches, resolution)
+
+        return DeviceSweep(compute, padded, tiling, channels, blend, _memory_errors)
+
+    def _compute(self, patches, resolution):
         import tensorflow as tf
 
         if self._conditional and resolution is None:
@@ -89,8 +119,7 @@ class TensorFlowEngine:
             if len(self._functions) == _KEPT:
                 self._functions.pop(next(iter(self._functions)))
             function = self._functions[shape] = self._trace(tf, shape)
-        patches = np.ascontiguousarray(patches, dtype=np.float32)
-        return function(patches, np.float32(resolution or 0.0)).numpy()
+        return function(patches, np.float32(resolution or 0.0))
 
     def _trace(self, tf, shape):
         signature = [tf.TensorSpec((None, *shape), tf.float32), tf.TensorSpec((), tf.float32)]
@@ -108,3 +137,14 @@ class TensorFlowEngine:
             return tf.cast(outputs, tf.float32)
 
         return compute
+
+
+@contextmanager
+def _memory_errors():
+    """Gives TensorFlow's errors of allocation Python's class."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(str(error)) from error

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""The images of a job spread over a Dask cluster, each worker with a predictor of its own.
+
+Workers see the same files as this process. One that is lost has its image done again by another;
+an image that has cost several workers their life fails. Results appear whole or not at all, so
+that a worker which was only thought lost does no harm.
+"""
+
+import logging
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+
+import segsrgan
+from segsrgan.atomic import remove_stale
+from segsrgan.inference.checks import local_workers
+from segsrgan.inference.errors import InferenceError
+from segsrgan.inference.local_cluster import local_cluster, share
+from segsrgan.inference.outcome import failures
+from segsrgan.inference.worker import compute_image
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 20
+
+
+def run_on_cluster(job, waiting, recipe, address, progress):
+    """Computes images on the workers of a cluster, in whatever order.
+
+    Args:
+        job: a `Job`.
+        waiting: a list of (`Place`, list of (patch, step) pairs).
+        recipe: a `Recipe` of the predictor.
+        address: `"local:N"` for N processes of this computer, the address of a scheduler, such as
+            `"tcp://host:8786"`, or its scheduler file.
+        progress: called as `progress("images", images done, images in all)`.
+
+    Yields:
+        An `Outcome` for each image and pair, image by image.
+
+    Raises:
+        InferenceError: if Dask is missing or no scheduler answers.
+        Exception: what a worker raised when it made the predictor.
+    """
+    if find_spec("distributed") is None:
+        raise InferenceError(
+            "--dask needs Dask; pip install 'dask[distributed]' (or 'SegSRGAN[dask]')"
+        )
+    count = local_workers(address)
+    if count is not None:
+        recipe = share(recipe, count)
+    with _connected(address, count) as client:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            logger.info("waiting for workers of %s", address)
+        images = {}
+        for place, pairs in waiting:
+            task = (recipe, replace(job, images=()), place, pairs)
+            options = {"version": segsrgan.__version__, "level": _level()}
+            images[client.submit(compute_image, *task, **options, pure=False)] = place, pairs
+        try:
+            yield from _collect(images, progress)
+        finally:
+            client.cancel(list(images))
+    if count is not None:
+        _tidy(waiting)
+
+
+def _collect(images, progress):
+    from distributed import as_completed
+
+    progress("images", 0, len(images))
+    for done, future in enumerate(as_completed(images), 1):
+        yield from _outcomes(future, *images[future])
+        progress("images", done, len(images))
+
+
+def _outcomes(future, place, pairs):
+    from distributed.scheduler import KilledWorker
+
+    if future.status == "finished":
+        outcomes, records = future.result()
+        for record in records:
+            _tell(record)
+        return outcomes
+    if future.status in ("cancelled", "lost"):
+        error = InferenceError("the Dask scheduler was lost; the same command goes on from here")
+        return failures(place, pairs, error)
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        text = "the workers that computed it were lost; give them more memory, or a smaller patch"
+        return failures(place, pairs, InferenceError(text))
+    raise error
+
+
+def _level():
+    """The level of messages that anybody will see."""
+    return logging.getLogger("segsrgan").getEffectiveLevel()
+
+
+def _tell(record):
+    """Logs what a worker logged."""
+    target = logging.getLogger(record["name"])
+    if target.isEnabledFor(record["levelno"]):
+        target.handle(logging.makeLogRecord(record))
+
+
+def _tidy(waiting):
+    """Removes what local workers, which have ended, could not finish."""
+    for place, _ in waiting:
+        remove_stale(place.folder)
+
+
+@contextmanager
+def _connected(address, count):
+    """A client of the scheduler; Dask's own messages are kept back."""
+    from distributed import Client
+
+    dask = logging.getLogger("distributed")
+    level = dask.level
+    dask.setLevel(logging.CRITICAL)
+    try:
+        if count is not None:
+            with local_cluster(count) as cluster, Client(cluster) as client:
+                yield client
+            return
+        named = {"scheduler_file" if address.endswith(".json") else "address": address}
+        try:
+            client = Client(**named, timeout=_CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise InferenceError(
+                f"no Dask scheduler answers at {address}; start one with `dask scheduler` and "
+                "workers with `dask worker`, or take --dask local:2"
+            ) from error
+        with client:
+            yield client
+    finally:
+        dask.setLevel(level)
