@@ -112,13 +112,10 @@ def _tidy(waiting):
 
 @contextmanager
 def _connected(address, count):
-    """A client of the scheduler; Dask's own messages are kept back."""
+    """A client of the scheduler."""
     from distributed import Client
 
-    dask = logging.getLogger("distributed")
-    level = dask.level
-    dask.setLevel(logging.CRITICAL)
-    try:
+    with _quiet():
         if count is not None:
             with local_cluster(count) as cluster, Client(cluster) as client:
                 yield client
@@ -133,5 +130,17 @@ def _connected(address, count):
             ) from error
         with client:
             yield client
+
+
+@contextmanager
+def _quiet():
+    """Keeps Dask's own messages back, of lost workers for instance: they are not the user's."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    try:
+        for dask in levels:
+            dask.setLevel(logging.CRITICAL)
+        yield
     finally:
-        dask.setLevel(level)
+        for dask, level in levels.items():
+            dask.setLevel(level)

@@ -5,16 +5,21 @@ At most one image is read ahead and one result is being written; both are counte
 is taken. Reading ahead that does not fit is done again in its turn.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from segsrgan.inference.errors import MemoryShortage
 from segsrgan.inference.outcome import FINISHED, failures, outcome
-from segsrgan.inference.predictor import Prepared
 from segsrgan.inference.resources import PeakMemory
-from segsrgan.volumes.writing import write_volume
+from segsrgan.volumes import writing
+
+if TYPE_CHECKING:
+    from segsrgan.inference.predictor import Prepared
 
 
 def run_images(job, waiting, predictor, progress):
@@ -183,4 +188,4 @@ def _write(prediction, place, pair, settings):
     }
     with place.replacing(pair, settings, mask=prediction.mask is not None) as files:
         for kind, path in files.items():
-            write_volume(volumes[kind], path)
+            writing.write_volume(volumes[kind], path)

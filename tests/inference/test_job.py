@@ -190,6 +190,7 @@ def test_flags_change_the_image(image, table, job_model, flags):
         ("--engine", "tensorflow"),
         ("--precision", "float32"),
         ("--threads", "2"),
+        ("--max_memory", "8"),
     ],
 )
 def test_flags_that_only_cost_time_or_memory_keep_the_image(image, table, job_model, flags):

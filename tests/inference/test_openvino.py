@@ -176,6 +176,25 @@ def test_the_number_of_threads_is_passed_on():
     assert properties.get_property("ENABLE_CPU_PINNING") is False
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Exception from src/inference: std::bad_alloc", MemoryError),
+        ("Can not allocate 4294967296 bytes", MemoryError),
+        ("could not create a memory descriptor", RuntimeError),
+    ],
+)
+def test_only_running_out_of_memory_is_a_memory_error(monkeypatch, text, kind):
+    engine = engine_of(randomise(build_generator(GeneratorSpec(1, blocks=1))))
+
+    def fail(shape):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(engine, "_compile", fail)
+    with pytest.raises(kind, match=text):
+        engine.predict_batch(random_input(2, 8, 8, 8, 1))
+
+
 def two_inputs():
     spec = GeneratorSpec(1, conditional=True)
     return build_generator(spec)
