@@ -12,6 +12,7 @@ was stopped, it goes on from there.
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +29,7 @@ FETAL_TISSUES = {
     "brainstem": (7,),
 }
 SHARES = (0.4, 0.15, 0.45)  # real templates, painted fetal maps, painted adult maps
-INTERP = "profile"
+INTERP, SLICE_VOXELS = "profile", 4
 NU = 0.03  # of the Charbonnier loss: quadratic for errors of the size that remain
 
 
@@ -47,7 +48,8 @@ def parser():
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--steps", type=int, default=200, help="updates in an epoch")
     parser.add_argument("--lrgen", type=float, default=2e-3)
-    parser.add_argument("--lambda_image", type=float, default=5.0)
+    # Far above the others': the image's last steps are small, and its gradients with them.
+    parser.add_argument("--lambda_image", type=float, default=400.0)
     parser.add_argument("--lambda_entropy", type=float, default=0.3)
     parser.add_argument("--lambda_dice", type=float, default=0.3)
     parser.add_argument(
@@ -87,7 +89,7 @@ def sources(data, patch):
     from segsrgan.training.sources import Acquisition, ImageSource, SyntheticSource
 
     images, fetal, adult = data
-    how = {"acquisition": Acquisition(interp=INTERP)}
+    how = {"acquisition": Acquisition((1.7, 7.0), interp=INTERP, slice_voxels=SLICE_VOXELS)}
     # A fetal cortex is one or two voxels thick: none thinner.
     return (
         ImageSource(tuple(images), patch, **how),
@@ -190,6 +192,8 @@ def main(argv=None):
     training, held_out = (sources(data, args.patch) for data in load(args.data))
     if args.start:
         generator = load_generator(args.start, (args.patch,) * 3)
+        told = {"interp": INTERP, "slice_voxels": SLICE_VOXELS}
+        generator.spec = replace(generator.spec, **told)
     else:
         spec = GeneratorSpec(
             args.kernel,
@@ -199,6 +203,7 @@ def main(argv=None):
             growth=args.growth,
             head=args.head,
             interp=INTERP,
+            slice_voxels=SLICE_VOXELS,
         )
         generator = build_generator(spec, (args.patch,) * 3, head_initializer="zeros")
     loss = loss_of(args.lambda_image, args.lambda_entropy, args.lambda_dice)

@@ -8,13 +8,14 @@ import numpy as np
 
 from segsrgan.inference import checks
 from segsrgan.inference.engines import make_engine, prepare_engine
-from segsrgan.inference.errors import InferenceError, MemoryShortage
-from segsrgan.inference.resources import GIB, MemoryBudget, required_memory
+from segsrgan.inference.errors import InferenceError
+from segsrgan.inference.resources import GIB, MemoryBudget, plan_batch
 from segsrgan.inference.streaming import default_batch_size, predict_tiled
-from segsrgan.networks.weights import load_generator
+from segsrgan.networks import GeneratorSpec, load_generator
+from segsrgan.volumes.grid import Grid
 from segsrgan.volumes.intensity import Normalisation
 from segsrgan.volumes.reading import read_volume
-from segsrgan.volumes.resample import legacy_resample, resample
+from segsrgan.volumes.resample import legacy_resample, resample, resample_to
 from segsrgan.volumes.tiling import plan
 from segsrgan.volumes.volume import Volume
 
@@ -47,16 +48,18 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An image on the result's grid, ready for any patch and step.
+    """An interpolated image, ready for any patch and step.
 
     Attributes:
-        volume: normalised and interpolated, float32.
+        volume: normalised and interpolated to the grid of the network, float32.
+        grid: of the result; along the thick axis it may differ from the network's.
         normalisation: how to return to the input's intensities.
         resolution: the input's slice resolution in mm, for conditional generators.
         axis: the input's low-resolution axis, shown to the generator as the last one.
     """
 
     volume: Volume
+    grid: Grid
     normalisation: Normalisation
     resolution: float
     axis: int
@@ -130,9 +133,10 @@ class Predictor:
         self.engine = make_engine(engine, self.model, threads, precision)
         self.batch_size = batch_size
         self.geometry = geometry
+        spec = getattr(self.model, "spec", None) or GeneratorSpec()
+        self.kernel, self.slice_voxels = spec.kernel, spec.slice_voxels
         if interp is None:
-            trained = getattr(getattr(self.model, "spec", None), "interp", "scipy")
-            interp = "scipy" if geometry == "legacy" else trained
+            interp = "scipy" if geometry == "legacy" else spec.interp
         self.interpolation = {
             "interp": interp,
             "interpolation_type": interpolation_type,
@@ -193,39 +197,49 @@ class Predictor:
         """
         spacing = checks.checked_resolution(new_resolution)
         volume = image if isinstance(image, Volume) else read_volume(image, series=series)
-        old = zip(volume.array.shape, volume.spacing, spacing, strict=True)
+        legacy = self.geometry == "legacy"
+        thick = None if legacy else volume.grid.thick_axis
+        network = self._network_spacing(volume, thick, spacing)
+        old = zip(volume.array.shape, volume.spacing, map(min, network, spacing), strict=True)
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
         self._plan_memory(sizes, spacing, patch)
-        legacy = self.geometry == "legacy"
         normalisation = _normalisation(volume.array, legacy)
         normalised = volume.with_array(_float32(normalisation.apply(volume.array)))
         if legacy:
             order = self.interpolation["spline_order"]
             result = legacy_resample(normalised, spacing, spline_order=order)
         else:
-            result = resample(normalised, spacing, **self.interpolation)
+            result = resample(normalised, network, **self.interpolation)
+        grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
-        thick = None if legacy else volume.grid.thick_axis
         slices = volume.spacing[2] if legacy else max(volume.spacing)
         result = result.with_array(_float32(result.array))
-        prepared = Prepared(result, normalisation, float(slices), 2 if thick is None else thick)
+        axis = 2 if thick is None else thick
+        prepared = Prepared(result, grid, normalisation, float(slices), axis)
         self.memory.hold(prepared, result.array.nbytes)
         return prepared
+
+    def _network_spacing(self, volume, thick, spacing):
+        """Voxel size of the network's grid: the result's, but for the axis of the slices."""
+        # Slices less than two voxels apart hide too little for their place to matter.
+        if not self.slice_voxels or thick is None or volume.spacing[thick] < 2 * spacing[thick]:
+            return spacing
+        slices = volume.spacing[thick] / self.slice_voxels
+        return tuple(slices if axis == thick else size for axis, size in enumerate(spacing))
 
     def predict_prepared(self, prepared, patch=128, step=None, progress=None):
         """Processes a prepared image; arguments, result and errors as of `predict`."""
         patch = checks.checked_patch(patch)
         step = checks.checked_step(step, patch)
-        volume = prepared.volume
-        batch_size, needed = self._plan_memory(
-            volume.array.shape, volume.spacing, patch, volume.array.nbytes
-        )
-        array = np.moveaxis(volume.array, prepared.axis, -1)
+        source = prepared.volume.array
+        shape = tuple(map(max, source.shape, prepared.grid.shape))
+        batch_size, needed = self._plan_memory(shape, prepared.grid.spacing, patch, source.nbytes)
+        array = np.moveaxis(source, prepared.axis, -1)
         with self.memory.promised(needed):
             output = predict_tiled(
                 self.engine,
                 array,
-                _tiling(array.shape, patch, step, self.geometry),
+                self._tiling(array.shape, patch, step),
                 self.channels,
                 batch_size,
                 resolution=prepared.resolution if self.conditional else None,
@@ -236,43 +250,42 @@ class Predictor:
         self.memory.hold(prediction, prediction.nbytes)
         return prediction
 
+    def _tiling(self, shape, patch, step):
+        exact = self.geometry == "exact"
+        if patch is None and exact and min(shape) <= checks.MIN_PATCH - 4:
+            # The whole image, but thinner than the networks can take.
+            patch = step = [max(checks.MIN_PATCH, n + -n % 4) for n in shape]
+        elif patch is not None and exact and self.slice_voxels:
+            # Patches that begin with a slice, too.
+            step = (step, step, max(self.slice_voxels, step - step % self.slice_voxels))
+        return plan(shape, patch, step, geometry=self.geometry)
+
     def _prediction(self, output, prepared):
         sr = _float32(prepared.normalisation.invert(output[..., 0]))
         cortex = np.clip(output[..., 1], 0, 1)
-        new = prepared.volume.with_array
+        network, grid = prepared.volume.grid, prepared.grid
+
+        def on_grid(array, **options):
+            volume = Volume.from_grid(array, network)
+            return volume if network.is_close(grid) else resample_to(volume, grid, **options)
+
         mask = None
         if self.channels > 2:
-            mask = new(np.argmax(output[..., 2:], axis=-1).astype(np.uint8))
-        cortex_mask = (cortex >= self.threshold).astype(np.uint8)
-        return Prediction(new(sr), new(cortex), new(cortex_mask), mask)
+            classes = [
+                on_grid(output[..., k], spline_order=1).array for k in range(2, self.channels)
+            ]
+            mask = Volume.from_grid(np.argmax(classes, axis=0).astype(np.uint8), grid)
+        cortex = on_grid(cortex, spline_order=1)
+        cortex_mask = (cortex.array >= self.threshold).astype(np.uint8)
+        return Prediction(on_grid(sr), cortex, cortex.with_array(cortex_mask), mask)
 
     def _plan_memory(self, shape, spacing, patch, there=0):
         """The batch size that fits, and the bytes needed besides those that are there."""
-        kernel = getattr(getattr(self.model, "spec", None), "kernel", 16)
-        batch_size = self.batch_size or default_batch_size(patch, self.engine)
-        free = self.memory.free()
-        while True:
-            needed = required_memory(shape, patch, batch_size, kernel, self.channels) - there
-            if free is None or needed <= free:
-                return batch_size, needed
-            if self.batch_size or batch_size == 1:
-                break
-            batch_size //= 2
-        smaller = "" if patch is None else "a smaller patch or "
-        remedy = "" if patch else " or a patch of 128"
-        within = " within max_memory" if self.memory.limited else ""
-        raise MemoryShortage(
-            f"a result of {'x'.join(map(str, shape))} voxels needs about {needed / GIB:.1f} GiB of "
-            f"memory, {free / GIB:.1f} GiB are free{within}; ask for {smaller}a coarser "
-            f"resolution{remedy} (received {','.join(f'{value:g}' for value in spacing)} mm)"
+        wanted = self.batch_size or default_batch_size(patch, self.engine)
+        least = self.batch_size or 1
+        return plan_batch(
+            self.memory, shape, spacing, patch, (least, wanted), self.kernel, self.channels, there
         )
-
-
-def _tiling(shape, patch, step, geometry):
-    if patch is None and geometry == "exact" and min(shape) <= checks.MIN_PATCH - 4:
-        # The whole image, but thinner than the networks can take.
-        patch = step = [max(checks.MIN_PATCH, n + -n % 4) for n in shape]
-    return plan(shape, patch, step, geometry=geometry)
 
 
 def _normalisation(array, legacy):

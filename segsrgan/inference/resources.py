@@ -9,6 +9,8 @@ import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
+from segsrgan.inference.errors import MemoryShortage
+
 GIB = 2**30
 
 
@@ -44,6 +46,43 @@ def required_memory(shape, patch, batch_size, kernel, channels):
     voxels = math.prod(max(int(n), patch or 0) for n in shape)
     batch = voxels if patch is None else batch_size * patch**3
     return voxels * (20 + 4 * channels) + batch * 4 * (FEATURE_MAPS * kernel + 4 * channels)
+
+
+def plan_batch(budget, shape, spacing, patch, batch_sizes, kernel, channels, there=0):
+    """The largest batch that fits.
+
+    Args:
+        budget: a `MemoryBudget`.
+        shape: see `required_memory`.
+        spacing: voxel size of the result in mm, three numbers, for the message.
+        patch: see `required_memory`.
+        batch_sizes: the least and the largest that may be taken.
+        kernel: see `required_memory`.
+        channels: see `required_memory`.
+        there: bytes of it that are in memory already.
+
+    Returns:
+        The patches computed at once, and the bytes needed besides those that are there.
+
+    Raises:
+        MemoryShortage: if the least does not fit.
+    """
+    free, (least, batch_size) = budget.free(), batch_sizes
+    while True:
+        needed = required_memory(shape, patch, batch_size, kernel, channels) - there
+        if free is None or needed <= free:
+            return batch_size, needed
+        if batch_size == least:
+            break
+        batch_size = max(least, batch_size // 2)
+    within = " within max_memory" if budget.limited else ""
+    coarser = "a coarser resolution"
+    raise MemoryShortage(
+        f"a result of {'x'.join(map(str, shape))} voxels needs about {needed / GIB:.1f} GiB of "
+        f"memory, {free / GIB:.1f} GiB are free{within}; ask for "
+        f"{f'a smaller patch or {coarser}' if patch else f'{coarser} or a patch of 128'} "
+        f"(received {','.join(f'{value:g}' for value in spacing)} mm)"
+    )
 
 
 # Maps of `kernel` channels at full size alive at once, measured: ResNet 5, U-Net 7.

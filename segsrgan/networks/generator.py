@@ -32,6 +32,9 @@ class GeneratorSpec:
             a third faster and, trained briefly, better.
         interp: the interpolation that its input comes from, "scipy", "sitk" or "profile" (see
             `segsrgan.volumes.resample_to`).
+        slice_voxels: voxels of the input for each acquired slice, the same in every image, the
+            first slice at the first voxels; 0: any number, anywhere. A network that knows where
+            the slices lie learns what is missing between them many times faster.
     """
 
     kernel: int = 16
@@ -44,6 +47,7 @@ class GeneratorSpec:
     growth: int = 2
     head: int = 7
     interp: str = "scipy"
+    slice_voxels: int = 0
 
     def __post_init__(self):
         if self.kernel < 1:
@@ -59,6 +63,8 @@ class GeneratorSpec:
             raise ValueError(f"head must be odd and at least 1, received {self.head}")
         if self.scaled and not self.residual:
             raise ValueError("scaled=True needs residual=True, received residual=False")
+        if self.slice_voxels not in (0, 2, 4):  # patches are multiples of 4
+            raise ValueError(f"slice_voxels must be 0, 2 or 4, received {self.slice_voxels}")
 
     @property
     def channels(self):

@@ -83,7 +83,7 @@ def _generator(settings, weights, classes, state):
     elif state is not None:
         generator = build_generator(GeneratorSpec(**state.specs["generator"]), shape)
     else:
-        return _told(build_generator(GeneratorSpec(**wished), shape), settings.interp)
+        return _told(build_generator(GeneratorSpec(**wished), shape), settings)
     for field, value in wished.items():
         if getattr(generator.spec, field) != value:
             raise ValueError(
@@ -91,14 +91,21 @@ def _generator(settings, weights, classes, state):
                 f"{getattr(generator.spec, field)}, the flags and images say {value}; leave the "
                 "flag out, or start without these weights"
             )
-    return _told(generator, settings.interp)
+    return _told(generator, settings)
 
 
-def _told(generator, interp):
-    """The generator, whose spec knows what interpolation its input will come from."""
-    if interp not in (None, generator.spec.interp):
-        logger.info("the generator gets used to --interp %s", interp)
-        generator.spec = replace(generator.spec, interp=interp)
+def _told(generator, settings):
+    """The generator, whose spec knows what input it will be trained with."""
+    spec, told = generator.spec, {}
+    if settings.interp not in (None, spec.interp):
+        told["interp"] = settings.interp
+    if settings.slice_voxels not in (None, spec.slice_voxels):
+        told["slice_voxels"] = settings.slice_voxels
+    elif spec.slice_voxels and settings.low_res != settings.low_res_upper:
+        told["slice_voxels"] = 0  # there is no one slice distance
+    for name, value in told.items():
+        logger.info("the generator gets used to --%s %s", name, value)
+    generator.spec = replace(spec, **told)
     return generator
 
 

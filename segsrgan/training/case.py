@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One row of the training CSV: an image with its label and mask, read and checked."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segsrgan.training.patches import filled_box
-from segsrgan.volumes import Volume, VolumeError, read_volume
+from segsrgan.volumes import Grid, Volume, VolumeError, read_volume, resample
 
 _SHOWN = 8  # values that a message lists
 # Interpolation leaves this much beyond 0 and 1 in labels.
@@ -36,6 +37,21 @@ class Extent(NamedTuple):
         boxes = filled_box(image.array > 0), filled_box(image.array != 0)
         return cls(image.array.shape, image.spacing, *boxes)
 
+    def at(self, spacing):
+        """The extent of the image interpolated to another voxel size, see `resample`."""
+        if spacing == self.spacing:
+            return self
+        shape = Grid(self.shape, self.spacing).corner_aligned(spacing).shape
+        factors = np.divide(self.spacing, spacing)
+
+        def scaled(box):
+            return tuple(
+                (math.floor(first * factor), min(math.ceil(last * factor), size))
+                for (first, last), factor, size in zip(box, factors, shape, strict=True)
+            )
+
+        return Extent(shape, spacing, scaled(self.positive), scaled(self.content))
+
 
 class Loaded(NamedTuple):
     """The volumes of a case.
@@ -49,6 +65,19 @@ class Loaded(NamedTuple):
     image: Volume
     label: np.ndarray
     mask: np.ndarray | None
+
+    def at(self, spacing):
+        """The same interpolated to another voxel size, see `resample`."""
+        image, label, mask = self
+        if spacing == image.spacing:
+            return self
+        fine = resample(image, spacing)
+        if image.array.min() >= 0:  # splines overshoot
+            np.maximum(fine.array, 0, out=fine.array)
+        shares = resample(image.with_array(label.astype(np.float32)), spacing, spline_order=1).array
+        if mask is not None:
+            mask = resample(image.with_array(mask), spacing, spline_order=0).array
+        return Loaded(fine, shares > 0.5 if label.dtype == bool else shares, mask)
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class Settings:
     blocks_gen: int | None = setting(int, None, low=1)
     growth_gen: int | None = setting(int, None, low=1)
     head_gen: int | None = setting(int, None, low=1)
+    slice_voxels: int | None = setting(int, None, low=0)
     weights: str | None = setting(str, None)
 
     snapshot_folder: str = setting(str)
@@ -265,6 +266,13 @@ def _check_network(s):
         )
     if s.head_gen is not None and s.head_gen % 2 == 0:
         raise ValueError(f"--head_gen must be odd, received {s.head_gen}; try 3 or 7")
+    if s.slice_voxels not in (None, 0, 2, 4):
+        raise ValueError(f"--slice_voxels must be 0, 2 or 4, received {s.slice_voxels}; try 4")
+    if s.slice_voxels and s.low_res != s.low_res_upper:
+        raise ValueError(
+            "--slice_voxels needs images of one slice distance, received --new_low_res "
+            f"{s.low_res} to {s.low_res_upper}; name one, or take --slice_voxels 0"
+        )
 
 
 def _check_workers(s):

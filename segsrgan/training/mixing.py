@@ -180,11 +180,12 @@ class MixedDataset:
         return np.random.default_rng([self._seed, place[0], kind, *place[1:]])
 
 
-def mixed(settings, maps, real, table, shard=(0, 1)):
+def mixed(settings, spec, maps, real, table, shard=(0, 1)):
     """The training data of settings with label maps, a `MixedDataset`.
 
     Args:
         settings: a `Settings`.
+        spec: the generator's `GeneratorSpec`.
         maps: list of `Map`.
         real: the `Dataset` of the training images, or None; then an epoch is as long as one of
             images of the maps' size.
@@ -198,7 +199,10 @@ def mixed(settings, maps, real, table, shard=(0, 1)):
         patches = sum(item.tiles(patch, settings.stride, spacing) for item in maps)
         real = Blank(patches, patch, size, settings.seed, shard)
     acquisition = Acquisition(
-        ratio=settings.synthetic_thickness, noise=settings.percent_val_max, interp=settings.interp
+        ratio=settings.synthetic_thickness,
+        noise=settings.percent_val_max,
+        interp=spec.interp,
+        slice_voxels=spec.slice_voxels,
     )
     sources = sources_of(maps, patch, acquisition, spacing=spacing)
     logger.info(

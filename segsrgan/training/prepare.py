@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One training image: what of it is needed, and its degraded version ready to be cut."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from segsrgan.training.case import Extent
 from segsrgan.training.patches import box_starts, cut, overlapping_starts
-from segsrgan.volumes import Volume, VolumeError
+from segsrgan.volumes import Volume, VolumeError, resample
 
 # Bytes per voxel of a whole image, at most, while it is read and degraded; a test measures it.
 _PREPARING = 40
@@ -18,10 +19,11 @@ _LEVELS = 255
 
 @dataclass(frozen=True)
 class Plan:
-    """What is needed of an image, in voxels of the image as it is stored.
+    """What is needed of an image, in voxels of `Simulation.network_spacing`.
 
     Attributes:
         extent: the image's `Extent`.
+        stored: voxels of the image as it is stored.
         starts: (n, 3) int, the first corners of its patches.
         box: per axis the `(first, last + 1)` of all patches together, within the image.
         region: likewise of what the simulation has to see: the box and all that is not 0, and a
@@ -29,6 +31,7 @@ class Plan:
     """
 
     extent: Extent
+    stored: int
     starts: np.ndarray
     box: tuple
     region: tuple
@@ -40,19 +43,27 @@ class Plan:
         Raises:
             VolumeError: if a file has to be read and cannot be.
         """
-        extent, patch = case.extent(), cutting.patch
+        stored, patch = case.extent(), cutting.patch
+        extent = stored.at(simulation.network_spacing(stored.spacing))
+        # The first voxels of the image are the first of a slice: so are those of all patches.
+        unit = np.where(np.equal(extent.spacing, stored.spacing), 1, simulation.slice_voxels)
         if cutting.method == "bounding_box":
             starts = box_starts(extent.positive, extent.shape, patch, cutting.stride)
         else:
-            starts = overlapping_starts(case.load_mask() > 0, patch, cutting.stride)
+            mask = Volume(case.load_mask(), stored.spacing)
+            mask = resample(mask, extent.spacing, spline_order=0)
+            starts = overlapping_starts(mask.array > 0, patch, cutting.stride)
+        voxels = math.prod(stored.shape)
         if not len(starts):
-            return cls(extent, starts, extent.positive, extent.content)
+            return cls(extent, voxels, starts, extent.positive, extent.content)
+        starts = np.unique(starts - starts % unit, axis=0)
         first, last = starts.min(axis=0), np.minimum(starts.max(axis=0) + patch, extent.shape)
         low, high = np.transpose(extent.content)
         margin = np.array(simulation.margin(extent.spacing))
         low = np.maximum(np.minimum(low, first) - margin, 0)
+        low -= low % unit
         high = np.minimum(np.maximum(high, last) + margin, extent.shape)
-        return cls(extent, starts, _pairs(first, last), _pairs(low, high))
+        return cls(extent, voxels, starts, _pairs(first, last), _pairs(low, high))
 
     @property
     def box_voxels(self):
@@ -61,7 +72,7 @@ class Plan:
 
     def preparing_bytes(self, deformation):
         """Bytes that preparing the image takes at most, with a `Deformation` or None."""
-        voxels = int(np.prod(self.extent.shape))
+        voxels = max(math.prod(self.extent.shape), self.stored)
         return voxels * _PREPARING + (deformation.memory(voxels) if deformation else 0)
 
 
@@ -127,13 +138,13 @@ def prepare(case, plan, simulation, rng, share=None, masks=False, deformation=No
     """
 
     def read():
-        return _read(case, plan.region, masks)
+        return _read(case, plan, masks)
 
     if cache is None:
         arrays = read()
     else:
         files = case.files if masks else case.files[:2]
-        arrays = cache.load(files, {"region": plan.region}, read)
+        arrays = cache.load(files, {"region": plan.region, "spacing": plan.extent.spacing}, read)
     try:
         return _degrade(arrays, plan, simulation, rng, share, deformation)
     except VolumeError:
@@ -144,15 +155,15 @@ def prepare(case, plan, simulation, rng, share=None, masks=False, deformation=No
         ) from error
 
 
-def _read(case, region, masks):
-    """The arrays of a case in a region."""
-    image, label, mask = case.load(mask=masks)
+def _read(case, plan, masks):
+    """The arrays of a case in the region of its plan."""
+    image, label, mask = case.load(mask=masks).at(plan.extent.spacing)
     if label.dtype != bool:
         label = np.rint(label * np.float32(_LEVELS)).astype(np.uint8)
     arrays = {"image": image.array, "label": label}
     if masks:
         arrays["mask"] = mask
-    window = tuple(slice(first, last) for first, last in region)
+    window = tuple(slice(first, last) for first, last in plan.region)
     return {part: np.array(array[window], order="C") for part, array in arrays.items()}
 
 

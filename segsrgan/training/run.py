@@ -150,9 +150,9 @@ def _loop(settings, step_module, table, maps, distribution, cache):
         gan = build_networks(settings, table.classes, state)
         if state is not None:
             state.restore(gan)
-    interp = gan.generator.spec.interp  # what its weights were trained with, if nothing was said
-    data = replace(settings, interp=interp)
-    train, test = _data(data, table, maps, distribution, cache)
+    # What its weights were trained with, if nothing was said.
+    spec = gan.generator.spec
+    train, test = _data(settings, spec, table, maps, distribution, cache)
     return Loop(
         gan,
         step_module.Step(gan, distribution),
@@ -169,16 +169,17 @@ def _loop(settings, step_module, table, maps, distribution, cache):
     )
 
 
-def _data(settings, table, maps, distribution, cache):
+def _data(settings, spec, table, maps, distribution, cache):
     """The patches of the training and of the test images."""
     simulation = Simulation(
         settings.low_res,
         settings.low_res_upper,
         settings.contrast_max,
         settings.percent_val_max,
-        settings.interp,
+        spec.interp,
         settings.interpolation_type,
         settings.slice_thickness,
+        spec.slice_voxels,
     )
     cutting = Cutting(
         settings.patch_size, settings.stride, settings.image_cropping_method, settings.flip
@@ -204,7 +205,7 @@ def _data(settings, table, maps, distribution, cache):
             **options,
         )
     if maps:
-        train = mixed(settings, maps, train, table, shard)
+        train = mixed(settings, spec, maps, train, table, shard)
     # One device validates.
     share = settings.batch_size // distribution.replicas
     test = Dataset(table.test, simulation, cutting, share, **options)

@@ -135,6 +135,12 @@ _NETWORK = (
     ("blocks_gen", "", "residual blocks at the lowest resolution (default: 6, in the U-Net 1)"),
     ("growth_gen", "", "factor of the channels from one resolution to the next (default: 2)"),
     ("head_gen", "", "edge of the last convolution's kernel, odd (default: 7)"),
+    (
+        "slice_voxels",
+        "",
+        "voxels of the network's input per acquired slice, 0, 2 or 4; the images are interpolated "
+        "to that, here and at inference; 0: as they come (default: that of --weights, or 0)",
+    ),
     ("weights", "-w", "weights to start from, ours or the original's (default: random)"),
 )
 _TRAINING = (

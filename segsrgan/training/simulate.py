@@ -90,6 +90,7 @@ class Simulation:
         interp, interpolation_type: of the interpolation back to high resolution.
         thickness: full width at half maximum of the slice profile in mm, along the axes that get
             coarser. None: the drawn resolution.
+        slice_voxels: see `segsrgan.networks.GeneratorSpec` and `network_spacing`.
     """
 
     resolution: tuple
@@ -99,6 +100,23 @@ class Simulation:
     interp: str = "scipy"
     interpolation_type: str = "Spline"
     thickness: float | None = None
+    slice_voxels: int = 0
+
+    def network_spacing(self, spacing):
+        """Voxel size at which an image is to be given to `draw`.
+
+        Args:
+            spacing: the high-resolution image's, mm, three numbers.
+
+        Returns:
+            Three numbers: `spacing`, but along the axis that gets coarsest, if it does so twice
+            or more, a slice of `resolution` is `slice_voxels` voxels (if that is not 0).
+        """
+        axis = max(range(3), key=lambda k: self.resolution[k])
+        if not self.slice_voxels or self.resolution[axis] < 2 * spacing[axis]:
+            return spacing
+        slices = self.resolution[axis] / self.slice_voxels
+        return tuple(slices if k == axis else size for k, size in enumerate(spacing))
 
     def draw(self, image, rng, share=None):
         """One low-resolution image and its target, a `Draw`.

@@ -2,8 +2,8 @@
 """Endless sources of training patches.
 
 `draw(rng) -> (lr, hr, label, resolution)`: three float32 (p, p, p) and the distance of the slices,
-where a voxel of the patch counts as 1 mm. The last axis is the thick one, as at inference. Patches
-carry no memory of earlier draws: the same generator state gives the same patch.
+where the in-plane edge of a voxel counts as 1 mm. The last axis is the thick one, as at inference.
+Patches carry no memory of earlier draws: the same generator state gives the same patch.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from segsrgan.training.dataset import Batch
 from segsrgan.training.shapes import nearest, random_frame, sample_points, surround, thin
 from segsrgan.training.simulate import change_contrast, scan
 from segsrgan.training.synthesis import paint
-from segsrgan.volumes import Volume, resample_to
+from segsrgan.volumes import Grid, Volume, resample_to
 
 _FINE = 0.9  # of a map's voxel: then a cortex of 2.5 voxels has nearly three
 # Voxels simulated beyond the patch, so that its borders are as good as its middle.
@@ -32,6 +32,7 @@ class Acquisition:
         noise: largest standard deviation of the noise, as a fraction of the maximum; a quarter of
             the draws have none.
         interp: of the interpolation back, see `segsrgan.volumes.resample_to`.
+        slice_voxels: see `segsrgan.networks.GeneratorSpec`.
     """
 
     ratio: tuple = (1.5, 7.0)
@@ -39,24 +40,41 @@ class Acquisition:
     in_plane: tuple = (1.0, 1.8)
     noise: float = 0.03
     interp: str = "scipy"
+    slice_voxels: int = 0
 
-    def simulate(self, image, rng):
+    def slices(self, rng):
+        """The slices of a random acquisition.
+
+        Args:
+            rng: a `numpy.random.Generator`.
+
+        Returns:
+            `(distance, height)`: their distance, and the edge of a patch's voxel across them,
+            both in voxels of the result. A height other than 1 makes a slice `slice_voxels`
+            voxels of the patch, as inference does where slices are two voxels apart or more.
+        """
+        distance = float(np.exp(rng.uniform(*np.log(self.ratio))))
+        apart = self.slice_voxels and distance >= 2
+        return distance, distance / self.slice_voxels if apart else 1.0
+
+    def simulate(self, image, slices, rng):
         """A random acquisition of an image.
 
         Args:
-            image: (x, y, z) float32.
+            image: (x, y, z) float32, voxels of edges 1, 1 and the height.
+            slices: as the method `slices` returns.
             rng: a `numpy.random.Generator`.
 
         Returns:
             `(lr, resolution)`: the acquisition interpolated back, of the same shape, and the
             distance of its slices.
         """
-        ratio = float(np.exp(rng.uniform(*np.log(self.ratio))))
+        distance, height = slices
         fine = rng.uniform(*self.in_plane) if rng.random() < 0.25 else 1.0
-        resolution = np.array([fine, fine, max(ratio, fine)])
+        resolution = np.array([fine, fine, max(distance, fine)])
         thickness = resolution * [1, 1, rng.uniform(*self.gap)]
         noise = max(0.0, rng.uniform(-self.noise / 3, self.noise))
-        hr = Volume(image, (1.0, 1.0, 1.0))
+        hr = Volume(image, (1.0, 1.0, height))
         lr = scan(hr, tuple(resolution), rng, noise, tuple(thickness))
         return resample_to(lr, hr.grid, self.interp).array, float(resolution[2])
 
@@ -100,7 +118,8 @@ class SyntheticSource:
         """One patch; see the module."""
         label_map = self.maps[rng.integers(len(self.maps))]
         shape = tuple(int(n) for n in self.patch + 2 * _MARGIN)
-        frame = random_frame(rng, self.scale)
+        slices = self.acquisition.slices(rng)
+        frame = random_frame(rng, self.scale) * [1, 1, slices[1]]
         centre = _near(label_map.points, rng, self.patch / 5)
         elastic = rng.uniform(0, self.elastic)
         labels = nearest(label_map.labels, sample_points(centre, frame, shape, rng, elastic))
@@ -112,7 +131,7 @@ class SyntheticSource:
         if not strip and (label_map.brain[1:].all() or rng.random() < 0.2):
             labels = surround(labels, label_map.brain, len(label_map.tissue), rng)
         hr = paint(labels, label_map, rng, strip, self.typical)
-        lr, resolution = self.acquisition.simulate(hr, rng)
+        lr, resolution = self.acquisition.simulate(hr, slices, rng)
         return *(_core(a, self.patch) for a in (lr, hr, cortex)), resolution
 
 
@@ -139,19 +158,31 @@ class ImageSource:
         """One patch; see the module."""
         image, label, points = self.images[rng.integers(len(self.images))]
         shape = self.patch + 2 * _MARGIN
+        slices = self.acquisition.slices(rng)
+        fine = Grid(shape, (1.0, 1.0, slices[1]))
+        shape = np.ceil(shape * fine.spacing).astype(int)
         # Permuting axes and flipping moves whole voxels: the image is not interpolated.
         order, flips = rng.permutation(3), rng.random(3) < 0.5
         extent = np.empty(3, int)
         extent[order] = shape
         low = np.rint(_near(points, rng, self.patch / 5)).astype(int) - extent // 2
-        hr, cortex = (_orient(_window(a, low, extent), order, flips) for a in (image, label))
+        hr, cortex = (
+            _along_slices(_orient(_window(a, low, extent), order, flips), fine, spline)
+            for a, spline in ((image, 3), (label, 1))
+        )
         power = np.exp(rng.uniform(*np.log(self.power)))
         if rng.random() < self.invert:
             hr = np.where(hr > 0.02, hr.max() * 1.1 - hr, 0).astype(np.float32)
         hr = change_contrast(hr, power)
-        lr, resolution = self.acquisition.simulate(hr, rng)
-        cortex = cortex.astype(np.float32)
+        lr, resolution = self.acquisition.simulate(hr, slices, rng)
         return *(_core(a, self.patch) for a in (lr, hr, cortex)), resolution
+
+
+def _along_slices(array, grid, spline_order):
+    """An array of voxels of edge 1, float32, on a grid that differs along the last axis."""
+    volume = Volume(array.astype(np.float32), (1.0, 1.0, 1.0))
+    result = resample_to(volume, grid, spline_order=spline_order).array
+    return np.maximum(result, 0, out=result)  # a spline overshoots
 
 
 def _window(array, low, extent):

@@ -71,7 +71,8 @@ def plan(shape, patch, step, geometry="exact", multiple=4):
 
     exact: patches at 0, step, 2 step ..., the last moved back to end where the volume ends. An
     axis is padded, by mirroring, only where it is shorter than the patch or, with the whole
-    volume as one patch, not a multiple of `multiple`::
+    volume as one patch, not a multiple of `multiple`; before the first voxel lie multiples of
+    `multiple`, so that what is periodic stays in step::
 
         |---------- n ----------|
         |-- 0 --|
@@ -108,7 +109,9 @@ def plan(shape, patch, step, geometry="exact", multiple=4):
         pads, axis_starts = zip(
             *(_axis(*axis, geometry) for axis in zip(shape, sizes, steps, strict=True)), strict=True
         )
-    padding = tuple((pad // 2, pad - pad // 2) for pad in pads)
+    unit = 1 if geometry == "legacy" else multiple
+    before = [pad // 2 // unit * unit for pad in pads]
+    padding = tuple((first, pad - first) for first, pad in zip(before, pads, strict=True))
     mode = "constant" if geometry == "legacy" else "symmetric"
     return Tiling(shape, sizes, tuple(axis_starts), padding, mode)
 

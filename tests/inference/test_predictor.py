@@ -6,11 +6,13 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from segsrgan.inference.errors import InferenceError
 from segsrgan.inference.predictor import Predictor
 from segsrgan.inference.resources import PeakMemory
-from segsrgan.networks.registry import WeightsError
+from segsrgan.networks import WeightsError, load_generator
+from segsrgan.volumes.resample import resample
 from segsrgan.volumes.volume import Volume
 
 
@@ -68,6 +70,61 @@ def test_the_network_sees_the_thick_axis_last(axis):
         sees[seen] = float(result.cortex.array[2:-2, 2:-2, 2:-2].max())
     assert sees[0] == sees[1] == 0
     assert sees[2] == pytest.approx(1 / 11, rel=1e-4)
+
+
+class SlicePhase:
+    """An engine that says where in its slice, 4 voxels, each voxel lies."""
+
+    def predict_batch(self, patches, resolution=None):
+        self.slices = patches[0, 0, 0, :, 0]
+        phase = np.broadcast_to(np.arange(patches.shape[3]) % 4, patches.shape[:4])
+        return np.stack([patches[..., 0], phase / 4], axis=-1).astype(np.float32)
+
+
+@pytest.mark.parametrize("patch, step", [(8, 5), (16, 3), (64, None), (None, None)])
+def test_every_patch_begins_with_a_slice(patch, step, identity):
+    model = load_generator(identity)
+    model.spec = replace(model.spec, slice_voxels=4, interp="scipy")
+    predictor = Predictor(model=model, spline_order=0)
+    predictor.engine = SlicePhase()
+    volume = random_volume((10, 9, 7), (1.0, 1.0, 2.0))  # 28 voxels of 0.5 mm
+    fine = predictor.predict(volume, patch, step, new_resolution=(1.0, 1.0, 0.5))
+    expected = np.tile(np.arange(4) / 4, 7)
+    np.testing.assert_allclose(fine.cortex.array, np.broadcast_to(expected, (10, 9, 28)), atol=1e-6)
+    # And the nearest neighbour repeats each slice four times.
+    assert (np.diff(predictor.engine.slices.reshape(-1, 4)) == 0).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("new", [(1.0, 1.0, 1.0), (1.0, 1.0, 0.7), 0.4])
+def test_results_lie_on_the_wished_grid_whatever_the_network_sees(axis, new, identity):
+    model = load_generator(identity)
+    model.spec = replace(model.spec, slice_voxels=4, interp="scipy")
+    shape, spacing = [12, 12, 12], [1.0, 1.0, 1.0]
+    shape[axis], spacing[axis] = 8, 3.0
+    volume = random_volume(shape, spacing, low=40)
+    smooth = volume.with_array(ndimage.gaussian_filter(volume.array, 2))
+    for predictor in (Predictor(model=model), Predictor(identity)):
+        result = predictor.predict(smooth, patch=16, new_resolution=new)
+        assert result.sr.grid.is_close(volume.grid.corner_aligned(new), 1e-9)
+        assert result.cortex.array.shape == result.cortex_mask.array.shape == result.sr.array.shape
+        expected = resample(smooth, new).array
+        np.testing.assert_allclose(result.sr.array, expected, atol=0.05 * np.ptp(expected))
+        np.testing.assert_allclose(result.cortex.array, 0.5, atol=1e-6)
+
+
+def test_slices_hardly_thicker_than_the_result_stay_where_they_are(identity):
+    model = load_generator(identity)
+    model.spec = replace(model.spec, slice_voxels=4)
+    for geometry, spacing, voxels in (
+        ("exact", 1.9, 19),
+        ("exact", 2.0, 40),
+        ("exact", 6.0, 40),
+        ("legacy", 6.0, 60),
+    ):
+        volume = random_volume((12, 12, 10), (1.0, 1.0, spacing))
+        prepared = Predictor(model=model, geometry=geometry).prepare(volume, 1.0)
+        assert prepared.volume.array.shape == (12, 12, voxels)
 
 
 def test_an_isotropic_image_is_not_turned():

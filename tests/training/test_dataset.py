@@ -7,11 +7,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 from training.samples import ball, ball_mask, noise, write_case, write_table
 
 from segsrgan.training.dataset import Cutting, Dataset, Simulation
 from segsrgan.training.table import read_table
-from segsrgan.volumes import VolumeError, read_volume
+from segsrgan.volumes import VolumeError, read_volume, resample
 
 PLAIN = Simulation((1, 1, 1), contrast_max=0.0, noise=0.0)  # lr = hr
 STILL = Cutting(8, 4, flip=False)
@@ -354,3 +355,40 @@ def test_the_memory_is_bounded_as_stated(tmp_path):
     voxels = 32**3 * (4 + 4 + 1 + 1)
     assert limits[1] - limits[0] == 2 * (8 - 1) * voxels
     assert peaks[1] - peaks[0] > 10 * voxels  # so the bound is none that anything would meet
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+@pytest.mark.parametrize("method", ["bounding_box", "overlapping_with_mask"])
+@pytest.mark.parametrize("height", [3.0, 6.0])
+def test_patches_of_images_on_the_networks_grid_begin_with_a_slice(axis, method, height, tmp_path):
+    write_table(tmp_path, masks=True)
+    image = noise((40, 40, 40), seed=1)
+    image.array[:3] = image.array[:, :, :5] = 0
+    everywhere = image.with_array(np.ones_like(image.array))
+    classes = everywhere.with_array(np.where(image.array > 0.9, 2, 1).astype(np.float32))
+    write_case(tmp_path, 0, image, everywhere, classes)
+    resolution = [1.0, 1.0, 1.0]
+    resolution[axis] = height
+    simulation = Simulation(tuple(resolution), contrast_max=0.0, noise=0.0, slice_voxels=4)
+    spacing = simulation.network_spacing((1.0, 1.0, 1.0))
+    assert spacing[axis] == height / 4
+    cutting = Cutting(12, 7, method, flip=False)
+    data = dataset(tmp_path, simulation=simulation, cutting=cutting)
+    found = np.concatenate([batch.lr for batch in data.epoch(1, 0)])[..., 0]
+    whole = simulation.draw(resample(image, spacing), np.random.default_rng(0)).lr
+    rows = sliding_window_view(np.moveaxis(whole, axis, 2), (2, 2, 12))
+
+    def nearest(row, phase):
+        return np.abs(rows[:, :, phase::4] - row).max(axis=(-1, -2, -3)).min()
+
+    # The middle of a patch is found in the whole image where a slice begins, best there.
+    some = found[:: max(1, len(found) // 6), 5:7, 5:7]
+    distances = np.array([[nearest(row, phase) for phase in range(4)] for row in some])
+    assert distances[:, 0].max() < 0.06
+    assert (distances.argmin(axis=1) == 0).all()
+
+
+def test_slices_less_than_two_voxels_apart_leave_the_grid_as_it_is():
+    simulation = Simulation((1.0, 1.0, 1.9), slice_voxels=4)
+    assert simulation.network_spacing((1.0, 1.0, 1.0)) == (1.0, 1.0, 1.0)
+    assert Simulation((1.0, 1.0, 6.0)).network_spacing((1.0, 1.0, 1.0)) == (1.0, 1.0, 1.0)

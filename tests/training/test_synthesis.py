@@ -231,3 +231,47 @@ def test_a_batch_tells_the_slice_distance_of_each_patch():
         source = SyntheticSource((label_map,), 16, acquisition=Acquisition(ratio=(ratio, ratio)))
         batch = batch_of((source,), (1,), 3, np.random.default_rng(0))
         np.testing.assert_allclose(batch.resolution, ratio, rtol=1e-6)
+
+
+@pytest.mark.parametrize("distance", [2.0, 3.0, 4.0, 7.0])
+def test_the_slices_of_aligned_patches_begin_with_the_patch(distance):
+    bounds = {"ratio": (distance, distance), "gap": (0.01, 0.01), "in_plane": (1.0, 1.0)}
+    acquisition = Acquisition(**bounds, noise=0.0, slice_voxels=4)
+    slices = acquisition.slices(np.random.default_rng(0))
+    assert slices == pytest.approx((distance, distance / 4))
+    # Of a ramp thin slices see the middle of their four voxels, which splines give back exactly.
+    ramp = np.broadcast_to(np.arange(48, dtype=np.float32), (8, 8, 48))
+    lr, resolution = acquisition.simulate(ramp, slices, np.random.default_rng(0))
+    assert resolution == pytest.approx(distance)
+    np.testing.assert_allclose(lr[4, 4, 16:32], ramp[4, 4, 16:32], atol=0.6)
+    steps = np.where(np.arange(48) // 4 % 2, 1.0, 0.0).astype(np.float32)
+    lr, _ = acquisition.simulate(
+        np.broadcast_to(steps, (8, 8, 48)), slices, np.random.default_rng(0)
+    )
+    means = lr[4, 4].reshape(-1, 4)[:, 1:3].mean(axis=1)
+    assert (means[1::2] > 0.9).all() and (means[::2] < 0.1).all()
+
+
+def test_slices_close_together_are_not_aligned():
+    acquisition = Acquisition((1.2, 1.9), slice_voxels=4)
+    distance, height = acquisition.slices(np.random.default_rng(0))
+    assert 1.2 <= distance <= 1.9 and height == 1.0
+
+
+def test_real_images_are_interpolated_to_the_slices():
+    image = np.zeros((40, 40, 40), np.float32)
+    x, y, z = np.indices(image.shape)
+    inside = (x - 20) ** 2 + (y - 20) ** 2 + (z - 20) ** 2 < 12**2
+    image[inside] = 1.0
+    volumes = []
+    for distance in (4.0, 6.0):
+        acquisition = Acquisition((distance, distance), noise=0.0, slice_voxels=4)
+        source = ImageSource(
+            ((image, inside, np.array([[20, 20, 20]])),), 48, (1.0, 1.0), 0.0, acquisition
+        )
+        _, hr, label, resolution = source.draw(np.random.default_rng(0))
+        assert resolution == pytest.approx(distance, rel=1e-6)
+        assert hr.min() >= 0
+        volumes.append([hr.sum(), label.sum()])
+    # A voxel half as high again: two thirds of the voxels.
+    np.testing.assert_allclose(volumes[1], np.multiply(volumes[0], 2 / 3), rtol=0.02)

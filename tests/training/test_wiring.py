@@ -67,6 +67,7 @@ FLAGS = {
     "--blocks_gen 3": "generator weights",
     "--growth_gen 3": "generator weights",
     "--head_gen 3": "generator weights",
+    "--slice_voxels 4": "data test generator",
     "--lambrec 2": "objective",
     "--lambadv 0.01": "objective",
     "--lambgp 10": "objective",

@@ -69,10 +69,16 @@ def test_exact_patches_end_with_the_volume():
 def test_exact_plan_by_hand():
     tiling = plan((10, 8, 3), 8, (4, 8, 2))
     assert tiling.axis_starts == ((0, 2), (0,), (0,))
-    assert tiling.padding == ((0, 0), (0, 0), (2, 3))
+    assert tiling.padding == ((0, 0), (0, 0), (0, 5))
     assert tiling.starts == [(0, 0, 0), (2, 0, 0)]
     mirrored = tiling.pad(np.broadcast_to(np.arange(3), (10, 8, 3)))
-    assert mirrored[0, 0].tolist() == [1, 0, 0, 1, 2, 2, 1, 0]
+    assert mirrored[0, 0].tolist() == [0, 1, 2, 2, 1, 0, 0, 1]
+
+
+def test_what_is_added_before_the_volume_is_a_multiple_of_four():
+    for n in (3, 12, 20, 52):
+        ((before, after),) = set(plan((n, n, n), 64, 32).padding)
+        assert before % 4 == 0 and abs(after - before) < 8
 
 
 def test_legacy_plan_by_hand():
