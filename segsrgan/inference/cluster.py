@@ -7,7 +7,10 @@ that a worker which was only thought lost does no harm.
 """
 
 import logging
-from contextlib import contextmanager
+import math
+import time
+from collections import deque
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -22,6 +25,10 @@ from segsrgan.inference.worker import compute_image
 logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 20
+_POLL_SECONDS = 0.05
+# Workers may come and go.
+_LOOK_SECONDS = 2
+_LOST = ("cancelled", "lost")
 
 
 def run_on_cluster(job, waiting, recipe, address, progress):
@@ -49,47 +56,82 @@ def run_on_cluster(job, waiting, recipe, address, progress):
     count = local_workers(address)
     if count is not None:
         recipe = share(recipe, count)
-    with _connected(address, count) as client:
-        if not client.scheduler_info(n_workers=-1)["workers"]:
-            logger.info("waiting for workers of %s", address)
-        images = {}
-        for place, pairs in waiting:
-            task = (recipe, replace(job, images=()), place, pairs)
-            options = {"version": segsrgan.__version__, "level": _level()}
-            images[client.submit(compute_image, *task, **options, pure=False)] = place, pairs
+    try:
+        with _connected(address, count) as client:
+            yield from _Spread(client, job, recipe, progress).run(waiting)
+    finally:
+        if count is not None:
+            _tidy(waiting)
+
+
+class _Spread:
+    """Images handed out one to a worker: none waits behind another that may take it down."""
+
+    def __init__(self, client, job, recipe, progress):
+        self._client = client
+        self._order = {"recipe": recipe, "job": replace(job, images=()), "level": _level()}
+        self._progress = progress
+        self._running = {}
+        self._looked = -math.inf
+        self._workers = 0
+
+    def run(self, waiting):
+        waiting, total, done = deque(waiting), len(waiting), 0
+        self._progress("images", done, total)
         try:
-            yield from _collect(images, progress)
+            while waiting or self._running:
+                while waiting and len(self._running) < self._count():
+                    self._submit(*waiting.popleft())
+                ready = [future for future in self._running if future.done()]
+                if not ready:
+                    time.sleep(_POLL_SECONDS)
+                for future in ready:
+                    yield from _outcomes(future, *self._running.pop(future))
+                    done += 1
+                    self._progress("images", done, total)
+                if any(future.status in _LOST for future in ready):
+                    yield from _abandoned([*self._running.values(), *waiting])
+                    return
         finally:
-            client.cancel(list(images))
-    if count is not None:
-        _tidy(waiting)
+            self._client.cancel(list(self._running))
 
+    def _submit(self, place, pairs):
+        task = {**self._order, "place": place, "pairs": pairs, "version": segsrgan.__version__}
+        future = self._client.submit(compute_image, **task, pure=False)
+        self._running[future] = place, pairs
 
-def _collect(images, progress):
-    from distributed import as_completed
-
-    progress("images", 0, len(images))
-    for done, future in enumerate(as_completed(images), 1):
-        yield from _outcomes(future, *images[future])
-        progress("images", done, len(images))
+    def _count(self):
+        """How many workers there are, looked up now and then."""
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            first, self._looked = math.isinf(self._looked), time.monotonic()
+            with suppress(OSError):  # the scheduler is away; the futures will tell
+                self._workers = len(self._client.nthreads())
+            if first and not self._workers:
+                logger.info("waiting for workers")
+        return self._workers
 
 
 def _outcomes(future, place, pairs):
     from distributed.scheduler import KilledWorker
 
+    if future.status in _LOST:
+        return _abandoned([(place, pairs)])
     if future.status == "finished":
         outcomes, records = future.result()
         for record in records:
             _tell(record)
         return outcomes
-    if future.status in ("cancelled", "lost"):
-        error = InferenceError("the Dask scheduler was lost; the same command goes on from here")
-        return failures(place, pairs, error)
     error = future.exception()
     if isinstance(error, KilledWorker):
         text = "the workers that computed it were lost; give them more memory, or a smaller patch"
         return failures(place, pairs, InferenceError(text))
     raise error
+
+
+def _abandoned(images):
+    """The outcomes of images that nobody will compute."""
+    error = InferenceError("the Dask scheduler was lost; the same command goes on from here")
+    return [outcome for place, pairs in images for outcome in failures(place, pairs, error)]
 
 
 def _level():

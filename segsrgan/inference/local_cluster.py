@@ -4,13 +4,10 @@
 import os
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from segsrgan.inference.resources import GIB, available_memory
-
-# A worker in the middle of an image is not waited for.
-_CLOSE_SECONDS = 2
 
 
 def share(recipe, count):
@@ -28,7 +25,10 @@ def share(recipe, count):
 
 @contextmanager
 def local_cluster(count):
-    """A `distributed.LocalCluster` of so many processes, which end with the context."""
+    """A `distributed.LocalCluster` of so many processes, which end with the context.
+
+    If an error or an interrupt ends it, they end in the middle of whatever they do.
+    """
     from distributed import LocalCluster
 
     with _uninterrupted():
@@ -36,13 +36,23 @@ def local_cluster(count):
             n_workers=count,
             threads_per_worker=1,
             memory_limit=0,  # the predictors keep to theirs
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any port that is free
             silence_logs=False,
         )
     try:
         yield cluster
+    except BaseException:
+        _kill(cluster)
+        raise
     finally:
-        cluster.close(timeout=_CLOSE_SECONDS)
+        cluster.close()
+
+
+def _kill(cluster):
+    """Ends workers that may be in the middle of an image, which would be waited for."""
+    for nanny in cluster.workers.values():
+        with suppress(OSError, TypeError):  # gone already
+            os.kill(nanny.pid, signal.SIGKILL)
 
 
 @contextmanager

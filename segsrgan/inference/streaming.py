@@ -140,21 +140,24 @@ class _Stream:
         return float(value)
 
     def _compute(self, waiting):
-        starts = [start for start, _ in waiting]
-        outputs = self._outputs(starts)
-        if outputs is None:
-            half = self.batch_size = (len(waiting) + 1) // 2
-            logger.warning(
-                "not enough memory for %d patches at once; going on with %d", len(waiting), half
-            )
-            self._compute(waiting[:half])
-            self._compute(waiting[half:])
-            return
-        for k, (_, value) in enumerate(waiting):
-            if value is not None and len(self.constants) < _KEPT_CONSTANTS:
-                # A copy: the rest of the batch is to be forgotten.
-                self.constants[value] = outputs[k : k + 1] + 0
-        self._add(outputs, starts)
+        while waiting:
+            batch = waiting[: self.batch_size]
+            starts = [start for start, _ in batch]
+            outputs = self._outputs(starts)
+            if outputs is None:
+                self.batch_size = (len(batch) + 1) // 2
+                logger.warning(
+                    "not enough memory for %d patches at once; going on with %d",
+                    len(batch),
+                    self.batch_size,
+                )
+                continue
+            for k, (_, value) in enumerate(batch):
+                if value is not None and len(self.constants) < _KEPT_CONSTANTS:
+                    # A copy: the rest of the batch is to be forgotten.
+                    self.constants[value] = outputs[k : k + 1] + 0
+            self._add(outputs, starts)
+            waiting = waiting[len(batch) :]
 
     def _outputs(self, starts):
         """The outputs of a batch, None if it is too large."""
