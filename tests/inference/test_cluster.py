@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -82,11 +83,14 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
-def next_note(notes):
-    """The first note that was not there before."""
-    before = set(notes.iterdir())
-    wait_for(lambda: set(notes.iterdir()) != before)
-    return (set(notes.iterdir()) - before).pop()
+def kill_the_third(notes, workers, killed):
+    """Kills the worker that begins the third image, in the middle of it; notes both."""
+    wait_for(lambda: len(list(notes.iterdir())) > 2)
+    name, number = max(notes.iterdir(), key=lambda path: path.stat().st_mtime_ns).name.split(".")
+    (victim,) = [process for process in workers if process.pid == int(number)]
+    victim.kill()
+    victim.wait()
+    killed.append(name)
 
 
 def results(outcomes):
@@ -101,19 +105,14 @@ def files_of(job):
 
 def test_a_lost_workers_images_are_done_again_by_another(job, notes, scheduler):
     file, workers = scheduler
-    todo, told, progress = job(*"abcdef"), [], []
+    todo, killed, progress = job(*"abcdef"), [], []
     recipe = StubRecipe(str(notes), seconds=1.0)
-    for outcome in run_job(todo, recipe, lambda *call: progress.append(call), str(file)):
-        if not told:
-            # Both work. One that has just begun an image is killed in the middle of it.
-            name, number = next_note(notes).name.split(".")
-            (victim,) = [process for process in workers if process.pid == int(number)]
-            victim.kill()
-            victim.wait()
-        told.append(outcome)
-    assert results(told) == [
-        (name, patch, "finished", "") for name in "abcdef" for patch in (8, 16)
-    ]
+    killer = threading.Thread(target=kill_the_third, args=(notes, workers, killed))
+    killer.start()
+    told = results(run_job(todo, recipe, lambda *call: progress.append(call), str(file)))
+    killer.join()
+    assert told == [(name, patch, "finished", "") for name in "abcdef" for patch in (8, 16)]
+    (name,) = killed
     done_by = {path.name.split(".")[1] for path in notes.glob(f"{name}.*")}
     assert done_by == {str(process.pid) for process in workers}
     assert len(files_of(todo)) == 6 * (1 + 1 + 2 * 3)
