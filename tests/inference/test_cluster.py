@@ -21,6 +21,8 @@ from segsrgan.inference.worker import Recipe, compute_image
 
 pytest.importorskip("distributed")
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Of processes that import `inference.stub` too.
+PATHS = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
 SECONDS = 300
 
 
@@ -49,11 +51,10 @@ def notes(tmp_path):
 def processes():
     """Return a function that starts a command of Dask; all are ended after the test."""
     started = []
-    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
 
     def start(*arguments):
         command = [sys.executable, "-m", *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": paths}
+        environment = {**os.environ, "PYTHONPATH": PATHS}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         started.append(subprocess.Popen(command, env=environment, **quiet))
         return started[-1]
@@ -254,38 +255,35 @@ def test_the_command_gives_the_same_with_dask(image, table, job_model, tiny, cap
         np.testing.assert_allclose(spread.array, alone.array, atol=0.02)
 
 
-@pytest.mark.slow
-def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_written(image, table, tiny):
-    paths = [image(f"{k}/lr.nii.gz", shape=(64, 64, 22), seed=k) for k in range(4)]
-    command = [
-        sys.executable,
-        "-m",
-        "segsrgan.job_model",
-        "-p",
-        table(*paths),
-        "-wp",
-        tiny,
-        "-pa",
-        "16",
-        "-s",
-        "4",
-    ]
-    command += ["-n", "1", "--dask", "local:2", "--engine", "tensorflow"]
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from inference.stub import StubRecipe
+from segsrgan.inference.job import Job, run_job
+job = Job(tuple(map(Path, sys.argv[2:])), ((8, 4),), "r")
+try:
+    list(run_job(job, StubRecipe(sys.argv[1], seconds=600.0), None, "local:2"))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_written(job, notes):
+    todo = job("a", "b", "c")
     process = subprocess.Popen(
-        list(map(str, command)),
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        [sys.executable, "-c", INTERRUPTED, str(notes), *map(str, todo.images)],
+        env={**os.environ, "PYTHONPATH": PATHS},
         stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Tests that run in the background of a shell would hand on that Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    claims = [path.parent / "Result_with_tiny" / "results.json" for path in paths]
-    wait_for(lambda: process.poll() is not None or any(path.exists() for path in claims))
-    assert process.poll() is None, process.communicate()
+    wait_for(lambda: process.poll() is not None or len(list(notes.iterdir())) == 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert errors.splitlines()[-1].endswith("interrupted; the same command goes on from here")
-    assert not [path for image in paths for path in image.parent.rglob(".*")]
+    for note in notes.iterdir():
+        assert not Path("/proc", note.name.split(".")[1]).exists()
+    assert {Path(name).name for name in files_of(todo)} == {"lr.nii", "results.json"}
