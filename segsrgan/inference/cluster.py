@@ -76,7 +76,7 @@ class _Spread:
         self._workers = 0
 
     def run(self, waiting):
-        waiting, total, done = deque(waiting), len(waiting), 0
+        waiting, total, done, lost = deque(waiting), len(waiting), 0, False
         self._progress("images", done, total)
         try:
             while waiting or self._running:
@@ -86,10 +86,14 @@ class _Spread:
                 if not ready:
                     time.sleep(_POLL_SECONDS)
                 for future in ready:
-                    yield from _outcomes(future, *self._running.pop(future))
+                    lost = lost or future.status in _LOST
+                    outcomes = _outcomes(future, *self._running.pop(future))
+                    # Dask would compute it again if the worker that keeps what it returned is lost.
+                    future.release()
+                    yield from outcomes
                     done += 1
                     self._progress("images", done, total)
-                if any(future.status in _LOST for future in ready):
+                if lost:
                     yield from _abandoned([*self._running.values(), *waiting])
                     return
         finally:
@@ -108,6 +112,9 @@ class _Spread:
                 self._workers = len(self._client.nthreads())
             if first and not self._workers:
                 logger.info("waiting for workers")
+            cluster = self._client.cluster
+            if cluster is not None and not cluster.workers:
+                raise InferenceError("all processes of --dask local:N were lost for good; try 1")
         return self._workers
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A Dask cluster of this computer: processes that share its processors and memory."""
 
+import logging
 import os
 import signal
 import threading
@@ -8,6 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from segsrgan.inference.resources import GIB, available_memory
+
+# A process that was lost is replaced; on a busy computer that takes longer than Dask's 15 seconds.
+_RESTART_SECONDS = 600
 
 
 def share(recipe, count):
@@ -29,23 +33,25 @@ def local_cluster(count):
 
     If an error or an interrupt ends it, they end in the middle of whatever they do.
     """
+    import dask
     from distributed import LocalCluster
 
-    with _uninterrupted():
-        cluster = LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            memory_limit=0,  # the predictors keep to theirs
-            dashboard_address="127.0.0.1:0",  # any port that is free
-            silence_logs=False,
-        )
-    try:
-        yield cluster
-    except BaseException:
-        _kill(cluster)
-        raise
-    finally:
-        cluster.close()
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": _RESTART_SECONDS}):
+        with _uninterrupted():
+            cluster = LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                memory_limit=0,  # the predictors keep to theirs
+                dashboard_address="127.0.0.1:0",  # any port that is free
+                silence_logs=logging.CRITICAL,
+            )
+        try:
+            yield cluster
+        except BaseException:
+            _kill(cluster)
+            raise
+        finally:
+            cluster.close()
 
 
 def _kill(cluster):

@@ -157,6 +157,8 @@ def test_an_image_that_kills_every_worker_fails_and_the_others_are_done(job, not
         [("a", "finished")] * 2 + [("b", "finished")] * 2
     )
     assert len(list(notes.glob("deadly.*"))) == 2
+    # What was done is not done again because the worker that did it is gone.
+    assert len(list(notes.glob("a.*"))) == 1
 
 
 def test_a_predictor_that_cannot_be_made_ends_the_job(job, notes):
