@@ -42,7 +42,8 @@ def tables(report):
     for name, make in makers.items():
         if name in report:
             rows, left_out = report[name]["rows"], report[name]["left_out"]
-            blocks.append("\n".join([*make(rows), *(f"\nLeft out: {text}." for text in left_out)]))
+            lines = list(make(rows)) if rows else []
+            blocks.append("\n".join([*lines, *(f"\nLeft out: {text}." for text in left_out)]))
     return "\n\n".join(blocks)
 
 
