@@ -24,10 +24,10 @@ from types import SimpleNamespace
 
 import numpy as np
 from score_weights import RATIO, acquire, cases, measure
-from train_weights import INTERP, fit, load, loss_of
+from train_weights import IMAGE_WEIGHT, INTERP, SLICE_VOXELS, fit, load, loss_of
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAIRS = {128: (30, 80, 128), 64: (15, 40, 64)}
+PAIRS = {128: (30, 80, 128), 64: (20, 40, 64)}
 NOISES = (0.0, 0.01, 0.03, 0.05, 0.08)
 POWERS = (0.4, 0.6, 1.0, 1.5, 2.0)
 SCORES = {"psnr": 2, "ssim": 4, "dice": 3, "components": 1}
@@ -60,7 +60,7 @@ def mean_scores(rows):
     }
 
 
-def train(args, name, augmented=True, image=5.0, cortex=0.3, on_high_resolution=False):
+def train(args, name, augmented=True, image=IMAGE_WEIGHT, cortex=0.3, on_high_resolution=False):
     """The weights of one arm, trained unless they are there; (predictor, seconds)."""
     import keras
 
@@ -81,12 +81,13 @@ def train(args, name, augmented=True, image=5.0, cortex=0.3, on_high_resolution=
         how = {
             "power": (0.5, 1.5) if augmented else (1.0, 1.0),
             "invert": 0.0,
-            "acquisition": Acquisition(ratio, (1.0, 1.0), (1.0, 1.0), noise, INTERP),
+            "acquisition": Acquisition(ratio, (1.0, 1.0), (1.0, 1.0), noise, INTERP, SLICE_VOXELS),
         }
         training, held_out = (
             (ImageSource(tuple(sets[0]), args.patch, **how),) for sets in load(args.data)
         )
-        spec = GeneratorSpec(args.kernel, unet=True, scaled=True, head=3, interp=INTERP)
+        told = {"interp": INTERP, "slice_voxels": SLICE_VOXELS}
+        spec = GeneratorSpec(args.kernel, unet=True, scaled=True, head=3, **told)
         generator = build_generator(spec, (args.patch,) * 3, head_initializer="zeros")
         settings = SimpleNamespace(
             folder=folder, batch_size=2, epochs=epochs, steps=100, lrgen=2e-3, seed=0

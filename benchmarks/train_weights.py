@@ -5,8 +5,9 @@
 
 FOLDER holds `fetal_templates/` (`*_T2w.nii.gz` and `*_labels.nii.gz`, cortex = 5) and
 `adult_labels/` (FreeSurfer numbers, cortex = 3 and 42). Templates and maps named in HELD_OUT
-never enter the training. The snapshots and `history.csv` go to RUN; called again with a RUN that
-was stopped, it goes on from there.
+never enter the training. `make weights` does it in two stages: the image first, which a network
+learns only while the cortex weighs little, then, from there, both. The snapshots and
+`history.csv` go to RUN; called again with a RUN that was stopped, it goes on from there.
 """
 
 import argparse
@@ -30,6 +31,8 @@ FETAL_TISSUES = {
 }
 SHARES = (0.4, 0.15, 0.45)  # real templates, painted fetal maps, painted adult maps
 INTERP, SLICE_VOXELS = "profile", 4
+# Far above that of the cortex: what is missing in the image is small, and its gradients with it.
+IMAGE_WEIGHT = 400.0
 NU = 0.03  # of the Charbonnier loss: quadratic for errors of the size that remain
 
 
@@ -48,8 +51,7 @@ def parser():
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--steps", type=int, default=200, help="updates in an epoch")
     parser.add_argument("--lrgen", type=float, default=2e-3)
-    # Far above the others': the image's last steps are small, and its gradients with them.
-    parser.add_argument("--lambda_image", type=float, default=400.0)
+    parser.add_argument("--lambda_image", type=float, default=IMAGE_WEIGHT)
     parser.add_argument("--lambda_entropy", type=float, default=0.3)
     parser.add_argument("--lambda_dice", type=float, default=0.3)
     parser.add_argument(
@@ -207,7 +209,8 @@ def main(argv=None):
         )
         generator = build_generator(spec, (args.patch,) * 3, head_initializer="zeros")
     loss = loss_of(args.lambda_image, args.lambda_entropy, args.lambda_dice)
-    recipe = {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder")}
+    recipe = {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder", "start")}
+    recipe["start"] = Path(args.start).name if args.start else None
     print(fit(generator, training, held_out, loss, args, tuple(args.shares), recipe=recipe))
 
 

@@ -261,8 +261,6 @@ class Predictor:
         return plan(shape, patch, step, geometry=self.geometry)
 
     def _prediction(self, output, prepared):
-        sr = _float32(prepared.normalisation.invert(output[..., 0]))
-        cortex = np.clip(output[..., 1], 0, 1)
         network, grid = prepared.volume.grid, prepared.grid
 
         def on_grid(array, **options):
@@ -275,9 +273,11 @@ class Predictor:
                 on_grid(output[..., k], spline_order=1).array for k in range(2, self.channels)
             ]
             mask = Volume.from_grid(np.argmax(classes, axis=0).astype(np.uint8), grid)
-        cortex = on_grid(cortex, spline_order=1)
+        sr = _float32(prepared.normalisation.invert(on_grid(output[..., 0]).array))
+        cortex = on_grid(np.clip(output[..., 1], 0, 1), spline_order=1)
         cortex_mask = (cortex.array >= self.threshold).astype(np.uint8)
-        return Prediction(on_grid(sr), cortex, cortex.with_array(cortex_mask), mask)
+        new = cortex.with_array
+        return Prediction(new(sr), cortex, new(cortex_mask), mask)
 
     def _plan_memory(self, shape, spacing, patch, there=0):
         """The batch size that fits, and the bytes needed besides those that are there."""
