@@ -1,161 +1,83 @@
 # SPDX-License-Identifier: MIT
-"""Seconds and peak memory of whole `job_model.py` jobs.
+"""Seconds, memory, distance to the machine's limit, and accuracy of applying a network.
 
-    python benchmarks/inference.py [--runs 3] [--original PYTHON3.7] [--output docs/speed]
+    python benchmarks/inference.py [--runs 3] [--only jobs limit scaling accuracy gpu] [--small]
+        [--original PYTHON3.7] [--monai PYTHON] [--output docs/speed]
 
-The scan is nilearn's T1 template cropped to 196x232x189 mm with simulated slices of 3 mm
-(196x232x63 voxels), the network the paper's (first kernel 16, random weights), the result 1 mm.
-With `--original`, the interpreter of an environment with SegSRGAN 2.2.4 (Python 3.7, TensorFlow
-1.13.1, Keras 2.2.4), the released code does the same in the same run. Runs are interleaved.
+jobs      whole jobs on a synthetic scan of 196x232x63 voxels of 1x1x3 mm to 1 mm with the paper's
+          network (first kernel 16, random weights): plain Keras fed patch by patch, every engine
+          and precision that this processor computes, MONAI's sliding window over the same network
+          in torch where it is installed, and with `--original`, the interpreter of an environment
+          with SegSRGAN 2.2.4, the released code.
+limit     seconds for one patch of 128^3 over (operations of the rewritten network / rate of a large
+          matrix product at the same precision), and where the time goes.
+scaling   seconds and peak memory against step, patch and size of the volume.
+accuracy  PSNR, SSIM and Dice of the bundled weights by engine and precision, on nilearn's T1
+          template with simulated slices of 4 mm.
+gpu       290x290x198 voxels, patch 128, steps 100 to 10, where TensorFlow sees a GPU.
+
+Every job is a process of its own; runs are interleaved; one job of each kind on a tiny scan comes
+first, so that the self-check of the engines, made once per machine and weights, is not counted.
+`--output NAME` writes NAME.json and NAME_tables.md.
 """
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-SETTINGS = ((64, 32), (128, 64))
+from inference_jobs import gpu_jobs, scaling_jobs, warm_up, whole_jobs
+from inference_report import machine, summary, tables
+from inference_run import run, run_child
 
-# What the released package's own command does for one image, without its download of weights.
-ORIGINAL = """
-import os, sys
-import SegSRGAN
-sys.path.insert(0, os.path.dirname(SegSRGAN.__file__))
-from SegSRGAN.Function_for_application_test_python3 import segmentation
-image, weights, patch, step, folder = sys.argv[1:]
-segmentation(image, int(step), (1, 1, 1), os.path.join(folder, "cortex.nii.gz"),
-             os.path.join(folder, "sr.nii.gz"), weights, "Spline", int(patch))
-"""
+PARTS = ("jobs", "limit", "scaling", "accuracy", "gpu")
+# Jobs that take many minutes, and are run only so often.
+SLOW = "SegSRGAN 2.2.4"
 
 
-def make_inputs(folder):
-    """Writes the scan, its CSV and the weights, in our layout and in the released one."""
-    from nilearn import datasets
-
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from networks.variants import randomise, write_released
-
-    from segsrgan import Volume, write_volume
-    from segsrgan.networks import (
-        DiscriminatorSpec,
-        GeneratorSpec,
-        build_discriminator,
-        build_generator,
-        save_generator,
-    )
-    from segsrgan.volumes import degrade
-
-    template = datasets.load_mni152_template(resolution=1).get_fdata(dtype="float32")
-    scan = degrade(Volume(template[:196, :232, :189], (1.0, 1.0, 1.0)), (1.0, 1.0, 3.0))
-    write_volume(scan, folder / "scan.nii.gz")
-    (folder / "data.csv").write_text("scan.nii.gz\n")
-    generator = randomise(build_generator(GeneratorSpec(16)))
-    save_generator(generator, folder / "weights")
-    # The released code finds the generator as the second group of the file.
-    write_released(folder / "released", generator, build_discriminator(DiscriminatorSpec(2)))
-    return scan.array.shape
+def measure(jobs, args):
+    """Runs jobs in turns; `{key: command}` to a list of rows."""
+    results = {key: [] for key in jobs}
+    for number in range(args.runs):
+        for key, command in jobs.items():
+            if key[0] != SLOW or number < args.original_runs:
+                results[key].append(run(command))
+                print(*key, json.dumps(results[key][-1]), file=sys.stderr, flush=True)
+    return [summary(key, found) for key, found in results.items()]
 
 
-def commands(folder, original):
-    """The commands to time: {(who, patch, step): argument list}."""
-    script = Path(sys.executable).with_name("job_model.py")
-    result = {}
-    for patch, step in SETTINGS:
-        ours = [sys.executable, str(script), "-p", str(folder / "data.csv"), "-pa", str(patch)]
-        ours += ["-s", str(step), "-n", "1,1,1", "-wp", str(folder / "weights"), "--overwrite"]
-        result["segsrgan 3", patch, step] = ours
-        if original:
-            arguments = [folder / "scan.nii.gz", folder / "released", patch, step, folder]
-            theirs = [original, "-c", ORIGINAL, *map(str, arguments)]
-            result["SegSRGAN 2.2.4", patch, step] = theirs
-    return result
-
-
-def timed(command):
-    """Runs a command; returns its seconds and the peak memory of its process in GB."""
-    # TensorFlow 2 sets this in its own process; TensorFlow 1 must not inherit it.
-    environment = {key: value for key, value in os.environ.items() if key != "TF2_BEHAVIOR"}
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        sys.exit(f"{' '.join(command[:3])} failed:\n{errors.decode()[-2000:]}")
-    return seconds, usage.ru_maxrss * 1024 / 1e9
-
-
-def machine():
-    """What the figures depend on."""
-    from importlib.metadata import version
-
-    names = [
-        line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return {
-        "processor": names[0].split(":")[1].strip() if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("tensorflow", "keras", "numpy", "SegSRGAN")},
-    }
-
-
-def table(report):
-    """The report as Markdown."""
-    lines = ["| job | patch, step | seconds (min to max) | peak memory, GB |", "|---|---|---|---|"]
-    for row in report["results"]:
-        times = f"{row['seconds']:.1f} ({row['min']:.1f} to {row['max']:.1f})"
-        lines.append(
-            f"| {row['job']} | {row['patch']}, {row['step']} | {times} | {row['memory_gb']:.2f} |"
-        )
-    return "\n".join(lines)
+def part(name, args, folder):
+    """The results of one part, and what was left out of it with the reason."""
+    if name in ("limit", "accuracy"):
+        options = ["--small"] if args.small else []
+        return run_child(f"inference_{name}.py", "--runs", args.runs, *options), []
+    make = {"jobs": whole_jobs, "scaling": scaling_jobs, "gpu": gpu_jobs}[name]
+    jobs, left_out = make(args, folder)
+    return measure(jobs, args), left_out
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--small", action="store_true", help="tiny sizes, to try the script")
     parser.add_argument("--original", help="python 3.7 of an environment with SegSRGAN 2.2.4")
-    parser.add_argument("--original_runs", type=int, default=1, help="it takes many minutes")
-    parser.add_argument("--output", type=Path, help="writes OUTPUT.json")
+    parser.add_argument("--original_runs", type=int, default=1)
+    parser.add_argument("--monai", default=sys.executable, help="python with MONAI and torch")
+    parser.add_argument("--output", type=Path)
     args = parser.parse_args(argv)
+    report = {"machine": machine(), "small": args.small}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shape = make_inputs(folder)
-        jobs = commands(folder, args.original)
-        measured = {key: [] for key in jobs}
-        for run in range(args.runs):
-            for key, command in jobs.items():
-                if key[0].startswith("segsrgan") or run < args.original_runs:
-                    measured[key].append(timed(command))
-                    print(*key, *(f"{x:.2f}" for x in measured[key][-1]), flush=True)
-    rows = []
-    for (job, patch, step), runs in measured.items():
-        seconds, memory = zip(*runs, strict=True)
-        rows.append(
-            {
-                "job": job,
-                "patch": patch,
-                "step": step,
-                "seconds": statistics.median(seconds),
-                "min": min(seconds),
-                "max": max(seconds),
-                "runs": len(runs),
-                "memory_gb": max(memory),
-            }
-        )
-    report = {"scan": list(shape), "machine": machine(), "results": rows}
-    print(json.dumps(report["machine"]))
-    print(table(report))
+        warm_up(args, Path(name))
+        for what in args.only:
+            rows, left_out = part(what, args, Path(name))
+            report[what] = {"rows": rows, "left_out": left_out}
+    text = tables(report)
+    print(text)
     if args.output:
-        args.output.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+        args.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+        args.output.with_name(f"{args.output.name}_tables.md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ def machine():
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
         "python": platform.python_version(),
-        **{name: _version(name) for name in LIBRARIES if _version(name)},
+        **{name: version_of(name) for name in LIBRARIES if version_of(name)},
     }
 
 
-def _version(name):
+def version_of(name):
     try:
         return version(name)
     except PackageNotFoundError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `segsrgan`: predict, train, synthesize, evaluate, weights."""
+"""The command `segsrgan`: predict, train, synthesize, evaluate, export, weights."""
 
 import json
 import sys
@@ -14,6 +14,7 @@ _FORWARDED = {
     "train": ("segsrgan.SegSRGAN_training", "train a network on the images of a CSV file"),
     "synthesize": ("segsrgan.synthesize", "write samples of images painted on label maps"),
     "evaluate": ("segsrgan.evaluate", "measure images and segmentations against references"),
+    "export": ("segsrgan.export", "write a network as SavedModel, ONNX or OpenVINO IR"),
 }
 _PROG = "segsrgan"
 

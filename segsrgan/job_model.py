@@ -2,18 +2,21 @@
 """The command `job_model.py`: every image of a CSV file, at every patch size and step."""
 
 import logging
+import os
 import sys
-from functools import partial
 from hashlib import sha256
+from pathlib import Path
 
 from segsrgan.inference import checks, options
 from segsrgan.inference.arguments import build_parser
 from segsrgan.inference.console import ProgressBar, import_quietly, messages
 from segsrgan.inference.errors import InferenceError, one_line
 from segsrgan.inference.imagelist import find_list, read_image_list
-from segsrgan.inference.job import FAILED, Job, run_job
+from segsrgan.inference.job import Job, run_job
+from segsrgan.inference.outcome import FAILED
 from segsrgan.inference.places import weights_name
 from segsrgan.inference.summary import format_table, write_summary
+from segsrgan.inference.worker import Recipe
 
 logger = logging.getLogger("segsrgan.job_model")
 
@@ -43,11 +46,11 @@ def main(argv=None, prog="job_model.py"):
 
 def _run(args):
     csv_path = find_list(args.path, args.debut_path)
-    job, make_predictor = _plan(args)
-    bar = ProgressBar(args.quiet)
+    job, recipe = _plan(args)
+    bar = ProgressBar(args.quiet, unit="patch" if args.dask is None else "image")
     outcomes = []
     try:
-        for outcome in run_job(job, make_predictor, bar):
+        for outcome in run_job(job, recipe, bar, args.dask):
             outcomes.append(outcome)
     finally:
         bar.close()
@@ -56,7 +59,7 @@ def _run(args):
 
 
 def _plan(args):
-    """The job, and what makes its predictor."""
+    """The job, and the recipe of its predictor."""
     pairs = options.parse_pairs(" ".join(args.patch), args.step and " ".join(args.step))
     resolution = options.parse_resolution(" ".join(args.new_low_res))
     alone = args.by_batch is False
@@ -75,15 +78,19 @@ def _plan(args):
         "batch_size": 1 if alone else args.batch_size,
         "threads": args.threads,
         "engine": args.engine,
+        "precision": args.precision,
+        "max_memory": args.max_memory,
     }
     checks.check_predictor(**shown, **hidden)
+    if args.dask is not None:
+        checks.local_workers(args.dask)
     images = read_image_list(args.path, args.debut_path)
 
     # Loads TensorFlow: only after a slip of the keyboard has had its answer.
     networks = import_quietly("segsrgan.networks")
-    predictor = import_quietly("segsrgan.inference.predictor")
     weights = args.weights_path or networks.default_weights()
-    name, digest = weights_name(weights), sha256(networks.resolve(weights).read_bytes())
+    name, path = weights_name(weights), networks.resolve(weights)
+    digest = sha256(path.read_bytes()).hexdigest()
     job = Job(
         tuple(images),
         pairs,
@@ -93,13 +100,15 @@ def _plan(args):
         series=args.series,
         settings={
             "weights": name,
-            "weights_sha256": digest.hexdigest(),
+            "weights_sha256": digest,
             "resolution": list(resolution),
             "series": args.series,
             **shown,
         },
     )
-    return job, partial(predictor.Predictor, weights, **shown, **hidden)
+    # Other computers may have the package, and the weights in it, elsewhere.
+    where = os.path.abspath(path) if path == Path(weights) else str(weights)
+    return job, Recipe(where, digest, tuple({**shown, **hidden}.items()))
 
 
 def _report(job, outcomes, csv_path, quiet):

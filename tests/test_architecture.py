@@ -18,6 +18,7 @@ FACES = {
     "segsrgan.Function_for_application_test_python3",
     "segsrgan.cli",
     "segsrgan.evaluate",
+    "segsrgan.export",
     "segsrgan.synthesize",
     "supermask.train",
     "supermask.predict_command",

@@ -12,7 +12,7 @@ _HOMES = {
     "Prepared": "predictor",
     "InferenceError": "errors",
     "Job": "job",
-    "Outcome": "job",
+    "Outcome": "outcome",
     "run_job": "job",
     "segmentation": "one_image",
 }

@@ -114,7 +114,14 @@ def build_parser(prog="job_model.py"):
         "--batch_size",
         type=int,
         metavar="N",
-        help="patches computed at once (default: about 64^3 * 2 voxels' worth)",
+        help="patches computed at once (default: as many as are fast and fit in the memory)",
+    )
+    add(
+        "--max_memory",
+        type=float,
+        metavar="GIB",
+        help="memory that the program may take, as far as it can be foreseen; what does not fit "
+        "is refused (default: what is free)",
     )
     add(
         "--geometry",
@@ -136,8 +143,27 @@ def build_parser(prog="job_model.py"):
         help="probability from which a voxel belongs to the cortex mask (default: 0.5)",
     )
     add("--series", metavar="UID", help="DICOM series to take from folders with several")
-    add("--engine", default="auto", choices=checks.ENGINES, help="what computes (default: auto)")
+    add(
+        "--engine",
+        default="auto",
+        choices=checks.ENGINES,
+        help="what computes; auto: the fastest that is installed and gives the plain network's "
+        "answer (default: auto)",
+    )
+    add(
+        "--precision",
+        default="auto",
+        choices=checks.PRECISIONS,
+        help="of the engine's numbers; auto: float16 where it is faster and gives the same answer "
+        "(default: auto)",
+    )
     add("--threads", type=int, metavar="N", help="processor threads (default: all)")
+    add(
+        "--dask",
+        metavar="ADDRESS|local:N",
+        help="spread the images over a Dask cluster: its scheduler's address or file, or N "
+        "processes here (needs SegSRGAN[dask])",
+    )
     add("--overwrite", **_BOOLEAN, help="compute finished results again")
     add("--quiet", **_BOOLEAN, help="errors only")
     add("--verbose", **_BOOLEAN, help="more messages, tracebacks of failed images included")

@@ -5,6 +5,7 @@ import math
 from numbers import Integral, Real
 
 from segsrgan.inference.engines import NAMES as ENGINES
+from segsrgan.inference.engines import PRECISIONS
 from segsrgan.inference.errors import InferenceError
 
 GEOMETRIES = ("exact", "legacy")
@@ -83,6 +84,7 @@ def checked_resolution(resolution):
 
 def check_predictor(
     engine="auto",
+    precision="auto",
     batch_size=None,
     threads=None,
     geometry="exact",
@@ -91,9 +93,11 @@ def check_predictor(
     spline_order=3,
     blend="uniform",
     threshold=0.5,
+    max_memory=None,
 ):
     """Raises `InferenceError` if an argument of `Predictor` is invalid or two of them clash."""
     _check_choice("engine", engine, ENGINES)
+    _check_choice("precision", precision, PRECISIONS)
     _check_choice("geometry", geometry, GEOMETRIES)
     if interp is not None:
         _check_choice("interp", interp, INTERPS)
@@ -108,9 +112,31 @@ def check_predictor(
         )
     if not 0 < threshold < 1:
         raise InferenceError(f"threshold must be between 0 and 1, received {threshold:g}; try 0.5")
+    if max_memory is not None and not (math.isfinite(max_memory) and max_memory > 0):
+        raise InferenceError(
+            f"max_memory must be a positive number of GiB, received {max_memory:g}; try 4"
+        )
     for name, value in (("batch_size", batch_size), ("threads", threads)):
         if value is not None and _integer(name, value) < 1:
             raise InferenceError(f"{name} must be at least 1, received {value}")
+
+
+def local_workers(address):
+    """The number of processes that `"local:N"` asks for, None for the address of a scheduler.
+
+    Raises:
+        InferenceError: if it is neither, nor the name of a scheduler file.
+    """
+    kind, _, rest = address.partition(":")
+    if kind == "local":
+        if rest.isdecimal() and int(rest) > 0:
+            return int(rest)
+    elif rest or address.endswith(".json"):
+        return None
+    raise InferenceError(
+        "dask must be local:N, the address of a scheduler such as tcp://host:8786, or its "
+        f"scheduler file (.json), received {address!r}; try local:2"
+    )
 
 
 def _check_choice(name, value, choices):

@@ -6,6 +6,10 @@ class InferenceError(ValueError):
     """A wrong argument, or an image that cannot be processed as asked."""
 
 
+class MemoryShortage(InferenceError):
+    """What is asked for would take more memory than there is, or than is allowed."""
+
+
 _LONGEST = 300
 
 

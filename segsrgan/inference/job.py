@@ -3,17 +3,14 @@
 
 import logging
 import os
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segsrgan.inference.errors import InferenceError, one_line
+from segsrgan.inference.errors import InferenceError
+from segsrgan.inference.outcome import SKIPPED, failures, outcome
 from segsrgan.inference.places import choose_places
-from segsrgan.inference.resources import PeakMemory
 
 logger = logging.getLogger(__name__)
-
-FINISHED, SKIPPED, FAILED = "finished", "skipped", "failed"
 
 
 @dataclass(frozen=True)
@@ -39,47 +36,25 @@ class Job:
     settings: dict = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one image at one patch and step.
-
-    Attributes:
-        image: the image's path.
-        patch: patch size in voxels, None for the whole image.
-        step: voxels between patches, None for the whole image.
-        result: `"finished"`, `"skipped"` (was there already) or `"failed"`.
-        folder: the result folder.
-        seconds: time taken; reading and interpolating count for an image's first pair.
-        peak_bytes: largest resident memory of the process meanwhile.
-        detail: the cause of a failure.
-    """
-
-    image: Path
-    patch: int | None
-    step: int | None
-    result: str
-    folder: Path
-    seconds: float = 0.0
-    peak_bytes: int = 0
-    detail: str = ""
-
-
-def run_job(job, make_predictor, progress=None):
-    """Runs a job, image by image.
+def run_job(job, make_predictor, progress=None, dask=None):
+    """Runs a job: images one after the other, or spread over a Dask cluster.
 
     What can be seen to fail without reading an image is reported first. The predictor is made
     once, and only if there is something to compute.
 
     Args:
         job: a `Job`.
-        make_predictor: returns a `Predictor`; what it raises ends the job.
-        progress: called as `progress(label, patches done, patches in all)`.
+        make_predictor: returns a `Predictor`; what it raises ends the job. With Dask, a
+            `segsrgan.inference.cluster.Recipe`.
+        progress: called as `progress(label, patches done, patches in all)`; with Dask the images
+            are counted.
+        dask: a scheduler, see `segsrgan.inference.cluster`; this process computes when None.
 
     Yields:
         An `Outcome` for each image and pair.
 
     Raises:
-        InferenceError: if the result folder's name is invalid.
+        InferenceError: if the result folder's name is invalid, or the cluster cannot be used.
     """
     waiting = []
     for place in choose_places(job.images, job.result_name):
@@ -89,66 +64,23 @@ def run_job(job, make_predictor, progress=None):
                 pairs.append(pair)
             else:
                 _compare_settings(place, pair, job.settings)
-                yield _outcome(place, pair, SKIPPED)
+                yield outcome(place, pair, SKIPPED)
         if not pairs:
             continue
         try:
             _check_place(place)
         except (ValueError, OSError) as error:
-            yield from _failures(place, pairs, error)
+            yield from failures(place, pairs, error)
         else:
             waiting.append((place, pairs))
-    predictor = make_predictor() if waiting else None
-    for place, pairs in waiting:
-        yield from _run_image(job, place, pairs, predictor, progress or _silent)
+    if waiting and dask is not None:
+        from segsrgan.inference.cluster import run_on_cluster
 
+        yield from run_on_cluster(job, waiting, make_predictor, dask, progress or _silent)
+    elif waiting:
+        from segsrgan.inference.pipeline import run_images
 
-def _run_image(job, place, pairs, predictor, progress):
-    start = time.perf_counter()
-    smallest = min((patch for patch, _ in pairs if patch is not None), default=None)
-    try:
-        with PeakMemory() as memory:
-            prepared = predictor.prepare(place.image, job.new_resolution, job.series, smallest)
-            place = place.claim()
-    except Exception as error:
-        yield from _failures(place, pairs, error, time.perf_counter() - start)
-        return
-    for pair in pairs:
-        yield _run_pair(job, place, pair, predictor, prepared, progress, start, memory.bytes)
-        start = time.perf_counter()
-
-
-def _run_pair(job, place, pair, predictor, prepared, progress, start, earlier_peak):
-    label = f"{place.image.name} {place.label(pair)}"
-    try:
-        with PeakMemory() as memory:
-            prediction = predictor.predict_prepared(
-                prepared, *pair, progress=lambda done, total: progress(label, done, total)
-            )
-            _write(prediction, place, pair, job.settings)
-    except Exception as error:
-        return next(_failures(place, [pair], error, time.perf_counter() - start))
-    return _outcome(
-        place,
-        pair,
-        FINISHED,
-        seconds=time.perf_counter() - start,
-        peak_bytes=max(memory.bytes, earlier_peak),
-    )
-
-
-def _write(prediction, place, pair, settings):
-    from segsrgan.volumes.writing import write_volume
-
-    volumes = {
-        "Mask": prediction.mask,
-        "Cortex_mask": prediction.cortex_mask,
-        "SR": prediction.sr,
-        "Cortex": prediction.cortex,
-    }
-    with place.replacing(pair, settings, mask=prediction.mask is not None) as files:
-        for kind, path in files.items():
-            write_volume(volumes[kind], path)
+        yield from run_images(job, waiting, make_predictor(), progress or _silent)
 
 
 def _check_place(place):
@@ -178,25 +110,6 @@ def _compare_settings(place, pair, settings):
             place.label(pair),
             ", ".join(f"{key} {made.get(key)}" for key in changed),
         )
-
-
-def _failures(place, pairs, error, seconds=0.0):
-    detail = _cause(error, place.image)
-    logger.error("%s: %s", place.image, detail)
-    logger.debug("%s", place.image, exc_info=error)
-    for pair in pairs:
-        yield _outcome(place, pair, FAILED, seconds=seconds, detail=detail)
-        seconds = 0.0
-
-
-def _cause(error, image):
-    """The error in one line, without the image's path that stands before it."""
-    text = one_line(error)
-    return text.removeprefix(f"{image}: ").removeprefix(f"{image} ")
-
-
-def _outcome(place, pair, result, **rest):
-    return Outcome(place.image, *pair, result, place.folder / place.label(pair), **rest)
 
 
 def _silent(label, done, total):

@@ -52,8 +52,8 @@ def segmentation(
         path_output_mask: file of the classes, for weights with a mask head.
         series: UID of the DICOM series.
         progress: called as `progress(patches done, patches in all)`.
-        **options: `geometry`, `engine`, `batch_size`, `threads`, `blend`, `threshold`, `model`
-            of `Predictor`.
+        **options: `geometry`, `engine`, `precision`, `batch_size`, `threads`, `max_memory`,
+            `blend`, `threshold`, `model` of `Predictor`.
 
     Returns:
         A `Prediction`.

@@ -9,7 +9,7 @@ import numpy as np
 from segsrgan.inference import checks
 from segsrgan.inference.engines import make_engine, prepare_engine
 from segsrgan.inference.errors import InferenceError
-from segsrgan.inference.resources import GIB, available_memory, required_memory
+from segsrgan.inference.resources import GIB, MemoryBudget, plan_batch
 from segsrgan.inference.streaming import default_batch_size, predict_tiled
 from segsrgan.networks import GeneratorSpec, load_generator
 from segsrgan.volumes.grid import Grid
@@ -39,6 +39,12 @@ class Prediction:
     cortex_mask: Volume
     mask: Volume | None = None
 
+    @property
+    def nbytes(self):
+        """Bytes of all arrays."""
+        volumes = (self.sr, self.cortex, self.cortex_mask, self.mask)
+        return sum(volume.array.nbytes for volume in volumes if volume is not None)
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -64,8 +70,11 @@ class Predictor:
 
     Args:
         weights_path: registry name or file, the registry's default when None.
-        engine: `"auto"` or a name of `segsrgan.inference.engines.NAMES`.
-        batch_size: patches computed at once; chosen for little memory when None.
+        engine: a name of `segsrgan.inference.engines.NAMES`; `"auto"` takes the fastest one that
+            is installed and gives the plain network's answer.
+        precision: one of `segsrgan.inference.engines.PRECISIONS`; `"auto"` takes float16 where
+            it is faster and gives the same answer.
+        batch_size: patches computed at once; when None as many as are fast and fit in memory.
         threads: CPU threads, all when None; only the first predictor of a process can choose.
         geometry: `"exact"`, or `"legacy"` for the numbers of the released SegSRGAN 2.2.4.
         interp: `"scipy"` (spline of `spline_order`), `"sitk"` (`interpolation_type`) or
@@ -76,6 +85,8 @@ class Predictor:
         blend: mean of overlapping patches, `"uniform"` (the paper's) or `"gaussian"`.
         threshold: probability from which a voxel belongs to the cortex mask.
         model: a built generator to use instead of weights.
+        max_memory: GiB that the process may have in all, as far as can be foreseen; what the
+            machine has when None.
 
     Raises:
         InferenceError: on a wrong argument.
@@ -92,6 +103,7 @@ class Predictor:
         self,
         weights_path=None,
         engine="auto",
+        precision="auto",
         batch_size=None,
         threads=None,
         geometry="exact",
@@ -101,9 +113,11 @@ class Predictor:
         blend="uniform",
         threshold=0.5,
         model=None,
+        max_memory=None,
     ):
         checks.check_predictor(
             engine,
+            precision,
             batch_size,
             threads,
             geometry,
@@ -112,10 +126,11 @@ class Predictor:
             spline_order,
             blend,
             threshold,
+            max_memory,
         )
         prepare_engine(engine, threads)
         self.model = load_generator(weights_path) if model is None else model
-        self.engine = make_engine(engine, self.model, threads)
+        self.engine = make_engine(engine, self.model, threads, precision)
         self.batch_size = batch_size
         self.geometry = geometry
         spec = getattr(self.model, "spec", None) or GeneratorSpec()
@@ -131,6 +146,7 @@ class Predictor:
         self.threshold = threshold
         self.channels = self.model.output_shape[-1]
         self.conditional = len(self.model.inputs) == 2
+        self.memory = MemoryBudget(max_memory and int(max_memory * GIB))
 
     def predict(
         self,
@@ -155,7 +171,7 @@ class Predictor:
             A `Prediction`.
 
         Raises:
-            InferenceError: on a wrong argument, or if the result would not fit in memory.
+            InferenceError: on a wrong argument; `MemoryShortage` if it would not fit in memory.
             VolumeError: if the image cannot be read.
             ValueError: if the image is constant or has NaN or infinite voxels.
         """
@@ -186,7 +202,7 @@ class Predictor:
         network = self._network_spacing(volume, thick, spacing)
         old = zip(volume.array.shape, volume.spacing, map(min, network, spacing), strict=True)
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
-        self._check_memory(sizes, spacing, patch)
+        self._plan_memory(sizes, spacing, patch)
         normalisation = _normalisation(volume.array, legacy)
         normalised = volume.with_array(_float32(normalisation.apply(volume.array)))
         if legacy:
@@ -199,7 +215,9 @@ class Predictor:
         slices = volume.spacing[2] if legacy else max(volume.spacing)
         result = result.with_array(_float32(result.array))
         axis = 2 if thick is None else thick
-        return Prepared(result, grid, normalisation, float(slices), axis)
+        prepared = Prepared(result, grid, normalisation, float(slices), axis)
+        self.memory.hold(prepared, result.array.nbytes)
+        return prepared
 
     def _network_spacing(self, volume, thick, spacing):
         """Voxel size of the network's grid: the result's, but for the axis of the slices."""
@@ -213,20 +231,24 @@ class Predictor:
         """Processes a prepared image; arguments, result and errors as of `predict`."""
         patch = checks.checked_patch(patch)
         step = checks.checked_step(step, patch)
-        shape = tuple(map(max, prepared.volume.array.shape, prepared.grid.shape))
-        self._check_memory(shape, prepared.grid.spacing, patch)
-        array = np.moveaxis(prepared.volume.array, prepared.axis, -1)
-        output = predict_tiled(
-            self.engine,
-            array,
-            self._tiling(array.shape, patch, step),
-            self.channels,
-            self.batch_size or default_batch_size(patch),
-            resolution=prepared.resolution if self.conditional else None,
-            blend=self.blend,
-            progress=progress,
-        )
-        return self._prediction(np.moveaxis(output, 2, prepared.axis), prepared)
+        source = prepared.volume.array
+        shape = tuple(map(max, source.shape, prepared.grid.shape))
+        batch_size, needed = self._plan_memory(shape, prepared.grid.spacing, patch, source.nbytes)
+        array = np.moveaxis(source, prepared.axis, -1)
+        with self.memory.promised(needed):
+            output = predict_tiled(
+                self.engine,
+                array,
+                self._tiling(array.shape, patch, step),
+                self.channels,
+                batch_size,
+                resolution=prepared.resolution if self.conditional else None,
+                blend=self.blend,
+                progress=progress,
+            )
+            prediction = self._prediction(np.moveaxis(output, 2, prepared.axis), prepared)
+        self.memory.hold(prediction, prediction.nbytes)
+        return prediction
 
     def _tiling(self, shape, patch, step):
         exact = self.geometry == "exact"
@@ -257,18 +279,13 @@ class Predictor:
         new = cortex.with_array
         return Prediction(new(sr), cortex, new(cortex_mask), mask)
 
-    def _check_memory(self, shape, spacing, patch):
-        kernel = self.kernel
-        batch_size = self.batch_size or default_batch_size(patch)
-        needed = required_memory(shape, patch, batch_size, kernel, self.channels)
-        free = available_memory()
-        if free is not None and needed > free:
-            remedy = "a coarser resolution" if patch else "a coarser resolution or a patch of 128"
-            raise InferenceError(
-                f"a result of {'x'.join(map(str, shape))} voxels needs about "
-                f"{needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free; ask for "
-                f"{remedy} (received {','.join(f'{value:g}' for value in spacing)} mm)"
-            )
+    def _plan_memory(self, shape, spacing, patch, there=0):
+        """The batch size that fits, and the bytes needed besides those that are there."""
+        wanted = self.batch_size or default_batch_size(patch, self.engine)
+        least = self.batch_size or 1
+        return plan_batch(
+            self.memory, shape, spacing, patch, (least, wanted), self.kernel, self.channels, there
+        )
 
 
 def _normalisation(array, legacy):

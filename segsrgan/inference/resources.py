@@ -5,7 +5,11 @@ import math
 import os
 import sys
 import threading
+import weakref
+from contextlib import contextmanager
 from pathlib import Path
+
+from segsrgan.inference.errors import MemoryShortage
 
 GIB = 2**30
 
@@ -44,8 +48,93 @@ def required_memory(shape, patch, batch_size, kernel, channels):
     return voxels * (20 + 4 * channels) + batch * 4 * (FEATURE_MAPS * kernel + 4 * channels)
 
 
+def plan_batch(budget, shape, spacing, patch, batch_sizes, kernel, channels, there=0):
+    """The largest batch that fits.
+
+    Args:
+        budget: a `MemoryBudget`.
+        shape: see `required_memory`.
+        spacing: voxel size of the result in mm, three numbers, for the message.
+        patch: see `required_memory`.
+        batch_sizes: the least and the largest that may be taken.
+        kernel: see `required_memory`.
+        channels: see `required_memory`.
+        there: bytes of it that are in memory already.
+
+    Returns:
+        The patches computed at once, and the bytes needed besides those that are there.
+
+    Raises:
+        MemoryShortage: if the least does not fit.
+    """
+    free, (least, batch_size) = budget.free(), batch_sizes
+    while True:
+        needed = required_memory(shape, patch, batch_size, kernel, channels) - there
+        if free is None or needed <= free:
+            return batch_size, needed
+        if batch_size == least:
+            break
+        batch_size = max(least, batch_size // 2)
+    within = " within max_memory" if budget.limited else ""
+    coarser = "a coarser resolution"
+    raise MemoryShortage(
+        f"a result of {'x'.join(map(str, shape))} voxels needs about {needed / GIB:.1f} GiB of "
+        f"memory, {free / GIB:.1f} GiB are free{within}; ask for "
+        f"{f'a smaller patch or {coarser}' if patch else f'{coarser} or a patch of 128'} "
+        f"(received {','.join(f'{value:g}' for value in spacing)} mm)"
+    )
+
+
 # Maps of `kernel` channels at full size alive at once, measured: ResNet 5, U-Net 7.
 FEATURE_MAPS = 7
+
+
+class MemoryBudget:
+    """What may still be taken, by several threads that prepare, compute and write images.
+
+    Args:
+        limit: bytes that the process may have in all; what the machine has free when None.
+    """
+
+    def __init__(self, limit=None):
+        # Libraries, the network and what it needs by itself are there already.
+        self._limit = None if limit is None else limit - resident_memory()
+        self._lock = threading.RLock()  # objects may be collected at any moment
+        self._promised = 0
+        self._held = 0
+
+    @property
+    def limited(self):
+        """Whether there is a limit besides the machine's."""
+        return self._limit is not None
+
+    def free(self):
+        """Bytes that nobody has taken or been promised, None where that is not known."""
+        available = available_memory()
+        with self._lock:
+            figures = [] if available is None else [available - self._promised]
+            if self._limit is not None:
+                figures.append(self._limit - self._promised - self._held)
+        return max(0, min(figures)) if figures else None
+
+    @contextmanager
+    def promised(self, amount):
+        """Sets bytes aside that are about to be taken, for the duration of the context."""
+        self._change(promised=amount)
+        try:
+            yield
+        finally:
+            self._change(promised=-amount)
+
+    def hold(self, thing, amount):
+        """Counts the bytes of an object for as long as it lives."""
+        self._change(held=amount)
+        weakref.finalize(thing, self._change, held=-amount).atexit = False
+
+    def _change(self, promised=0, held=0):
+        with self._lock:
+            self._promised += promised
+            self._held += held
 
 
 class PeakMemory:
@@ -79,10 +168,11 @@ class PeakMemory:
             self._look()
 
     def _look(self):
-        self.bytes = max(self.bytes, _resident())
+        self.bytes = max(self.bytes, resident_memory())
 
 
-def _resident():
+def resident_memory():
+    """Bytes of this process in memory; its largest so far where the system tells only that."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

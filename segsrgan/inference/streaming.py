@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Patches through an engine in bounded batches, and back into one volume."""
 
+import logging
+
 import numpy as np
 
 from segsrgan.volumes.tiling import Accumulator
+
+logger = logging.getLogger(__name__)
 
 # Two patches of 64^3, sixteen of 32^3: on processors larger batches are no faster, only larger.
 BATCH_VOXELS = 2 * 64**3
@@ -12,15 +16,25 @@ MAX_BATCH = 32
 _KEPT_CONSTANTS = 4
 
 
-def default_batch_size(patch):
-    """Patches per batch, at most `BATCH_VOXELS` unless one patch is larger; 1 for a whole image."""
-    return 1 if patch is None else max(1, min(MAX_BATCH, BATCH_VOXELS // patch**3))
+def default_batch_size(patch, engine=None):
+    """Patches per batch, as many as make it fast.
+
+    Args:
+        patch: edge of a patch in voxels, None for the whole image.
+        engine: may know better than `BATCH_VOXELS`, see `segsrgan.inference.engines`.
+
+    Returns:
+        At least 1, and 1 for a whole image.
+    """
+    voxels = getattr(engine, "batch_voxels", BATCH_VOXELS)
+    return 1 if patch is None else max(1, min(MAX_BATCH, voxels // patch**3))
 
 
-def predict_tiled(engine, array, tiling, channels, batch_size=1, **options):
+def predict_tiled(engine, array, tiling, channels, batch_size=1, progress=None, **options):
     """Runs a generator over a volume patch by patch.
 
     Memory is the padded volume, the accumulator and one batch, whatever the number of patches.
+    Where the engine runs out of it, the batch is halved, with a warning.
 
     Args:
         engine: see `segsrgan.inference.engines.Engine`.
@@ -28,65 +42,134 @@ def predict_tiled(engine, array, tiling, channels, batch_size=1, **options):
         tiling: a `Tiling` of the array's shape.
         channels: output channels of the engine.
         batch_size: patches computed at once; the result does not depend on it.
-        **options: `resolution` in mm (None), `blend` (`"uniform"`), and `progress`, called as
-            `progress(patches done, patches in all)`.
+        progress: called as `progress(patches done, patches in all)`.
+        **options: `resolution` in mm (None) and `blend` (`"uniform"`).
 
     Returns:
         float32 `(x, y, z, channels)`.
+
+    Raises:
+        MemoryError: if there is not enough memory for one patch.
     """
-    stream = _Stream(engine, array, tiling, channels, **options)
-    return stream.run(batch_size)
+    padded = tiling.pad(array)
+    sweep = _sweep(engine, padded, tiling, channels, **options)
+    return _Stream(sweep, padded, tiling, progress).run(batch_size)
+
+
+class HostSweep:
+    """One volume on its way through an engine, in main memory.
+
+    Args:
+        engine: see `segsrgan.inference.engines.Engine`.
+        padded: the padded volume, float32 `(x, y, z)`.
+        tiling: its `Tiling`.
+        channels: output channels of the engine.
+        resolution: slice resolution in mm, for an engine that takes it.
+        blend: see `segsrgan.volumes.tiling.Accumulator`.
+    """
+
+    def __init__(self, engine, padded, tiling, channels, resolution=None, blend="uniform"):
+        self._engine = engine
+        self._padded = padded
+        self._tiling = tiling
+        self._resolution = resolution
+        self._accumulator = Accumulator(tiling, channels, blend=blend)
+
+    def compute(self, starts):
+        """The outputs `(b, px, py, pz, channels)` of the patches at these starts.
+
+        Raises:
+            MemoryError: if they are too many.
+        """
+        patches = np.stack([self._padded[self._tiling.region(start)] for start in starts])
+        return self._engine.predict_batch(patches[..., np.newaxis], self._resolution)
+
+    def add(self, outputs, starts):
+        """Puts the outputs of patches where they belong."""
+        for output, start in zip(outputs, starts, strict=True):
+            self._accumulator.add(output, start)
+
+    def result(self):
+        """The mean of all outputs, float32 `(x, y, z, channels)`, padding cut off."""
+        return self._accumulator.result()
+
+
+def _sweep(engine, *volume, **options):
+    """What an engine offers for its own memory, else `HostSweep`."""
+    try:
+        sweep = getattr(engine, "device_sweep", lambda *_, **__: None)(*volume, **options)
+        if sweep is not None:
+            return sweep
+    except MemoryError:
+        logger.info("the volume does not fit on the device and stays in main memory")
+    return HostSweep(engine, *volume, **options)
 
 
 class _Stream:
-    def __init__(
-        self, engine, array, tiling, channels, resolution=None, blend="uniform", progress=None
-    ):
-        self.engine = engine
+    def __init__(self, sweep, padded, tiling, progress):
+        self.sweep = sweep
+        self.padded = padded
         self.tiling = tiling
-        self.padded = tiling.pad(array)
-        self.accumulator = Accumulator(tiling, channels, blend=blend)
-        self.resolution = resolution
         self.progress = progress or (lambda done, total: None)
         self.constants = {}
         self.done = 0
 
     def run(self, batch_size):
+        self.batch_size = batch_size
         waiting = []
         self.progress(0, len(self.tiling.starts))
         for start in self.tiling.starts:
             value = self._constant(start)
             if value in self.constants:
-                self._add(self.constants[value], start)
+                self._add(self.constants[value], [start])
                 continue
             waiting.append((start, value))
-            if len(waiting) == batch_size:
+            if len(waiting) >= self.batch_size:
                 self._compute(waiting)
                 waiting = []
         if waiting:
             self._compute(waiting)
-        return self.accumulator.result()
-
-    def _patch(self, start):
-        return self.padded[self.tiling.region(start)]
+        return self.sweep.result()
 
     def _constant(self, start):
         """The value of a patch that has only one, else None."""
-        patch = self._patch(start)
+        patch = self.padded[self.tiling.region(start)]
         value = patch[0, 0, 0]
         if patch[-1, -1, -1] != value or np.any(patch != value):
             return None
         return float(value)
 
     def _compute(self, waiting):
-        patches = np.stack([self._patch(start) for start, _ in waiting])[..., np.newaxis]
-        outputs = self.engine.predict_batch(patches, self.resolution)
-        for (start, value), output in zip(waiting, outputs, strict=True):
-            if value is not None and len(self.constants) < _KEPT_CONSTANTS:
-                self.constants[value] = output.copy()
-            self._add(output, start)
+        while waiting:
+            batch = waiting[: self.batch_size]
+            starts = [start for start, _ in batch]
+            outputs = self._outputs(starts)
+            if outputs is None:
+                self.batch_size = (len(batch) + 1) // 2
+                logger.warning(
+                    "not enough memory for %d patches at once; going on with %d",
+                    len(batch),
+                    self.batch_size,
+                )
+                continue
+            for k, (_, value) in enumerate(batch):
+                if value is not None and len(self.constants) < _KEPT_CONSTANTS:
+                    # A copy: the rest of the batch is to be forgotten.
+                    self.constants[value] = outputs[k : k + 1] + 0
+            self._add(outputs, starts)
+            waiting = waiting[len(batch) :]
 
-    def _add(self, output, start):
-        self.accumulator.add(output, start)
-        self.done += 1
+    def _outputs(self, starts):
+        """The outputs of a batch, None if it is too large."""
+        try:
+            return self.sweep.compute(starts)
+        except MemoryError:
+            if len(starts) == 1:
+                raise
+            # On leaving, the error lets go of what it holds of the batch.
+            return None
+
+    def _add(self, outputs, starts):
+        self.sweep.add(outputs, starts)
+        self.done += len(starts)
         self.progress(self.done, len(self.tiling.starts))

@@ -4,6 +4,7 @@
 from segsrgan.networks.discriminator import DiscriminatorSpec, build_discriminator
 from segsrgan.networks.generator import GeneratorSpec, build_generator
 from segsrgan.networks.registry import WeightsError, available, default_weights, resolve
+from segsrgan.networks.simplified import simplified
 from segsrgan.networks.weights import (
     convert,
     describe,
@@ -26,4 +27,5 @@ __all__ = [
     "load_generator",
     "resolve",
     "save_generator",
+    "simplified",
 ]

@@ -79,6 +79,7 @@ class PatchReassembly(keras.layers.Layer):
 
     Called on `[patches (n, px, py, pz, c), starts (n, 3)]`, starts int, the first voxel of each
     patch; returns `(x, y, z, c)`, 0 where no patch lies (Delannoy et al. 2020, Figure 2(b)).
+    Where patches come in batches, `begin`, `add` for each batch and `finish` do the same.
 
     Args:
         shape: (x, y, z) of the volume.
@@ -90,20 +91,39 @@ class PatchReassembly(keras.layers.Layer):
 
     def call(self, inputs):
         patches, starts = inputs
-        starts = ops.cast(starts, "int32")
-        channels = patches.shape[-1]
-        # One channel more counts the patches that cover a voxel.
-        counted = ops.concatenate([patches, ops.ones_like(patches[..., :1])], axis=-1)
-        extent = (*patches.shape[1:4], channels + 1)
+        total = self.begin(patches.shape[-1], patches.dtype)
+        return self.finish(self.add(total, patches, starts))
 
-        def add(index, volume):
+    def begin(self, channels, dtype="float32"):
+        """Sums before the first patch: zeros `(x, y, z, c + 1)`, the last channel the weights'."""
+        return ops.zeros((*self.shape, channels + 1), dtype=dtype)
+
+    def add(self, total, patches, starts, weights=None):
+        """Sums `(x, y, z, c + 1)` with further patches; `total` itself is left as it is.
+
+        Args:
+            total: of `begin` or `add`.
+            patches: `(n, px, py, pz, c)`.
+            starts: int `(n, 3)`.
+            weights: positive `(px, py, pz)`, how much each voxel of a patch counts; 1 when None.
+        """
+        starts = ops.cast(starts, "int32")
+        extent = (*patches.shape[1:4], patches.shape[-1] + 1)
+        counted = ops.concatenate([patches, ops.ones_like(patches[..., :1])], axis=-1)
+        if weights is not None:
+            counted = counted * ops.cast(weights, counted.dtype)[..., None]
+
+        def add_one(index, volume):
             start = ops.concatenate([starts[index], ops.zeros((1,), "int32")])
             window = ops.slice(volume, start, extent)
             return ops.slice_update(volume, start, window + counted[index])
 
-        total = ops.zeros((*self.shape, channels + 1), dtype=patches.dtype)
-        total = ops.fori_loop(0, ops.shape(patches)[0], add, total)
-        return total[..., :channels] / ops.maximum(total[..., channels:], 1)
+        return ops.fori_loop(0, ops.shape(patches)[0], add_one, total)
+
+    def finish(self, total):
+        """The weighted mean `(x, y, z, c)` of sums, 0 where no patch lies."""
+        weight = total[..., -1:]
+        return total[..., :-1] / ops.where(weight > 0, weight, ops.ones_like(weight))
 
     def compute_output_shape(self, input_shape):
         return (*self.shape, input_shape[0][-1])

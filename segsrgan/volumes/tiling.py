@@ -132,15 +132,10 @@ class Accumulator:
     """
 
     def __init__(self, tiling, channels, blend="uniform"):
-        if blend not in BLENDS:
-            raise ValueError(f"blend must be one of {', '.join(BLENDS)}, received {blend!r}")
         self.tiling = tiling
         self._sum = np.zeros((*tiling.padded_shape, channels), np.float32)
-        self._weights = None
-        axis_weights = [np.ones(size, np.float32) for size in tiling.patch]
-        if blend == "gaussian" and len(tiling.starts) > 1:
-            axis_weights = [_gaussian(size) for size in tiling.patch]
-            self._weights = _outer(*axis_weights)[..., None]
+        axis_weights = _axis_weights(tiling, blend)
+        self._weights = patch_weights(tiling, blend)
         self._totals = [
             _axis_total(size, starts, weights)
             for size, starts, weights in zip(
@@ -158,7 +153,7 @@ class Accumulator:
         target = self._sum[self.tiling.region(start)]
         if patch.shape != target.shape:
             raise ValueError(f"a patch must have shape {target.shape}, received {patch.shape}")
-        target += patch if self._weights is None else patch * self._weights
+        target += patch if self._weights is None else patch * self._weights[..., None]
         self._missing -= 1
 
     def result(self):
@@ -180,6 +175,32 @@ class Accumulator:
                     self._sum /= total.reshape([-1 if k == axis else 1 for k in range(4)])
             self._totals = None
         return self._sum[self.tiling.crop]
+
+
+def patch_weights(tiling, blend):
+    """How much each voxel of a patch counts where patches overlap.
+
+    Args:
+        tiling: a `Tiling`.
+        blend: see `Accumulator`.
+
+    Returns:
+        float32 `(px, py, pz)`, None where all count alike.
+
+    Raises:
+        ValueError: if the blend is unknown.
+    """
+    weights = _axis_weights(tiling, blend)
+    return None if all(np.all(axis == 1) for axis in weights) else _outer(*weights)
+
+
+def _axis_weights(tiling, blend):
+    """Three vectors whose product is the weight of a voxel."""
+    if blend not in BLENDS:
+        raise ValueError(f"blend must be one of {', '.join(BLENDS)}, received {blend!r}")
+    if blend == "gaussian" and len(tiling.starts) > 1:
+        return [_gaussian(size) for size in tiling.patch]
+    return [np.ones(size, np.float32) for size in tiling.patch]
 
 
 def _axis(n, patch, step, geometry):

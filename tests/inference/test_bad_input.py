@@ -185,7 +185,7 @@ def test_running_out_of_memory_is_explained(image, table, job_model, monkeypatch
 
     monkeypatch.setattr(TensorFlowEngine, "predict_batch", fail)
     path = image()
-    assert job_model(table(path)) == 1
+    assert job_model(table(path), "--engine", "tensorflow") == 1
     assert "out of memory; take a smaller patch" in capsys.readouterr().err
     assert_only_a_claim_left(path)
 
@@ -209,6 +209,13 @@ def test_running_out_of_memory_is_explained(image, table, job_model, monkeypatch
         (["--geometry", "legacy", "--interp", "sitk"], "legacy"),
         (["--geometry", "curved"], "curved"),
         (["--threads", "-1"], "threads"),
+        (["--max_memory", "0"], "max_memory"),
+        (["--max_memory", "nan"], "max_memory"),
+        (["--dask", "local:0"], "dask must be local:N"),
+        (["--dask", "nowhere"], "dask must be local:N"),
+        (["--engine", "steam"], "steam"),
+        (["--precision", "float8"], "float8"),
+        (["--engine", "tensorflow", "--precision", "float16"], "tensorflow computes float32"),
         (["--no_such_flag"], "--no_such_flag"),
         (["--path", "none.csv"], "none.csv: no such file"),
     ],

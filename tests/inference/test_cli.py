@@ -27,7 +27,7 @@ def test_train_gets_all_arguments(monkeypatch):
     assert received == [["--csv", "data.csv", "-n", "0.5 0.5 3"]]
 
 
-@pytest.mark.parametrize("command", ["predict", "train", "weights"])
+@pytest.mark.parametrize("command", ["predict", "train", "export", "weights"])
 def test_help_lists_the_commands(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])

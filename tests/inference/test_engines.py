@@ -17,6 +17,8 @@ def patches(count=3, shape=(8, 12, 16)):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_engine_agrees_with_the_model(tiny, name):
+    if name == "openvino":
+        pytest.importorskip("openvino")
     model = load_generator(tiny)
     engine = make_engine(name, model)
     for shape in ((8, 12, 16), (16, 16, 16)):
@@ -33,16 +35,33 @@ def test_a_batch_equals_its_patches_one_by_one(tiny):
     np.testing.assert_allclose(engine.predict_batch(batch, None), single, atol=1e-5)
 
 
-def test_a_conditional_model_sees_the_resolution(weights):
+def test_a_conditional_generator_is_computed_without_its_map(weights):
+    # Instance normalisation takes away what a constant map adds, see `simplified`.
     model = load_generator(weights("conditional", conditional=True))
     engine = make_engine("auto", model)
     batch = patches()
     for resolution in (2.0, 3.3):
         full = np.full(batch.shape, resolution, np.float32)
         expected = keras.ops.convert_to_numpy(model([batch, full]))
-        np.testing.assert_allclose(engine.predict_batch(batch, resolution), expected, atol=1e-4)
+        np.testing.assert_allclose(engine.predict_batch(batch, resolution), expected, atol=2e-3)
+
+
+def test_another_model_of_two_inputs_sees_the_resolution():
+    image, resolution = (keras.Input((None, None, None, 1)) for _ in range(2))
+    both = keras.layers.Concatenate()([image, resolution])
+    engine = make_engine("auto", keras.Model([image, resolution], both))
+    result = engine.predict_batch(patches(), 2.5)
+    np.testing.assert_array_equal(result[..., 1], 2.5)
     with pytest.raises(InferenceError, match="resolution"):
-        engine.predict_batch(batch, None)
+        engine.predict_batch(patches(), None)
+
+
+def test_the_weights_are_constants_of_the_graph(tiny):
+    model = load_generator(tiny)
+    engine = TensorFlowEngine(model)
+    engine.predict_batch(patches(), None)
+    (function,) = engine._functions.values()
+    assert function.get_concrete_function().captured_inputs == []
 
 
 def test_a_patch_size_is_traced_once_and_few_are_kept(echo):
@@ -56,7 +75,7 @@ def test_a_patch_size_is_traced_once_and_few_are_kept(echo):
 
 def test_unknown_engines_are_refused(echo):
     for call in (lambda: make_engine("steam", echo), lambda: prepare_engine("steam")):
-        with pytest.raises(InferenceError, match="auto, tensorflow"):
+        with pytest.raises(InferenceError, match="auto, openvino, tensorflow, received 'steam'"):
             call()
 
 
@@ -69,4 +88,4 @@ def test_threads_asked_for_too_late_are_reported(echo, caplog):
 def test_another_backend_is_refused(echo, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(InferenceError, match="KERAS_BACKEND"):
-        make_engine("auto", echo)
+        make_engine("tensorflow", echo)

@@ -109,7 +109,7 @@ def test_a_whole_image_too_large_for_the_memory_leaves_the_patches_to_be_done(
     image, table, job_model, monkeypatch, capsys
 ):
     path = image(shape=(64, 64, 24))
-    monkeypatch.setattr("segsrgan.inference.predictor.available_memory", lambda: 3 * 10**7)
+    monkeypatch.setattr("segsrgan.inference.resources.available_memory", lambda: 3 * 10**7)
     assert job_model(table(path), patch="16,None") == 1
     assert "patch of 128" in capsys.readouterr().err
     found = {name.split("/")[0] for name in results(path.parent / "Result_with_tiny")}
@@ -182,7 +182,17 @@ def test_flags_change_the_image(image, table, job_model, flags):
     assert np.abs(one - other).max() > 0.1
 
 
-@pytest.mark.parametrize("flags", [("-bb", "True"), ("--batch_size", "3"), ("--engine", "auto")])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("-bb", "True"),
+        ("--batch_size", "3"),
+        ("--engine", "tensorflow"),
+        ("--precision", "float32"),
+        ("--threads", "2"),
+        ("--max_memory", "8"),
+    ],
+)
 def test_flags_that_only_cost_time_or_memory_keep_the_image(image, table, job_model, flags):
     path = image()
     assert job_model(table(path), "-rf", "plain") == 0
@@ -202,12 +212,12 @@ def test_the_batch_flags_reach_the_engine(image, table, job_model, monkeypatch):
         return real(self, patches, resolution)
 
     monkeypatch.setattr(TensorFlowEngine, "predict_batch", spy)
-    csv_path = table(image())
+    csv_path, engine = table(image()), ("--overwrite", "--engine", "tensorflow")
     for flags, largest in ((("--batch_size", "3"), 3), (("--by_batch", "False"), 1)):
-        assert job_model(csv_path, "--overwrite", *flags, patch="8") == 0
+        assert job_model(csv_path, *engine, *flags, patch="8") == 0
         assert max(sizes) == largest
         sizes.clear()
-    assert job_model(csv_path, "--overwrite", "--by_batch", "True", patch="8") == 0
+    assert job_model(csv_path, *engine, "--by_batch", "True", patch="8") == 0
     assert max(sizes) > 3
 
 

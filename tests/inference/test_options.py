@@ -83,6 +83,7 @@ def test_other_words_are_no_booleans():
     ("name", "value"),
     [
         ("engine", "steam"),
+        ("precision", "float8"),
         ("geometry", "curved"),
         ("interp", "numpy"),
         ("interpolation_type", "spline"),

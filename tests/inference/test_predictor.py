@@ -257,15 +257,42 @@ def test_the_peak_of_memory_does_not_grow_with_the_number_of_patches(predictor):
 
 @pytest.mark.parametrize("resolution", [1e-4, (1e-9, 1, 1), (0.01, 0.01, 0.01)])
 def test_a_result_larger_than_memory_is_refused_with_the_number(predictor, resolution, monkeypatch):
-    monkeypatch.setattr("segsrgan.inference.predictor.available_memory", lambda: 2**30)
+    monkeypatch.setattr("segsrgan.inference.resources.available_memory", lambda: 2**30)
     with pytest.raises(InferenceError, match=r"GiB of memory, 1\.0 GiB are free.*coarser"):
         predictor.predict(random_volume(), patch=8, new_resolution=resolution)
 
 
 def test_a_whole_image_larger_than_memory_is_told_to_take_patches(predictor, monkeypatch):
-    monkeypatch.setattr("segsrgan.inference.predictor.available_memory", lambda: 2 * 10**8)
+    monkeypatch.setattr("segsrgan.inference.resources.available_memory", lambda: 2 * 10**8)
     with pytest.raises(InferenceError, match="patch of 128"):
         predictor.predict(random_volume((64, 64, 64)), patch=None, new_resolution=0.4)
+
+
+def test_a_batch_is_as_large_as_the_memory_allows(tiny, monkeypatch):
+    volume = random_volume((48, 48, 48))
+    sizes = []
+
+    def spy(*arguments, **options):
+        sizes.append(arguments[4])
+        return np.zeros((*arguments[1].shape, 2), np.float32)
+
+    monkeypatch.setattr("segsrgan.inference.predictor.predict_tiled", spy)
+    for free in (10**9, 9 * 10**6, 5 * 10**6):
+        monkeypatch.setattr("segsrgan.inference.resources.available_memory", lambda n=free: n)
+        Predictor(tiny).predict(volume, patch=16, new_resolution=1)
+    assert sizes[0] == 32 and sizes[0] > sizes[1] > sizes[2] >= 1
+    with pytest.raises(InferenceError, match="a smaller patch or a coarser resolution"):
+        Predictor(tiny, batch_size=32).predict(volume, patch=16, new_resolution=1)
+
+
+def test_max_memory_is_kept_to(tiny, monkeypatch):
+    from segsrgan.inference.resources import GIB, resident_memory
+
+    volume = random_volume((16, 16, 16))
+    here = resident_memory() / GIB
+    Predictor(tiny, max_memory=here + 1).predict(volume, patch=8, new_resolution=1)
+    with pytest.raises(InferenceError, match=r"GiB are free within max_memory; ask for a smaller"):
+        Predictor(tiny, max_memory=here / 2).predict(volume, patch=8, new_resolution=1)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

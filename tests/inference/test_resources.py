@@ -53,6 +53,45 @@ def test_a_container_without_a_limit_does_not_count(tmp_path):
     assert resources._cgroup_free(tmp_path) is None
 
 
+@pytest.fixture
+def budget(monkeypatch):
+    """A budget of 1000 bytes in all, 400 of them taken already, on a machine with 800 free."""
+    monkeypatch.setattr(resources, "resident_memory", lambda: 400)
+    monkeypatch.setattr(resources, "available_memory", lambda: 800)
+    return resources.MemoryBudget(1000)
+
+
+def test_a_limit_counts_what_the_program_has_already(budget):
+    assert budget.free() == 600
+    assert resources.MemoryBudget().free() == 800
+    assert resources.MemoryBudget(300).free() == 0
+
+
+def test_what_is_promised_or_held_is_not_free(budget):
+    class Thing:
+        pass
+
+    thing = Thing()
+    budget.hold(thing, 100)
+    with budget.promised(200):
+        assert budget.free() == 300
+        with budget.promised(1000):
+            assert budget.free() == 0
+    assert budget.free() == 500
+    del thing
+    assert budget.free() == 600
+
+
+def test_what_is_held_is_no_longer_free_on_the_machine_either(monkeypatch):
+    # It is resident, so the machine's own figure has it.
+    monkeypatch.setattr(resources, "available_memory", lambda: 800)
+    budget = resources.MemoryBudget()
+    budget.hold(budget, 300)
+    assert budget.free() == 800
+    monkeypatch.setattr(resources, "available_memory", lambda: None)
+    assert budget.free() is None
+
+
 def test_the_estimate_grows_with_everything_it_depends_on():
     base = resources.required_memory((64, 64, 64), 32, 4, 16, 2)
     assert resources.required_memory((128, 64, 64), 32, 4, 16, 2) > base

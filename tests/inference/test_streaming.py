@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Patches out and back: nothing is lost, memory is bounded, batches do not matter."""
 
+import logging
 import tracemalloc
 
 import numpy as np
@@ -57,6 +58,45 @@ def test_batches_are_bounded_and_do_not_change_the_result(batch_size):
     assert max(engine.batches) == min(batch_size, 27)
     assert sum(engine.batches) == 27
     np.testing.assert_array_equal(result, predict_tiled(Echo(), array, tiling, 2, batch_size=4))
+
+
+class Small(Echo):
+    """An engine with memory for so many patches."""
+
+    def __init__(self, capacity):
+        super().__init__()
+        self.capacity = capacity
+
+    def predict_batch(self, patches, resolution=None):
+        result = super().predict_batch(patches, resolution)
+        if len(patches) > self.capacity:
+            raise MemoryError
+        return result
+
+
+@pytest.mark.parametrize(
+    ("capacity", "batch_size", "tried"),
+    [(2, 8, [8, 4, 2]), (3, 5, [5, 3]), (1, 4, [4, 2, 1]), (1, 5, [5, 3, 2, 1])],
+)
+def test_a_batch_too_large_for_the_memory_is_halved(caplog, capacity, batch_size, tried):
+    caplog.set_level(logging.WARNING, "segsrgan")
+    array = volume((20, 20, 20))
+    tiling, engine = plan(array.shape, 8, 6), Small(capacity)
+    result = predict_tiled(engine, array, tiling, 2, batch_size=batch_size)
+    np.testing.assert_array_equal(result, predict_tiled(Echo(), array, tiling, 2))
+    refused = [count for count in engine.batches if count > capacity]
+    # The smaller size is kept for the batches that follow.
+    assert refused == [count for count in tried if count > capacity]
+    assert sum(engine.batches) - sum(refused) == 27
+    assert [record.args for record in caplog.records] == list(
+        zip(tried[:-1], tried[1:], strict=True)
+    )
+
+
+def test_not_even_one_patch_fits(caplog):
+    array = volume((20, 20, 20))
+    with pytest.raises(MemoryError):
+        predict_tiled(Small(0), array, plan(array.shape, 8, 6), 2, batch_size=2)
 
 
 def test_a_gaussian_blend_prefers_the_middle_of_a_patch():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from segsrgan.inference.job import Outcome
+from segsrgan.inference.outcome import Outcome
 from segsrgan.inference.summary import write_summary
 
 

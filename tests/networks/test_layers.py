@@ -109,7 +109,7 @@ def test_subpixel_convolution_equals_upsampling_then_convolution(shape):
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 4), (8, 6, 10), (5, 4, 4)])
-@pytest.mark.parametrize("filters", [1, 2, 4, 5])
+@pytest.mark.parametrize("filters", [1, 2, 6, 7])
 def test_strided_head_equals_the_convolution(shape, filters):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, *shape, 3)).astype("float32")

@@ -95,6 +95,27 @@ def test_patches_of_a_volume_reassemble_to_it():
     np.testing.assert_allclose(np.asarray(result), x, atol=1e-6)
 
 
+def test_patches_in_batches_are_put_together_as_all_at_once():
+    rng = np.random.default_rng(2)
+    patches = rng.random((5, 3, 2, 4, 2), dtype="float32")
+    starts = rng.integers(0, 3, (5, 3))
+    layer = PatchReassembly((5, 4, 6))
+    total = layer.begin(2)
+    for batch in (slice(0, 2), slice(2, 5)):
+        total = layer.add(total, patches[batch], starts[batch])
+    expected = np.asarray(layer([patches, starts]))
+    np.testing.assert_allclose(np.asarray(layer.finish(total)), expected, atol=1e-6)
+
+
+def test_voxels_of_a_patch_count_by_their_weight():
+    # Two patches of two voxels over three: the middle one is 3/4 of the first, 1/4 of the second.
+    patches = np.array([[8.0, 8.0], [4.0, 4.0]], "float32").reshape(2, 2, 1, 1, 1)
+    weights = np.array([1.0, 3.0], "float32").reshape(2, 1, 1)
+    layer = PatchReassembly((4, 1, 1))
+    total = layer.add(layer.begin(1), patches, np.array([[0, 0, 0], [1, 0, 0]]), weights)
+    np.testing.assert_allclose(np.ravel(layer.finish(total)), [8, 7, 4, 0])
+
+
 @pytest.mark.parametrize("layer", [SpatialTransformer3D("nearest"), PatchReassembly((2, 3, 4))])
 def test_layers_come_back_from_their_configuration(layer):
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))

@@ -2,7 +2,13 @@
 """Engines: what computes the network, one file each.
 
 An engine is an object with one method, so that a faster runtime is one more file here and one
-more line in `_ENGINES`.
+more name in `ENGINES`. Such a file has four functions: `check_available()` raises
+`InferenceError` where the engine cannot run, `precisions()` are those that it is fast in here,
+`version()` is what its results and speed depend on, `make(model, precision, threads)` builds it.
+
+Where it computes on a device with memory of its own, an engine may have two things more:
+`batch_voxels`, how many voxels a batch should have there, and `device_sweep(...)`, which keeps the
+volumes there and takes the arguments of `segsrgan.inference.streaming.HostSweep` but the engine.
 """
 
 from __future__ import annotations
@@ -15,23 +21,27 @@ from segsrgan.inference.errors import InferenceError
 if TYPE_CHECKING:
     import numpy as np
 
-_ENGINES = {"tensorflow": "segsrgan.inference.engines.tensorflow_engine"}
-
-NAMES = ("auto", *_ENGINES)
+ENGINES = ("openvino", "tensorflow")
+NAMES = ("auto", *ENGINES)
+PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 
 class Engine(Protocol):
-    """Computes a generator on batches of patches."""
+    """Computes a generator on batches of patches, from any thread."""
 
     def predict_batch(self, patches: np.ndarray, resolution: float | None) -> np.ndarray:
         """Computes one batch.
 
         Args:
             patches: float32 `(b, x, y, z, 1)`, normalised to [0, 1].
-            resolution: slice resolution in mm for a conditional generator, else None.
+            resolution: slice resolution in mm for a model of two inputs, else None.
 
         Returns:
             float32 `(b, x, y, z, 2 + classes)`.
+
+        Raises:
+            MemoryError: if there is not enough memory for so many patches, whatever class the
+                runtime has for that.
         """
 
 
@@ -45,16 +55,20 @@ def prepare_engine(name, threads=None):
     Raises:
         InferenceError: if the engine is unknown.
     """
-    _module(name).prepare(threads)
+    check_name(name)
+    # Whatever computes, TensorFlow may compute what it is compared with.
+    engine_module("tensorflow").prepare(threads)
 
 
-def make_engine(name, model, threads=None):
+def make_engine(name, model, threads=None, precision="auto"):
     """Builds an engine around a Keras model.
 
     Args:
-        name: one of `NAMES`; `"auto"` takes the fastest one that is installed.
+        name: one of `NAMES`; `"auto"` takes the fastest one that is installed and agrees with
+            the plain network, see `segsrgan.inference.engines.choice`.
         model: the generator, a `keras.Model`.
         threads: CPU threads, all of them when None.
+        precision: one of `PRECISIONS`; `"auto"` takes float16 where it is faster and agrees.
 
     Returns:
         An `Engine`.
@@ -62,10 +76,18 @@ def make_engine(name, model, threads=None):
     Raises:
         InferenceError: if the engine is unknown or cannot run here.
     """
-    return _module(name).make(model, threads)
+    check_name(name)
+    from segsrgan.inference.engines.choice import choose
+
+    return choose(name, model, threads, precision)
 
 
-def _module(name):
+def check_name(name):
+    """Raises `InferenceError` if there is no such engine."""
     if name not in NAMES:
         raise InferenceError(f"engine must be one of {', '.join(NAMES)}, received {name!r}")
-    return import_module(_ENGINES["tensorflow" if name == "auto" else name])
+
+
+def engine_module(name):
+    """The file of an engine."""
+    return import_module(f"{__name__}.{name}_engine")

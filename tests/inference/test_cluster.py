@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: MIT
+"""A job over Dask: as without it, whatever happens to workers; real schedulers on loopback."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from inference.stub import StubRecipe
+
+from segsrgan.inference import cluster, worker
+from segsrgan.inference.errors import InferenceError
+from segsrgan.inference.job import Job, run_job
+from segsrgan.inference.local_cluster import share
+from segsrgan.inference.worker import Recipe, compute_image
+
+pytest.importorskip("distributed")
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Of processes that import `inference.stub` too.
+PATHS = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+SECONDS = 300
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Return a function: a job of images in folders of these names, which only need to exist."""
+
+    def make(*names):
+        images = [tmp_path / name / "lr.nii" for name in names]
+        for image in images:
+            image.parent.mkdir()
+            image.touch()
+        return Job(tuple(images), ((8, 4), (16, 8)), "r", settings={"k": 1})
+
+    return make
+
+
+@pytest.fixture
+def notes(tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def processes():
+    """Return a function that starts a command of Dask; all are ended after the test."""
+    started = []
+
+    def start(*arguments):
+        command = [sys.executable, "-m", *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": PATHS}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.append(subprocess.Popen(command, env=environment, **quiet))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def scheduler(processes, tmp_path):
+    """Return the file of a scheduler with two workers, and the workers."""
+    file = tmp_path / "scheduler.json"
+    dask = "distributed.cli.dask_"
+    where = ("--scheduler-file", file)
+    processes(f"{dask}scheduler", *where, "--host", "127.0.0.1", "--port", 0, "--no-dashboard")
+    wait_for(file.exists)
+    options = ("--no-nanny", "--nthreads", 1, "--no-dashboard")
+    return file, [processes(f"{dask}worker", *where, *options) for _ in range(2)]
+
+
+def wait_for(condition):
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def kill_the_third(notes, workers, killed):
+    """Kills the worker that begins the third image, in the middle of it; notes both."""
+    wait_for(lambda: len(list(notes.iterdir())) > 2)
+    name, number = max(notes.iterdir(), key=lambda path: path.stat().st_mtime_ns).name.split(".")
+    (victim,) = [process for process in workers if process.pid == int(number)]
+    victim.kill()
+    victim.wait()
+    killed.append(name)
+
+
+def results(outcomes):
+    return sorted((o.image.parent.name, o.patch, o.result, o.detail) for o in outcomes)
+
+
+def files_of(job):
+    found = [path for image in job.images for path in image.parent.rglob("*")]
+    assert not [path for path in found if path.name.startswith(".")]
+    return sorted(str(path) for path in found if path.is_file())
+
+
+def test_a_lost_workers_images_are_done_again_by_another(job, notes, scheduler):
+    file, workers = scheduler
+    todo, killed, progress = job(*"abcdef"), [], []
+    recipe = StubRecipe(str(notes), seconds=1.0)
+    killer = threading.Thread(target=kill_the_third, args=(notes, workers, killed))
+    killer.start()
+    told = results(run_job(todo, recipe, lambda *call: progress.append(call), str(file)))
+    killer.join()
+    assert told == [(name, patch, "finished", "") for name in "abcdef" for patch in (8, 16)]
+    (name,) = killed
+    done_by = {path.name.split(".")[1] for path in notes.glob(f"{name}.*")}
+    assert done_by == {str(process.pid) for process in workers}
+    assert len(files_of(todo)) == 6 * (1 + 1 + 2 * 3)
+    assert progress == [("images", done, 6) for done in range(7)]
+
+
+def test_outcomes_messages_and_files_are_those_without_dask(job, notes, caplog):
+    caplog.set_level(logging.INFO, "segsrgan")
+    todo, recipe = job("a", "bad", "c"), StubRecipe(str(notes))
+    found = {}
+    for dask in (None, "local:2"):
+        for image in todo.images:
+            for path in sorted(image.parent.rglob("*"), reverse=True):
+                if path != image:
+                    path.rmdir() if path.is_dir() else path.unlink()
+        outcomes = results(run_job(todo, recipe, None, dask))
+        messages = sorted((r.levelname, r.name, r.getMessage()) for r in caplog.records)
+        found[dask] = outcomes, messages, files_of(todo)
+        caplog.clear()
+    assert found["local:2"] == found[None]
+    outcomes, messages, _ = found[None]
+    assert ("bad", 8, "failed", "is no image") in outcomes
+    assert ("WARNING", "segsrgan.stub", "reading c") in messages
+    assert len(messages) == 4
+    pids = {path.name.split(".")[1] for path in notes.iterdir()} - {str(os.getpid())}
+    assert 1 <= len(pids) <= 2
+
+
+def test_an_image_that_kills_every_worker_fails_and_the_others_are_done(job, notes):
+    import dask
+
+    todo = job("a", "deadly", "b")
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+        found = results(run_job(todo, StubRecipe(str(notes)), None, "local:1"))
+    failed = [
+        detail for name, _, result, detail in found if name == "deadly" and result == "failed"
+    ]
+    assert len(failed) == 2
+    assert all("workers that computed it were lost" in detail for detail in failed)
+    assert [(name, result) for name, _, result, _ in found if name != "deadly"] == (
+        [("a", "finished")] * 2 + [("b", "finished")] * 2
+    )
+    assert len(list(notes.glob("deadly.*"))) == 2
+    # What was done is not done again because the worker that did it is gone.
+    assert len(list(notes.glob("a.*"))) == 1
+
+
+def test_a_predictor_that_cannot_be_made_ends_the_job(job, notes):
+    recipe = StubRecipe(str(notes), broken=True)
+    with pytest.raises(InferenceError, match="no such engine on this computer"):
+        list(run_job(job("a", "b"), recipe, None, "local:1"))
+
+
+def test_no_scheduler_is_explained(job, notes, monkeypatch):
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1)
+    with pytest.raises(
+        InferenceError, match="no Dask scheduler answers at tcp://127.0.0.1:9.*dask"
+    ):
+        list(run_job(job("a"), StubRecipe(str(notes)), None, "tcp://127.0.0.1:9"))
+
+
+def test_missing_dask_names_the_extra(job, notes, monkeypatch):
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    with pytest.raises(InferenceError, match=r"'SegSRGAN\[dask\]'"):
+        list(run_job(job("a"), StubRecipe(str(notes)), None, "local:1"))
+
+
+def test_where_nothing_is_to_be_done_no_cluster_is_needed(job, notes, monkeypatch):
+    todo = job("a")
+    list(run_job(todo, StubRecipe(str(notes))))
+    monkeypatch.setattr(cluster, "run_on_cluster", None)
+    assert {o.result for o in run_job(todo, None, None, "tcp://nowhere:1")} == {"skipped"}
+
+
+def order(notes, todo, version="here", level=logging.INFO):
+    from segsrgan import __version__
+    from segsrgan.inference.places import choose_places
+
+    (place,) = choose_places(todo.images, todo.result_name)
+    version = __version__ if version == "here" else version
+    return compute_image(StubRecipe(str(notes)), todo, place, list(todo.pairs), version, level)
+
+
+def test_a_worker_keeps_its_messages_for_the_one_who_asks(job, notes, caplog):
+    outcomes, records = order(notes, job("bad"), level=logging.DEBUG)
+    assert [outcome.result for outcome in outcomes] == ["failed"] * 2
+    assert [record["msg"] for record in records][:2] == ["reading bad", "reading bad closely"]
+    assert "Traceback" in records[-1]["exc_text"]
+    assert caplog.records == []
+
+
+def test_a_worker_of_another_version_is_refused(job, notes):
+    with pytest.raises(InferenceError, match="the job comes from 0.1; install the same version"):
+        order(notes, job("a"), version="0.1")
+    assert list(notes.iterdir()) == []
+
+
+def test_a_worker_keeps_its_predictor_as_long_as_the_weights_are_the_same(job, notes, monkeypatch):
+    made = []
+    monkeypatch.setattr(Recipe, "__call__", lambda recipe: made.append(recipe.sha256))
+    worker._predictor.cache_clear()
+    for sha256 in "aabb":
+        worker._predictor(Recipe("weights", sha256, (("threads", 1),)))
+    assert made == ["a", "b"]
+
+
+def test_local_workers_share_threads_and_memory(monkeypatch):
+    from segsrgan.inference import local_cluster
+
+    monkeypatch.setattr(local_cluster, "_processors", lambda: 7)
+    monkeypatch.setattr(local_cluster, "available_memory", lambda: 12 * 2**30)
+
+    def options(**given):
+        return dict(share(Recipe("w", "", tuple(given.items())), 3).options)
+
+    assert options() == {"threads": 2, "max_memory": 4.0}
+    assert options(threads=5, max_memory=6.0) == {"threads": 5, "max_memory": 2.0}
+    monkeypatch.setattr(local_cluster, "available_memory", lambda: None)
+    assert options(threads=None, max_memory=None) == {"threads": 2, "max_memory": None}
+
+
+@pytest.mark.slow
+def test_the_command_gives_the_same_with_dask(image, table, job_model, tiny, capsys):
+    import numpy as np
+
+    from segsrgan.volumes.reading import read_volume
+
+    paths = [image(f"{k}/lr.nii.gz", seed=k) for k in range(3)]
+    csv, statuses = table(*paths, "missing.nii"), []
+    for name, flags in (("alone", ()), ("spread", ("--dask", "local:2"))):
+        statuses.append(job_model(csv, "-rf", name, *flags))
+        assert capsys.readouterr().out.count("finished") == 3
+    assert statuses == [1, 1]
+    for path in paths:
+        alone, spread = (
+            read_volume(
+                path.parent / f"Result_with_{name}/patch_16_step_8/SR_patch_16_step_8.nii.gz"
+            )
+            for name in ("alone", "spread")
+        )
+        np.testing.assert_allclose(spread.array, alone.array, atol=0.02)
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from inference.stub import StubRecipe
+from segsrgan.inference.job import Job, run_job
+job = Job(tuple(map(Path, sys.argv[2:])), ((8, 4),), "r")
+try:
+    list(run_job(job, StubRecipe(sys.argv[1], seconds=600.0), None, "local:2"))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_written(job, notes):
+    todo = job("a", "b", "c")
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(notes), *map(str, todo.images)],
+        env={**os.environ, "PYTHONPATH": PATHS},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that run in the background of a shell would hand on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    wait_for(lambda: process.poll() is not None or len(list(notes.iterdir())) == 2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    for note in notes.iterdir():
+        assert not Path("/proc", note.name.split(".")[1]).exists()
+    assert {Path(name).name for name in files_of(todo)} == {"lr.nii", "results.json"}

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""OpenVINO computes every variant as the plain network does, in whatever shape."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+from networks.float64 import truth
+from networks.variants import ALL_VARIANTS, name_of, randomise, run, tolerance
+
+from segsrgan.inference.errors import InferenceError
+from segsrgan.networks import GeneratorSpec, build_generator, simplified
+from segsrgan.networks.layers import InstanceNormalization3D, ReflectConv3D
+
+pytest.importorskip("openvino")
+openvino_engine = pytest.importorskip("segsrgan.inference.engines.openvino_engine")
+
+every_variant = pytest.mark.parametrize("spec", ALL_VARIANTS, ids=name_of)
+
+
+def engine_of(model, *arguments):
+    return openvino_engine.OpenVINOEngine(model, *arguments)
+
+
+def layer_alone(layer, channels):
+    """A model of one layer, with random weights."""
+    image = keras.Input((None, None, None, channels))
+    return randomise(keras.Model(image, layer(image)))
+
+
+def random_input(*shape, seed=0):
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+@every_variant
+def test_every_variant_equals_the_plain_network(spec):
+    model = simplified(randomise(build_generator(spec)), formulation="plain")
+    engine = engine_of(model)
+    rng = np.random.default_rng(ALL_VARIANTS.index(spec))
+    for shape in rng.choice([8, 12, 16, 20, 28], (2, 3)):
+        image = random_input(2, *shape, 1)
+        expected = run(model, image)
+        result = engine.predict_batch(image)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, atol=tolerance(expected))
+
+
+@pytest.mark.parametrize("spec", ALL_VARIANTS[::4], ids=name_of)
+def test_it_is_as_near_to_the_truth(spec):
+    model = simplified(randomise(build_generator(spec)))
+    image = random_input(1, 24, 16, 20, 1)
+    np.testing.assert_allclose(
+        engine_of(model).predict_batch(image), truth(model, image), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        ReflectConv3D(3, 7),
+        ReflectConv3D(7, 7),
+        ReflectConv3D(2, 1),
+        ReflectConv3D(3, 3, strides=2),
+        ReflectConv3D(3, 3, upsampling=2),
+        InstanceNormalization3D(epsilon=0.5),
+    ],
+    ids=["few filters", "many filters", "a point", "stride", "upsampling", "norm"],
+)
+@pytest.mark.parametrize("shape", [(8, 8, 8), (4, 12, 20)])
+def test_a_layer_equals_its_formula_at_the_borders_too(layer, shape):
+    layer = type(layer).from_config(layer.get_config())
+    model = layer_alone(layer, 1)
+    image = random_input(1, *shape, 1)
+    np.testing.assert_allclose(
+        engine_of(model).predict_batch(image), truth(model, image), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("offset", [0, 10, 100])
+@pytest.mark.parametrize("shape", [(64, 64, 64), (44, 52, 148)])
+def test_statistics_keep_their_digits(offset, shape):
+    # OpenVINO's own normalisation is 1e-4 off here, with an offset of 100.
+    image = np.random.default_rng(0).normal(offset, 1, (1, *shape, 1)).astype(np.float32)
+    model = layer_alone(InstanceNormalization3D(), 1)
+    result = engine_of(model).predict_batch(image)
+    np.testing.assert_allclose(result, truth(model, image), atol=1e-5 + 2e-7 * offset)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_a_constant_patch_has_a_finite_answer(precision, value):
+    model = randomise(build_generator(GeneratorSpec(2)))
+    result = engine_of(model, precision).predict_batch(np.full((1, 16, 16, 16, 1), value))
+    assert np.isfinite(result).all()
+
+
+def test_the_precision_is_what_was_asked_for():
+    model = randomise(build_generator(GeneratorSpec(4)))
+    image = random_input(1, 16, 16, 16, 1)
+    expected = run(model, image)
+    apart = {}
+    for precision in ("float32", *openvino_engine.precisions()):
+        engine = engine_of(model, precision)
+        apart[precision] = np.abs(engine.predict_batch(image) - expected).max()
+        (request,) = engine._requests.values()
+        hint = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
+        names = {"float32": "float", "float16": "float16", "bfloat16": "bfloat16"}
+        assert names[precision] in str(hint)
+    assert apart.pop("float32") < 1e-4
+    assert all(1e-4 < value < 1 for value in apart.values())
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        (["FP32", "INT8"], ("float32",)),
+        (["BF16", "FP32"], ("float32", "bfloat16")),
+        (["FP32", "FP16", "BF16"], ("float32", "float16", "bfloat16")),
+    ],
+)
+def test_only_what_the_processor_computes_itself_is_offered(monkeypatch, capabilities, expected):
+    import openvino
+
+    class Core:
+        def get_property(self, device, name):
+            assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+            return capabilities
+
+    monkeypatch.setattr(openvino, "Core", Core)
+    assert openvino_engine.precisions() == expected
+
+
+def test_few_compiled_models_are_kept():
+    engine = engine_of(randomise(build_generator(GeneratorSpec(1, blocks=1))))
+    first = engine.predict_batch(random_input(1, 8, 8, 8, 1))
+    for size in (12, 16, 20, 24, 28):
+        assert engine.predict_batch(random_input(2, size, 8, 8, 1)).shape == (2, size, 8, 8, 2)
+    assert list(engine._requests) == [(size, 8, 8) for size in (16, 20, 24, 28)]
+    np.testing.assert_array_equal(engine.predict_batch(random_input(1, 8, 8, 8, 1)), first)
+
+
+def test_a_batch_equals_its_patches_and_results_are_not_overwritten():
+    engine = engine_of(randomise(build_generator(GeneratorSpec(2))))
+    batch = random_input(3, 8, 12, 8, 1)
+    together = engine.predict_batch(batch)
+    singly = [engine.predict_batch(batch[i : i + 1])[0] for i in range(3)]
+    np.testing.assert_array_equal(together, np.stack(singly))
+
+
+def test_threads_do_not_disturb_each_other():
+    engine = engine_of(randomise(build_generator(GeneratorSpec(2))))
+    batches = [random_input(1, 8, 8, 8 + 4 * (i % 2), 1, seed=i) for i in range(8)]
+    expected = [engine.predict_batch(batch) for batch in batches]
+    results = [None] * len(batches)
+
+    def compute(i):
+        for _ in range(5):
+            results[i] = engine.predict_batch(batches[i])
+
+    workers = [threading.Thread(target=compute, args=(i,)) for i in range(len(batches))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for result, wanted in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, wanted)
+
+
+def test_the_number_of_threads_is_passed_on():
+    engine = engine_of(randomise(build_generator(GeneratorSpec(1))), "float32", 1)
+    engine.predict_batch(random_input(1, 8, 8, 8, 1))
+    (request,) = engine._requests.values()
+    properties = request.get_compiled_model()
+    assert properties.get_property("INFERENCE_NUM_THREADS") == 1
+    assert properties.get_property("ENABLE_CPU_PINNING") is False
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Exception from src/inference: std::bad_alloc", MemoryError),
+        ("Can not allocate 4294967296 bytes", MemoryError),
+        ("could not create a memory descriptor", RuntimeError),
+    ],
+)
+def test_only_running_out_of_memory_is_a_memory_error(monkeypatch, text, kind):
+    engine = engine_of(randomise(build_generator(GeneratorSpec(1, blocks=1))))
+
+    def fail(shape):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(engine, "_compile", fail)
+    with pytest.raises(kind, match=text):
+        engine.predict_batch(random_input(2, 8, 8, 8, 1))
+
+
+def two_inputs():
+    spec = GeneratorSpec(1, conditional=True)
+    return build_generator(spec)
+
+
+def unknown_layer():
+    return layer_alone(keras.layers.Activation("tanh"), 1)
+
+
+def threefold():
+    return layer_alone(ReflectConv3D(2, 3, upsampling=3, formulation="plain"), 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (two_inputs, "networks of one input, received 2"),
+        (unknown_layer, "does not know Activation"),
+        (threefold, "upsamples by 2 before a kernel of 3, received 3 before 3"),
+    ],
+)
+def test_what_it_cannot_compute_is_refused(make, words):
+    with pytest.raises(InferenceError, match=f"{words}.*take the engine tensorflow"):
+        engine_of(make()).predict_batch(random_input(1, 8, 8, 8, 1))
+
+
+def test_released_weights_give_the_originals_patch(data_dir):
+    from segsrgan.networks import load_generator
+
+    path = data_dir / "original" / "G_kernel8"
+    patch = np.load(path.with_name("G_kernel8_patch.npz"))
+    result = engine_of(load_generator(path)).predict_batch(patch["x"][None, ..., None])
+    np.testing.assert_allclose(result[0], np.moveaxis(patch["y"], 0, -1), atol=1e-4)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""Images in a pipeline: read ahead, written behind, in order; whatever goes wrong, nothing torn."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from segsrgan.inference.errors import MemoryShortage
+from segsrgan.inference.job import Job, run_job
+from segsrgan.volumes import writing
+from segsrgan.volumes.volume import Volume
+
+SECONDS = 60  # a wait that long is a failure
+PAIRS = ((8, 4), (16, 8))
+
+
+class Stage:
+    """A predictor whose steps are told, and can be made to wait or to fail."""
+
+    def __init__(self):
+        self.told = []
+        self.before = {}
+        self.lock = threading.Lock()
+
+    def tell(self, what, name):
+        self.before.get((what, name), lambda: None)()
+        with self.lock:
+            self.told.append(f"{what} {name}")
+
+    def prepare(self, image, new_resolution, series, patch):
+        name = image.parent.name
+        self.tell("read", name)
+        return SimpleNamespace(name=name)
+
+    def predict_prepared(self, prepared, patch, step, progress):
+        progress(0, 1)
+        self.tell("compute", f"{prepared.name} {patch}")
+        volume = Volume(np.full((2, 2, 2), float(patch), np.float32), (1, 1, 1))
+        return SimpleNamespace(sr=volume, cortex=volume, cortex_mask=volume, mask=None)
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    stage, real = Stage(), writing.write_volume
+
+    def write(volume, path):
+        if path.name.startswith("SR"):
+            stage.tell("write", f"{path.parents[2].name} {int(volume.array[0, 0, 0])}")
+        real(volume, path)
+
+    monkeypatch.setattr(writing, "write_volume", write)
+    return stage
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Return a function: a job of images a, b, c ..., which only need to exist."""
+
+    def make(count=3, pairs=PAIRS):
+        images = [tmp_path / name / "lr.nii" for name in "abcdefgh"[:count]]
+        for image in images:
+            image.parent.mkdir()
+            image.touch()
+        return Job(tuple(images), pairs, "r", settings={"k": 1})
+
+    return make
+
+
+def run(job, stage):
+    return [
+        (outcome.image.parent.name, outcome.patch, outcome.result)
+        for outcome in run_job(job, lambda: stage)
+    ]
+
+
+def files_of(job):
+    """Names of all result files, and of what has no business there."""
+    found = [path for image in job.images for path in image.parent.rglob("*") if path.is_file()]
+    hidden = [path for path in found if any(part.startswith(".") for part in path.parts)]
+    return {path.name for path in found if path.name.startswith("SR")}, hidden
+
+
+def expect(*events):
+    """A condition that several threads wait for; fails instead of hanging."""
+    for event in events:
+        assert event.wait(SECONDS), "nobody came"
+
+
+def test_everything_is_done_once_and_told_in_order(job, stage):
+    assert run(job(), stage) == [(name, patch, "finished") for name in "abc" for patch, _ in PAIRS]
+    assert len(stage.told) == len(set(stage.told)) == 3 + 6 + 6
+    both = [f"{name} {patch}" for name in "abc" for patch, _ in PAIRS]
+    for what, names in (("read", list("abc")), ("compute", both), ("write", both)):
+        told = [text.removeprefix(f"{what} ") for text in stage.told if text.startswith(what)]
+        assert told == names
+
+
+def test_the_next_image_is_read_while_one_is_computed(job, stage):
+    reading = threading.Event()
+    stage.before["read", "b"] = reading.set
+    stage.before["compute", "a 8"] = lambda: expect(reading)
+    assert len(run(job(2), stage)) == 4
+
+
+def test_a_result_is_written_while_the_next_is_computed(job, stage):
+    computing = threading.Event()
+    stage.before["compute", "b 8"] = computing.set
+    stage.before["write", "a 16"] = lambda: expect(computing)
+    assert len(run(job(2), stage)) == 4
+
+
+def test_no_more_than_one_image_is_read_ahead(job, stage):
+    seen = []
+    stage.before["compute", "a 16"] = lambda: seen.extend(stage.told)
+    run(job(), stage)
+    assert "read c" not in seen
+
+
+def test_an_image_that_cannot_be_read_fails_in_its_turn(job, stage):
+    def fail():
+        raise ValueError("is no image")
+
+    stage.before["read", "b"] = fail
+    found = run(job(), stage)
+    assert [result for name, _, result in found if name == "b"] == ["failed"] * 2
+    assert [name for name, _, _ in found] == list("aabbcc")
+    assert sum(result == "finished" for *_, result in found) == 4
+
+
+def test_one_pair_that_fails_leaves_the_others(job, stage):
+    def fail():
+        raise RuntimeError("a strange patch")
+
+    stage.before["compute", "a 8"] = fail
+    assert [result for *_, result in run(job(2), stage)] == ["failed", *["finished"] * 3]
+
+
+def test_a_full_disk_fails_one_pair_and_leaves_nothing_of_it(job, stage):
+    def fail():
+        raise OSError(28, "No space left on device")
+
+    stage.before["write", "a 8"] = fail
+    todo = job(2)
+    assert [result for *_, result in run(todo, stage)] == ["failed", *["finished"] * 3]
+    assert files_of(todo)[1] == []
+    assert not (todo.images[0].parent / "Result_with_r" / "patch_8_step_4").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryShortage("too large"), MemoryError()])
+def test_reading_ahead_that_does_not_fit_is_done_again_in_its_turn(job, stage, error):
+    tries = []
+
+    def fail_at_first():
+        tries.append(list(stage.told))
+        if len(tries) == 1:
+            raise error
+
+    stage.before["read", "b"] = fail_at_first
+    assert {result for *_, result in run(job(), stage)} == {"finished"}
+    # The second time nothing else is in the memory.
+    assert "write a 16" in tries[1]
+
+
+@pytest.mark.parametrize("error", [MemoryShortage("too large"), MemoryError()])
+def test_what_does_not_fit_beside_others_is_computed_alone(job, stage, error):
+    tries = []
+
+    def fail_at_first():
+        tries.append(list(stage.told))
+        if len(tries) == 1:
+            raise error
+
+    stage.before["compute", "b 8"] = fail_at_first
+    assert {result for *_, result in run(job(), stage)} == {"finished"}
+    assert "write a 16" in tries[1]
+    # What had been read ahead was let go.
+    assert stage.told.count("read c") == 2
+
+
+def test_what_never_fits_fails_and_the_next_image_is_done(job, stage):
+    def fail():
+        raise MemoryShortage("too large")
+
+    stage.before["compute", "a 8"] = stage.before["compute", "a 16"] = fail
+    assert [result for *_, result in run(job(2), stage)] == ["failed"] * 2 + ["finished"] * 2
+
+
+@pytest.mark.parametrize("moment", [("read", "b"), ("compute", "b 8"), ("write", "b 8")])
+def test_an_interrupt_leaves_whole_results_and_tells_them(job, stage, moment):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    stage.before[moment] = interrupt
+    todo, told = job(), []
+    with pytest.raises(KeyboardInterrupt):
+        for outcome in run_job(todo, lambda: stage):
+            told.append((outcome.image.parent.name, outcome.patch))
+    assert told == [("a", 8), ("a", 16)]
+    names, hidden = files_of(todo)
+    assert hidden == []
+    assert names == {"SR_patch_8_step_4.nii.gz", "SR_patch_16_step_8.nii.gz"}
+    stage.before.clear()
+    assert [result for *_, result in run(todo, stage)] == ["skipped"] * 2 + ["finished"] * 4
+
+
+def test_whatever_ends_it_waits_for_what_is_being_written(job, stage):
+    def leave():
+        raise SystemExit
+
+    stage.before["compute", "b 8"] = leave
+    stage.before["write", "a 16"] = lambda: time.sleep(0.3)
+    todo = job(2)
+    with pytest.raises(SystemExit):
+        run(todo, stage)
+    assert "write a 16" in stage.told
+    names, hidden = files_of(todo)
+    assert hidden == []
+    assert len(names) == 2
