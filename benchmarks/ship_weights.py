@@ -41,19 +41,26 @@ def main(argv=None):
     path = WEIGHTS / f"{args.name}.h5"
     texts = {"training": args.training, "license": args.license}
     save_generator(load_generator(args.snapshot), path, **notes, **texts, scores=scores)
-    entry = {
-        "name": args.name,
-        "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "architecture": describe(path)["generator"],
-        **texts,
-        "scores": scores,
-    }
+    enter(
+        {"name": args.name, "architecture": describe(path)["generator"], **texts, "scores": scores}
+    )
+
+
+def enter(entry, default=True):
+    """Adds weights NAME.h5 of weights/ to the registry, in the place of others of the same name.
+
+    Args:
+        entry: `name`, `architecture`, `training`, `license`, `scores`, perhaps `kind`.
+        default: whether they are what is taken where no weights are named.
+    """
+    path = WEIGHTS / f"{entry['name']}.h5"
+    known = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     registry = WEIGHTS / "registry.json"
-    others = json.loads(registry.read_text())["weights"] if registry.exists() else []
-    others = [other for other in others if other["name"] != args.name]
-    content = {"default": args.name, "weights": [entry, *others]}
-    registry.write_text(json.dumps(content, indent=2) + "\n")
+    content = json.loads(registry.read_text()) if registry.exists() else {"weights": []}
+    others = [other for other in content["weights"] if other["name"] != entry["name"]]
+    weights = [{**entry, **known}, *others] if default else [*others, {**entry, **known}]
+    name = entry["name"] if default else content["default"]
+    registry.write_text(json.dumps({"default": name, "weights": weights}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,12 @@ which makes an hour in all; `--steps` and the epochs change it in proportion.
 """
 
 import argparse
-import hashlib
-import json
 import os
 import time
 from pathlib import Path
 
 import numpy as np
+from ship_weights import WEIGHTS, enter
 
 HELD_OUT = {
     "fetal": ("GA25_operated", "GA28", "GA32"),
@@ -37,7 +36,6 @@ TEXTS = {
 }
 SLICES = (3.0, 8.0)  # mm
 SCORES = ("dice", "overlap_before", "overlap", "angle_error_before", "angle_error")
-WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 def parser():
@@ -163,20 +161,11 @@ def ship(path, notes):
     """Puts a weights file among those that ship, in the place of one of its name."""
     from supermask.weights import describe_networks
 
-    place = WEIGHTS / path.name
-    place.write_bytes(path.read_bytes())
-    known = describe_networks(place)
-    entry = {
-        "name": path.stem,
-        "file": path.name,
-        "sha256": hashlib.sha256(place.read_bytes()).hexdigest(),
-        "architecture": {name: known[name] for name in ("segmentor", "alignnet")},
-        **notes,
-    }
-    registry = WEIGHTS / "registry.json"
-    content = json.loads(registry.read_text())
-    others = [other for other in content["weights"] if other["name"] != path.stem]
-    registry.write_text(json.dumps({**content, "weights": [*others, entry]}, indent=2) + "\n")
+    (WEIGHTS / path.name).write_bytes(path.read_bytes())
+    known = describe_networks(path)
+    architecture = {name: known[name] for name in ("segmentor", "alignnet")}
+    own = {"name": path.stem, "kind": "supermask", "architecture": architecture}
+    enter({**own, **notes}, default=False)
 
 
 def main(argv=None):

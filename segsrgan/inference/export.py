@@ -151,10 +151,10 @@ def _run_onnx(path, patch):
 
 
 def _run_openvino(path, patch):
-    import openvino as ov
+    from segsrgan.inference.engines.openvino_engine import core
 
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    return ov.Core().compile_model(str(path), "CPU", options)(patch)[0]
+    return core().compile_model(str(path), "CPU", options)(patch)[0]
 
 
 _WRITERS = {

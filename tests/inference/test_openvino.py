@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """OpenVINO computes every variant as the plain network does, in whatever shape."""
 
+import subprocess
+import sys
 import threading
 
 import keras
@@ -228,3 +230,24 @@ def test_released_weights_give_the_originals_patch(data_dir):
     patch = np.load(path.with_name("G_kernel8_patch.npz"))
     result = engine_of(load_generator(path)).predict_batch(patch["x"][None, ..., None])
     np.testing.assert_allclose(result[0], np.moveaxis(patch["y"], 0, -1), atol=1e-4)
+
+
+INTERRUPTED = """
+import os, signal
+import numpy as np
+from segsrgan.inference.engines.openvino_engine import OpenVINOEngine
+from segsrgan.networks import GeneratorSpec, build_generator
+
+model = build_generator(GeneratorSpec(1))
+engines = [OpenVINOEngine(model), OpenVINOEngine(model)]
+for engine in engines:
+    engine.predict_batch(np.zeros((1, 8, 8, 8, 1), np.float32))
+del engines[0], engines[0], engine
+signal.signal(signal.SIGINT, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_process_survives_ctrl_c_after_its_engines_are_gone():
+    process = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, "heard\n"), process.stderr

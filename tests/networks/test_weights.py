@@ -175,6 +175,8 @@ def test_every_bundled_file_is_described_whole_and_loadable():
         )
         content = (registry.weights_folder() / entry["file"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == entry["sha256"]
+        if entry.get("kind") == "supermask":
+            continue  # tests/supermask/test_networks.py
         for name in (entry["name"], f"weights/{entry['name']}"):
             assert load_generator(name).spec == GeneratorSpec(**entry["architecture"])
 

@@ -3,6 +3,7 @@
 
 import threading
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 
 import numpy as np
@@ -29,11 +30,21 @@ def check_available():
         )
 
 
-def precisions():
-    """Precisions that the processor computes itself; others would be converted back and forth."""
+@cache
+def core():
+    """OpenVINO's `Core`, the only one of this process, kept to its end.
+
+    Each brings a signal stack for its thread and takes it along when it goes, whoever uses it by
+    then: the next Ctrl-C would be a segmentation fault.
+    """
     import openvino as ov
 
-    capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ov.Core()
+
+
+def precisions():
+    """Precisions that the processor computes itself; others would be converted back and forth."""
+    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return tuple(name for name, (_, key) in _PRECISIONS.items() if key in capabilities)
 
 
@@ -90,13 +101,11 @@ class OpenVINOEngine:
         return outputs
 
     def _compile(self, shape):
-        import openvino as ov
-
         from segsrgan.inference.engines.openvino_graph import build_graph
 
         graph = build_graph(self._model, shape, self._precision)
         graph.reshape([1, *shape, 1])
-        return ov.Core().compile_model(graph, "CPU", self._options).create_infer_request()
+        return core().compile_model(graph, "CPU", self._options).create_infer_request()
 
 
 @contextmanager
