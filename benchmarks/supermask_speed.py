@@ -20,9 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from segsrgan.volumes import Grid, Volume, write_volume
-from supermask.geometry import sample
-from supermask.rigid import Rigid
+# In place of this script's own folder, where `supermask` would be a file.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from segsrgan.volumes import Grid, Volume, write_volume  # noqa: E402
+from supermask.geometry import sample  # noqa: E402
+from supermask.rigid import Rigid  # noqa: E402
 
 SHAPE, SPACING = (256, 256, 32), (0.9, 0.9, 5.0)
 # The order of (x, y, z) of each plane's voxels, and the motion of the patient before it.

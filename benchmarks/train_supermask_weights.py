@@ -17,11 +17,16 @@ which makes an hour in all; `--steps` and the epochs change it in proportion.
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from ship_weights import WEIGHTS, enter
+
+# In place of this script's own folder, where `supermask` would be a file.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks.ship_weights import WEIGHTS, enter  # noqa: E402
 
 HELD_OUT = {
     "fetal": ("GA25_operated", "GA28", "GA32"),
