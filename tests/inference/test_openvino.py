@@ -122,14 +122,12 @@ def test_the_precision_is_what_was_asked_for():
     ],
 )
 def test_only_what_the_processor_computes_itself_is_offered(monkeypatch, capabilities, expected):
-    import openvino
-
     class Core:
         def get_property(self, device, name):
             assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
             return capabilities
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(openvino_engine, "core", Core)
     assert openvino_engine.precisions() == expected
 
 
