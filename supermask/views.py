@@ -10,7 +10,7 @@ import numpy as np
 
 from segsrgan.volumes import Grid, Volume, read_volume
 from supermask.errors import SupermaskError
-from supermask.geometry import overlaps, sample, slice_axis
+from supermask.geometry import corners, overlaps, sample, slice_axis
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ class View:
 
     def _check_place_of_mask(self):
         mask, grid = self.mask.grid, self.grid
-        if mask.shape == grid.shape and not mask.is_close(grid, _MISPLACED * max(grid.spacing)):
+        alike = sorted(mask.shape) == sorted(grid.shape)
+        if alike and _apart(mask, grid) > _MISPLACED * max(grid.spacing):
             raise SupermaskError(
                 f"{self.path}: its mask has as many voxels but lies elsewhere in patient space; "
                 "give both the same header"
@@ -133,6 +134,12 @@ class View:
     def mask_on(self, grid, transform=None, through="linear"):
         """The mask's probability on a grid; likewise."""
         return sample(self.mask, grid, transform, through)
+
+
+def _apart(first, second):
+    """How far the fields of view of two grids are apart, mm, however their voxels are stored."""
+    ends = corners(first)[:, np.newaxis] - corners(second)
+    return float(np.linalg.norm(ends, axis=-1).min(axis=1).max())
 
 
 def in_plane(grid):
