@@ -116,6 +116,8 @@ def _run(
     for text in (*prediction.lost, *prediction.warnings):
         logger.warning("%s: %s", patient.name, text)
     lost = (*lost, *prediction.lost)
+    if lost and settings.reference is None:
+        logger.warning("%s: the result has the pose of %s", patient.name, prediction.views[0].path)
     notes = {
         "patient": patient.name,
         "lost": lost,

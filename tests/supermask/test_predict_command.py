@@ -119,6 +119,7 @@ def test_a_bad_patient_and_a_bad_stack_do_not_stop_the_others(views, tmp_path, c
     report = json.loads((tmp_path / "out" / "half" / "report.json").read_text())
     assert len(report["lost"]) == 1 and [view["name"] for view in report["views"]] == ["axial"]
     assert "is the only view" in report["warnings"][0]
+    assert f"half: the result has the pose of {tmp_path / 'half' / 'axial.nii.gz'}" in err
     assert not (tmp_path / "out" / "lacking").exists()
 
 
@@ -170,6 +171,8 @@ def test_the_function_does_as_the_command(folder, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     written = read_volume(tmp_path / "out" / "mask.nii.gz")
     np.testing.assert_array_equal(written.array, found.mask.array)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["settings"]["alignment"] == "none"
     with pytest.raises(SupermaskError, match="is finished already"):
         supermask.predict(stacks, masks, alignment="none", output=tmp_path / "out")
 
@@ -179,6 +182,8 @@ def test_the_function_takes_views_and_refuses_nonsense(views, folder):
     assert isinstance(found, supermask.Prediction) and found.reference == "axial"
     with pytest.raises(SupermaskError, match="fuse: unknown; settings are alignment, reference"):
         supermask.predict(views, fuse="vote")
+    with pytest.raises(SupermaskError, match="a View brings its own mask, received a_mask.nii"):
+        supermask.predict(views, ["a_mask.nii", None], alignment="none")
     with pytest.raises(SupermaskError, match="received 2 and 1"):
         supermask.predict([folder / "axial.nii.gz"] * 2, [None])
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
