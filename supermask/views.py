@@ -4,11 +4,11 @@
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from segsrgan.volumes import Grid, Volume, read_volume
+from segsrgan.volumes.dicom import read_patient_id
 from supermask.errors import SupermaskError
 from supermask.geometry import corners, overlaps, sample, slice_axis
 
@@ -18,7 +18,6 @@ logger = logging.getLogger(__name__)
 PLANES = ("sagittal", "coronal", "axial")
 ISOTROPIC = "isotropic"
 PERCENTILES = (2, 98)
-_PATIENT_ID = (None, (0x0010, 0x0020))
 _SAME_PLANE = 30.0  # degrees between slice normals
 _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
 
@@ -181,17 +180,7 @@ def read_view(path, mask_path=None, series=None, labels=None):
     """
     volume = read_volume(path, series=series)
     mask = None if mask_path is None else _object(read_volume(mask_path), labels)
-    return View(volume, mask, path=str(path), patient=_patient_of(Path(path)))
-
-
-def _patient_of(path):
-    """The PatientID of a DICOM file, or of the first one of a folder; "" without one."""
-    from segsrgan.volumes.dicom import is_dicom
-    from segsrgan.volumes.dicom_tags import read_tags
-
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    file = next((f for f in files if f.is_file() and is_dicom(f, old=False)), None)
-    return "" if file is None else str(read_tags(file).get(_PATIENT_ID, [""])[0])
+    return View(volume, mask, path=str(path), patient=read_patient_id(path, series))
 
 
 def _object(volume, labels):

@@ -157,6 +157,17 @@ def test_stacks_of_different_patients_are_refused(tmp_path):
     assert nameless.patient == "" and check_together([nameless, c])
 
 
+def test_whose_a_series_is_its_own_files_say(tmp_path):
+    write_series(tmp_path / "all", EVEN, PatientID="17")
+    other = {"SeriesInstanceUID": "1.2.3.9", "SeriesNumber": 9, "PatientID": "18"}
+    write_series(tmp_path / "all", EVEN, start=100, **other)
+    first, second = (read_view(tmp_path / "all", series=name) for name in ("4", "9"))
+    assert (first.patient, second.patient) == ("17", "18")
+    (tmp_path / "below").mkdir()
+    write_series(tmp_path / "below" / "deep", EVEN, **other)
+    assert read_view(tmp_path / "below").patient == "18"
+
+
 def test_a_super_resolved_stack_remembers_its_slices():
     view = acquire(stack_grid("sagittal"))
     fine = view.grid.corner_aligned(2.0)
