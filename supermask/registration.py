@@ -98,7 +98,9 @@ def register(fixed, moving, settings=None):
     """
     settings = settings or Classical()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
-    return _search(pyramid, _starts(pyramid, settings.angle), pyramid.spacings, settings)
+    found = _search(pyramid, _starts(pyramid, settings.angle), pyramid.spacings, settings)
+    _warn(found, fixed, moving)
+    return found
 
 
 def refine(fixed, moving, transform, settings=None):
@@ -119,7 +121,19 @@ def refine(fixed, moving, transform, settings=None):
     settings = settings or Classical()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
     start = transform.about(pyramid.centre)
-    return _search(pyramid, [start], pyramid.spacings[-1:], settings, start)
+    found = _search(pyramid, [start], pyramid.spacings[-1:], settings, start)
+    _warn(found, fixed, moving)
+    return found
+
+
+def _warn(found, fixed, moving):
+    if found.score < 0:
+        logger.warning(
+            "%s and %s: too little of one lies in the field of view of the other to be compared; "
+            "they stay as they were",
+            fixed.path,
+            moving.path,
+        )
 
 
 def _search(pyramid, candidates, spacings, settings, before=None):

@@ -20,6 +20,7 @@ ISOTROPIC = "isotropic"
 PERCENTILES = (2, 98)
 _SAME_PLANE = 30.0  # degrees between slice normals
 _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
+_LISTED = 10  # values of a mask, in messages
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +180,12 @@ def read_view(path, mask_path=None, series=None, labels=None):
         SupermaskError: see `View`.
     """
     volume = read_volume(path, series=series)
-    mask = None if mask_path is None else _object(read_volume(mask_path), labels)
+    mask = None if mask_path is None else read_volume(mask_path)
+    if mask is not None and labels is not None and not np.isin(mask.array, labels).any():
+        held = ", ".join(f"{value:g}" for value in np.unique(mask.array)[:_LISTED])
+        wanted = ", ".join(f"{value:g}" for value in labels)
+        logger.warning("%s: holds %s, none of the labels %s", mask_path, held, wanted)
+    mask = None if mask is None else _object(mask, labels)
     return View(volume, mask, path=str(path), patient=read_patient_id(path, series))
 
 

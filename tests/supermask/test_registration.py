@@ -97,6 +97,14 @@ def test_masks_are_needed_where_they_are_asked_for(moved):
         register(moved[0], View(moved[1].volume), Classical(on="mask"))
 
 
+def test_views_that_cannot_be_compared_stay_where_they_are_and_are_named(moved, caplog):
+    volume = moved[1].volume
+    part = View(Volume(volume.array[:3], volume.spacing, volume.origin), path="part.nii")
+    found = register(View(moved[0].volume), part, Classical(angle=0))
+    assert found.transform.is_close(Rigid()) and found.score == -1
+    assert "part.nii: too little of one lies in the field of view of the other" in caplog.text
+
+
 @pytest.mark.parametrize(
     "change", [{"on": "both"}, {"angle": 90}, {"iterations": 0}, {"samples": 10}]
 )

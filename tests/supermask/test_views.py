@@ -54,7 +54,7 @@ def test_a_stack_of_mostly_one_value_keeps_its_contrast():
     assert View(Volume(values, (1, 1, 2))).scaled.array.max() == 1
 
 
-def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path):
+def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path, caplog):
     write_volume(volume(), tmp_path / "a.nii")
     values = np.zeros((6, 6, 4), np.float32)
 
@@ -67,6 +67,9 @@ def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path):
     assert read(0, 1, 255) == [0, 1, 1]
     assert read(0.25, 1, 0) == [0.25, 1, 0]
     assert read(1, 2, 5, labels=(2, 5)) == [0, 1, 1]
+    assert not caplog.text
+    assert read(1, 2, 5, labels=(3, 42)) == [0, 0, 0]
+    assert "m.nii: holds 0, 1, 2, 5, none of the labels 3, 42" in caplog.text
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path):
