@@ -178,7 +178,7 @@ class Thresholding:
 class Knowing:
     """An AlignNet that always gives the same answer."""
 
-    spec = AlignNetSpec(size=32, spacing=2.5, kernels=(2, 2))
+    spec = AlignNetSpec(size=32, spacing=2.5, kernels=(2, 2), antisymmetric=False)
 
     def __init__(self, parameters):
         self.parameters = np.array(parameters, np.float32)
