@@ -59,7 +59,7 @@ def agreements(names, masks, images, insides):
 
     Args:
         names: of the views.
-        masks: per view (x, y, z), probabilities.
+        masks: per view (x, y, z), bool or probabilities.
         images: per view (x, y, z).
         insides: per view bool (x, y, z), its field of view.
 

@@ -75,8 +75,23 @@ def align_by_network(alignnet, reference, view, passes=1):
         moving = _batch(view.image_on(grid, transform, spec.through))
         parameters = np.asarray(alignnet.predict_on_batch([moving, fixed]))[0]
         # The network's motion comes first: it is one of points of the grid.
-        transform = transform @ Rigid.in_grid(parameters, grid)
+        transform = transform @ motion_of(parameters, grid, spec)
     return transform
+
+
+def motion_of(parameters, grid, spec):
+    """The motion of points of a grid that AlignNet's answer means, a `Rigid`.
+
+    Args:
+        parameters: (6,) radians and mm along the axes of the grid.
+        grid: an isotropic `Grid` with right-handed axes.
+        spec: the network's `AlignNetSpec`; `supermask.alignnet.motion_matrices` says what its
+            `antisymmetric` means.
+    """
+    if not spec.antisymmetric:
+        return Rigid.in_grid(parameters, grid)
+    half = np.asarray(parameters, np.float64) / 2
+    return Rigid.in_grid(half, grid) @ Rigid.in_grid(-half, grid).inverse()
 
 
 def _batch(array):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The whole method as one function."""
 
+from dataclasses import asdict
+
 from supermask.errors import SupermaskError
 from supermask.inference import predict_views
 from supermask.patient import MOST_VIEWS
@@ -25,8 +27,8 @@ def predict(
 
     Args:
         stacks: paths of image files or DICOM folders, or `View`s, in any order and orientation.
-        masks: as many paths of the object's masks, None where there is none; None: of no stack,
-            or what the `View`s have.
+        masks: as many paths of the object's masks, None where there is none and for `View`s, which
+            bring their own; None: none at all.
         weights: of segmentor and AlignNet: a file, a name of the registry, or `Networks`; None
             where all stacks have masks.
         segsrgan: weights of SegSRGAN, by which each stack is super-resolved first, or None.
@@ -68,7 +70,7 @@ def predict(
         sharpener = load_sharpener(segsrgan)
     result = predict_views(views, settings, networks, sharpener, progress)
     if output is not None:
-        write_results(result, output, overwrite)
+        write_results(result, output, overwrite, settings=asdict(settings))
     return result
 
 
@@ -89,6 +91,12 @@ def _views(stacks, masks, labels):
             "expected one to three stacks and as many masks, or None, received "
             f"{len(stacks)} and {len(masks)}"
         )
+    for stack, mask in zip(stacks, masks, strict=True):
+        if isinstance(stack, View) and mask is not None:
+            raise SupermaskError(
+                f"{stack.path}: a View brings its own mask, received {mask} besides; give "
+                "View(volume, mask) or the paths of both"
+            )
     return [
         stack if isinstance(stack, View) else read_view(stack, mask, labels=labels)
         for stack, mask in zip(stacks, masks, strict=True)

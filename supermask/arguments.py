@@ -110,8 +110,11 @@ def labels_of(args):
     if args.labels is None:
         return None
     try:
-        return tuple(int(word) for word in args.labels.replace(",", " ").split())
+        values = tuple(int(word) for word in args.labels.replace(",", " ").split())
     except ValueError:
+        values = ()
+    if not values:
         raise SupermaskError(
             f"labels must be whole numbers by comma, received {args.labels!r}; try 3,42"
-        ) from None
+        )
+    return values

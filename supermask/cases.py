@@ -19,6 +19,7 @@ from supermask.results import in_words
 from supermask.rigid import write_transform
 from supermask.simulation import simulate
 from supermask.store import check_place, read_report, store
+from supermask.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,10 @@ def make_case(plan, simulation, labels=None, overwrite=False):
         check_place(plan.folder, REPORT, overwrite)
         mask = read_volume(plan.mask)
         inside = mask.array != 0 if labels is None else np.isin(mask.array, labels)
-        image = None if plan.image is None else read_channel(plan.image, plan.channel)
+        image = None
+        if plan.image is not None:
+            image = read_channel(plan.image, plan.channel)
+            View(image, mask, path=str(plan.image))  # checks that they belong together
         rng = np.random.default_rng(plan.seed)
         case = simulate(image, mask.with_array(inside), rng, simulation)
         _write(case, plan, simulation, overwrite)
@@ -123,6 +127,19 @@ def make_case(plan, simulation, labels=None, overwrite=False):
         logger.error("%s: %s", plan.mask, one_line(error))
         return False
     return True
+
+
+def check_table(output):
+    """Raises `SupermaskError` if the table's name is taken by a file that is not ours."""
+    path = Path(output) / TABLE
+    if path.exists() and not _is_ours(path):
+        raise SupermaskError(f"{path}: is no table of simulated cases; name another output folder")
+
+
+def _is_ours(path):
+    with path.open(encoding="utf-8", errors="replace") as file:
+        names = file.readline().rstrip().split(",")
+    return names[0] == "patient" and names[-2:] == ["truth", "base"]
 
 
 def write_table(plans, output, simulation):

@@ -21,15 +21,13 @@ from supermask.errors import SupermaskError
 from supermask.rigid import Rigid
 
 THROUGH = ("linear", "nearest")
-_ANISOTROPIC = 1.05
 _EDGE = 1e-4  # voxels; headers round
 _SLAB = 2**19  # voxels whose coordinates are held at once
 
 
 def slice_axis(grid):
-    """The through-plane axis of a grid: that of the largest spacing; None if it is isotropic."""
-    spacing = np.array(grid.spacing)
-    return int(spacing.argmax()) if spacing.max() > _ANISOTROPIC * spacing.min() else None
+    """The through-plane axis of a grid; None if no spacing stands out, as of an isotropic one."""
+    return grid.thick_axis
 
 
 def canonical_direction(direction):
@@ -152,7 +150,8 @@ def sample(volume, grid, transform=None, through="linear", order=1):
         points = _indices(matrix, offset, grid.shape, slab)
         outside = ((points < -0.5 - _EDGE) | (points > last + 0.5 + _EDGE)).any(axis=0)
         if axis is not None:
-            np.rint(points[axis], out=points[axis])
+            # Not to the even one, as np.rint does midway: every slice has as many voxels.
+            np.floor(points[axis] + 0.5, out=points[axis])
         np.clip(points, 0, last, out=points)
         result[slab] = ndimage.map_coordinates(
             array, points, np.float32, order=order, mode="mirror", prefilter=False
@@ -204,11 +203,11 @@ def sampling(source, grid, transform=None):
 
 
 def voxels_of(volume, threshold=0.5, most=20000):
-    """Physical points (n, 3) of the voxels of a mask above a threshold, at most about `most`.
+    """Physical points (n, 3) of the voxels of a mask from a threshold up, at most about `most`.
 
     They are spread over the whole mask, always the same ones, its outermost corners among them.
     """
-    index = np.argwhere(volume.array > threshold)
+    index = np.argwhere(volume.array >= threshold)
     step = max(1, math.ceil(len(index) / most))
     ends = np.concatenate([index.argmin(axis=0), index.argmax(axis=0)]) if len(index) else []
     chosen = np.unique(np.concatenate([np.arange(0, len(index), step), ends]).astype(int))

@@ -10,7 +10,7 @@ from supermask.geometry import canonical_direction, corners, isotropic_grid, vox
 from supermask.prediction import assemble
 from supermask.registration import Classical
 from supermask.rigid import Rigid
-from supermask.segmentation import segment, with_mask
+from supermask.segmentation import segment, with_mask, without_islands
 from supermask.settings import Settings
 from supermask.sharpening import sharpen
 from supermask.views import check_together, choose_reference, in_plane, with_unique_names
@@ -51,23 +51,27 @@ def predict_views(views, settings=None, networks=None, sharpener=None, progress=
         views = [sharpen(view, sharpener, settings.patch) for view in views]
     progress("segmenting", 1, _STEPS)
     drawn = [view.mask is not None for view in views]
-    views = [
+    complete = [
         view if own else with_mask(view, segmentor, settings.patch)
         for view, own in zip(views, drawn, strict=True)
+    ]
+    # These say where the object is; its mask is made of the complete ones.
+    views = [
+        view if own else without_islands(view) for view, own in zip(complete, drawn, strict=True)
     ]
     progress("aligning", 2, _STEPS)
     refining = alignment == "alignnet" and settings.refine is not False
     options = (alignment, alignnet, settings.passes, refining, Classical(settings.on))
     transforms = [Rigid(), *(align(views[0], view, *options) for view in views[1:])]
     progress("fusing", 3, _STEPS)
-    grid = _result_grid(views, transforms, settings, segmentor)
+    grid, cut = _result_grid(views, transforms, settings, None if all(drawn) else segmentor)
     masks = [
         segment(segmentor, view, grid, transform, settings.patch)
         if settings.order == "align" and not own
-        else view.mask_on(grid, transform)
-        for view, transform, own in zip(views, transforms, drawn, strict=True)
+        else whole.mask_on(grid, transform)
+        for view, whole, transform, own in zip(views, complete, transforms, drawn, strict=True)
     ]
-    result = assemble(views, transforms, masks, grid, settings, lost, warnings)
+    result = assemble(views, transforms, masks, grid, settings, lost, [*warnings, *cut])
     progress("fusing", _STEPS, _STEPS)
     return result
 
@@ -98,7 +102,7 @@ def _usable(views, segmentor):
 
 
 def _result_grid(views, transforms, settings, segmentor):
-    """Around the object in the pose of the reference, which is the first view."""
+    """The grid around the object in the pose of the first view, and warnings, a list of str."""
     spacing = settings.spacing or (
         segmentor.spec.spacing if segmentor else min(in_plane(view.grid) for view in views)
     )
@@ -109,7 +113,8 @@ def _result_grid(views, transforms, settings, segmentor):
         if view.has_object
     ] or [corners(views[0].grid)]
     margin = max(view.thickness for view in views) / 2 + _MARGIN * spacing
-    grid = isotropic_grid(np.concatenate(points), direction, spacing, settings.size, margin)
+    points = np.concatenate(points)
+    grid = isotropic_grid(points, direction, spacing, settings.size, margin)
     needed, free = np.prod(grid.shape, dtype=float) * len(views) * _BYTES, available_memory()
     if free is not None and needed > free:
         raise SupermaskError(
@@ -117,4 +122,17 @@ def _result_grid(views, transforms, settings, segmentor):
             f"{needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free; take a larger "
             "spacing, or a size"
         )
-    return grid
+    share = _beyond(grid, points)
+    if share == 0:
+        return grid, []
+    return grid, [
+        f"{100 * share:.3g} % of the object lie beyond the result of {settings.size} voxels of "
+        f"{spacing:g} mm and are cut off; take a larger size"
+    ]
+
+
+def _beyond(grid, points):
+    """The share of points outside a grid's field of view."""
+    index = grid.physical_to_index(points)
+    outside = (index < -0.5) | (index > np.array(grid.shape) - 0.5)
+    return float(outside.any(axis=-1).mean())

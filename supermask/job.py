@@ -98,8 +98,9 @@ def _run(
     weights=None,
     progress=None,
 ):
-    if read_report(folder, REPORT) is not None and not overwrite:
-        logger.info("%s: is finished, in %s", patient.name, folder)
+    report = read_report(folder, REPORT)
+    if report is not None and not overwrite:
+        _tell_of_finished(patient, folder, report, settings)
         return {"result": SKIPPED}
     check_place(folder, REPORT, overwrite)
     views, lost = load_views(patient, labels)
@@ -108,14 +109,16 @@ def _run(
     for text in lost:
         logger.error("%s: %s; going on without this stack, its detail is lost", patient.name, text)
 
-    def report(what, done, total):
+    def tell(what, done, total):
         if progress is not None:
             progress(patient.name, done, total, what)
 
-    prediction = predict_views(views, settings, networks, sharpener, report)
+    prediction = predict_views(views, settings, networks, sharpener, tell)
     for text in (*prediction.lost, *prediction.warnings):
         logger.warning("%s: %s", patient.name, text)
     lost = (*lost, *prediction.lost)
+    if lost and settings.reference is None:
+        logger.warning("%s: the result has the pose of %s", patient.name, prediction.views[0].path)
     notes = {
         "patient": patient.name,
         "lost": lost,
@@ -125,3 +128,22 @@ def _run(
     }
     write_results(prediction, folder, overwrite, **notes)
     return {"result": FINISHED, "lost": lost, "agreements": prediction.agreements}
+
+
+def _tell_of_finished(patient, folder, report, settings):
+    """Says that there are results, and whether with settings other than those wanted now."""
+    before = report.get("settings") or {}
+    others = [
+        f"{name} {before[name]}"
+        for name, value in asdict(settings).items()
+        if name in before and before[name] != value
+    ]
+    if others:
+        logger.warning(
+            "%s: is finished, in %s, but with %s; --overwrite makes it anew",
+            patient.name,
+            folder,
+            ", ".join(others),
+        )
+    else:
+        logger.info("%s: is finished, in %s", patient.name, folder)

@@ -38,8 +38,8 @@ class Prediction:
     """What became of the views of a patient; all volumes lie on one isotropic grid.
 
     Attributes:
-        mask: uint8, 1 where the probability reaches the threshold.
-        probability: float32 in [0, 1].
+        mask: uint8, 1 where the probability reaches the threshold; of votes, one half.
+        probability: float32 in [0, 1]; of votes, the share of the views.
         image: float32, the views' intensities fused, in those of the reference.
         views: an `AlignedView` of each view, the reference first.
         agreements: an `Agreement` of every two of them.
@@ -80,29 +80,35 @@ def assemble(views, transforms, masks, grid, settings, lost=(), warnings=()):
         for found, view in zip(samplings, views, strict=True)
     ]
     warnings, weights = list(warnings), list(confidences)
-    seen = [bool((mask >= settings.threshold).any()) for mask in masks]
+    own = [mask >= settings.threshold for mask in masks]
+    seen = [bool(part.any()) for part in own]
     if not any(seen):
         warnings.append("the object is seen in no view: the mask is empty")
     for k, view in enumerate(views):
         if any(seen) and not seen[k]:
             weights[k] = np.zeros_like(weights[k])
             warnings.append(f"{view.path}: the object is nowhere seen in it; its mask is left out")
-    probability = fuse(masks, weights, settings.fusion, settings.least)
-    mask = probability >= settings.threshold
+    votes = settings.fusion == "vote"
+    probability = fuse(own if votes else masks, weights, settings.fusion, settings.least)
+    # What a view votes for, the threshold has said; how many it takes is another matter.
+    mask = probability >= (0.5 if votes else settings.threshold)
+    if any(seen) and not mask.any():
+        warnings.append(
+            "views see the object, but nowhere enough of them: the mask is empty; look at theirs"
+        )
     near = ndimage.binary_dilation(mask, iterations=_SURROUNDINGS) if mask.any() else ~mask
     images = [sample(view.volume, grid, transform, order=3) for view, transform in pairs]
     image = fuse_images(images, confidences, near, settings.fusion)
     names = [view.name for view in views]
-    found = agreements(names, masks, images, [item.inside for item in samplings])
+    found = agreements(names, own, images, [item.inside for item in samplings])
     for item in found:
         warnings += item.warnings()
 
     def placed(array):
         return Volume.from_grid(array, grid)
 
-    own = [placed((part >= settings.threshold).astype(np.uint8)) for part in masks]
     aligned = [
-        AlignedView(view.name, view.path, transform, part)
+        AlignedView(view.name, view.path, transform, placed(part.astype(np.uint8)))
         for (view, transform), part in zip(pairs, own, strict=True)
     ]
     return Prediction(

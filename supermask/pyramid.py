@@ -7,10 +7,13 @@ aligned views differ, and least where one of them is turned a little. Each is th
 along the normal of the other, too: then both show the same.
 """
 
+from functools import cache
+
 import numpy as np
 from scipy import ndimage
 
 from segsrgan.volumes import Volume
+from supermask.depth import Depth
 from supermask.errors import SupermaskError
 from supermask.geometry import (
     canonical_direction,
@@ -30,6 +33,7 @@ _SURROUNDINGS = 0.15  # of the object's size
 _LEAST_OVERLAP = 0.4  # share of the region that must lie in the moving view
 _PROFILE = 1 / np.sqrt(8 * np.log(2))  # sigma of a slice profile, of the slice distance
 _REACH = 2.0  # sigmas
+_JUDGED = 10  # times the voxels that an optimiser compares
 
 
 class Pyramid:
@@ -39,7 +43,7 @@ class Pyramid:
         fixed: a `View`, the reference.
         moving: a `View`.
         on: "image", "mask" or "auto".
-        samples: voxels that are compared at most, about.
+        samples: voxels that an optimiser compares at most, about; the judgement ten times as many.
 
     Attributes:
         spacings: of the levels, mm, coarse to fine.
@@ -53,6 +57,7 @@ class Pyramid:
 
     def __init__(self, fixed, moving, on="auto", samples=100_000):
         self._fixed, self._moving, self._samples = fixed, moving, samples
+        self._depth = cache(Depth)  # the same at every level, and slow
         masks = fixed.has_object and moving.has_object
         if on == MASK and not masks:
             raise SupermaskError(
@@ -85,7 +90,7 @@ class Pyramid:
         grid = isotropic_grid(self._points, self._direction, spacing, margin=self._margin)
         inside = sampling(self._fixed.grid, grid).inside
         if self._fixed.has_object:
-            inside &= sample(_depth(self._fixed), grid) > -self._margin
+            inside &= self._depth(self._fixed).on(grid) > -self._margin
         # Each view, its grid, and the profile of the other's slices as a vector in its space, mm.
         sides = (
             (self._fixed, grid, pose.rotation.T @ _profile(self._moving)),
@@ -99,10 +104,11 @@ class Pyramid:
             )
         if MASK in self._kinds:
             pictures[MASK] = tuple(
-                Volume.from_grid(sample(_depth(view), place), place) for view, place, _ in sides
+                Volume.from_grid(self._depth(view).on(place), place) for view, place, _ in sides
             )
             masks = tuple(_blurred(view.mask, place, profile) for view, place, profile in sides)
-        return Level(spacing, Volume.from_grid(inside.astype(np.uint8), grid), pictures, masks)
+        region = Volume.from_grid(inside.astype(np.uint8), grid)
+        return Level(spacing, region, pictures, masks, _JUDGED * self._samples)
 
     def _moving_grid(self, spacing):
         """An isotropic grid along the moving view's axes, as far as the region may come."""
@@ -129,12 +135,15 @@ class Level:
         radius: mm, root of the mean square distance of the region's voxels from its middle.
     """
 
-    def __init__(self, spacing, region, pictures, masks=None):
+    def __init__(self, spacing, region, pictures, masks=None, most=10**6):
         self.spacing, self.region, self.pictures = spacing, region, pictures
         index = np.argwhere(region.array)
         if not len(index):
             raise SupermaskError("the region to register is empty; check the masks and headers")
-        self.leading = list(pictures)[:1]
+        self.leading, self._share = list(pictures)[:1], 1.0
+        if len(index) > most:  # anywhere among them, but always the same ones
+            chosen = np.random.default_rng(0).choice(len(index), most, replace=False)
+            self._share, index = most / len(index), index[np.sort(chosen)]
         self._points = region.grid.index_to_physical(index)
         self.radius = _radius(self._points)
         self._images = None
@@ -167,7 +176,8 @@ class Level:
         if self._masks is not None:
             fixed, moving, total = self._masks
             values, _ = _look_up(moving, points)
-            result += 2 * float(np.minimum(fixed, values).sum(dtype=np.float64)) / total
+            common = float(np.minimum(fixed, values).sum(dtype=np.float64)) / self._share
+            result += 2 * common / total
         return result
 
 
@@ -243,20 +253,6 @@ def _blurred(volume, grid, profile, order=1):
             result += weight * ndimage.shift(picture, place * along, order=1, prefilter=False)
     mean = np.divide(total, weights, out=np.zeros_like(total), where=weights > 1e-3)
     return Volume.from_grid(np.where(inside > 0, mean, np.float32(0)), grid)
-
-
-def _depth(view):
-    """How deep in the object each voxel of the view lies, mm, negative outside; cut at its size.
-
-    Unlike a mask it has a slope everywhere, which an optimiser can follow.
-    """
-    mask, spacing = view.mask.array >= 0.5, view.mask.spacing
-    if mask.all():
-        return view.mask.with_array(np.full(mask.shape, max(spacing), np.float32))
-    inside = ndimage.distance_transform_edt(mask, sampling=spacing)
-    outside = ndimage.distance_transform_edt(~mask, sampling=spacing)
-    depth = np.where(mask, inside, -outside).astype(np.float32)
-    return view.mask.with_array(np.maximum(depth, -2 * inside.max(), dtype=np.float32))
 
 
 def _centre_of_mass(view):

@@ -3,7 +3,7 @@
 
 Two kinds of pictures are registered: the images near the object, and the masks as distances to
 their surface. Whatever an optimiser returns is judged by one number, the cross-correlation of the
-images plus the Dice of the masks, and is kept only if that grows. Nothing is drawn at random and
+images plus the Dice of the masks, and is kept only if that grows. Nothing depends on chance and
 one thread computes, so that the same input gives the same transform.
 """
 
@@ -37,7 +37,8 @@ class Classical:
         on: what is registered: "image", "mask", or "auto", both where both views have masks.
         angle: between the starts about each axis, degrees; five of them about each. 0: one start.
         iterations: of the optimiser, at each level.
-        samples: voxels compared at a level, at most.
+        samples: voxels that the optimiser compares at a level, at most; the judgement ten times as
+            many.
 
     Raises:
         SupermaskError: if a value is out of range.
@@ -97,7 +98,9 @@ def register(fixed, moving, settings=None):
     """
     settings = settings or Classical()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
-    return _search(pyramid, _starts(pyramid, settings.angle), pyramid.spacings, settings)
+    found = _search(pyramid, _starts(pyramid, settings.angle), pyramid.spacings, settings)
+    _warn(found, fixed, moving)
+    return found
 
 
 def refine(fixed, moving, transform, settings=None):
@@ -118,7 +121,19 @@ def refine(fixed, moving, transform, settings=None):
     settings = settings or Classical()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
     start = transform.about(pyramid.centre)
-    return _search(pyramid, [start], pyramid.spacings[-1:], settings, start)
+    found = _search(pyramid, [start], pyramid.spacings[-1:], settings, start)
+    _warn(found, fixed, moving)
+    return found
+
+
+def _warn(found, fixed, moving):
+    if found.score < 0:
+        logger.warning(
+            "%s and %s: too little of one lies in the field of view of the other to be compared; "
+            "they stay as they were",
+            fixed.path,
+            moving.path,
+        )
 
 
 def _search(pyramid, candidates, spacings, settings, before=None):

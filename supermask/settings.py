@@ -26,10 +26,11 @@ class Settings:
         passes: of AlignNet.
         refine: whether the classical optimiser goes on from AlignNet's answer; None: it does.
         on: what the classical alignment registers, see `supermask.registration.Classical`.
-        spacing: voxel size of the result, mm; None: the segmentor's, or without one the smallest
-            in-plane spacing of the views.
+        spacing: voxel size of the result, mm; None: the segmentor's, or where it makes no mask the
+            smallest in-plane spacing of the views.
         size: edge of the result in voxels; None: as large as the object.
-        threshold: probability from which a voxel belongs to the mask.
+        threshold: probability from which a voxel belongs to a mask, a view's and the fused one; of
+            votes a majority.
         width: factor of the confidences' Gaussian.
         least: total confidence below which a voxel is outside.
         patch: edge of what the segmentor sees at once, voxels.

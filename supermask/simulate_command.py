@@ -95,7 +95,7 @@ def main(argv=None, prog="supermask-simulate"):
 
 def _run(args):
     from supermask.arguments import labels_of
-    from supermask.cases import make_case, plan_cases, write_table
+    from supermask.cases import check_table, make_case, plan_cases, write_table
     from supermask.simulation import Simulation
 
     names = set(Simulation.__dataclass_fields__) & set(vars(args))
@@ -103,6 +103,7 @@ def _run(args):
     images, masks = _files(args)
     numbers = (args.repeat, args.test, args.seed, args.channel)
     plans = plan_cases(masks, images, args.output, *numbers)
+    check_table(args.output)
     bar = ProgressBar(args.quiet, unit="case")
     whole = 0
     try:

@@ -150,7 +150,7 @@ def _view(image, mask, grid, pose, plane, distance, simulation, rng):
     """A thick stack of the moved patient."""
     back = pose.inverse()
     spacing = np.full(3, simulation.spacing)
-    spacing[_axis_of(plane, grid)] = distance
+    spacing[PLANES.index(plane)] = distance  # the grid's axes are in the order of the patient's
     moved = degrade(Volume.from_grid(sample(image, grid, back, order=3), grid), tuple(spacing))
     outline = degrade(Volume.from_grid(sample(mask, grid, back), grid), tuple(spacing))
     outline = outline.with_array((outline.array >= 0.5).astype(np.float32))
@@ -165,11 +165,6 @@ def _view(image, mask, grid, pose, plane, distance, simulation, rng):
         noise = rng.standard_normal(array.shape, dtype=np.float32) * np.ptp(array)
         array = array + np.float32(simulation.noise) * noise
     return View(moved.with_array(array.astype(np.float32)), outline, plane)
-
-
-def _axis_of(plane, grid):
-    """The grid's axis nearest to the slice normal of a plane."""
-    return int(np.abs(grid.direction[PLANES.index(plane)]).argmax())
 
 
 def _auto_contrast(array, rng):

@@ -4,13 +4,13 @@
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from segsrgan.volumes import Grid, Volume, read_volume
+from segsrgan.volumes.dicom import read_patient_id
 from supermask.errors import SupermaskError
-from supermask.geometry import overlaps, sample, slice_axis
+from supermask.geometry import corners, overlaps, sample, slice_axis
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 PLANES = ("sagittal", "coronal", "axial")
 ISOTROPIC = "isotropic"
 PERCENTILES = (2, 98)
-_PATIENT_ID = (None, (0x0010, 0x0020))
 _SAME_PLANE = 30.0  # degrees between slice normals
 _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
+_LISTED = 10  # values of a mask, in messages
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,8 @@ class View:
 
     def _check_place_of_mask(self):
         mask, grid = self.mask.grid, self.grid
-        if mask.shape == grid.shape and not mask.is_close(grid, _MISPLACED * max(grid.spacing)):
+        alike = sorted(mask.shape) == sorted(grid.shape)
+        if alike and _apart(mask, grid) > _MISPLACED * max(grid.spacing):
             raise SupermaskError(
                 f"{self.path}: its mask has as many voxels but lies elsewhere in patient space; "
                 "give both the same header"
@@ -135,6 +136,12 @@ class View:
         return sample(self.mask, grid, transform, through)
 
 
+def _apart(first, second):
+    """How far the fields of view of two grids are apart, mm, however their voxels are stored."""
+    ends = corners(first)[:, np.newaxis] - corners(second)
+    return float(np.linalg.norm(ends, axis=-1).min(axis=1).max())
+
+
 def in_plane(grid):
     """The voxel size in plane, mm: the larger of the two; that of an isotropic grid itself."""
     axis = slice_axis(grid)
@@ -173,18 +180,13 @@ def read_view(path, mask_path=None, series=None, labels=None):
         SupermaskError: see `View`.
     """
     volume = read_volume(path, series=series)
-    mask = None if mask_path is None else _object(read_volume(mask_path), labels)
-    return View(volume, mask, path=str(path), patient=_patient_of(Path(path)))
-
-
-def _patient_of(path):
-    """The PatientID of a DICOM file, or of the first one of a folder; "" without one."""
-    from segsrgan.volumes.dicom import is_dicom
-    from segsrgan.volumes.dicom_tags import read_tags
-
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    file = next((f for f in files if f.is_file() and is_dicom(f, old=False)), None)
-    return "" if file is None else str(read_tags(file).get(_PATIENT_ID, [""])[0])
+    mask = None if mask_path is None else read_volume(mask_path)
+    if mask is not None and labels is not None and not np.isin(mask.array, labels).any():
+        held = ", ".join(f"{value:g}" for value in np.unique(mask.array)[:_LISTED])
+        wanted = ", ".join(f"{value:g}" for value in labels)
+        logger.warning("%s: holds %s, none of the labels %s", mask_path, held, wanted)
+    mask = None if mask is None else _object(mask, labels)
+    return View(volume, mask, path=str(path), patient=read_patient_id(path, series))
 
 
 def _object(volume, labels):

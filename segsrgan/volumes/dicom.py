@@ -26,6 +26,7 @@ from segsrgan.volumes.volume import VolumeError
 _logger = logging.getLogger(__name__)
 
 _SERIES_UID, _NUMBER, _DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
+_PATIENT_ID = "0010|0020"
 _SAME_DIRECTION = 1e-3
 _SAME_SPACING = 1e-3
 
@@ -37,6 +38,7 @@ class Stack:
     uid: str
     number: str
     description: str
+    patient: str = ""
     slices: list[Slice] = field(default_factory=list)
 
     @property
@@ -93,7 +95,11 @@ def read_dicom_folder(path, series=None):
     Raises:
         VolumeError: if there is no such series or it makes no volume.
     """
-    stacks, damaged = _scan_folder(path)
+    stacks, damaged, refused = _scan_folder(path)
+    if refused and not stacks:
+        raise refused[0]
+    for error in refused:
+        _logger.warning("left out: %s", error)
     if not stacks:
         why = f"; {damaged[0][1]} is damaged" if damaged else ""
         raise VolumeError(
@@ -111,6 +117,23 @@ def read_dicom_folder(path, series=None):
     if any(stack.uid == chosen.uid for stack in stacks if stack is not chosen):
         _logger.warning("%s: slices of other orientation or size are left out of %s", path, chosen)
     return _read_stack(chosen, f"{path}: {chosen}")
+
+
+def read_patient_id(path, series=None):
+    """The PatientID of a DICOM file, or of the series that `read_dicom_folder` takes of a folder.
+
+    Args:
+        path: of a file or folder that `read_volume` can read.
+        series: as there.
+
+    Returns:
+        str, "" where nothing is said, or where it is not DICOM.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _choose(_scan_folder(path)[0], series, path).patient
+    scanned = _scan(path) if is_dicom(path, old=False) else None
+    return scanned.patient if isinstance(scanned, Stack) else ""
 
 
 def _read_stack(stack, name):
@@ -142,7 +165,7 @@ def _choose(stacks, series, folder):
 
 
 def _scan_folder(path):
-    """Stacks of all readable images below a folder, and (series UID, path) of damaged ones."""
+    """Stacks of all images below a folder, (series UID, path) of damaged ones, errors of others."""
     stacks, damaged, refused = [], [], []
     for parent, folders, names in os.walk(path):
         folders.sort()
@@ -158,11 +181,7 @@ def _scan_folder(path):
                 _merge(stacks, scanned)
             elif scanned is not None:
                 damaged.append((scanned, file))
-    if refused and not stacks:
-        raise refused[0]
-    for error in refused:
-        _logger.warning("left out: %s", error)
-    return stacks, damaged
+    return stacks, damaged, refused
 
 
 def _merge(stacks, new):
@@ -194,7 +213,7 @@ def _scan(path):
     def tag(key):
         return reader.GetMetaData(key).strip("\0 ") if reader.HasMetaDataKey(key) else ""
 
-    stack = Stack(tag(_SERIES_UID), tag(_NUMBER), tag(_DESCRIPTION))
+    stack = Stack(tag(_SERIES_UID), tag(_NUMBER), tag(_DESCRIPTION), tag(_PATIENT_ID))
     frames = reader.GetSize()[2]
     stack.slices = _frames(reader, path) if frames > 1 else [Slice.of(reader, path, tag)]
     return stack

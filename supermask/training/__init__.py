@@ -4,6 +4,7 @@
 Example:
     >>> from supermask.training import Settings, fit
     >>> networks = fit(cases, Settings(grid_size=48, spacing=3, window=7), "run")
+    >>> result = supermask.predict(["axial.nii.gz", "sagittal.nii.gz"], weights=networks)
 """
 
 from importlib import import_module

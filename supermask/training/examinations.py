@@ -130,7 +130,10 @@ def _of_masks(path, settings):
             values = settings.label_values
             inside = mask.array != 0 if values is None else np.isin(mask.array, values)
             mask = mask.with_array(inside.astype(np.float32))
-            image = None if image_path is None else read_volume(image_path)
+            image = None
+            if image_path is not None:
+                image = read_volume(image_path)
+                View(image, mask, path=str(image_path))  # checks that they belong together
             for number in range(settings.repeats):
                 rng = np.random.default_rng([settings.seed, index, number])
                 own = paint(mask, rng, settings.spacing) if image is None else image

@@ -13,7 +13,7 @@ from keras import ops
 
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.training.optimizers import make_adam, state_of
-from supermask.alignnet import rigid_matrices
+from supermask.alignnet import motion_matrices
 from supermask.losses import (
     consistency_of_alignment,
     consistency_of_segmentation,
@@ -121,7 +121,7 @@ class Learners:
     def motion(self, moving, fixed, training=False):
         """The matrices (b, 3, 4) of `SpatialTransformer3D` that AlignNet finds."""
         parameters = self.alignnet([moving, fixed], training=training)
-        return rigid_matrices(parameters, self.alignnet.spec.spacing)
+        return motion_matrices(parameters, self.alignnet.spec)
 
     def moved(self, volumes, matrices):
         """Volumes (b, n, n, n, 1) in the pose that matrices (b, 3, 4) bring them to."""

@@ -74,7 +74,9 @@ def fit(cases, settings, folder, test=(), progress=None, stop=None):
 
     Returns:
         `Networks`: the segmentor and AlignNet as the training left them, and the last row of the
-        history in their `metadata["history"]`.
+        history in their `metadata["history"]`. `supermask.predict` takes them as `weights`,
+        `supermask.inference.predict_views` as `networks`, `supermask.weights.save_networks` writes
+        them. A training stopped before its end gives them as they were then.
 
     Raises:
         As `run`.
@@ -83,7 +85,7 @@ def fit(cases, settings, folder, test=(), progress=None, stop=None):
         >>> cases = [simulate(image, mask, rng, Simulation(spacing=3.0)) for ...]
         >>> settings = Settings(grid_size=48, spacing=3.0, kernel=8, window=7, stage1_epochs=10)
         >>> networks = fit(cases[:-2], settings, "run", test=cases[-2:])
-        >>> result = predict(views, networks=networks)
+        >>> result = supermask.predict(["axial.nii.gz", "sagittal.nii.gz"], weights=networks)
     """
     settings = replace(settings, snapshot_folder=str(folder), csv=None, synthetic_cases=None)
     row, learners = _run(settings, lambda: (list(cases), list(test)), progress, stop)

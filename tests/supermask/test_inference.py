@@ -24,6 +24,7 @@ from supermask.errors import SupermaskError
 from supermask.geometry import sample
 from supermask.inference import predict_views
 from supermask.rigid import Rigid, rotation
+from supermask.segmentation import without_islands
 from supermask.settings import Settings
 from supermask.unet import SegmentorSpec
 from supermask.views import View
@@ -116,6 +117,22 @@ def test_oblique_headers_give_the_same_mask_in_patient_space(views, result, degr
     assert dice(there >= 0.5, result.mask.array) > (0.999 if degrees < 45 else 0.985)
 
 
+@pytest.mark.parametrize("change", ["stored otherwise", "oblique"])
+def test_moved_views_of_any_header_are_brought_together_alike(change):
+    views = examination({"sagittal": MOTION}, planes=("axial", "sagittal"))
+    turn = Rigid(np.deg2rad((25, 10, -25)), (30, -20, 10)) if change == "oblique" else Rigid()
+    if change == "oblique":
+        changed = [turned(view, turn) for view in views]
+    else:  # the first of them left-handed
+        changed = [
+            stored(views[0], (0, 1, 2), (True, False, False)),
+            stored(views[1], (2, 0, 1), (False, True, True)),
+        ]
+    found = predict_views(changed, Settings(alignment="classical")).views[1].transform
+    true = turn @ MOTION @ turn.inverse()
+    assert found.distance(true, turn.apply(object_points())) < 1
+
+
 def test_moved_views_are_brought_together():
     views = examination({"sagittal": MOTION})
     before, after = (predict_views(views, Settings(alignment=a)) for a in ("none", "classical"))
@@ -161,7 +178,7 @@ class Thresholding:
 class Knowing:
     """An AlignNet that always gives the same answer."""
 
-    spec = AlignNetSpec(size=32, spacing=2.5, kernels=(2, 2))
+    spec = AlignNetSpec(size=32, spacing=2.5, kernels=(2, 2), antisymmetric=False)
 
     def __init__(self, parameters):
         self.parameters = np.array(parameters, np.float32)
@@ -188,6 +205,41 @@ def test_patches_of_the_segmentor_make_no_difference(views):
         for patch in (128, 20)
     )
     np.testing.assert_allclose(whole, parts, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["align", "segment"])
+def test_islands_far_from_the_object_do_not_say_where_it_is(views, order):
+    def island(view):
+        array = view.volume.array.copy()
+        array[:2, :2, :2] = array.max()
+        return View(view.volume.with_array(array))
+
+    bare = [View(view.volume) for view in views]
+    wrong = [island(view) for view in views]
+    networks = Networks(Thresholding(), Knowing(np.zeros(6)))
+    settings = Settings(refine=False, order=order)
+    expected, found = (predict_views(v, settings, networks) for v in (bare, wrong))
+    assert found.mask.grid.is_close(expected.mask.grid, 0.5)
+    for one, other in zip(found.views, expected.views, strict=True):
+        assert one.transform.distance(other.transform, object_points()) < 0.2
+    assert score(found) > score(expected) - 0.01
+
+
+def test_parts_of_an_object_are_no_islands():
+    view = acquire(stack_grid())
+    array = np.zeros_like(view.mask.array)
+    array[4:10, 4:10, 2:5], array[20:24, 20:23, 5:7], array[30, 30, 9] = 0.7, 0.9, 1
+    kept = without_islands(View(view.volume, view.mask.with_array(array))).mask.array
+    array[30, 30, 9] = 0
+    np.testing.assert_array_equal(kept, array)
+
+
+def test_masks_that_are_given_decide_how_fine_the_result_is(views):
+    networks = Networks(segmentor=Thresholding())  # of 2 mm
+    fine = examination(fine=1.5, planes=("axial", "coronal"))
+    assert predict_views(fine, ALIGNED, networks).mask.spacing == (1.5, 1.5, 1.5)
+    bare = [fine[0], View(fine[1].volume)]
+    assert predict_views(bare, ALIGNED, networks).mask.spacing == (2.0, 2.0, 2.0)
 
 
 def test_an_object_that_is_nowhere_is_an_empty_mask_and_a_warning(views):
@@ -282,6 +334,24 @@ def test_without_any_mask_there_is_no_result(views):
 def test_one_view_alone_is_pointed_out(views):
     (warning,) = predict_views(views[1:2], ALIGNED).warnings
     assert "is the only view; between its slices nothing is known" in warning
+
+
+def test_an_object_that_is_cut_off_is_pointed_out(views):
+    (warning,) = predict_views(views, replace(ALIGNED, size=16)).warnings  # of 22 and more
+    assert "of the object lie beyond the result of 16 voxels of 2 mm and are cut off" in warning
+
+
+def test_a_mask_that_the_fusion_empties_is_pointed_out(views):
+    found = predict_views(views[:2], replace(ALIGNED, least=2.5))  # more than two are sure of
+    assert not found.mask.array.any()
+    assert any("nowhere enough of them: the mask is empty" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+def test_a_threshold_says_what_a_view_votes_for_not_how_many_it_takes(views, threshold):
+    found = predict_views(views, replace(ALIGNED, fusion="vote", threshold=threshold))
+    votes = sum(view.mask.array for view in found.views)
+    np.testing.assert_array_equal(found.mask.array, votes >= 2)
 
 
 def test_views_that_disagree_are_pointed_out(views):

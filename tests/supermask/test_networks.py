@@ -4,11 +4,13 @@
 import h5py
 import numpy as np
 import pytest
+from scipy import optimize
 
 from segsrgan.networks import WeightsError, describe
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid
-from supermask.alignnet import AlignNetSpec, build_alignnet, rigid_matrices
+from supermask.alignment import motion_of
+from supermask.alignnet import AlignNetSpec, build_alignnet, motion_matrices, rigid_matrices
 from supermask.rigid import Rigid
 from supermask.unet import SegmentorSpec, build_segmentor
 from supermask.weights import describe_networks, load_networks, save_networks
@@ -108,9 +110,46 @@ def test_matrices_are_those_of_the_transform():
         np.testing.assert_allclose(one, Rigid.in_grid(row, grid).voxel_matrix(grid), atol=1e-6)
 
 
+@pytest.mark.parametrize("antisymmetric", [True, False])
+def test_training_and_inference_mean_the_same_motion(antisymmetric):
+    spec = AlignNetSpec(**{**vars(SMALL), "antisymmetric": antisymmetric})
+    parameters = np.array([[0.6, -0.7, 0.5, 13, -24, 5], [0, 0, 0, 3, 2, 1]], np.float32)
+    grid = Grid((32, 32, 32), (2.0, 2.0, 2.0), (5, 6, 7), Rigid((0.1, 0.2, 0.3)).rotation)
+    found = np.asarray(motion_matrices(parameters, spec))
+    for one, row in zip(found, parameters, strict=True):
+        np.testing.assert_allclose(one, motion_of(row, grid, spec).voxel_matrix(grid), atol=1e-5)
+
+
+def test_exchanged_images_give_the_inverse_motion_however_large():
+    a, b = pair()
+    model = randomised(build_alignnet(SMALL))
+    for name in ("angles", "shifts"):
+        head = model.get_layer(name)
+        head.kernel.assign(20 * head.kernel)
+    there, back = (np.eye(4) for _ in range(2))
+    for matrix, images in ((there, [a, b]), (back, [b, a])):
+        matrix[:3] = np.asarray(motion_matrices(model(images), SMALL))[0]
+    assert np.abs(there - np.eye(4)).max() > 0.5
+    np.testing.assert_allclose(there @ back, np.eye(4), atol=1e-5)
+
+
+def test_a_motion_has_parameters_and_small_ones_are_those_of_the_paper():
+    spec = AlignNetSpec()
+    grid = Grid((32, 32, 32), (2.0, 2.0, 2.0), (5, 6, 7))
+    small = np.array([0.02, -0.01, 0.015, 1, -2, 0.5])
+    exact, near = Rigid.in_grid(small, grid), motion_of(small, grid, spec)
+    assert np.rad2deg(0.02) > 1 and (exact.inverse() @ near).angle() < 0.02
+    np.testing.assert_allclose(near.apply((0, 0, 0)), exact.apply((0, 0, 0)), atol=0.03)
+    large = Rigid.in_grid([0.7, -0.7, 0.6, 20, -25, 10], grid)
+    found = optimize.least_squares(
+        lambda p: (motion_of(p, grid, spec).matrix - large.matrix).ravel(), np.zeros(6)
+    )
+    assert found.cost < 1e-12 and np.abs(found.x[:3]).max() < np.deg2rad(60)
+
+
 def test_zero_parameters_leave_an_image_as_it_is():
     image, _ = pair()
-    matrices = rigid_matrices(np.zeros((1, 6), np.float32), 2.0)
+    matrices = motion_matrices(np.zeros((1, 6), np.float32), AlignNetSpec())
     moved = SpatialTransformer3D()([image, matrices])
     np.testing.assert_allclose(np.asarray(moved), image, atol=1e-6)
 

@@ -2,6 +2,9 @@
 """`supermask-predict` and `supermask.predict`: files, exit status, and what goes wrong."""
 
 import json
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -85,8 +88,31 @@ def test_finished_patients_are_skipped_and_overwritten_when_asked(folder, tmp_pa
     before = mask.stat().st_mtime_ns
     status, out, _ = run(capsys, *flags)
     assert status == 0 and "patient 1: skipped" in out and mask.stat().st_mtime_ns == before
+    status, out, err = run(capsys, *flags, "--fusion", "vote")
+    assert status == 0 and "but with fusion gaussian; --overwrite makes it anew" in err
+    assert mask.stat().st_mtime_ns == before
     status, out, _ = run(capsys, *flags, "--overwrite")
     assert status == 0 and mask.stat().st_mtime_ns > before
+
+
+def test_what_a_killed_run_left_is_cleared_away(folder, tmp_path, capsys):
+    flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none")
+    run(capsys, *flags)
+    results = tmp_path / "out" / "patient 1"
+    report = json.loads((results / "report.json").read_text())
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
+    )
+    host, process = platform.node().replace(".", "-"), int(gone.stdout)
+    left = results / f".results.{host}.{process}.0123456789ab.partial"
+    left.mkdir()
+    (left / "mask.nii.gz").write_bytes(b"half")
+    (results / "mask.nii.gz").write_bytes(b"half")
+    (results / "report.json").write_text(json.dumps({**report, "whole": False}))
+    status, out, _ = run(capsys, *flags)
+    assert status == 0 and "patient 1: finished" in out
+    assert {path.name for path in results.iterdir()} == FILES
+    assert read_volume(results / "mask.nii.gz").array.any()
 
 
 def test_files_of_others_are_never_replaced(folder, tmp_path, capsys):
@@ -119,6 +145,7 @@ def test_a_bad_patient_and_a_bad_stack_do_not_stop_the_others(views, tmp_path, c
     report = json.loads((tmp_path / "out" / "half" / "report.json").read_text())
     assert len(report["lost"]) == 1 and [view["name"] for view in report["views"]] == ["axial"]
     assert "is the only view" in report["warnings"][0]
+    assert f"half: the result has the pose of {tmp_path / 'half' / 'axial.nii.gz'}" in err
     assert not (tmp_path / "out" / "lacking").exists()
 
 
@@ -152,6 +179,7 @@ def test_stacks_without_overlap_fail_with_the_cause(views, tmp_path, capsys):
         (["--views", "a.nii", "--threshold", "2"], "threshold must be between 0 and 1"),
         (["--views", "a.nii", "--alignment", "alignnet"], "needs weights with an AlignNet"),
         (["--views", "a.nii", "--labels", "x"], "labels must be whole numbers"),
+        (["--views", "a.nii", "--labels", ","], "labels must be whole numbers"),
         (["--views", "a.nii", "--weights", "none"], "none: no such weights"),
         (["--views", "a.nii", "--alignment", "none", "--refine"], "refine goes on from AlignNet"),
     ],
@@ -170,6 +198,8 @@ def test_the_function_does_as_the_command(folder, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     written = read_volume(tmp_path / "out" / "mask.nii.gz")
     np.testing.assert_array_equal(written.array, found.mask.array)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["settings"]["alignment"] == "none"
     with pytest.raises(SupermaskError, match="is finished already"):
         supermask.predict(stacks, masks, alignment="none", output=tmp_path / "out")
 
@@ -179,6 +209,8 @@ def test_the_function_takes_views_and_refuses_nonsense(views, folder):
     assert isinstance(found, supermask.Prediction) and found.reference == "axial"
     with pytest.raises(SupermaskError, match="fuse: unknown; settings are alignment, reference"):
         supermask.predict(views, fuse="vote")
+    with pytest.raises(SupermaskError, match="a View brings its own mask, received a_mask.nii"):
+        supermask.predict(views, ["a_mask.nii", None], alignment="none")
     with pytest.raises(SupermaskError, match="received 2 and 1"):
         supermask.predict([folder / "axial.nii.gz"] * 2, [None])
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -73,6 +73,13 @@ def test_oblique_volumes_and_masks_without_image():
     assert [view.plane for view in found.views] == ["axial", "coronal", "sagittal"]
 
 
+def test_every_plane_has_an_axis_of_its_own_however_oblique_the_volume_is():
+    turn = rotation((-0.7, 0.7, 0.3))  # of two axes of the patient the same one is nearest
+    grid = Grid(GRID.shape, GRID.spacing, tuple(CENTRE - turn @ (29, 25, 21)), turn)
+    found = simulate(None, scan(grid)[1], np.random.default_rng(0), SMALL)
+    assert sorted(view.axis for view in found.views) == [0, 1, 2]
+
+
 def test_noise_is_a_share_of_the_views_range():
     still = {"slices": (6,), "spacing": 2.0, "angle": 0, "shift": 0, "contrast": False}
     clean, noisy = (
@@ -170,3 +177,23 @@ def test_a_case_that_cannot_be_made_leaves_nothing(files, tmp_path):
     path = write_table([plan], files, SMALL)
     with pytest.raises(SupermaskError, match="names no patient"):
         read_patients(path)
+
+
+def test_a_mask_that_does_not_lie_on_its_image_is_named(files, caplog):
+    from segsrgan.volumes import write_volume
+
+    path = files / "labelsTr" / "a.nii.gz"
+    mask = read_volume(path)
+    write_volume(Volume(mask.array, mask.spacing, (0, 0, 0)), path)
+    status = main(["--path", str(files), "-o", str(files / "cases"), *FLAGS])
+    assert status == 1 and not (files / "cases" / "a").exists()
+    assert "a.nii.gz: its mask has as many voxels but lies elsewhere" in caplog.text
+
+
+def test_a_table_of_others_is_never_replaced(files, capsys):
+    table = files / "cases" / "cases.csv"
+    table.parent.mkdir()
+    table.write_text("mine,truth\n")
+    status = main(["--path", str(files), "-o", str(table.parent), *FLAGS])
+    assert status == 2 and "is no table of simulated cases" in capsys.readouterr().err
+    assert table.read_text() == "mine,truth\n" and len(list(table.parent.iterdir())) == 1

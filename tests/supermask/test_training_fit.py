@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from patients import patient, tiny
 
+import supermask
 from supermask.training import fit
 from supermask.training.run import Loop
+from supermask.views import View
 from supermask.weights import load_networks
 
 pytestmark = pytest.mark.skipif(
@@ -76,6 +78,15 @@ def test_a_training_writes_what_it_says_and_returns_its_networks(tmp_path):
         for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
     assert networks.metadata["history"]["epoch"] == 4
+
+
+def test_what_a_training_returns_makes_a_prediction(tmp_path):
+    networks = fit(CASES, tiny(supervised_alignment="transforms"), tmp_path)
+    views = [View(view.volume) for view in CASES[0].views]
+    found = supermask.predict(views, weights=networks, refine=False)
+    assert found.mask.spacing == (5.0, 5.0, 5.0) and len(found.views) == 3
+    # Not by the headers: the trained AlignNet has been asked.
+    assert all(view.transform.angle() > 0 for view in found.views[1:])
 
 
 def test_the_losses_fall(tmp_path):

@@ -54,7 +54,7 @@ def test_a_stack_of_mostly_one_value_keeps_its_contrast():
     assert View(Volume(values, (1, 1, 2))).scaled.array.max() == 1
 
 
-def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path):
+def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path, caplog):
     write_volume(volume(), tmp_path / "a.nii")
     values = np.zeros((6, 6, 4), np.float32)
 
@@ -67,6 +67,9 @@ def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path):
     assert read(0, 1, 255) == [0, 1, 1]
     assert read(0.25, 1, 0) == [0.25, 1, 0]
     assert read(1, 2, 5, labels=(2, 5)) == [0, 1, 1]
+    assert not caplog.text
+    assert read(1, 2, 5, labels=(3, 42)) == [0, 0, 0]
+    assert "m.nii: holds 0, 1, 2, 5, none of the labels 3, 42" in caplog.text
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path):
@@ -91,6 +94,25 @@ def test_a_mask_that_lies_elsewhere_is_refused():
         View(volume(), shifted)
     with pytest.raises(SupermaskError, match="its mask lies nowhere over it"):
         View(volume(), Volume(np.ones((3, 3, 3)), (1, 1, 1), (50, 0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("order", "flips"), [((0, 1, 2), (True, True, False)), ((2, 0, 1), (False, True, False))]
+)
+def test_a_mask_may_be_stored_in_another_order_than_its_stack(order, flips):
+    view = acquire(stack_grid())
+    first = np.where(flips, np.array(view.mask.array.shape) - 1, 0)
+    array = np.flip(view.mask.array, np.flatnonzero(flips)).transpose(order)
+    direction = (view.mask.direction * np.where(flips, -1, 1))[:, order]
+    spacing = np.array(view.mask.spacing)[list(order)]
+    mask = Volume(array, tuple(spacing), view.mask.grid.index_to_physical(first), direction)
+    grid = stack_grid(thick=3.0)
+    found = View(view.volume, mask).mask_on(grid)
+    np.testing.assert_allclose(found, view.mask_on(grid), atol=1e-5)
+    # The voxels in another order, the header not.
+    if order != (0, 1, 2):
+        with pytest.raises(SupermaskError, match="as many voxels but lies elsewhere"):
+            View(view.volume, Volume(array, view.mask.spacing, view.mask.grid.origin))
 
 
 def test_an_empty_mask_is_no_object():
@@ -136,6 +158,17 @@ def test_stacks_of_different_patients_are_refused(tmp_path):
     write_volume(a.volume, tmp_path / "a.nii")
     nameless = read_view(tmp_path / "a.nii")
     assert nameless.patient == "" and check_together([nameless, c])
+
+
+def test_whose_a_series_is_its_own_files_say(tmp_path):
+    write_series(tmp_path / "all", EVEN, PatientID="17")
+    other = {"SeriesInstanceUID": "1.2.3.9", "SeriesNumber": 9, "PatientID": "18"}
+    write_series(tmp_path / "all", EVEN, start=100, **other)
+    first, second = (read_view(tmp_path / "all", series=name) for name in ("4", "9"))
+    assert (first.patient, second.patient) == ("17", "18")
+    (tmp_path / "below").mkdir()
+    write_series(tmp_path / "below" / "deep", EVEN, **other)
+    assert read_view(tmp_path / "below").patient == "18"
 
 
 def test_a_super_resolved_stack_remembers_its_slices():
