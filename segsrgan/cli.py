@@ -5,8 +5,7 @@ import json
 import sys
 from importlib import import_module
 
-from segsrgan.inference.console import Parser, import_quietly, messages
-from segsrgan.inference.errors import one_line
+from segsrgan.inference.console import Parser, import_quietly, messages, status_of
 
 # Commands with a parser of their own; they get all arguments that follow.
 _FORWARDED = {
@@ -53,19 +52,16 @@ def main(argv=None):
         command called.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    try:
+
+    def run():
         if argv and argv[0] in _FORWARDED:
             return import_module(_FORWARDED[argv[0]][0]).main(argv[1:])
         args = build_parser().parse_args(argv)
         with messages(_PROG):
             _weights(args)
             return 0
-    except KeyboardInterrupt:
-        print(f"{_PROG}: interrupted", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        print(f"{_PROG}: error: {one_line(error)}", file=sys.stderr)
-        return 2
+
+    return status_of(run, _PROG)
 
 
 def _weights(args):

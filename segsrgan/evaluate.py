@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segsrgan.atomic import create_text, write_text
 from segsrgan.evaluation.arguments import build_parser, cases_of, check_outputs, settings_of
-from segsrgan.inference.console import Parser, ProgressBar, messages
+from segsrgan.inference.console import Parser, ProgressBar, messages, status_of
 from segsrgan.inference.errors import one_line
 
 logger = logging.getLogger("segsrgan.evaluate")
@@ -24,16 +24,13 @@ def main(argv=None, prog="segsrgan evaluate"):
         The exit status: 0 all measured, 1 some cases failed, 2 nothing could be done,
         130 interrupted.
     """
-    try:
+
+    def run():
         args = build_parser(prog, Parser).parse_args(argv)
         with messages(prog, args.quiet, args.verbose):
             return _run(args)
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
-        return 2
+
+    return status_of(run, prog, "nothing was written")
 
 
 def _run(args):

@@ -4,8 +4,7 @@
 import logging
 import sys
 
-from segsrgan.inference.console import Parser, import_quietly, messages
-from segsrgan.inference.errors import one_line
+from segsrgan.inference.console import Parser, import_quietly, messages, status_of
 from segsrgan.inference.export import FORMATS, export
 
 logger = logging.getLogger("segsrgan.export")
@@ -52,19 +51,16 @@ def main(argv=None, prog="segsrgan export"):
     Returns:
         The exit status: 0, or 2 if nothing was written, 130 if interrupted.
     """
-    try:
+
+    def run():
         args = build_parser(prog).parse_args(argv)
         with messages(prog, args.quiet):
             import_quietly("segsrgan.networks")
             found = export(args.weights, args.format, args.output, args.patch, args.overwrite)
             logger.info("written: %s (against the weights: %s)", args.output, found)
             return 0
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
-        return 2
+
+    return status_of(run, prog, "nothing was written")
 
 
 if __name__ == "__main__":

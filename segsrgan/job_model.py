@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segsrgan.inference import checks, options
 from segsrgan.inference.arguments import build_parser
-from segsrgan.inference.console import ProgressBar, import_quietly, messages
+from segsrgan.inference.console import ProgressBar, import_quietly, messages, status_of
 from segsrgan.inference.errors import InferenceError, one_line
 from segsrgan.inference.imagelist import find_list, read_image_list
 from segsrgan.inference.job import Job, run_job
@@ -32,16 +32,13 @@ def main(argv=None, prog="job_model.py"):
         The exit status: 0 all done, 1 some images failed, 2 nothing could be done,
         130 interrupted.
     """
-    try:
+
+    def run():
         args = build_parser(prog).parse_args(argv)
         with messages(prog, args.quiet, args.verbose):
             return _run(args)
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
-        return 2
+
+    return status_of(run, prog, "the same command goes on from here")
 
 
 def _run(args):

@@ -4,8 +4,7 @@
 import sys
 from pathlib import Path
 
-from segsrgan.inference.console import Parser, messages
-from segsrgan.inference.errors import one_line
+from segsrgan.inference.console import Parser, messages, status_of, whole
 from segsrgan.training.configuration import SYNTHETIC, TISSUES
 from segsrgan.training.rules import Rule, check_bounds, whole_numbers
 
@@ -54,7 +53,8 @@ def main(argv=None, prog="segsrgan synthesize"):
     Returns:
         The exit status: 0 done, 2 it could not be done, 130 interrupted.
     """
-    try:
+
+    def run():
         args = build_parser(prog).parse_args(argv)
         for name, (rule, *_) in _FLAGS.items():
             setattr(args, name, rule.checked(getattr(args, name), f"--{name}"))
@@ -64,13 +64,8 @@ def main(argv=None, prog="segsrgan synthesize"):
         with messages(prog):
             _synthesize(args, whole_numbers(args.cortex_labels, "--cortex_labels"))
         return 0
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        text = str(error).strip() if isinstance(error, ValueError) else one_line(error)
-        print(f"{prog}: error: {text}", file=sys.stderr)
-        return 2
+
+    return status_of(run, prog, text=whole)
 
 
 def _synthesize(args, cortex):

@@ -3,8 +3,7 @@
 
 import sys
 
-from segsrgan.inference.console import ProgressBar, import_quietly, messages
-from segsrgan.inference.errors import one_line
+from segsrgan.inference.console import ProgressBar, import_quietly, messages, status_of
 from supermask.arguments import build_parser, labels_of, patients_of, settings_of
 
 
@@ -19,16 +18,13 @@ def main(argv=None, prog="supermask-predict"):
         The exit status: 0 all done, 1 some patients failed or a stack could not be used, 2
         nothing could be done, 130 interrupted.
     """
-    try:
+
+    def run():
         args = build_parser(prog).parse_args(argv)
         with messages(prog, args.quiet, args.verbose):
             return _run(args)
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
-        return 2
+
+    return status_of(run, prog, "the same command goes on from here")
 
 
 def _run(args):

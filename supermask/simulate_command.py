@@ -5,8 +5,7 @@ import argparse
 import logging
 import sys
 
-from segsrgan.inference.console import Parser, ProgressBar, messages
-from segsrgan.inference.errors import one_line
+from segsrgan.inference.console import Parser, ProgressBar, messages, status_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,16 +80,13 @@ def main(argv=None, prog="supermask-simulate"):
         The exit status: 0 all done, 1 some volumes failed, 2 nothing could be done, 130
         interrupted.
     """
-    try:
+
+    def run():
         args = build_parser(prog).parse_args(argv)
         with messages(prog, args.quiet, args.verbose):
             return _run(args)
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; what is whole stays", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
-        return 2
+
+    return status_of(run, prog, "what is whole stays")
 
 
 def _run(args):

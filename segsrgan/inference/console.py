@@ -4,11 +4,12 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from importlib import import_module
 
-from segsrgan.inference.errors import InferenceError
+from segsrgan.inference.errors import InferenceError, one_line
 
 _PACKAGES = ("segsrgan", "supermask")
 
@@ -19,6 +20,82 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Raises `InferenceError` instead of leaving the program."""
         raise InferenceError(f"{message} (see --help)")
+
+
+def status_of(run, program, interrupted="", text=one_line):
+    """Runs a command; what it raises becomes a message on stderr.
+
+    Args:
+        run: function without arguments that returns an exit status.
+        program: name that stands before the message.
+        interrupted: what Ctrl-C left.
+        text: function that makes a message of an error.
+
+    Returns:
+        Its exit status, 2 after an error of the user or the system, 130 after Ctrl-C.
+    """
+    try:
+        return run()
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{program}: interrupted{interrupted and '; '}{interrupted}\n")
+        return 130
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        sys.stderr.write(f"{program}: error: {text(error)}\n")
+        return 2
+
+
+def train(argv, program, parse, module, scores, stop, remedy):
+    """Runs the command of a training.
+
+    Args:
+        argv: arguments without the program's name.
+        program: its name in messages.
+        parse: makes of `argv` the settings, which have a `snapshot_folder`, and the last epoch.
+        module: full name of the one whose `run(settings, progress, stop)` trains.
+        scores: those of the last row that are shown.
+        stop: a `segsrgan.training.stopping.Stop`.
+        remedy: what to try when memory runs out.
+
+    Returns:
+        The exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted
+        by Ctrl-C, 143 by SIGTERM.
+    """
+    try:
+        settings, last = parse(argv)
+        with messages(program), stop:
+            return _train(settings, last, program, module, scores, stop)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{program}: interrupted; --resume goes on from the last state\n")
+        return 128 + (stop.signal or signal.SIGINT)
+    except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        text = f"out of memory; try {remedy}" if isinstance(error, MemoryError) else whole(error)
+        sys.stderr.write(f"{program}: error: {text}\n")
+        return 1 if stop.listening or isinstance(error, RuntimeError) else 2
+
+
+def _train(settings, last, program, module, scores, stop):
+    training = import_quietly(module)
+    bar = ProgressBar(unit="cycle")
+    try:
+        row = training.run(settings, progress=bar, stop=stop)
+    finally:
+        bar.close()
+    row = row or {}
+    if row and not settings.worker_index:  # the chief alone has scores
+        shown = ", ".join(f"{key} {row[key]:.4g}" for key in scores if key in row)
+        shown = shown or "nothing to score it on"
+        sys.stdout.write(f"epoch {row['epoch']}: {shown}; results in {settings.snapshot_folder}\n")
+    if stop.signal is None or row.get("epoch", 0) >= last:
+        return 0
+    sys.stderr.write(f"{program}: {stop.farewell(settings.snapshot_folder)}\n")
+    return 128 + stop.signal
+
+
+def whole(error):
+    """A user's error as it is, since reports on a CSV have several lines; others in one line."""
+    ours = type(error).__module__.partition(".")[0] in _PACKAGES
+    known = (ours or isinstance(error, (ValueError, OSError))) and str(error).strip()
+    return known or one_line(error)
 
 
 @contextmanager
