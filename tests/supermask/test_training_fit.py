@@ -145,6 +145,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(cycles, tmp_path):
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_a_state_to_go_on_from(tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(CASES, tiny(), whole)
@@ -164,6 +165,7 @@ def test_a_failure_leaves_a_state_to_go_on_from(tmp_path, monkeypatch):
     assert not list(parts.glob(".*partial"))
 
 
+@pytest.mark.slow
 def test_stage_2_starts_from_stage_1(tmp_path):
     together, apart = tmp_path / "together", tmp_path / "apart"
     fit(CASES, tiny(snapshot=1, lr2=1e-9), together)
@@ -213,6 +215,7 @@ def test_weights_of_another_grid_are_refused(tmp_path):
         fit(CASES, tiny(**{**options, "kernel": 3, "resume": True}), tmp_path / "first")
 
 
+@pytest.mark.slow
 def test_fewer_bits_do_as_well(tmp_path):
     options = {"stage1_epochs": 1, "stage2_epochs": 1, "precision": "mixed_bfloat16"}
     fit(CASES, tiny(**options), tmp_path, test=[patient(2)])

@@ -101,6 +101,7 @@ def test_a_snapshot_says_how_it_was_made_and_is_ready_for_use(train):
     assert result.sr.array.shape == (32, 32, 32)
 
 
+@pytest.mark.slow
 def test_two_epochs_and_two_more_are_four_bit_for_bit(train):
     assert train(GAN, "--epoch 4", run="whole") == 0
     assert train(GAN, "--epoch 2") == 0
@@ -209,6 +210,7 @@ def test_what_an_earlier_training_left_is_not_replaced(train, capsys):
     assert (train.run / "SegSRGAN_epoch_1").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_other_settings_of_a_resumed_training_hold_and_are_pointed_out(train, capsys):
     assert train(PLAIN, "--epoch 1") == 0
     assert train(PLAIN, "--epoch 2 --resume --lrgen 1e-12") == 0
@@ -258,6 +260,7 @@ def test_a_loss_that_is_no_number_ends_the_training(train, capsys, monkeypatch):
     assert len(rows(train.run / "history.csv")) == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_a_training_that_can_be_resumed(train, capsys, monkeypatch):
     assert train(PLAIN, "--epoch 1") == 0
     before = names(train.run)
@@ -277,6 +280,7 @@ def test_a_full_disk_leaves_a_training_that_can_be_resumed(train, capsys, monkey
     assert train(PLAIN, "--epoch 2 --resume") == 0
 
 
+@pytest.mark.slow
 def test_an_image_that_is_lost_ends_the_training_and_its_return_mends_it(
     train, capsys, monkeypatch
 ):

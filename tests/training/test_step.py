@@ -83,11 +83,13 @@ def test_two_processes_train_as_one(tmp_path, single):
         check_equal(tmp_path / f"w{i}.npz", single, 1e-5)
 
 
+@pytest.mark.slow
 def test_jax_trains_as_tensorflow(tmp_path, single):
     finish(start("single", tmp_path / "w.npz", backend="jax"))
     check_equal(tmp_path / "w.npz", single, 1e-4)
 
 
+@pytest.mark.slow
 def test_a_lost_worker_ends_the_others(tmp_path):
     workers = two_workers()
     lost = start("worker", tmp_path / "w1.npz", workers, 1, DIE_AFTER="2")

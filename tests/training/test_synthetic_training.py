@@ -171,6 +171,7 @@ def test_two_epochs_and_one_more_are_three_bit_for_bit(train):
     assert rows(train.run / "history.csv") == rows(whole / "history.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.5, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_training_stopped_within_an_epoch_goes_on_bit_for_bit(ratio, train):
     flags = (PLAIN, maps(train), f"--epoch 2 --synthetic_ratio {ratio}")
