@@ -11,6 +11,7 @@ import shutil
 import time
 import uuid
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 _STALE_SECONDS = 600
 
@@ -162,3 +163,21 @@ def _is_running(process):
 
 def _host():
     return platform.node().replace(".", "-")
+
+
+def stamp(path):
+    """What a file or folder looks like now, to notice later that it has changed.
+
+    Args:
+        path: of a file, or of a folder, whose own files count.
+
+    Returns:
+        [bytes, newest time of change in whole seconds], JSON values; None if it cannot be seen.
+    """
+    path = Path(path)
+    try:
+        files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+        parts = [file.stat() for file in files]
+        return [sum(s.st_size for s in parts), max((int(s.st_mtime) for s in parts), default=0)]
+    except OSError:
+        return None

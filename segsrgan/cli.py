@@ -5,6 +5,7 @@ import json
 import sys
 from importlib import import_module
 
+from segsrgan import __version__
 from segsrgan.inference.console import Parser, import_quietly, messages, status_of
 
 # Commands with a parser of their own; they get all arguments that follow.
@@ -24,6 +25,7 @@ def build_parser():
         prog=_PROG,
         description="Isotropic high-resolution images and segmentations from anisotropic MRI.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in _FORWARDED.items():
         commands.add_parser(name, help=f"{text} (segsrgan {name} --help)", add_help=False)

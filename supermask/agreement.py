@@ -33,6 +33,11 @@ class Agreement(NamedTuple):
     correlation: float
     overlap: float
 
+    @property
+    def is_doubtful(self):
+        """Whether the masks hardly overlap: nothing that other contrasts would explain."""
+        return not self.dice >= LEAST_DICE
+
     def warnings(self):
         """What is wrong with it, a list of str."""
         names = f"{self.first} and {self.second}"

@@ -58,6 +58,8 @@ def predict(
     settings = _settings(settings)
     if output is not None:
         check_place(output, REPORT, overwrite)
+    if isinstance(stacks, (str, bytes, View)) or hasattr(stacks, "__fspath__"):
+        raise SupermaskError(f"stacks must be a list, received {stacks!r}")
     views = _views(list(stacks), masks, labels)
     networks, sharpener = weights, None
     if isinstance(weights, str) or hasattr(weights, "__fspath__"):
@@ -85,6 +87,8 @@ def _settings(values):
 
 
 def _views(stacks, masks, labels):
+    if isinstance(masks, (str, bytes)) or hasattr(masks, "__fspath__"):
+        raise SupermaskError(f"masks must be a list, one for each stack, received {masks!r}")
     masks = [None] * len(stacks) if masks is None else list(masks)
     if not 1 <= len(stacks) <= MOST_VIEWS or len(masks) != len(stacks):
         raise SupermaskError(

@@ -19,8 +19,8 @@ results, in OUTPUT/PATIENT/: mask.nii.gz, probability.nii.gz, image.nii.gz (the 
   fused), <view>_mask.nii.gz (aligned), <view>_to_<reference>.tfm (ITK; a resampler takes it as it
   is), report.json. Finished patients are skipped.
 
-exit status: 0 all done, 1 some patients failed or a stack could not be used, 2 nothing could be
-done, 130 interrupted. docs/supermask.md tells more.
+exit status: 0 all done, 1 some patients failed or are doubtful (aligned masks hardly overlap), or a
+stack could not be used, 2 nothing could be done, 130 interrupted. docs/supermask.md tells more.
 """
 
 

@@ -3,6 +3,7 @@
 
 import csv
 import io
+import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,9 +110,9 @@ def make_case(plan, simulation, labels=None, overwrite=False):
     Returns:
         Whether there is a whole one now; if not, the cause has been logged.
     """
-    if read_report(plan.folder, REPORT) is not None and not overwrite:
-        logger.info("%s: is finished", plan.folder)
-        return True
+    report = read_report(plan.folder, REPORT)
+    if report is not None and not overwrite:
+        return _is_the_same(plan, simulation, report)
     try:
         check_place(plan.folder, REPORT, overwrite)
         mask = read_volume(plan.mask)
@@ -126,6 +127,24 @@ def make_case(plan, simulation, labels=None, overwrite=False):
     except (ValueError, OSError, MemoryError) as error:
         logger.error("%s: %s", plan.mask, one_line(error))
         return False
+    return True
+
+
+def _is_the_same(plan, simulation, report):
+    """Whether a finished examination is the one that is wanted; logs if not."""
+    wanted = json.loads(json.dumps(_settings(plan, simulation)))
+    flat = {**wanted, **wanted.pop("simulation")}
+    made = {**report, **report.get("simulation", {})}
+    others = [f"{name} {made.get(name)}" for name in flat if made.get(name) != flat[name]]
+    if others:
+        logger.error(
+            "%s: is finished, but with %s; --overwrite makes it anew, or name another output "
+            "folder",
+            plan.folder,
+            ", ".join(others),
+        )
+        return False
+    logger.info("%s: is finished", plan.folder)
     return True
 
 
@@ -178,17 +197,24 @@ def _write(case, plan, simulation, overwrite):
         return names
 
     content = {
-        "mask": str(plan.mask),
-        "image": None if plan.image is None else str(plan.image),
-        "seed": list(plan.seed),
-        "base": plan.base,
-        "simulation": asdict(simulation),
+        **_settings(plan, simulation),
         "motion": {
             view.name: in_words(transform)
             for view, transform in zip(case.views, case.transforms, strict=True)
         },
     }
     store(plan.folder, REPORT, write, content, overwrite)
+
+
+def _settings(plan, simulation):
+    """How an examination is made, JSON values of the report."""
+    return {
+        "mask": str(plan.mask),
+        "image": None if plan.image is None else str(plan.image),
+        "seed": list(plan.seed),
+        "base": plan.base,
+        "simulation": asdict(simulation),
+    }
 
 
 def _labels(volume):

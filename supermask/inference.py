@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """One patient: the views aligned, segmented and fused into one high-resolution mask."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from segsrgan.inference.resources import GIB, available_memory
@@ -42,6 +44,7 @@ def predict_views(views, settings=None, networks=None, sharpener=None, progress=
     segmentor, alignnet = (getattr(networks, n, None) for n in ("segmentor", "alignnet"))
     alignment = settings.alignment or ("alignnet" if alignnet is not None else "classical")
     check_alignment(alignment, alignnet)
+    settings = replace(settings, alignment=alignment)
     progress = progress or (lambda *_: None)
     views, lost, warnings = _usable(list(views), segmentor)
     first = choose_reference(views, settings.reference)

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from segsrgan.atomic import stamp
 from segsrgan.inference.errors import one_line
 from supermask.errors import SupermaskError
 from supermask.inference import predict_views
@@ -28,6 +29,7 @@ class Outcome:
         folder: of the results.
         lost: stacks that could not be used, and why, a str each.
         agreements: an `Agreement` of every two views.
+        doubtful: whether masks that were aligned hardly overlap.
         detail: the cause of a failure.
         seconds: time taken.
     """
@@ -37,6 +39,7 @@ class Outcome:
     folder: Path
     lost: tuple[str, ...] = ()
     agreements: tuple = ()
+    doubtful: bool = False
     detail: str = ""
     seconds: float = 0.0
 
@@ -99,9 +102,14 @@ def _run(
     progress=None,
 ):
     report = read_report(folder, REPORT)
+    inputs = _inputs(patient)
+    wanted = {"settings": asdict(settings), "labels": labels, "weights": weights}
     if report is not None and not overwrite:
-        _tell_of_finished(patient, folder, report, settings)
-        return {"result": SKIPPED}
+        if not report.get("lost"):
+            _check_finished(patient, folder, report, {"inputs": inputs, **wanted})
+            return {"result": SKIPPED, "doubtful": bool(report.get("doubtful"))}
+        logger.info("%s: a stack was lost when it was made, in %s; once more", patient.name, folder)
+        overwrite = True
     check_place(folder, REPORT, overwrite)
     views, lost = load_views(patient, labels)
     if not views:
@@ -119,31 +127,55 @@ def _run(
     lost = (*lost, *prediction.lost)
     if lost and settings.reference is None:
         logger.warning("%s: the result has the pose of %s", patient.name, prediction.views[0].path)
-    notes = {
-        "patient": patient.name,
-        "lost": lost,
-        "settings": asdict(settings),
-        "labels": labels,
-        "weights": weights,
-    }
-    write_results(prediction, folder, overwrite, **notes)
-    return {"result": FINISHED, "lost": lost, "agreements": prediction.agreements}
+    doubtful = any(item.is_doubtful for item in prediction.agreements)
+    notes = {"patient": patient.name, "lost": lost, "doubtful": doubtful, "inputs": inputs}
+    write_results(prediction, folder, overwrite, **notes, **wanted)
+    found = {"lost": lost, "agreements": prediction.agreements, "doubtful": doubtful}
+    return {"result": FINISHED, **found}
 
 
-def _tell_of_finished(patient, folder, report, settings):
-    """Says that there are results, and whether with settings other than those wanted now."""
-    before = report.get("settings") or {}
-    others = [
-        f"{name} {before[name]}"
-        for name, value in asdict(settings).items()
-        if name in before and before[name] != value
+def _inputs(patient):
+    """The files of a patient as JSON values: where they are and what they look like."""
+    files = zip(patient.views, patient.masks, patient.series, strict=True)
+    return [
+        {
+            "stack": str(view.absolute()),
+            "series": series,
+            "mask": None if mask is None else str(Path(mask).absolute()),
+            "stamps": [stamp(view), None if mask is None else stamp(mask)],
+        }
+        for view, mask, series in files
     ]
+
+
+def _check_finished(patient, folder, report, wanted):
+    """Says how finished results differ from those wanted.
+
+    Raises:
+        SupermaskError: if they are of other files.
+    """
+    before = report.get("inputs") or wanted["inputs"]
+    for name in ("stack", "mask", "series"):
+        there, here = ([item.get(name) for item in items] for items in (before, wanted["inputs"]))
+        if there != here:
+            raise SupermaskError(
+                f"{folder}: holds the results of other files ({name} {_first(there, here)}); name "
+                "another output folder or patient, or replace them with --overwrite"
+            )
+    others = [] if before == wanted["inputs"] else ["files that have changed since"]
+    for name, value in {**wanted["settings"], "labels": wanted["labels"]}.items():
+        made = report.get(name) if name == "labels" else report["settings"].get(name, value)
+        if made != (list(value) if isinstance(value, tuple) else value):
+            others.append(f"{name} {made}")
+    if report.get("weights", wanted["weights"]) != wanted["weights"]:
+        others.append(f"weights {report['weights']}")
     if others:
-        logger.warning(
-            "%s: is finished, in %s, but with %s; --overwrite makes it anew",
-            patient.name,
-            folder,
-            ", ".join(others),
-        )
+        text = "%s: is finished, in %s, but with %s; --overwrite makes it anew"
+        logger.warning(text, patient.name, folder, ", ".join(others))
     else:
         logger.info("%s: is finished, in %s", patient.name, folder)
+
+
+def _first(there, here):
+    """The first of the former that is not among the latter."""
+    return next((item for item in there if item not in here), there[0] if there else None)

@@ -15,8 +15,8 @@ def main(argv=None, prog="supermask-predict"):
         prog: the program's name in messages.
 
     Returns:
-        The exit status: 0 all done, 1 some patients failed or a stack could not be used, 2
-        nothing could be done, 130 interrupted.
+        The exit status: 0 all done, 1 some patients failed or are doubtful, or a stack could not
+        be used, 2 nothing could be done, 130 interrupted.
     """
 
     def run():
@@ -59,12 +59,13 @@ def _run(args):
                 print(_line(outcome), flush=True)
     finally:
         bar.close()
-    return int(any(outcome.result == FAILED or outcome.lost for outcome in outcomes))
+    bad = (one.result == FAILED or one.lost or one.doubtful for one in outcomes)
+    return int(any(bad))
 
 
 def _line(outcome):
     """A patient's line: what became of it, and how well its views agree."""
-    parts = [f"{outcome.patient}: {outcome.result}"]
+    parts = [f"{outcome.patient}: {outcome.result}{', doubtful' * outcome.doubtful}"]
     if outcome.detail:
         parts.append(outcome.detail)
     for item in outcome.agreements:

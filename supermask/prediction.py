@@ -45,6 +45,7 @@ class Prediction:
         agreements: an `Agreement` of every two of them.
         lost: stacks that could not be used, and why, a str each.
         warnings: what is doubtful, a str each.
+        alignment: how they were aligned, one of `supermask.settings.ALIGNMENTS`.
     """
 
     mask: Volume
@@ -54,6 +55,7 @@ class Prediction:
     agreements: tuple[Agreement, ...]
     lost: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    alignment: str | None = None
 
     @property
     def reference(self):
@@ -69,7 +71,7 @@ def assemble(views, transforms, masks, grid, settings, lost=(), warnings=()):
         transforms: a `Rigid` from the reference to each.
         masks: per view (x, y, z), the object's probability on the grid.
         grid: an isotropic `Grid` in the pose of the reference.
-        settings: a `Settings`: `fusion`, `width`, `least`, `threshold`.
+        settings: a `Settings`: `alignment` for the result, `fusion`, `width`, `least`, `threshold`.
         lost: str each, for the result.
         warnings: likewise.
     """
@@ -119,4 +121,5 @@ def assemble(views, transforms, masks, grid, settings, lost=(), warnings=()):
         tuple(found),
         tuple(lost),
         tuple(warnings),
+        settings.alignment,
     )

@@ -46,6 +46,7 @@ def write_results(prediction, folder, overwrite=False, **notes):
 def _content(prediction):
     return {
         "reference": prediction.reference,
+        "alignment": prediction.alignment,
         "views": [
             {"name": view.name, "stack": view.path, **in_words(view.transform)}
             for view in prediction.views

@@ -21,6 +21,8 @@ PERCENTILES = (2, 98)
 _SAME_PLANE = 30.0  # degrees between slice normals
 _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
 _LISTED = 10  # values of a mask, in messages
+_POINTS = 20  # along each axis of a stack, at which it is seen whether a mask lies over it
+_COVERED = 0.98  # share of a stack over which its mask lies
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +246,7 @@ def check_together(views):
         SupermaskError: if two stacks are of different patients, or their fields of view do not
             meet.
     """
-    warnings = []
+    warnings = [text for view in views for text in _about_mask(view)]
     for index, first in enumerate(views):
         for second in views[index + 1 :]:
             if first.patient != second.patient and first.patient and second.patient:
@@ -266,6 +268,24 @@ def check_together(views):
                     "are; take stacks of different planes"
                 )
     return warnings
+
+
+def _about_mask(view):
+    """What is lost where a mask does not lie over all of its stack, a list of str."""
+    if view.mask is None:
+        return []
+    mask, grid = view.mask.grid, view.volume.grid
+    points = [np.linspace(0, n - 1, min(n, _POINTS)) for n in grid.shape]
+    points = np.stack(np.meshgrid(*points, indexing="ij"), axis=-1).reshape(-1, 3)
+    index = mask.physical_to_index(grid.index_to_physical(points))
+    inside = (index >= -0.5) & (index <= np.array(mask.shape) - 0.5)
+    share = inside.all(axis=-1).mean()
+    if share >= _COVERED:
+        return []
+    return [
+        f"{view.path}: its mask lies over {100 * share:.0f} % of it; beyond that nothing is taken "
+        "for the object; check that they belong together"
+    ]
 
 
 def _angle(first, second):

@@ -79,7 +79,7 @@ def load_networks(name_or_path):
         WeightsError: if the file is missing, is no weights file of SuperMask, or does not fit
             its spec.
     """
-    path = resolve(name_or_path)
+    path = resolve(name_or_path, FORMAT)
     found, metadata = _read(path)
     models = {}
     for name, (spec, arrays) in found.items():
@@ -90,7 +90,7 @@ def load_networks(name_or_path):
 
 def describe_networks(name_or_path):
     """What a weights file says of itself: a dict of `path`, the specs as dicts, `metadata`."""
-    path = resolve(name_or_path)
+    path = resolve(name_or_path, FORMAT)
     found, metadata = _read(path)
     specs = {name: asdict(spec) for name, (spec, _) in found.items()}
     return {"path": str(path), **specs, "metadata": metadata}

@@ -55,6 +55,8 @@ def _measured(case, settings, wanted):
             if wanted[kind]:
                 more, found, noted = _MEASURES[kind](case, settings, wanted[kind])
                 values, region, notes = values | more, region or found, notes + noted
+        if not values:
+            notes = [*notes, "has no files for the metrics"]
         return Row(case, values, region, tuple(notes))
     except Exception as error:
         cause = _cause(error)

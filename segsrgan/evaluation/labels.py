@@ -10,6 +10,8 @@ from segsrgan.evaluation.errors import EvaluationError
 logger = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-3  # of label values and of 0 and 1: scaling and interpolation round
+_SPARSE = (slice(None, None, 3),) * 3  # enough voxels to see how many values there are
+_MANY = 300  # more than the atlases in use have
 
 
 def are_labels(array, path, values=None):
@@ -65,6 +67,10 @@ def in_class(array, labels, values, threshold, path):
             inside[...] = np.rint(plane) != 0
         else:
             inside[...] = np.isin(np.rint(plane), values)
+    if labels and values is None and len(np.unique(np.rint(array[_SPARSE]))) > _MANY:
+        logger.warning(
+            "%s: has more than %d values, as an image has; expected a segmentation", path, _MANY
+        )
     if values is not None and not result.any():
         found = np.unique(np.rint(array))
         logger.warning("%s: has none of the labels %s, only %s", path, _text(values), _text(found))

@@ -31,6 +31,12 @@ class Settings:
     resample: bool = False
 
     def __post_init__(self):
+        for name in ("metrics", "labels", "predicted_labels"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (tuple, list)):
+                raise EvaluationError(
+                    f"{name} must be a tuple, received {value!r}; try ({value!r},)"
+                )
         if not 0 < self.threshold <= 1:
             raise EvaluationError(
                 f"threshold must be above 0 and at most 1, received {self.threshold:g}; try 0.5"

@@ -15,6 +15,8 @@ _BOOLEAN = {
 }
 
 _EPILOG = """
+The segmentation needs skull-stripped images; the high-resolution image does not.
+
 results:
   <image's folder>/Result_with_<name>/patch_64_step_32/
       SR_patch_64_step_32.nii.gz           high-resolution image

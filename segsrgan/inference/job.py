@@ -63,7 +63,7 @@ def run_job(job, make_predictor, progress=None, dask=None):
             if job.overwrite or not place.is_finished(pair):
                 pairs.append(pair)
             else:
-                _compare_settings(place, pair, job.settings)
+                _compare(place, pair, job.settings)
                 yield outcome(place, pair, SKIPPED)
         if not pairs:
             continue
@@ -97,7 +97,15 @@ def _check_place(place):
     place.check_writable()
 
 
-def _compare_settings(place, pair, settings):
+def _compare(place, pair, settings):
+    """Says if finished results are not those that would be made now."""
+    if place.has_changed(pair):
+        logger.warning(
+            "%s: has changed since the results of %s were made, which are kept; --overwrite "
+            "replaces them",
+            place.image,
+            place.label(pair),
+        )
     made = place.settings(pair)
     if made is None:
         return

@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segsrgan.atomic import locked, remove, remove_stale, temporary_beside
+from segsrgan.atomic import locked, remove, remove_stale, stamp, temporary_beside
 from segsrgan.inference.errors import InferenceError
 from segsrgan.inference.imagelist import IMAGE_SUFFIXES, image_stem
 from segsrgan.inference.records import claim, note, read_record
 
 PREFIX = "Result_with_"
+_STAMP = "image_stamp"  # beside the settings in the record
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Place:
         elif pairs[self.label(pair)] is None:
             return False
         return all(os.path.isfile(path) for path in needed.values())
+
+    def has_changed(self, pair):
+        """Whether the image is another than when the results of a pair were made, if known."""
+        before = (self.settings(pair) or {}).get(_STAMP)
+        return before is not None and before != stamp(self.image)
 
     def settings(self, pair):
         """How the results of a pair were made, a dict; None if that is not known."""
@@ -122,7 +128,8 @@ class Place:
                 for kind, path in self.files(pair, mask=True).items():
                     if kind not in files:
                         path.unlink(missing_ok=True)
-                note(self.folder, self.image.name, label, settings)
+                made = {**settings, _STAMP: stamp(self.image)}
+                note(self.folder, self.image.name, label, made)
         finally:
             remove(temporary)
 

@@ -196,6 +196,11 @@ class Predictor:
             As `predict`.
         """
         spacing = checks.checked_resolution(new_resolution)
+        if isinstance(image, np.ndarray):
+            raise InferenceError(
+                f"image must be a path or a Volume, received an array of {image.shape}; give "
+                "Volume(array, spacing), spacing in mm"
+            )
         volume = image if isinstance(image, Volume) else read_volume(image, series=series)
         legacy = self.geometry == "legacy"
         thick = None if legacy else volume.grid.thick_axis

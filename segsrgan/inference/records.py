@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """`results.json`: which image the results of a folder belong to, and how they were made.
 
-`{"image": "lr.nii.gz", "pairs": {"patch_64_step_32": {settings}, "patch_None": null}}`; null
-stands for results that are being replaced. Without pairs it is a claim: results of this image
-will lie here.
+`{"image": "lr.nii.gz", "pairs": {"patch_64_step_32": {settings}, "patch_None": null}}`; among the
+settings is what the image looked like, null stands for results that are being replaced. Without
+pairs it is a claim: results of this image will lie here.
 """
 
 import json

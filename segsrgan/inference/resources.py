@@ -77,9 +77,10 @@ def plan_batch(budget, shape, spacing, patch, batch_sizes, kernel, channels, the
         batch_size = max(least, batch_size // 2)
     within = " within max_memory" if budget.limited else ""
     coarser = "a coarser resolution"
+    patches = f" in patches of {patch}" if patch else ""
     raise MemoryShortage(
-        f"a result of {'x'.join(map(str, shape))} voxels needs about {needed / GIB:.1f} GiB of "
-        f"memory, {free / GIB:.1f} GiB are free{within}; ask for "
+        f"a result of {'x'.join(map(str, shape))} voxels{patches} needs about "
+        f"{needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free{within}; ask for "
         f"{f'a smaller patch or {coarser}' if patch else f'{coarser} or a patch of 128'} "
         f"(received {','.join(f'{value:g}' for value in spacing)} mm)"
     )

@@ -44,13 +44,14 @@ def default_weights():
     return registry()["default"]
 
 
-def resolve(name_or_path=None):
+def resolve(name_or_path=None, kind=None):
     """Finds a weights file.
 
     Args:
         name_or_path: a name of the registry or of a downloaded set, with or without a leading
             `weights/`, or a path; the default weights when None. Write `./NAME` for a file that
             is called like bundled weights.
+        kind: of the weights that a message offers: those of entries with that `kind`.
 
     Returns:
         The `Path`. Bundled files are checked against their SHA-256.
@@ -70,13 +71,15 @@ def resolve(name_or_path=None):
     for folder in (weights_folder(), user_folder()):
         if "/" not in short and short and (folder / short).is_file():
             return folder / short
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         raise WeightsError(f"{name}: is a folder; expected a weights file, name one inside it")
-    raise WeightsError(
-        f"{name}: no such weights; expected a file or one of {', '.join(sorted(entries))}; "
-        "`segsrgan weights list` describes them, `segsrgan weights download` fetches the "
-        "published ones"
-    )
+    known = sorted(key for key, entry in entries.items() if entry.get("kind") == kind)
+    known = f" or one of {', '.join(known)}" if known else ""
+    more = "`segsrgan weights list` describes the bundled ones"
+    if kind is None:
+        more += ", `segsrgan weights download` fetches the published ones"
+    shown = name or "an empty name"
+    raise WeightsError(f"{shown}: no such weights; expected a file{known}; {more}")
 
 
 def _checked(path, sha256):

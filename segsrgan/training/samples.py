@@ -77,6 +77,8 @@ def write_samples(sources, folder, number, seed=0, overwrite=False):
         raise ValueError(
             f"{there[0]}: exists already; take another folder, or --overwrite to replace it"
         )
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise ValueError(f"{folder}: is a file; take another folder")
     Path(folder).mkdir(parents=True, exist_ok=True)
     rows = []
     for paths, sample in zip(files, draw_samples(sources, number, seed), strict=True):

@@ -47,3 +47,12 @@ def test_probabilities_have_no_label_values():
 def test_labels_that_do_not_occur_are_named(caplog):
     assert chosen(line(0, 2, 5), (3, 42)) == [0, 0, 0]
     assert "a.nii: has none of the labels 3, 42, only 0, 2, 5" in caplog.text
+
+
+def test_an_image_in_the_place_of_a_segmentation_is_told(caplog):
+    array = np.arange(12**3, dtype=np.float32).reshape(12, 12, 12)
+    in_class(np.repeat(array, 3, axis=0).repeat(3, axis=1).repeat(3, axis=2), True, None, 0.5, "a")
+    assert "a: has more than 300 values, as an image has" in caplog.text
+    caplog.clear()
+    in_class(array % 200, True, None, 0.5, "a")
+    assert not caplog.text

@@ -84,6 +84,18 @@ def test_finished_results_are_kept(image, table, job_model, monkeypatch, capsys)
     assert "skipped" in capsys.readouterr().out
 
 
+def test_an_image_that_has_changed_since_is_named(image, table, job_model, capsys):
+    path = image()
+    csv_path = table(path)
+    assert job_model(csv_path) == 0
+    before = results(path.parent)
+    image(seed=1)
+    assert job_model(csv_path) == 0
+    assert results(path.parent) == before
+    told = capsys.readouterr().err
+    assert f"{path}: has changed since the results of patch_16_step_8 were made" in told
+
+
 def test_other_settings_do_not_replace_results_but_are_named(image, table, job_model, capsys):
     path = image()
     csv_path = table(path)

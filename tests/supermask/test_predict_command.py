@@ -2,6 +2,7 @@
 """`supermask-predict` and `supermask.predict`: files, exit status, and what goes wrong."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -93,6 +94,47 @@ def test_finished_patients_are_skipped_and_overwritten_when_asked(folder, tmp_pa
     assert mask.stat().st_mtime_ns == before
     status, out, _ = run(capsys, *flags, "--overwrite")
     assert status == 0 and mask.stat().st_mtime_ns > before
+
+
+def test_results_of_other_stacks_are_never_taken_for_those_wanted(folder, tmp_path, capsys):
+    flags = ("-o", tmp_path / "out", "--alignment", "none", "--views")
+    first, second = (folder / f"{name}.nii.gz" for name in ("axial", "sagittal"))
+    masks = ("--masks", folder / "axial_mask.nii.gz")
+    assert run(capsys, *flags, first, *masks)[0] == 0
+    mask = tmp_path / "out" / "patient" / "mask.nii.gz"
+    before = mask.stat().st_mtime_ns
+    status, out, err = run(capsys, *flags, second, "--masks", folder / "sagittal_mask.nii.gz")
+    assert status == 1 and "patient: failed" in out and mask.stat().st_mtime_ns == before
+    assert f"holds the results of other files (stack {first})" in err
+    write_volume(read_volume(first).with_array(read_volume(first).array + 1), first)
+    os.utime(first, (1, 1))
+    status, _, err = run(capsys, *flags, first, *masks)
+    assert status == 0 and "but with files that have changed since" in err
+
+
+def test_a_stack_that_was_lost_is_tried_again(views, tmp_path, capsys):
+    folder = laid_out(tmp_path / "data", views)
+    whole = (folder / "sagittal.nii.gz").read_bytes()
+    (folder / "sagittal.nii.gz").write_bytes(b"damaged")
+    flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none")
+    assert run(capsys, *flags)[0] == 1
+    (folder / "sagittal.nii.gz").write_bytes(whole)
+    status, out, err = run(capsys, *flags)
+    assert status == 0 and "data: finished; axial-sagittal" in out and "once more" in err
+    report = json.loads((tmp_path / "out" / "data" / "report.json").read_text())
+    assert report["lost"] == [] and report["alignment"] == "none"
+
+
+def test_views_that_do_not_agree_have_a_status_of_their_own(views, tmp_path, capsys):
+    folder = laid_out(tmp_path / "data", views)
+    mask = read_volume(folder / "sagittal_mask.nii.gz")
+    moved = np.zeros_like(mask.array)
+    moved[:2] = 1
+    write_volume(mask.with_array(moved), folder / "sagittal_mask.nii.gz")
+    flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none")
+    for _ in range(2):  # the second time it is finished
+        status, out, _ = run(capsys, *flags)
+        assert status == 1 and ", doubtful" in out
 
 
 def test_what_a_killed_run_left_is_cleared_away(folder, tmp_path, capsys):

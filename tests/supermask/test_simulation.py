@@ -147,6 +147,15 @@ def test_the_command_writes_cases_that_the_others_read(files, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_finished_case_of_other_settings_is_not_the_one_wanted(files, capsys):
+    flags = ["--path", str(files), "-o", str(files / "cases"), *FLAGS]
+    assert main(flags) == 0
+    before = (files / "cases" / "a" / "axial.nii.gz").read_bytes()
+    assert main([*flags, "--slices", "8"]) == 1
+    assert "is finished, but with slices [6.0]; --overwrite" in capsys.readouterr().err
+    assert (files / "cases" / "a" / "axial.nii.gz").read_bytes() == before
+
+
 def test_a_volume_that_fails_is_named_and_the_others_go_on(files, capsys):
     (files / "imagesTr" / "a.nii.gz").write_bytes(b"damaged")
     assert main(["--path", str(files), "-o", str(files / "cases"), *FLAGS]) == 1

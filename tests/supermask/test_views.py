@@ -186,3 +186,11 @@ def test_stacks_that_do_not_meet_are_refused():
     apart = Volume(first.volume.array, first.volume.spacing, (500, 0, 0))
     with pytest.raises(SupermaskError, match="b: do not meet anywhere in patient space"):
         check_together([first, View(apart, path="b")])
+
+
+def test_a_mask_that_lies_over_a_part_of_its_stack_is_told():
+    stack = volume()
+    part = volume((3, 6, 4))
+    assert check_together([View(stack, stack.with_array(stack.array * 0 + 1), path="a.nii")]) == []
+    (text,) = check_together([View(stack, part.with_array(part.array * 0 + 1), path="a.nii")])
+    assert text.startswith("a.nii: its mask lies over 50 % of it; beyond that nothing is taken")
