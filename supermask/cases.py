@@ -133,9 +133,9 @@ def make_case(plan, simulation, labels=None, overwrite=False):
 def _is_the_same(plan, simulation, report):
     """Whether a finished examination is the one that is wanted; logs if not."""
     wanted = json.loads(json.dumps(_settings(plan, simulation)))
-    flat = {**wanted, **wanted.pop("simulation")}
+    wanted |= wanted.pop("simulation")
     made = {**report, **report.get("simulation", {})}
-    others = [f"{name} {made.get(name)}" for name in flat if made.get(name) != flat[name]]
+    others = [f"{name} {made.get(name)}" for name in wanted if made.get(name) != wanted[name]]
     if others:
         logger.error(
             "%s: is finished, but with %s; --overwrite makes it anew, or name another output "

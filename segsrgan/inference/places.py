@@ -70,11 +70,15 @@ class Place:
 
     def has_changed(self, pair):
         """Whether the image is another than when the results of a pair were made, if known."""
-        before = (self.settings(pair) or {}).get(_STAMP)
+        before = (self._made(pair) or {}).get(_STAMP)
         return before is not None and before != stamp(self.image)
 
     def settings(self, pair):
         """How the results of a pair were made, a dict; None if that is not known."""
+        made = self._made(pair)
+        return made and {key: value for key, value in made.items() if key != _STAMP}
+
+    def _made(self, pair):
         made = read_record(self.folder).get("pairs", {}).get(self.label(pair))
         return made if isinstance(made, dict) else None
 

@@ -88,8 +88,8 @@ def test_an_image_that_has_changed_since_is_named(image, table, job_model, capsy
     path = image()
     csv_path = table(path)
     assert job_model(csv_path) == 0
-    before = results(path.parent)
     image(seed=1)
+    before = results(path.parent)
     assert job_model(csv_path) == 0
     assert results(path.parent) == before
     told = capsys.readouterr().err
