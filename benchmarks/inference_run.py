@@ -22,22 +22,21 @@ def run(command):
         dict: `seconds`, from the start of the process to its end, and `memory_gb`, its largest
         resident memory; or `failed`, the last line that it wrote.
     """
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
+        report = Path(folder) / "memory.json"
         start = time.perf_counter()
-        process = subprocess.Popen(
-            [str(word) for word in command],
+        process = subprocess.run(
+            [sys.executable, "-IS", HERE / "measured.py", report, *map(str, command)],
             env=_environment(command),
             stdout=subprocess.DEVNULL,
             stderr=errors,
         )
-        _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
             lines = errors.read().strip().splitlines() or [f"status {process.returncode}"]
             return {"failed": lines[-1]}
-    return {"seconds": seconds, "memory_gb": usage.ru_maxrss * 1024 / 1e9}
+        return {"seconds": seconds, **json.loads(report.read_text())}
 
 
 def run_child(name, *arguments):
