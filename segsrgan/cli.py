@@ -96,7 +96,9 @@ def _weights(args):
 def _brief(architecture):
     if not isinstance(architecture, dict):
         return str(architecture)
-    return ", ".join(f"{key} {value}" for key, value in architecture.items())
+    return ", ".join(
+        key if isinstance(value, dict) else f"{key} {value}" for key, value in architecture.items()
+    )
 
 
 if __name__ == "__main__":
