@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from patients import augmentation, patient
@@ -18,6 +19,7 @@ OBJECTIVE = Objective(window=5)
 
 
 def learners(objective=OBJECTIVE, **options):
+    keras.utils.set_random_seed(1)
     spec = AlignNetSpec(16, 5.0, (4,), 8, **options)
     return Learners(
         build_segmentor(SegmentorSpec(2, 2, 5.0)), build_alignnet(spec), objective, 1e-3
