@@ -8,6 +8,7 @@ and how it is scored and drawn, is for the classes that are derived from `EpochL
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from segsrgan.volumes import VolumeError
 
 
 @dataclass
-class EpochLoop:
+class EpochLoop(ABC):
     """A training.
 
     Attributes:
@@ -65,18 +66,19 @@ class EpochLoop:
     on_cycle: Callable | None = None
     stop: Callable | None = None
 
+    @abstractmethod
     def updates(self, epoch):
         """The names of the step's methods that make up a cycle of an epoch, in their order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batches(self, epochs):
         """Yields a batch for each update of a range of epochs, from `progress.cycle` on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self):
         """The scores of the networks on the test data: a dict, with `val_loss` if it has any."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save_weights(self, path, notes):
         """Writes the networks to a weight file.
 
@@ -84,12 +86,12 @@ class EpochLoop:
             path: of the file.
             notes: a dict of JSON values to be kept in it.
         """
-        raise NotImplementedError
 
     def drawing(self):
         """A picture of what has been learnt, uint8 (height, width, 3), or None."""
         return None
 
+    @abstractmethod
     def report(self, row):
         """Tells the user of an epoch, by its row of the history."""
 
