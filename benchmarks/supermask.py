@@ -5,12 +5,13 @@
     python benchmarks/supermask.py --collection BRATS --runs RUNS --grid_size 128 --spacing 2
 
 Examinations are simulated (`supermask.simulate`) of masks with synthesised intensities, or of a
-collection of images with masks (Medical Segmentation Decathlon, BraTS). For every slice distance
-and seed it trains on the same cases: the segmentor and AlignNet apart (one stage), both together
-(two stages), the segmentor alone for as long (Unet-LR and the classical baselines), and one of
+collection of images with masks (Medical Segmentation Decathlon, BraTS). For every seed it trains
+an AlignNet by the true motions of the cases of all slice distances, and for every distance on the
+same cases: the segmentor by itself (with AlignNet: one stage), both together (two stages), the
+segmentor alone on as many more images (Unet-LR and the classical baselines), and one of
 high-resolution images (Unet-HR). What is trained already in RUNS is used again. The defaults are
-meant for two cores; the paper's size is `--grid_size 256 --spacing 1 --kernel 32 --stage1_epochs 40
---stage2_epochs 60 --alignnet_kernels 16,32,64`. Writes `supermask.json` and `supermask_tables.md`.
+meant for two cores; the paper's size is `--grid_size 256 --spacing 1 --kernel 32
+--alignnet_kernels 16,32,64`. Writes `supermask.json` and `supermask_tables.md`.
 """
 
 import argparse
@@ -24,7 +25,14 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.supermask_cases import gather, split  # noqa: E402
-from benchmarks.supermask_methods import ABLATIONS, METHODS, train, try_methods  # noqa: E402
+from benchmarks.supermask_methods import (  # noqa: E402
+    ABLATIONS,
+    METHODS,
+    settings,
+    train,
+    try_methods,
+)
+from benchmarks.supermask_networks import trained_alignnet  # noqa: E402
 from benchmarks.supermask_report import tables  # noqa: E402
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -50,9 +58,10 @@ def build_parser():
     add("--noise", type=float, default=0.02, help="of the views, of their range")
     add("--kernel", type=int, default=8, help="of the segmentor (default: 8)")
     add("--alignnet_kernels", default="16,32", help="of AlignNet (default: 16,32)")
-    add("--stage1_epochs", type=int, default=12, help="(default: 12)")
-    add("--stage2_epochs", type=int, default=6, help="(default: 6)")
-    add("--supervised_alignment", default="none", choices=("none", "masks", "transforms"))
+    add("--alignnet_updates", type=int, default=4000, help="(default: 4000)")
+    add("--segmentor_updates", type=int, default=600, help="(default: 600)")
+    add("--stage2_updates", type=int, default=150, help="(default: 150)")
+    add("--precision", default="mixed_bfloat16", help="of the segmentor (default: mixed_bfloat16)")
     add("--passes", type=int, default=2, help="of AlignNet (default: 2)")
     add("--methods", nargs="+", choices=[*METHODS, *ABLATIONS], help="(default: all)")
     return parser
@@ -63,17 +72,21 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     start, rows = time.perf_counter(), []
-    for distance in args.slices:
-        for seed in args.seeds:
-            trained, tested = split(gather(args, distance, seed), args)
-            networks = train(args, [case for _, case in trained], distance, seed)
+    for seed in args.seeds:
+        parts = {distance: split(gather(args, distance, seed), args) for distance in args.slices}
+        known = [case for trained, _ in parts.values() for _, case in trained]
+        folder = args.runs / f"alignnet_{seed}"
+        alignnet = trained_alignnet(folder, known, settings(args, seed), args.alignnet_updates)
+        for distance, (trained, tested) in parts.items():
+            cases = [case for _, case in trained]
+            networks = train(args, cases, alignnet, distance, seed)
             for name, case in tested:
                 found = try_methods(args, case, networks)
                 rows += [{"slices": distance, "seed": seed, "case": name, **row} for row in found]
                 print(f"{distance:g} mm, seed {seed}, {name}: {len(found)} methods", flush=True)
     args.output.mkdir(parents=True, exist_ok=True)
-    settings = {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
-    content = {"settings": settings, "seconds": time.perf_counter() - start, "rows": rows}
+    chosen = {key: v for key, v in vars(args).items() if not isinstance(v, Path)}
+    content = {"settings": chosen, "seconds": time.perf_counter() - start, "rows": rows}
     (args.output / "supermask.json").write_text(json.dumps(content, indent=1) + "\n")
     text = tables(rows)
     (args.output / "supermask_tables.md").write_text(text)

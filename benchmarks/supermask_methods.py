@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from benchmarks.supermask_networks import epochs, trained, trained_segmentor
 from segsrgan.volumes import Volume, dice
 from supermask.geometry import sample
 from supermask.inference import predict_views
@@ -19,9 +20,8 @@ from supermask.metrics import score
 from supermask.segmentation import segment
 from supermask.settings import Settings
 from supermask.training import Settings as Training
-from supermask.training import fit
 from supermask.views import View
-from supermask.weights import Networks, load_networks, save_networks
+from supermask.weights import Networks, save_networks
 
 
 @dataclass(frozen=True)
@@ -71,69 +71,78 @@ ABLATIONS = {
 }
 
 
-def train(args, cases, distance, seed):
+def train(args, cases, alignnet, distance, seed):
     """The networks of every training, those of `args.runs` if they are there.
 
     Args:
         args: of the benchmark.
         cases: a list of `Case`.
+        alignnet: trained by itself.
         distance: of the slices, mm.
         seed: int.
 
     Returns:
-        {"apart": after stage 1, "both": after stage 2, "segmentor": trained alone for as long,
-        "high": of high-resolution images}, each `Networks`.
+        {"apart": after stage 1, "both": after stage 2, "segmentor": trained alone on as many more
+        images, "high": of high-resolution images}, each `Networks`.
     """
     names = args.methods or [*METHODS, *ABLATIONS]
     wanted = {(METHODS | ABLATIONS)[name].networks for name in names}
     folder = args.runs / f"{distance:g}mm_{seed}"
-    one, two = args.stage1_epochs, args.stage2_epochs
-    first = folder / "apart.h5"
-    common = _training(args, seed)
-    networks = {"apart": _trained(first, cases, common, stage1_epochs=one, stage2_epochs=0)}
+    common = settings(args, seed)
+    segmentor = trained_segmentor(folder, cases, common, args.segmentor_updates)
+    networks = {"apart": Networks(segmentor, alignnet)}
+    apart, more = folder / "apart.h5", epochs(args.stage2_updates)
+    save_networks(apart, segmentor, alignnet)
     if "both" in wanted:
-        networks["both"] = _trained(
+        networks["both"] = trained(
             folder / "both.h5",
             cases,
             common,
-            weights=str(first),
+            weights=str(apart),
             stage1_epochs=0,
-            stage2_epochs=two,
+            stage2_epochs=more,
         )
     alone = {"train": "segmentor", "stage2_epochs": 0}
     if "segmentor" in wanted:
-        more = {"weights": str(first), "stage1_epochs": two, "lr1": common.lr2}
-        networks["segmentor"] = _trained(folder / "segmentor.h5", cases, common, **alone, **more)
+        # An update of stage 2 sees both views of each pair.
+        changes = {"lr1": common.lr2, "batch_size": 2 * common.batch_size}
+        networks["segmentor"] = trained(
+            folder / "longer.h5",
+            cases,
+            common,
+            weights=str(apart),
+            stage1_epochs=more,
+            **changes,
+            **alone,
+        )
     if "high" in wanted:
         sharp = [SimpleNamespace(views=(_sharp(case),), transforms=None) for case in cases]
-        networks["high"] = _trained(
-            folder / "high.h5", sharp, common, **alone, stage1_epochs=one + two
+        one = epochs(args.segmentor_updates)
+        networks["high"] = trained(
+            folder / "high.h5", sharp, common, stage1_epochs=one + 2 * more, **alone
         )
     return networks
 
 
-def _training(args, seed):
+def settings(args, seed):
+    """What all trainings have in common, `supermask.training.Settings`."""
     return Training(
         grid_size=args.grid_size,
         spacing=args.spacing,
         kernel=args.kernel,
         alignnet_kernels=args.alignnet_kernels,
+        hidden=64,
+        largest_angle=60.0,
         rotation=args.angle,
         shift=args.shift / args.spacing,
+        contrast_max=0.2,
         window=7,
-        supervised_alignment=args.supervised_alignment,
+        supervised_alignment="transforms",
+        precision=args.precision,
         seed=seed,
         stage1_epochs=1,
         snapshot=10**6,
-        tensorboard=False,
     )
-
-
-def _trained(path, cases, settings, **changes):
-    if not path.exists():
-        found = fit(cases, replace(settings, **changes), path.with_suffix(""))
-        save_networks(path, found.segmentor, found.alignnet)
-    return load_networks(path)
 
 
 def _sharp(case):

@@ -38,6 +38,7 @@ class Settings:
     shift: float | None = setting(float, None, low=0)
     contrast_max: float = setting(float, 0.0, low=0, below=1)
     noise: float = setting(float, 0.0, low=0)
+    orientations: int = setting(int, 1, low=1)
 
     train: str = setting(str, "both", choices=TRAINED)
     kernel: int = setting(int, 32, low=1)

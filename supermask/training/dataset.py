@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from supermask.errors import SupermaskError
+from supermask.training.orientations import ORIENTATIONS, oriented
 from supermask.training.poses import PlacedExamination
 
 # What random numbers are drawn for, each with a generator of its own.
 _SINGLES, _PAIRS = range(2)
+_TURN, _ROW, _ORIENTATION = range(3)
 
 
 class Singles(NamedTuple):
@@ -55,19 +57,31 @@ class Dataset:
         seed: a whole number from 0 up.
         steps: cycles in an epoch; None: as many as give each view its turn.
         shard: `(i, n)`: worker i of n gets the i-th part of each batch.
+        orientations: in how many cycles in a row what was drawn is used, each image or pair in
+            one of the 48 orientations of the grid each time; 1: in one cycle, as it is.
 
     Raises:
         SupermaskError: if a view has no object; all of them are named.
     """
 
-    def __init__(self, examinations, augmentation, batch_size, seed=0, steps=None, shard=(0, 1)):
+    def __init__(
+        self,
+        examinations,
+        augmentation,
+        batch_size,
+        seed=0,
+        steps=None,
+        shard=(0, 1),
+        orientations=1,
+    ):
         _check(examinations)
         self._augmentation, self._batch_size, self._seed = augmentation, batch_size, seed
         self._worker, self._workers = shard
+        self._orientations = orientations
         self._cases = [PlacedExamination.of(item, augmentation) for item in examinations]
         self.singles = [(c, v) for c, case in enumerate(self._cases) for v in range(_views(case))]
         self.pairs = [(c, v) for c, v in self.singles if _views(self._cases[c]) > 1]
-        self._steps = steps or -(-len(self.singles) // batch_size)
+        self._steps = steps or -(-len(self.singles) // batch_size) * orientations
 
     def cycles(self, epoch):
         """How many cycles an epoch has."""
@@ -88,33 +102,51 @@ class Dataset:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for epoch in epochs:
                 first = first_cycle if epoch == epochs[0] else 0
+                drawn = {}
                 for cycle in range(first, self._steps):
+                    turn = cycle // self._orientations
                     for position, kind in enumerate(kinds(epoch)):
-                        yield self._batch(pool, kind, epoch, cycle, position)
+                        if position not in drawn or cycle % self._orientations == 0:
+                            drawn[position] = self._rows(pool, kind, epoch, turn, position)
+                        rows = drawn[position]
+                        if self._orientations > 1:
+                            rows = self._oriented(rows, epoch, cycle, position)
+                        yield _stacked(kind, rows)
 
-    def _batch(self, pool, kind, epoch, cycle, position):
-        rows = self._batch_size // self._workers
-        numbers = range(self._worker * rows, (self._worker + 1) * rows)
-        chosen = self._turn(kind, epoch, cycle)
+    def _rows(self, pool, kind, epoch, turn, position):
+        """This worker's rows of a batch."""
+        chosen = self._turn(kind, epoch, turn)
         # A generator of its own for each row, so that it matters not who makes it.
         drawn = pool.map(
-            lambda row: self._draw(
-                kind,
-                *chosen[row],
-                np.random.default_rng([self._seed, 1, epoch, cycle, position, row]),
-            ),
-            numbers,
+            lambda row: self._draw(kind, *chosen[row], self._rng(_ROW, epoch, turn, position, row)),
+            self._numbers(),
         )
-        return _stacked(kind, list(drawn))
+        return list(drawn)
 
-    def _turn(self, kind, epoch, cycle):
-        """The views whose turn it is in a cycle: every one once before any is seen again."""
+    def _oriented(self, rows, epoch, cycle, position):
+        """Rows, each in an orientation drawn for this cycle."""
+        result = []
+        for number, row in zip(self._numbers(), rows, strict=True):
+            rng = self._rng(_ORIENTATION, epoch, cycle, position, number)
+            result.append(oriented(row, ORIENTATIONS[rng.integers(len(ORIENTATIONS))]))
+        return result
+
+    def _numbers(self):
+        """The numbers of this worker's rows within the batch."""
+        rows = self._batch_size // self._workers
+        return range(self._worker * rows, (self._worker + 1) * rows)
+
+    def _rng(self, *key):
+        return np.random.default_rng([self._seed, *key])
+
+    def _turn(self, kind, epoch, turn):
+        """The views whose turn it is: every one once before any is seen again."""
         views = self.pairs if kind is Pairs else self.singles
-        first, result = cycle * self._batch_size, []
+        first, result = turn * self._batch_size, []
         for number in range(first, first + self._batch_size):
             round_, place = divmod(number, len(views))
             label = _PAIRS if kind is Pairs else _SINGLES
-            rng = np.random.default_rng([self._seed, 0, epoch, label, round_])
+            rng = self._rng(_TURN, epoch, label, round_)
             result.append(views[rng.permutation(len(views))[place]])
         return result
 

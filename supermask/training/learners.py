@@ -166,8 +166,11 @@ class Learners:
     def _alignment(self, batch):
         """L_align1, its parts, and the motion found."""
         wished, there = self.objective, self.motion(batch.moving, batch.fixed, training=True)
-        similarity = similarity_loss(self.moved(batch.moving, there), batch.fixed, wished.window)
-        loss, metrics = wished.lambda_sim * similarity, {"similarity_loss": similarity}
+        loss, metrics = 0.0, {}
+        if wished.lambda_sim:
+            moved = self.moved(batch.moving, there)
+            similarity = similarity_loss(moved, batch.fixed, wished.window)
+            loss, metrics["similarity_loss"] = wished.lambda_sim * similarity, similarity
         # Antisymmetric weights cannot move an image against itself: the loss is 0 for good.
         if wished.lambda1 and not self.alignnet.spec.antisymmetric:
             identity = sum(self._identity(image) for image in (batch.moving, batch.fixed))

@@ -198,7 +198,13 @@ def _data(settings, train, test, distribution):
     )
     shard = (distribution.index, distribution.workers)
     data = Dataset(
-        train, augmentation, settings.batch_size, settings.seed, settings.steps, shard=shard
+        train,
+        augmentation,
+        settings.batch_size,
+        settings.seed,
+        settings.steps,
+        shard,
+        settings.orientations,
     )
     if settings.trains_alignnet and not data.pairs:
         raise SupermaskError(

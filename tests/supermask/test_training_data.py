@@ -8,14 +8,16 @@ import pytest
 from patients import augmentation, patient
 
 from segsrgan.networks.spatial import SpatialTransformer3D
-from segsrgan.volumes import Volume, dice, write_volume
+from segsrgan.volumes import Grid, Volume, dice, write_volume
 from supermask.cases import make_case, plan_cases, write_table
 from supermask.errors import SupermaskError
+from supermask.rigid import Rigid
 from supermask.simulation import Simulation
 from supermask.training import paint
 from supermask.training.configuration import Settings
 from supermask.training.dataset import Dataset, Pairs, Singles
 from supermask.training.examinations import gather, true_transforms
+from supermask.training.orientations import ORIENTATIONS, oriented
 from supermask.training.poses import PlacedExamination
 
 
@@ -100,6 +102,37 @@ def test_an_epoch_may_be_entered_anywhere_and_another_seed_is_another_epoch():
     other = batches(Dataset(cases, augmentation(), 2, seed=2, steps=3))
     assert not same(whole[0], other[0])
     assert whole[0].image.shape == (2, 16, 16, 16, 1) and whole[1].matrix.shape == (2, 3, 4)
+
+
+def test_what_was_drawn_is_seen_in_several_orientations():
+    cases = [patient(0)]
+    dataset = Dataset(cases, augmentation(), 2, seed=1, steps=4, orientations=2)
+    assert Dataset(cases, augmentation(), 2, orientations=3).cycles(1) == 6
+    whole = batches(dataset)
+    first, again, other = (batch.fixed for batch in whole[1:6:2])
+    assert not np.array_equal(first, again)
+    assert np.array_equal(*(np.sort(x.reshape(2, -1)) for x in (first, again)))
+    assert not np.array_equal(*(np.sort(x.reshape(2, -1)) for x in (first, other)))
+    rest = Dataset(cases, augmentation(), 2, seed=1, steps=4, orientations=2)
+    assert all(same(a, b) for a, b in zip(whole[2:], batches(rest, first=1), strict=True))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[5::7])
+def test_in_another_orientation_the_motion_is_still_the_true_one(orientation):
+    volume = np.random.default_rng(0).random((12, 12, 12), np.float32)
+    grid = Grid((12, 12, 12), (2.0,) * 3, (0.0,) * 3)
+    motion = Rigid.in_grid(np.array([0.3, -0.4, 0.2, 2.0, 1.0, -3.0]), grid)
+    matrix = motion.voxel_matrix(grid).astype(np.float32)
+
+    def moved(volume, matrix):
+        return np.asarray(SpatialTransformer3D()([volume[None, ..., None], matrix[None]]))[
+            0, ..., 0
+        ]
+
+    turned, after, known = oriented((volume, matrix, np.float32(1)), orientation)
+    (expected,) = oriented((moved(volume, matrix),), orientation)
+    assert known == 1 and not np.allclose(turned, volume)
+    np.testing.assert_allclose(moved(np.ascontiguousarray(turned), after), expected, atol=1e-4)
 
 
 def test_workers_share_a_batch():

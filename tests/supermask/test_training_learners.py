@@ -115,6 +115,10 @@ def test_every_weight_of_alignnets_loss_has_its_part(data):
         for key in wanted:
             assert value(metrics[key]) == pytest.approx(value(parts[key]), rel=1e-4)
     assert value(parts["identity_loss"]) > 0.01
+    both.objective = replace(both.objective, lambda_sim=0.0, lambda1=0.0)
+    loss, metrics = both.alignnet_loss(pairs)
+    assert value(loss) == pytest.approx(5 * value(parts["transform_loss"]), rel=1e-4)
+    assert set(metrics) == {"alignnet_loss", "transform_loss"}
 
 
 def test_pairs_of_unknown_motion_do_not_count_for_the_transforms(data):
