@@ -12,10 +12,8 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ import numpy as np
 # In place of this script's own folder, where `supermask` would be a file.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from benchmarks.inference_run import run  # noqa: E402
 from segsrgan.volumes import Grid, Volume, write_volume  # noqa: E402
 from supermask.geometry import sample  # noqa: E402
 from supermask.rigid import Rigid  # noqa: E402
@@ -71,29 +70,23 @@ def write_stacks(folder, shrink):
 
 
 def measure(flags, masks, folder):
-    """Seconds and GiB of one command, and its last line."""
+    """Seconds and memory of one command, see `inference_run.run`."""
     views = [folder / f"{name}.nii.gz" for name in PLANES]
     given = ["--masks", *(folder / f"{name}_mask.nii.gz" for name in PLANES)] if masks else []
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "-m", "supermask.predict_command", "--views", *views, *given]
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            [*map(str, command), "-o", output, *flags],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        text = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - start
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return {
-        "seconds": round(seconds, 1),
-        "gib": round(usage.ru_maxrss * unit / 2**30, 2),
-        "status": process.returncode,
-        "said": text.strip().rpartition("; ")[0],
-    }
+        return run([*command, "-o", output, *flags])
+
+
+def table(results):
+    """The results as Markdown."""
+    lines = ["| | seconds | peak memory, GB |", "|---|---|---|"]
+    for name, row in results.items():
+        if "failed" in row:
+            lines.append(f"| {name} | {row['failed']} | |")
+        else:
+            lines.append(f"| {name} | {row['seconds']:.1f} | {row['memory_gb']:.2f} |")
+    return "\n".join(lines)
 
 
 def main(argv=None):
@@ -113,15 +106,17 @@ def main(argv=None):
             ["--alignment", "none", "--segsrgan", args.segsrgan],
             True,
         )
-    results = {"cores": os.cpu_count(), "machine": platform.machine(), "shape": SHAPE}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         write_stacks(Path(folder), args.shrink)
         for name, (flags, masks) in ways.items():
             results[name] = measure(flags, masks, Path(folder))
-            print(f"{name:<36}{results[name]['seconds']:>8.1f} s {results[name]['gib']:>6.2f} GiB")
+    print(table(results))
     if args.output:
-        args.output.write_text(json.dumps(results, indent=1) + "\n")
-    return int(any(row["status"] for row in results.values() if isinstance(row, dict)))
+        shape = [n // args.shrink for n in SHAPE]
+        content = {"cores": os.cpu_count(), "machine": platform.machine(), "shape": shape}
+        args.output.write_text(json.dumps({**content, "results": results}, indent=1) + "\n")
+    return int(any("failed" in row for row in results.values()))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@
 Two kinds of pictures are registered: the images near the object, and the masks as distances to
 their surface. Whatever an optimiser returns is judged by one number, the cross-correlation of the
 images plus the Dice of the masks, and is kept only if that grows. Nothing depends on chance and
-one thread computes, so that the same input gives the same transform.
+one thread computes each candidate, so that the same input gives the same transform.
 """
 
 import itertools
 import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -143,12 +145,14 @@ def _search(pyramid, candidates, spacings, settings, before=None):
         level = pyramid.level(spacing, candidates[0] if number else before)
         if number == 0:
             candidates = _best(level, candidates, _KEPT[0], _APART)
-        found = [
-            _optimise(level, picture, start, settings)
+        tasks = [
+            (level, picture, start, settings)
             for rank, start in enumerate(candidates)
             # Beyond the first level masks only correct the best: they cost as much as images.
             for picture in (level.pictures if number == 0 or rank == 0 else level.leading)
         ]
+        with quiet():
+            found = _at_once(_optimise, tasks)
         count = _KEPT[min(number + 1, len(_KEPT) - 1)]
         candidates = _best(level, [*candidates, *filter(None, found)], count)
     scores = [level.judge(candidate) for candidate in candidates]
@@ -173,7 +177,7 @@ def _starts(pyramid, angle):
 
 def _best(level, candidates, count, apart=0.0):
     """The candidates judged best, best first; at least `apart` degrees between them."""
-    scores = np.array([level.judge(candidate) for candidate in candidates])
+    scores = np.array(_at_once(level.judge, [(candidate,) for candidate in candidates]))
     chosen = []
     for index in np.argsort(-scores, kind="stable"):
         candidate = candidates[index]
@@ -181,6 +185,12 @@ def _best(level, candidates, count, apart=0.0):
         if len(chosen) < count and all(turn >= apart for turn in turns):
             chosen.append(candidate)
     return chosen
+
+
+def _at_once(function, tasks):
+    """What a function returns for each tuple of arguments, several at a time."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda task: function(*task), tasks))
 
 
 def _optimise(level, picture, start, settings):
@@ -208,8 +218,7 @@ def _optimise(level, picture, start, settings):
     )
     method.SetInitialTransform(transform, inPlace=True)
     try:
-        with quiet():
-            method.Execute(to_itk(fixed), to_itk(moving))
+        method.Execute(to_itk(fixed), to_itk(moving))
         found = Rigid.from_itk(transform)
     except (RuntimeError, ValueError) as error:
         logger.debug("registration failed from %s: %s", start, str(error).splitlines()[-1])
