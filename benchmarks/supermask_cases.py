@@ -31,7 +31,7 @@ def gather(args, distance, seed):
             # The test cases are the same ones for every seed of the training.
             key = [0 if tested else seed, index, number, tested]
             rng = np.random.default_rng(key)
-            own = paint(mask, rng, args.spacing) if image is None else image
+            own = paint(mask, rng, args.spacing, anatomy=0) if image is None else image
             cases.append((mask_path.name.partition(".")[0], simulate(own, mask, rng, simulation)))
     return cases
 

@@ -4,7 +4,7 @@
 import numpy as np
 from scipy import ndimage
 
-from segsrgan.training.fields import smooth_field
+from segsrgan.training.fields import bspline_basis, smooth_field
 from segsrgan.volumes import Volume
 from supermask.errors import SupermaskError
 from supermask.geometry import canonical_direction, isotropic_grid, sample, voxels_of
@@ -16,10 +16,12 @@ _PIECES = 4  # structures along the object's extent
 _OTHERS = 0.55  # of a smooth field in [-1, 1], above which other bright structures lie
 _GAP = 2  # voxels between them and the object
 _TEXTURE = 0.15
+_OWN = 0.3  # of a field, a patient's own where anatomies are alike
+_NODES = 40  # along each edge of a field that patients share
 _BLUR = 0.7  # voxels
 
 
-def paint(mask, rng, spacing=None, inverted=0.0):
+def paint(mask, rng, spacing=None, inverted=0.0, anatomy=None):
     """Paints an image in which a mask's object can be seen.
 
     The object is brighter than the tissues that it lies in; structures elsewhere are as bright.
@@ -31,6 +33,8 @@ def paint(mask, rng, spacing=None, inverted=0.0):
         rng: a `numpy.random.Generator`.
         spacing: voxel size of the image, mm; the mask's smallest when None.
         inverted: share of the images whose body is dark where it would be bright.
+        anatomy: a whole number; where it is the same, tissues and structures lie at much the same
+            places relative to the object, as in patients. None: anywhere.
 
     Returns:
         A float32 `Volume` of 0 to about 1 on an isotropic grid around the object.
@@ -50,10 +54,12 @@ def paint(mask, rng, spacing=None, inverted=0.0):
     grid = isotropic_grid(points, direction, spacing, margin=_ROOM * extent)
     distance = max(2.0, extent / spacing / _PIECES)  # of the nodes of smooth fields
     inside = sample(outline, grid)
-    tissue = np.argmax([smooth_field(grid.shape, distance, rng) for _ in range(_TISSUES)], axis=0)
-    image = rng.permutation(np.linspace(*_DARK, _TISSUES))[tissue]
+    alike = None if anatomy is None else np.random.default_rng(anatomy)
+    fields = [_field(grid.shape, distance, rng, alike) for _ in range(_TISSUES)]
+    tissue = np.argmax(fields, axis=0)
+    image = (alike or rng).permutation(np.linspace(*_DARK, _TISSUES))[tissue]
     near = ndimage.binary_dilation(inside > 0, iterations=_GAP)
-    others = (smooth_field(grid.shape, distance / 2, rng) > _OTHERS) & ~near
+    others = (_field(grid.shape, distance / 2, rng, alike) > _OTHERS) & ~near
     image[others] = rng.uniform(*_BRIGHT)
     image += (rng.uniform(*_BRIGHT) - image) * inside
     image *= 1 + _TEXTURE * smooth_field(grid.shape, distance, rng)
@@ -62,6 +68,19 @@ def paint(mask, rng, spacing=None, inverted=0.0):
     image *= _body(grid.shape, rng)
     image = ndimage.gaussian_filter(image, _BLUR)
     return Volume.from_grid(np.clip(image, 0, None).astype(np.float32), grid)
+
+
+def _field(shape, distance, rng, alike=None):
+    """A smooth random field in [-1, 1]; with the generator `alike` mostly one that others share."""
+    own = smooth_field(shape, distance, rng)
+    if alike is None:
+        return own
+    nodes = alike.uniform(-1, 1, (_NODES,) * 3).astype(np.float32)
+    bases = [bspline_basis(n, distance).astype(np.float32) for n in shape]
+    starts = [(_NODES - basis.shape[1]) // 2 for basis in bases]  # the middle is that of all
+    chosen = nodes[tuple(slice(s, s + b.shape[1]) for s, b in zip(starts, bases, strict=True))]
+    common = np.einsum("abc,xa,yb,zc->xyz", chosen, *bases, optimize=True)
+    return (1 - _OWN) * common + _OWN * own
 
 
 def _body(shape, rng):
