@@ -257,6 +257,19 @@ def test_a_painted_object_is_brighter_than_what_it_lies_in():
         paint(mask.with_array(mask.array * 0), np.random.default_rng(0))
 
 
+def test_painted_patients_of_one_anatomy_are_alike_but_not_the_same():
+    def alike(first, second):
+        shape = np.minimum(first.array.shape, second.array.shape)
+        a, b = (x.array[tuple(map(slice, shape))] for x in (first, second))
+        tissue = (np.minimum(a, b) > 0.1) & (np.maximum(a, b) < 0.6)
+        return np.corrcoef(a[tissue], b[tissue])[0, 1]
+
+    mask, rng = ball(radius=10.0), np.random.default_rng(0)
+    strangers = [paint(mask, rng, 2.0) for _ in range(2)]
+    patients = [paint(mask, rng, 2.0, anatomy=7) for _ in range(2)]
+    assert alike(*strangers) < 0.3 and 0.5 < alike(*patients) < 0.95
+
+
 def test_poses_and_motions_have_bounds_of_their_own():
     quiet = augmentation(rotation=20.0, pose=0.0, shift=0.0)
     case = PlacedExamination.of(patient(), quiet)
