@@ -106,7 +106,7 @@ def register(fixed, moving, settings=None):
 
 
 def refine(fixed, moving, transform, settings=None):
-    """A few steps of the optimiser from a transform, at the finest level; the better one is kept.
+    """A few steps of the optimiser from a transform, coarse to fine; the better one is kept.
 
     Args:
         fixed: a `View`, the reference.
@@ -123,7 +123,7 @@ def refine(fixed, moving, transform, settings=None):
     settings = settings or Classical()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
     start = transform.about(pyramid.centre)
-    found = _search(pyramid, [start], pyramid.spacings[-1:], settings, start)
+    found = _search(pyramid, [start], pyramid.spacings, settings, start)
     _warn(found, fixed, moving)
     return found
 

@@ -235,7 +235,7 @@ def _warn(settings, train):
             settings.largest_angle,
         )
     unknown = sum(item.transforms is None for item in train)
-    if settings.supervised_alignment == "transforms" and unknown:
+    if settings.trains_alignnet and settings.supervised_alignment == "transforms" and unknown:
         logger.warning(
             "the true transforms of %d of %d training patients are not known; AlignNet learns "
             "nothing from their transforms",
