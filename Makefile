@@ -5,7 +5,8 @@
 .DELETE_ON_ERROR:
 include Test_package_and_local/python.mk
 
-pytest_flags ?=
+# Two processes: half of the time of most tests is one thread tracing graphs.
+pytest_flags ?= -n 2 --dist loadfile
 # What the shipped weights were trained with; without it, the recipe for a GPU.
 weights_flags ?= --kernel 8 --epochs 16
 
