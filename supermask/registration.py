@@ -26,6 +26,7 @@ from supermask.settings import ON
 logger = logging.getLogger(__name__)
 
 _STEPS = (-2, -1, 0, 1, 2)  # starts along each angle
+_NEAR = (-1, 0, 1)  # those around a transform to be refined
 _KEPT = (6, 3, 2)  # candidates that leave the starts, the first level, the second ...
 _APART = 10.0  # degrees, between candidates that leave the starts
 _GAIN = 1e-5  # of the judgement, below which a transform is not worth a change
@@ -106,7 +107,9 @@ def register(fixed, moving, settings=None):
 
 
 def refine(fixed, moving, transform, settings=None):
-    """A few steps of the optimiser from a transform, coarse to fine; the better one is kept.
+    """A few steps of the optimiser from a transform and the turns around it, coarse to fine.
+
+    The transform is kept where nothing better is found.
 
     Args:
         fixed: a `View`, the reference.
@@ -123,7 +126,8 @@ def refine(fixed, moving, transform, settings=None):
     settings = settings or Classical()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
     start = transform.about(pyramid.centre)
-    found = _search(pyramid, [start], pyramid.spacings, settings, start)
+    near = [start @ Rigid(turn, centre=pyramid.centre) for turn in _turns(settings.angle, _NEAR)]
+    found = _search(pyramid, [start, *near], pyramid.spacings, settings, start)
     _warn(found, fixed, moving)
     return found
 
@@ -166,13 +170,15 @@ def _search(pyramid, candidates, spacings, settings, before=None):
 
 def _starts(pyramid, angle):
     """No motion, and the likely shifts with turns about all axes."""
-    centre = pyramid.centre
-    steps = _STEPS if angle else (0,)
-    turns = [np.deg2rad(angle) * np.array(turn) for turn in itertools.product(steps, repeat=3)]
-    starts = [
-        Rigid(tuple(turn), tuple(shift), centre) for shift in pyramid.shifts for turn in turns
-    ]
+    centre, turns = pyramid.centre, _turns(angle, _STEPS)
+    starts = [Rigid(turn, tuple(shift), centre) for shift in pyramid.shifts for turn in turns]
     return [Rigid(centre=centre), *starts]
+
+
+def _turns(angle, steps):
+    """Angles about x, y, z: all combinations of steps of an angle; none, if that is 0."""
+    turns = itertools.product(steps if angle else (0,), repeat=3)
+    return [tuple(np.deg2rad(angle) * np.array(turn)) for turn in turns]
 
 
 def _best(level, candidates, count, apart=0.0):

@@ -78,10 +78,13 @@ def test_refining_ends_nearer_and_never_worse(moved):
 
 
 def test_refining_reaches_as_far_as_a_coarse_network_misses(moved):
-    start = MOTION @ Rigid((0.35, -0.15, 0.2), (4.0, -3.0, 5.0), MOTION.centre)
-    assert error_of(start, MOTION, object_points())[0] > 22
-    degrees, mm = error_of(refine(*moved, start).transform, MOTION, object_points())
-    assert degrees < 1 and mm < 0.5
+    start = MOTION @ Rigid((0.6, -0.3, 0.3), (4.0, -3.0, 5.0), MOTION.centre)
+    assert error_of(start, MOTION, object_points())[0] > 35
+    found = refine(*moved, start)
+    # The masks' overlap has its best a little beside the truth.
+    assert found.score > register(*moved).score - 1e-4
+    degrees, mm = error_of(found.transform, MOTION, object_points())
+    assert degrees < 2.5 and mm < 0.6
 
 
 def test_the_judgement_knows_the_right_pose(moved):
