@@ -44,6 +44,7 @@ TEXTS = {
 }
 SLICES = (3.0, 8.0)  # mm
 SCORES = ("dice", "overlap_before", "overlap", "angle_error_before", "angle_error")
+SCORES += ("shift_error_before", "shift_error")
 
 
 def parser():
@@ -60,9 +61,9 @@ def parser():
     add("--spacing", type=float, default=2.5, help="mm (default: 2.5)")
     add("--kernel", type=int, default=8, help="of the segmentor (default: 8)")
     add("--alignnet_kernels", default="16,32", help="(default: 16,32)")
-    add("--alignnet_updates", type=int, default=8000, help="(default: 8000)")
-    add("--segmentor_updates", type=int, default=1500, help="(default: 1500)")
-    add("--stage2_updates", type=int, default=200, help="(default: 200)")
+    add("--alignnet_updates", type=int, default=9000, help="(default: 9000)")
+    add("--segmentor_updates", type=int, default=900, help="(default: 900)")
+    add("--stage2_updates", type=int, default=100, help="(default: 100)")
     add("--pose", type=float, default=90.0, help="largest angle of the pose (default: 90)")
     add("--rotation", type=float, default=40.0, help="of the motion (default: 40)")
     add("--shift", type=float, default=6.0, help="of both, voxels (default: 6)")
