@@ -63,7 +63,7 @@ class AlignNetSpec:
         if left < 1:
             raise ValueError(
                 f"size must leave a voxel after {len(self.kernels)} convolutions of 5^3, received "
-                f"{self.size}; try 64, or fewer kernels"
+                f"{self.size}; take a larger one, or fewer kernels"
             )
 
 

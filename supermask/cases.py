@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segsrgan.atomic import write_text
+from segsrgan.atomic import stamp, write_text
 from segsrgan.inference.errors import one_line
 from segsrgan.volumes import Volume, read_volume, write_volume
 from supermask.datasets import read_channel
@@ -112,7 +112,7 @@ def make_case(plan, simulation, labels=None, overwrite=False):
     """
     report = read_report(plan.folder, REPORT)
     if report is not None and not overwrite:
-        return _is_the_same(plan, simulation, report)
+        return _is_the_same(plan, simulation, labels, report)
     try:
         check_place(plan.folder, REPORT, overwrite)
         mask = read_volume(plan.mask)
@@ -123,16 +123,16 @@ def make_case(plan, simulation, labels=None, overwrite=False):
             View(image, mask, path=str(plan.image))  # checks that they belong together
         rng = np.random.default_rng(plan.seed)
         case = simulate(image, mask.with_array(inside), rng, simulation)
-        _write(case, plan, simulation, overwrite)
+        _write(case, plan, simulation, labels, overwrite)
     except (ValueError, OSError, MemoryError) as error:
         logger.error("%s: %s", plan.mask, one_line(error))
         return False
     return True
 
 
-def _is_the_same(plan, simulation, report):
+def _is_the_same(plan, simulation, labels, report):
     """Whether a finished examination is the one that is wanted; logs if not."""
-    wanted = json.loads(json.dumps(_settings(plan, simulation)))
+    wanted = json.loads(json.dumps(_settings(plan, simulation, labels)))
     wanted |= wanted.pop("simulation")
     made = {**report, **report.get("simulation", {})}
     others = [f"{name} {made.get(name)}" for name in wanted if made.get(name) != wanted[name]]
@@ -183,7 +183,7 @@ def write_table(plans, output, simulation):
     return path
 
 
-def _write(case, plan, simulation, overwrite):
+def _write(case, plan, simulation, labels, overwrite):
     def write(place):
         volumes = {view.name: view.volume for view in case.views}
         volumes |= {f"{view.name}_mask": _labels(view.mask) for view in case.views}
@@ -197,7 +197,7 @@ def _write(case, plan, simulation, overwrite):
         return names
 
     content = {
-        **_settings(plan, simulation),
+        **_settings(plan, simulation, labels),
         "motion": {
             view.name: in_words(transform)
             for view, transform in zip(case.views, case.transforms, strict=True)
@@ -206,15 +206,26 @@ def _write(case, plan, simulation, overwrite):
     store(plan.folder, REPORT, write, content, overwrite)
 
 
-def _settings(plan, simulation):
+def _settings(plan, simulation, labels):
     """How an examination is made, JSON values of the report."""
     return {
         "mask": str(plan.mask),
         "image": None if plan.image is None else str(plan.image),
+        "stamps": [None if path is None else _stamp(path) for path in (plan.mask, plan.image)],
+        "labels": None if labels is None else list(labels),
+        "channel": plan.channel,
         "seed": list(plan.seed),
         "base": plan.base,
         "simulation": asdict(simulation),
     }
+
+
+def _stamp(path):
+    """What tells whether a file has changed; None where it is not there."""
+    try:
+        return stamp(path)
+    except OSError:
+        return None
 
 
 def _labels(volume):

@@ -11,6 +11,8 @@ from supermask.errors import SupermaskError
 from supermask.settings import FUSIONS
 
 _TIE = 1e-6
+_LEAST = np.float32(1e-20)
+_INVERTED = -0.3  # correlation from which two images show the same in opposite contrast
 
 
 def confidence(sampling, thickness, spacing, width=1.0):
@@ -26,7 +28,7 @@ def confidence(sampling, thickness, spacing, width=1.0):
         width: factor of sigma.
 
     Returns:
-        float32 (x, y, z) in [0, 1]; 0 outside the field of view.
+        float32 (x, y, z) in [0, 1]; 0 outside the field of view and nowhere else.
 
     Raises:
         SupermaskError: if the width is not positive.
@@ -35,7 +37,8 @@ def confidence(sampling, thickness, spacing, width=1.0):
         raise SupermaskError(f"width must be positive, received {width:g}; try 1")
     sigma = width * (thickness / 2 + spacing) / 2
     result = np.exp(-0.5 * (sampling.distance / np.float32(sigma)) ** 2, dtype=np.float32)
-    return np.where(sampling.inside, result, np.float32(0))
+    # However narrow it is, what is seen counts for more than what is not.
+    return np.where(sampling.inside, np.maximum(result, _LEAST), np.float32(0))
 
 
 def fuse(masks, confidences, fusion="gaussian", least=0.0):
@@ -87,7 +90,7 @@ def fuse_images(images, confidences, region, fusion="gaussian"):
     """One image of several, in the intensities of the first.
 
     The others are first given its mean and standard deviation in the region that both see, since
-    scans differ in gain and offset.
+    scans differ in gain and offset, and its sign, where bright and dark are exchanged.
 
     Args:
         images: per view (x, y, z), the reference's first.
@@ -137,6 +140,8 @@ def _matched(image, reference, region):
         return image
     deviation, wanted = float(image[region].std()), float(reference[region].std())
     gain = wanted / deviation if deviation > 0 and wanted > 0 else 1.0
+    if deviation * wanted > 0 and np.corrcoef(image[region], reference[region])[0, 1] < _INVERTED:
+        gain = -gain
     offset = float(reference[region].mean()) - gain * float(image[region].mean())
     return (image * np.float32(gain) + np.float32(offset)).astype(np.float32)
 

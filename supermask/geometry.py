@@ -23,6 +23,10 @@ from supermask.rigid import Rigid
 THROUGH = ("linear", "nearest")
 _EDGE = 1e-4  # voxels; headers round
 _SLAB = 2**19  # voxels whose coordinates are held at once
+# Of a cube: axis k is its axis `order[k]`, backwards where `signs[k]` is -1.
+ORIENTATIONS = tuple(
+    itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3))
+)
 
 
 def slice_axis(grid):
@@ -41,13 +45,14 @@ def canonical_direction(direction):
     Returns:
         (3, 3), right-handed.
     """
-    candidates = [
-        direction[:, order] * signs
-        for order in itertools.permutations(range(3))
-        for signs in itertools.product((1, -1), repeat=3)
-    ]
+    candidates = [direction[:, order] * signs for order, signs in ORIENTATIONS]
     turns = [matrix for matrix in candidates if np.linalg.det(matrix) > 0]
     return max(turns, key=np.trace)
+
+
+def _nearest_axes(direction):
+    """The axes of voxels in the order of the patient's, and their signs, mirrored ones too."""
+    return max(ORIENTATIONS, key=lambda item: np.trace(direction[:, item[0]] * item[1]))
 
 
 def isotropic_grid(points, direction, spacing, size=None, margin=0.0):
@@ -207,11 +212,17 @@ def voxels_of(volume, threshold=0.5, most=20000):
 
     They are spread over the whole mask, always the same ones, its outermost corners among them.
     """
-    index = np.argwhere(volume.array >= threshold)
+    # In the order of the patient's axes: the same ones however the voxels are stored.
+    order, signs = _nearest_axes(volume.grid.direction)
+    flips = tuple(slice(None, None, sign) for sign in signs)
+    index = np.argwhere(volume.array.transpose(order)[flips] >= threshold)
     step = max(1, math.ceil(len(index) / most))
     ends = np.concatenate([index.argmin(axis=0), index.argmax(axis=0)]) if len(index) else []
     chosen = np.unique(np.concatenate([np.arange(0, len(index), step), ends]).astype(int))
-    return volume.grid.index_to_physical(index[chosen])
+    stored = np.empty((len(chosen), 3), int)
+    for axis, sign, column in zip(order, signs, index[chosen].T, strict=True):
+        stored[:, axis] = column if sign > 0 else volume.array.shape[axis] - 1 - column
+    return volume.grid.index_to_physical(stored)
 
 
 def _one_index(row, offset, shape):

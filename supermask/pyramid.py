@@ -71,7 +71,9 @@ class Pyramid:
         self._margin = 0.0
         if fixed.has_object:
             self._margin = max(_SURROUNDINGS * extent.max(), fixed.thickness, moving.thickness)
-        self.centre = tuple(self._points.mean(axis=0) if masks else middle_of(fixed.grid))
+        self.centre = tuple(
+            self._points.mean(axis=0) if fixed.has_object else middle_of(fixed.grid)
+        )
         if masks:
             self.shifts = [voxels_of(moving.mask).mean(axis=0) - self.centre]
         else:

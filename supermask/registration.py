@@ -29,6 +29,7 @@ _STEPS = (-2, -1, 0, 1, 2)  # starts along each angle
 _NEAR = (-1, 0, 1)  # those around a transform to be refined
 _KEPT = (6, 3, 2)  # candidates that leave the starts, the first level, the second ...
 _APART = 10.0  # degrees, between candidates that leave the starts
+_THREADS = 8
 _GAIN = 1e-5  # of the judgement, below which a transform is not worth a change
 
 
@@ -195,7 +196,7 @@ def _best(level, candidates, count, apart=0.0):
 
 def _at_once(function, tasks):
     """What a function returns for each tuple of arguments, several at a time."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda task: function(*task), tasks))
 
 

@@ -21,6 +21,8 @@ PERCENTILES = (2, 98)
 _SAME_PLANE = 30.0  # degrees between slice normals
 _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
 _LISTED = 10  # values of a mask, in messages
+_MOST_VALUES = 250  # of a label map; images have more
+_FEW = 3  # slices
 _POINTS = 20  # along each axis of a stack, at which it is seen whether a mask lies over it
 _COVERED = 0.98  # share of a stack over which its mask lies
 
@@ -187,11 +189,11 @@ def read_view(path, mask_path=None, series=None, labels=None):
         held = ", ".join(f"{value:g}" for value in np.unique(mask.array)[:_LISTED])
         wanted = ", ".join(f"{value:g}" for value in labels)
         logger.warning("%s: holds %s, none of the labels %s", mask_path, held, wanted)
-    mask = None if mask is None else _object(mask, labels)
+    mask = None if mask is None else _object(mask, labels, mask_path)
     return View(volume, mask, path=str(path), patient=read_patient_id(path, series))
 
 
-def _object(volume, labels):
+def _object(volume, labels, path):
     array = volume.array
     if labels is not None:
         return volume.with_array(np.isin(array, labels).astype(np.float32))
@@ -199,6 +201,13 @@ def _object(volume, labels):
     fractions = (array > 0) & (array < 1)
     if fractions.any() and array[finite].min() >= 0 and array[finite].max() <= 1:
         return volume.with_array(array.astype(np.float32))
+    values = np.unique(array[finite])
+    if len(values) > _MOST_VALUES:
+        raise SupermaskError(
+            f"{path}: holds {len(values)} different values from {values[0]:g} to {values[-1]:g}, "
+            f"as an image does; expected a mask: probabilities from 0 to 1, or at most "
+            f"{_MOST_VALUES} labels; name those of the object (--labels) if it is a label map"
+        )
     return volume.with_array(np.where(finite, array != 0, array).astype(np.float32))
 
 
@@ -217,7 +226,8 @@ def choose_reference(views, name=None):
 
     Args:
         views: a list of `View`.
-        name: of a view; None: the first axial one, else coronal, else sagittal, else any.
+        name: of a view; None: the first axial one, else coronal, else sagittal, else any, of those
+            with three slices or more if there are any.
 
     Raises:
         SupermaskError: if there is no view of that name.
@@ -230,7 +240,9 @@ def choose_reference(views, name=None):
             )
         return names.index(name)
     order = [*reversed(PLANES), ISOTROPIC]
-    return min(range(len(views)), key=lambda index: order.index(views[index].plane))
+    return min(
+        range(len(views)), key=lambda k: (_slices(views[k]) < _FEW, order.index(views[k].plane))
+    )
 
 
 def check_together(views):
@@ -247,6 +259,12 @@ def check_together(views):
             meet.
     """
     warnings = [text for view in views for text in _about_mask(view)]
+    warnings += [
+        f"{view.path}: has {_slices(view)} slice(s), which tell little of the object and of how to "
+        "align them; is it the whole stack?"
+        for view in views
+        if _slices(view) < _FEW
+    ]
     for index, first in enumerate(views):
         for second in views[index + 1 :]:
             if first.patient != second.patient and first.patient and second.patient:
@@ -268,6 +286,11 @@ def check_together(views):
                     "are; take stacks of different planes"
                 )
     return warnings
+
+
+def _slices(view):
+    """How many slices a stack has; of an isotropic one the fewest voxels along an axis."""
+    return min(view.grid.shape) if view.axis is None else view.grid.shape[view.axis]
 
 
 def _about_mask(view):

@@ -139,8 +139,8 @@ def _check_grid(s):
     if s.trains_alignnet and left < 1:
         raise ValueError(
             f"--grid_size {size} leaves nothing after the {len(s.filters)} convolutions of "
-            f"--alignnet_kernels {s.alignnet_kernels}; take a larger grid or fewer kernels, such "
-            "as 16,32"
+            f"--alignnet_kernels {s.alignnet_kernels}; take {_smallest(len(s.filters))} or more, "
+            "or fewer kernels"
         )
     if s.window % 2 == 0:
         raise ValueError(f"--window must be odd, received {s.window}; try {s.window + 1}")
@@ -149,6 +149,14 @@ def _check_grid(s):
             f"--slices must be thicker than the grid's --spacing {s.spacing:g}, received "
             f"{s.slices:g}; take a smaller spacing"
         )
+
+
+def _smallest(convolutions):
+    """The edge of the smallest grid that so many convolutions leave a voxel of."""
+    left = 1
+    for _ in range(convolutions):
+        left = 2 * left + 4
+    return 2 * left
 
 
 def _check_epochs(s):

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from supermask.errors import SupermaskError
-from supermask.training.orientations import ORIENTATIONS, oriented
+from supermask.geometry import ORIENTATIONS
+from supermask.training.orientations import oriented
 from supermask.training.poses import PlacedExamination
 
 # What random numbers are drawn for, each with a generator of its own.

@@ -1,14 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The 48 orientations of a cube: turns by 90 degrees and mirror images, without interpolation."""
 
-import itertools
-
 import numpy as np
-
-# Axis k of the result is axis `order[k]` of the cube, backwards where `signs[k]` is -1.
-ORIENTATIONS = tuple(
-    itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3))
-)
 
 
 def oriented(row, orientation):
@@ -17,7 +10,7 @@ def oriented(row, orientation):
     Args:
         row: arrays that belong together: volumes (n, n, n), matrices (3, 4) of
             `SpatialTransformer3D` between them, scalars.
-        orientation: one of `ORIENTATIONS`.
+        orientation: one of `supermask.geometry.ORIENTATIONS`.
 
     Returns:
         A tuple of them.

@@ -77,7 +77,8 @@ def _field(shape, distance, rng, alike=None):
         return own
     nodes = alike.uniform(-1, 1, (_NODES,) * 3).astype(np.float32)
     bases = [bspline_basis(n, distance).astype(np.float32) for n in shape]
-    starts = [(_NODES - basis.shape[1]) // 2 for basis in bases]  # the middle is that of all
+    # The middles lie on each other to within a node.
+    starts = [(_NODES - basis.shape[1]) // 2 for basis in bases]
     chosen = nodes[tuple(slice(s, s + b.shape[1]) for s, b in zip(starts, bases, strict=True))]
     common = np.einsum("abc,xa,yb,zc->xyz", chosen, *bases, optimize=True)
     return (1 - _OWN) * common + _OWN * own

@@ -32,6 +32,14 @@ def test_confidence_ends_with_the_field_of_view():
     assert list(found > 0) == [z - 4 >= -2 and z - 4 <= 6 for z in range(12)]
 
 
+def test_a_narrow_gaussian_is_the_nearest_slices_value_and_leaves_no_gaps():
+    source, grid = Grid((2, 2, 3), (1, 1, 8)), Grid((1, 1, 16), (1, 1, 1))
+    found = confidence(sampling(source, grid), 8, 1.0, width=1e-3)
+    assert (found > 0).all()
+    ones = np.ones_like(found)
+    assert (fuse([ones, 0 * ones], [found, found / 2]) > 0.6).all()
+
+
 def test_a_width_that_is_none_is_refused():
     with pytest.raises(SupermaskError, match="width must be positive"):
         confidence(sampling(Grid((2, 2, 2)), Grid((2, 2, 2))), 1, 1, 0)
@@ -83,6 +91,8 @@ def test_images_are_brought_to_the_references_intensities():
     everywhere = np.ones(image.shape, bool)
     found = fuse_images([image, 3 * image + 7], [sure, 0.5 * sure], everywhere)
     np.testing.assert_allclose(found, image, atol=1e-5)
+    found = fuse_images([image, 5 - 2 * image], [sure, sure], everywhere)
+    np.testing.assert_allclose(found, image, atol=1e-5)  # bright and dark exchanged
     flat = np.full_like(image, 4)
     assert np.isfinite(fuse_images([image, flat], [sure, sure], everywhere)).all()
     assert np.isfinite(fuse_images([image, flat], [sure, sure], ~everywhere)).all()

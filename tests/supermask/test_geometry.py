@@ -9,6 +9,7 @@ import pytest
 from segsrgan.volumes import Grid, Volume
 from supermask.errors import SupermaskError
 from supermask.geometry import (
+    ORIENTATIONS,
     canonical_direction,
     corners,
     isotropic_grid,
@@ -149,6 +150,26 @@ def test_voxels_of_a_mask_are_thinned_but_keep_its_ends():
     np.testing.assert_allclose(some.min(axis=0), every.min(axis=0))
     np.testing.assert_allclose(some.max(axis=0), every.max(axis=0))
     np.testing.assert_allclose(some.mean(axis=0), every.mean(axis=0), atol=1)
+
+
+@pytest.mark.parametrize(("order", "signs"), ORIENTATIONS[1::6])
+def test_the_same_voxels_of_a_mask_are_taken_however_it_is_stored(order, signs):
+    direction, mask = rotation((0.1, -0.2, 0.3)), np.zeros((12, 10, 8), np.float32)
+    mask[2:11, 1:7, 3:8] = np.random.default_rng(0).random((9, 6, 5)) > 0.3
+    grid = Grid(mask.shape, (1, 2, 3), (5, 6, 7), direction)
+    ends = np.where(np.array(signs) < 0, np.array(mask.shape)[list(order)] - 1, 0)
+    index = np.zeros(3)
+    index[list(order)] = ends
+    stored = Grid(
+        tuple(mask.shape[k] for k in order),
+        tuple(grid.spacing[k] for k in order),
+        tuple(grid.index_to_physical(index)),
+        direction[:, order] * signs,
+    )
+    flips = tuple(slice(None, None, sign) for sign in signs)
+    expected = voxels_of(Volume.from_grid(mask, grid), most=40)
+    found = voxels_of(Volume.from_grid(mask.transpose(order)[flips], stored), most=40)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 def test_a_probability_of_one_half_belongs_to_the_object():

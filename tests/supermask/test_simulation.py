@@ -153,6 +153,8 @@ def test_a_finished_case_of_other_settings_is_not_the_one_wanted(files, capsys):
     before = (files / "cases" / "a" / "axial.nii.gz").read_bytes()
     assert main([*flags, "--slices", "8"]) == 1
     assert "is finished, but with slices [6.0, 6.0, 6.0]; --overwrite" in capsys.readouterr().err
+    assert main([*flags, "--labels", "7"]) == 1
+    assert "is finished, but with labels None; --overwrite" in capsys.readouterr().err
     assert (files / "cases" / "a" / "axial.nii.gz").read_bytes() == before
 
 

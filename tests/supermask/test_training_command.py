@@ -72,7 +72,7 @@ def test_a_training_from_masks_to_weights_and_the_same_again(masks, tmp_path, ca
         ([], "nothing to train on; give --csv or --synthetic_cases"),
         (["--csv", "data.csv"], "--snapshot_folder: required"),
         ([*NAMED, "--grid_size", "30"], "halves it 2 times, received 30; try 32"),
-        ([*NAMED, "--grid_size", "32"], "fewer kernels, such as 16,32"),
+        ([*NAMED, "--grid_size", "32"], "take 72 or more, or fewer kernels"),
         ([*NAMED, "--window", "4"], "--window must be odd, received 4; try 5"),
         ([*NAMED, "--rotation", "120"], "--rotation must be a number from 0 to 90, received 120"),
         ([*NAMED, "--lr1", "fast"], "--lr1 must be a number above 0, received 'fast'"),

@@ -11,13 +11,14 @@ from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid, Volume, dice, write_volume
 from supermask.cases import make_case, plan_cases, write_table
 from supermask.errors import SupermaskError
+from supermask.geometry import ORIENTATIONS
 from supermask.rigid import Rigid
 from supermask.simulation import Simulation
 from supermask.training import paint
 from supermask.training.configuration import Settings
 from supermask.training.dataset import Dataset, Pairs, Singles
 from supermask.training.examinations import gather, true_transforms
-from supermask.training.orientations import ORIENTATIONS, oriented
+from supermask.training.orientations import oriented
 from supermask.training.poses import PlacedExamination
 
 

@@ -72,6 +72,12 @@ def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path, caplog):
     assert "m.nii: holds 0, 1, 2, 5, none of the labels 3, 42" in caplog.text
 
 
+def test_an_image_in_the_place_of_a_mask_is_refused(tmp_path):
+    write_volume(acquire(stack_grid()).volume, tmp_path / "a.nii")
+    with pytest.raises(SupermaskError, match="a.nii: holds .* as an image does"):
+        read_view(tmp_path / "a.nii", tmp_path / "a.nii")
+
+
 def test_files_that_cannot_be_used_are_named(tmp_path):
     write_volume(volume(), tmp_path / "a.nii")
     with pytest.raises(VolumeError, match="nothing.nii"):
@@ -128,6 +134,16 @@ def test_the_reference_is_axial_unless_asked_otherwise():
     assert choose_reference([sagittal]) == 0
     with pytest.raises(SupermaskError, match="one of the views sagittal, axial, received 'cor"):
         choose_reference([sagittal, axial], "coronal")
+
+
+def test_a_stack_of_one_slice_is_pointed_out_and_no_reference():
+    sagittal, axial = examination(planes=("sagittal", "axial"))
+    one = View(axial.volume.with_array(axial.volume.array), path="one.nii")
+    grid = Grid((*one.grid.shape[:2], 1), one.grid.spacing, one.grid.origin, one.grid.direction)
+    one = View(Volume.from_grid(one.volume.array[:, :, 5:6], grid), path="one.nii")
+    assert choose_reference([one, sagittal]) == 1 and choose_reference([one]) == 0
+    (warning,) = check_together([one, sagittal])
+    assert warning.startswith("one.nii: has 1 slice(s), which tell little")
 
 
 def test_views_of_one_plane_have_names_of_their_own():
