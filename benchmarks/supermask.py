@@ -9,9 +9,10 @@ collection of images with masks (Medical Segmentation Decathlon, BraTS). For eve
 an AlignNet by the true motions of the cases of all slice distances, and for every distance on the
 same cases: the segmentor by itself (with AlignNet: one stage), both together (two stages), the
 segmentor alone on as many more images (Unet-LR and the classical baselines), and one of
-high-resolution images (Unet-HR). What is trained already in RUNS is used again. The defaults are
+high-resolution images (Unet-HR). What is trained already in RUNS is used again, whatever the other flags say: one RUNS for each choice
+of them. The defaults are
 meant for two cores; the paper's size is `--grid_size 256 --spacing 1 --kernel 32
---alignnet_kernels 16,32,64`. Writes `supermask.json` and `supermask_tables.md`.
+--alignnet_kernels 16,32,64`. Writes `NAME.json` and `NAME_tables.md`.
 """
 
 import argparse
@@ -46,6 +47,7 @@ def build_parser():
     source.add_argument("--collection", type=Path, help="folder of the Decathlon or of BraTS")
     add("--runs", type=Path, required=True, help="folder of the trainings")
     add("--output", type=Path, default=DOCS, help="folder of the tables (default: docs)")
+    add("--name", default="supermask", help="of the tables (default: supermask)")
     add("--slices", type=float, nargs="+", default=[8.0, 16.0], help="distances, mm")
     add("--seeds", type=int, nargs="+", default=[0], help="one training of everything for each")
     add("--train", type=int, default=15, help="volumes to train on (default: 15)")
@@ -86,10 +88,11 @@ def main(argv=None):
                 print(f"{distance:g} mm, seed {seed}, {name}: {len(found)} methods", flush=True)
     args.output.mkdir(parents=True, exist_ok=True)
     chosen = {key: v for key, v in vars(args).items() if not isinstance(v, Path)}
+    chosen["data"] = (args.masks or args.collection).name
     content = {"settings": chosen, "seconds": time.perf_counter() - start, "rows": rows}
-    (args.output / "supermask.json").write_text(json.dumps(content, indent=1) + "\n")
+    (args.output / f"{args.name}.json").write_text(json.dumps(content, indent=1) + "\n")
     text = tables(rows)
-    (args.output / "supermask_tables.md").write_text(text)
+    (args.output / f"{args.name}_tables.md").write_text(text)
     print(text)
     return 0
 
