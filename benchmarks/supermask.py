@@ -10,7 +10,7 @@ an AlignNet by the true motions of the cases of all slice distances, and for eve
 same cases: the segmentor by itself (with AlignNet: one stage), both together (two stages), the
 segmentor alone on as many more images (Unet-LR and the classical baselines), and one of
 high-resolution images (Unet-HR). What is trained already in RUNS is used again, whatever the other
-flags say: one RUNS for each choice of them. The defaults are meant for two cores; the paper's size is
+flags say: one RUNS for each choice of them. The defaults are for two cores; the paper's size is
 `--grid_size 256 --spacing 1 --kernel 32 --alignnet_kernels 16,32,64`. Writes `NAME.json` and
 `NAME_tables.md`.
 """
