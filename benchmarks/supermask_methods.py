@@ -17,7 +17,7 @@ from segsrgan.volumes import Volume, dice
 from supermask.geometry import sample
 from supermask.inference import predict_views
 from supermask.metrics import score
-from supermask.segmentation import segment
+from supermask.segmentation import segment, without_islands
 from supermask.settings import Settings
 from supermask.training import Settings as Training
 from supermask.views import View
@@ -174,8 +174,10 @@ def _tried(args, case, networks, name, method):
     truth, between = case.truth, None
     if method.settings is None:
         view = _sharp(case) if method.views is None else case.views[0]
-        bare = View(view.volume)
-        found = segment(networks.segmentor, bare, truth.grid) >= 0.5
+        answer = segment(networks.segmentor, View(view.volume), truth.grid)
+        # As a prediction, which ends around the object.
+        whole = without_islands(View(view.volume, Volume.from_grid(answer, truth.grid)))
+        found = whole.mask.array >= 0.5
     else:
         views = [case.views[k] for k in method.views]
         if name == "aligned by the truth":
