@@ -53,19 +53,17 @@ METHODS = {
     "Unet-img-cc-vote": Method("segmentor", settings=_classical("image", "vote")),
     "Unet-msk-cc-nst": Method("segmentor", settings=_classical("mask", "nearest")),
     "Unet-msk-cc-vote": Method("segmentor", settings=_classical("mask", "vote")),
-    "SuperMask, 1 view": Method("both", (0,), ALIGNNET),
-    "SuperMask, 2 views": Method("both", (0, 2), ALIGNNET),
-    "SuperMask": Method("both", settings=ALIGNNET),
-    "SuperMask, refined": Method("both", settings=REFINED),
+    "SuperMask, 1 view": Method("both", (0,), REFINED),
+    "SuperMask, 2 views": Method("both", (0, 2), REFINED),
+    "SuperMask": Method("both", settings=REFINED),
     "Unet-HR": Method("high", None),
 }
 ABLATIONS = {
-    "one stage": Method("apart", settings=ALIGNNET),
-    "voting": Method("both", settings=replace(ALIGNNET, fusion="vote")),
-    "nearest": Method("both", settings=replace(ALIGNNET, fusion="nearest")),
-    "one stage, refined": Method("apart", settings=REFINED),
-    "voting, refined": Method("both", settings=replace(REFINED, fusion="vote")),
-    "nearest, refined": Method("both", settings=replace(REFINED, fusion="nearest")),
+    "not refined": Method("both", settings=ALIGNNET),
+    "one stage": Method("apart", settings=REFINED),
+    "one stage, as long": Method("long", settings=REFINED),
+    "voting": Method("both", settings=replace(REFINED, fusion="vote")),
+    "nearest": Method("both", settings=replace(REFINED, fusion="nearest")),
     "classical alignment": Method("both", settings=Settings(alignment="classical")),
     "aligned by the truth": Method("both", settings=Settings(alignment="none")),
 }
@@ -83,7 +81,7 @@ def train(args, cases, alignnet, distance, seed):
 
     Returns:
         {"apart": after stage 1, "both": after stage 2, "segmentor": trained alone on as many more
-        images, "high": of high-resolution images}, each `Networks`.
+        images, "long": that one and AlignNet, "high": of high-resolution images}, each `Networks`.
     """
     names = args.methods or [*METHODS, *ABLATIONS]
     wanted = {(METHODS | ABLATIONS)[name].networks for name in names}
@@ -103,7 +101,7 @@ def train(args, cases, alignnet, distance, seed):
             stage2_epochs=more,
         )
     alone = {"train": "segmentor", "stage2_epochs": 0}
-    if "segmentor" in wanted:
+    if wanted & {"segmentor", "long"}:
         # An update of stage 2 sees both views of each pair.
         changes = {"lr1": common.lr2, "batch_size": 2 * common.batch_size}
         networks["segmentor"] = trained(
@@ -115,6 +113,7 @@ def train(args, cases, alignnet, distance, seed):
             **changes,
             **alone,
         )
+        networks["long"] = Networks(networks["segmentor"].segmentor, alignnet)
     if "high" in wanted:
         sharp = [SimpleNamespace(views=(_sharp(case),), transforms=None) for case in cases]
         one = epochs(args.segmentor_updates)
