@@ -5,6 +5,8 @@
 .DELETE_ON_ERROR:
 include Test_package_and_local/python.mk
 
+# Messages hold more than ASCII, whatever the locale of the machine that tests.
+export PYTHONUTF8 := 1
 # Two processes: half of the time of most tests is one thread tracing graphs.
 pytest_flags ?= -n 2 --dist loadfile
 # What the shipped weights were trained with; without it, the recipe for a GPU.

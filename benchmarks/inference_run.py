@@ -42,7 +42,7 @@ def run(command):
 def run_child(name, *arguments):
     """Runs a script of this folder in a process of its own; returns the JSON it prints last."""
     command = [sys.executable, str(HERE / name), *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -159,7 +159,9 @@ def probe(*arguments):
     runs = []
     for _ in range(3):
         command = [sys.executable, "-c", PROBE, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", cwd=REPOSITORY, timeout=120
+        )
         assert done.returncode == 0, done.stderr
         runs.append(done.stdout.splitlines()[-1].split())
         if float(runs[-1][0]) < 0.5:

@@ -50,7 +50,7 @@ def test_the_commands_keep_their_names():
 def test_the_makefiles_have_the_targets_of_the_original(folder):
     def make(*arguments):
         command = ["make", "-C", str(REPOSITORY / folder), f"python={sys.executable}", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
 
     listed = make().stdout
     for target in TARGETS:

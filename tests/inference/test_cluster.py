@@ -276,7 +276,7 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_written(job, note
         [sys.executable, "-c", INTERRUPTED, str(notes), *map(str, todo.images)],
         env={**os.environ, "PYTHONPATH": PATHS},
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         start_new_session=True,
         # Tests that run in the background of a shell would hand on that Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

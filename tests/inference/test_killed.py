@@ -38,7 +38,7 @@ def start(table, tiny):
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             # Tests that run in the background of a shell would hand on that Ctrl-C is ignored.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
@@ -175,6 +175,8 @@ def test_an_interrupt_while_overwriting_keeps_the_old_results(image, table, job_
 )
 def test_exit_statuses_of_the_process(table, flags, status):
     command = [sys.executable, "-m", "segsrgan.job_model", "-p", str(table("a.nii")), *flags]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, encoding="utf-8", timeout=60
+    )
     assert done.returncode == status
     assert len(done.stderr.splitlines()) == (status != 0)

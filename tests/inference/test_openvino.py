@@ -247,5 +247,7 @@ os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_process_survives_ctrl_c_after_its_engines_are_gone():
-    process = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, encoding="utf-8"
+    )
     assert (process.returncode, process.stdout) == (0, "heard\n"), process.stderr

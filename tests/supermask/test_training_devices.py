@@ -18,7 +18,9 @@ def trained(mode, folder):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": "-1"}
     environment["KERAS_BACKEND"] = "tensorflow"
     command = [sys.executable, str(Path(__file__).with_name("mirrored_child.py")), mode, output]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", timeout=800
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(np.load(output))
 

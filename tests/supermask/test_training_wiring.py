@@ -27,6 +27,7 @@ CHANGED = {
     "noise": (0.1, "data"),
     "train": ("alignnet", "specs"),
     "kernel": (3, "specs weights"),
+    "orientations": (2, "data rate"),
     "levels": (1, "specs"),
     "alignnet_kernels": ("3", "specs"),
     "hidden": (9, "specs"),

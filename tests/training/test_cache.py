@@ -153,7 +153,7 @@ def test_a_killed_run_leaves_entries_that_the_next_one_uses_and_removes(tmp_path
     run = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(folder), str(path)],
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         cwd=Path(__file__).resolve().parents[2],
     )
     try:

@@ -264,5 +264,7 @@ def test_the_settings_need_neither_numpy_nor_keras():
         "print(*sorted({'numpy', 'keras', 'tensorflow', 'pandas'} & sys.modules.keys()))"
     )
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, encoding="utf-8"
+    )
     assert (done.returncode, done.stdout.strip()) == (0, "")

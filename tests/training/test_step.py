@@ -23,7 +23,7 @@ def start(mode, output, *arguments, backend="tensorflow", **environment):
         env={**variables, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     )
 
 
