@@ -5,14 +5,14 @@
     python benchmarks/supermask.py --collection BRATS --runs RUNS --grid_size 128 --spacing 2
 
 Examinations are simulated (`supermask.simulate`) of masks with synthesised intensities, or of a
-collection of images with masks (Medical Segmentation Decathlon, BraTS). For every seed it trains
-an AlignNet by the true motions of the cases of all slice distances, and for every distance on the
-same cases: the segmentor by itself (with AlignNet: one stage), both together (two stages), the
-segmentor alone on as many more images (Unet-LR and the classical baselines), and one of
-high-resolution images (Unet-HR). What is trained already in RUNS is used again, whatever the other
-flags say: one RUNS for each choice of them. The defaults are for two cores; the paper's size is
-`--grid_size 256 --spacing 1 --kernel 32 --alignnet_kernels 16,32,64`. Writes `NAME.json` and
-`NAME_tables.md`.
+collection of images with masks (Medical Segmentation Decathlon, BraTS). Every seed leaves out other
+volumes to test on. For each it trains an AlignNet by the true motions of the cases of all slice
+distances, a segmentor of high-resolution images (Unet-HR), and for every distance on the same
+cases: the segmentor by itself (with AlignNet: one stage), both together (two stages), and the
+segmentor alone on as many more images (Unet-LR and the classical baselines). What is trained
+already in RUNS is used again, whatever the other flags say: one RUNS for each choice of them. The
+defaults are for two cores; the paper's size is `--grid_size 256 --spacing 1 --kernel 32
+--alignnet_kernels 16,32,64`. Writes `NAME.json` and `NAME_tables.md`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pathlib import Path
 # In place of this script's own folder, where `supermask` would be this file.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.supermask_cases import gather, split  # noqa: E402
+from benchmarks.supermask_cases import gather  # noqa: E402
 from benchmarks.supermask_methods import (  # noqa: E402
     ABLATIONS,
     METHODS,
@@ -49,10 +49,16 @@ def build_parser():
     add("--output", type=Path, default=DOCS, help="folder of the tables (default: docs)")
     add("--name", default="supermask", help="of the tables (default: supermask)")
     add("--slices", type=float, nargs="+", default=[8.0, 16.0], help="distances, mm")
-    add("--seeds", type=int, nargs="+", default=[0], help="one training of everything for each")
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="each trains everything, leaving out others",
+    )
     add("--train", type=int, default=15, help="volumes to train on (default: 15)")
     add("--test", type=int, default=5, help="volumes to test on (default: 5)")
-    add("--repeats", type=int, default=4, help="examinations of a training volume (default: 4)")
+    add("--repeats", type=int, default=16, help="examinations of a training volume (default: 16)")
     add("--grid_size", type=int, default=48, help="of the networks' grid, voxels (default: 48)")
     add("--spacing", type=float, default=3.0, help="of that grid and the truth, mm (default: 3)")
     add("--angle", type=float, default=45.0, help="largest, degrees (default: 45)")
@@ -75,7 +81,7 @@ def main(argv=None):
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     start, rows = time.perf_counter(), []
     for seed in args.seeds:
-        parts = {distance: split(gather(args, distance, seed), args) for distance in args.slices}
+        parts = {distance: gather(args, distance, seed) for distance in args.slices}
         known = [case for trained, _ in parts.values() for _, case in trained]
         folder = args.runs / f"alignnet_{seed}"
         alignnet = trained_alignnet(folder, known, settings(args, seed), args.alignnet_updates)

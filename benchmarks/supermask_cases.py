@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The simulated examinations of `benchmarks/supermask.py`."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from segsrgan.volumes import SUFFIXES, read_volume
@@ -10,10 +13,39 @@ from supermask.training import paint
 
 
 def gather(args, distance, seed):
-    """The cases of all volumes: a list of (volume's name, `Case`), those of one side by side.
+    """The cases of all volumes of a seed.
 
-    The test volumes, the last ones, have one case each; the others `args.repeats`.
+    Every seed leaves out other volumes, as long as there are others: a cross-validation.
+
+    Args:
+        args: of the benchmark.
+        distance: of the slices, mm.
+        seed: int.
+
+    Returns:
+        `(train, test)`, lists of (volume's name, `Case`): `args.repeats` of each volume to train
+        on, side by side, and one of each to test.
     """
+    volumes = list(enumerate(_volumes(args)))
+    first = (len(volumes) - (seed + 1) * args.test) % len(volumes)
+    volumes = volumes[first:] + volumes[:first]
+    tested, trained = volumes[: args.test], sorted(volumes[args.test :])
+    # The test case of a volume is the same one for every seed.
+    tasks = [(volume, [0, index, 0, True]) for index, volume in tested]
+    for index, volume in trained:
+        tasks += [(volume, [seed, index, number, False]) for number in range(args.repeats)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        cases = list(pool.map(lambda task: _case(args, distance, *task), tasks))
+    return cases[args.test :], cases[: args.test]
+
+
+def _case(args, distance, volume, key):
+    image_path, mask_path = volume
+    rng, mask = np.random.default_rng(key), read_volume(mask_path)
+    if image_path is None:
+        image = paint(mask, rng, args.spacing, anatomy=0)
+    else:
+        image = read_channel(image_path)
     simulation = Simulation(
         (distance,),
         spacing=args.spacing,
@@ -21,24 +53,7 @@ def gather(args, distance, seed):
         shift=args.shift / args.spacing,
         noise=args.noise,
     )
-    cases = []
-    volumes = _volumes(args)
-    for index, (image_path, mask_path) in enumerate(volumes):
-        mask = read_volume(mask_path)
-        image = None if image_path is None else read_channel(image_path)
-        tested = index >= len(volumes) - args.test
-        for number in range(1 if tested else args.repeats):
-            # The test cases are the same ones for every seed of the training.
-            key = [0 if tested else seed, index, number, tested]
-            rng = np.random.default_rng(key)
-            own = paint(mask, rng, args.spacing, anatomy=0) if image is None else image
-            cases.append((mask_path.name.partition(".")[0], simulate(own, mask, rng, simulation)))
-    return cases
-
-
-def split(cases, args):
-    """The cases to train on, and those to test on."""
-    return cases[: -args.test], cases[-args.test :]
+    return mask_path.name.partition(".")[0], simulate(image, mask, rng, simulation)
 
 
 def _volumes(args):

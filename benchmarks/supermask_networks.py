@@ -85,3 +85,31 @@ def trained_segmentor(folder, cases, settings, updates, report=None):
     alone = {"train": "segmentor", "stage2_epochs": 0}
     path = folder / "segmentor.h5"
     return trained(path, cases, settings, report, stage1_epochs=epochs(updates), **alone).segmentor
+
+
+def trained_segmentors(folder, cases, settings, updates, more):
+    """A segmentor, and what becomes of it in as many more updates as stage 2 has.
+
+    Each of these has as many images as one of stage 2, and its learning rate.
+
+    Args:
+        folder: of its trainings.
+        cases: a list of `Case`.
+        settings: a `supermask.training.Settings`.
+        updates: of the first.
+        more: those that follow.
+
+    Returns:
+        Two `keras.Model`.
+    """
+    first = trained_segmentor(folder, cases, settings, updates)
+    longer = trained(
+        folder / "longer.h5",
+        cases,
+        replace(settings, lr1=settings.lr2, batch_size=2 * settings.batch_size),
+        weights=str(folder / "segmentor.h5"),
+        train="segmentor",
+        stage1_epochs=epochs(more),
+        stage2_epochs=0,
+    )
+    return first, longer.segmentor

@@ -161,26 +161,33 @@ def _is_ours(path):
     return names[0] == "patient" and names[-2:] == ["truth", "base"]
 
 
-def write_table(plans, output, simulation):
-    """Writes the table of the cases that are there, which `read_patients` reads; returns its path.
+def write_table(output):
+    """Writes the table of the cases in a folder, which `read_patients` reads; returns its path.
 
     Args:
-        plans: a list of `CasePlan`.
-        output: folder of the cases.
-        simulation: a `Simulation`.
+        output: folder of the cases; those of earlier calls are listed, too.
     """
+    found = [(path.parent.name, report) for path, report in _finished(output)]
+    planes = list(dict.fromkeys(p for _, report in found for p in report["simulation"]["planes"]))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    planes = simulation.planes
-    writer.writerow(["patient", *planes, *(f"{p}_mask" for p in planes), "truth", "base"])
-    for plan in plans:
-        if read_report(plan.folder, REPORT) is not None:
-            name = plan.folder.name
-            files = [*planes, *(f"{plane}_mask" for plane in planes), "truth"]
-            writer.writerow([name, *(f"{name}/{file}.nii.gz" for file in files), plan.base])
+    columns = ["patient", *planes, *(f"{p}_mask" for p in planes), "truth", "base"]
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for name, report in found:
+        own = report["simulation"]["planes"]
+        files = [*own, *(f"{plane}_mask" for plane in own), "truth"]
+        paths = {file: f"{name}/{file}.nii.gz" for file in files}
+        writer.writerow({"patient": name, **paths, "base": report["base"]})
     path = Path(output) / TABLE
     write_text(path, text.getvalue())
     return path
+
+
+def _finished(output):
+    """The paths and contents of the reports of whole cases in a folder."""
+    paths = sorted(Path(output).glob(f"*/{REPORT}"))
+    reports = [(path, read_report(path.parent, REPORT)) for path in paths]
+    return [(path, report) for path, report in reports if report is not None]
 
 
 def _write(case, plan, simulation, labels, overwrite):

@@ -55,6 +55,7 @@ def _run(args):
             progress=bar,
         ):
             outcomes.append(outcome)
+            bar.close()
             if not args.quiet:
                 print(_line(outcome), flush=True)
     finally:

@@ -17,8 +17,8 @@ input, one of:
 
 results, for each volume and repetition in OUTPUT/CASE/: axial.nii.gz, axial_mask.nii.gz, and so on
 for the other planes, truth.nii.gz (the high-resolution mask in the pose of the first plane),
-truth_image.nii.gz, true_<view>_to_<reference>.tfm, case.json. OUTPUT/cases.csv goes into
-supermask-predict --path and supermask-train --csv.
+truth_image.nii.gz, true_<view>_to_<reference>.tfm, case.json. OUTPUT/cases.csv, which lists all
+cases in OUTPUT, goes into supermask-predict --path and supermask-train --csv.
 
 exit status: 0 all done, 1 some volumes failed, 2 nothing could be done, 130 interrupted.
 """
@@ -109,7 +109,7 @@ def _run(args):
     finally:
         bar.close()
     if whole:
-        path = write_table(plans, args.output, simulation)
+        path = write_table(args.output)
         logger.info("%d of %d cases are there, listed in %s", whole, len(plans), path)
     return int(whole < len(plans))
 

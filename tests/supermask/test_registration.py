@@ -102,6 +102,15 @@ def test_correlation_by_hand():
     assert correlation([1, 1, 1], [3, 2, 1]) == 0
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_object_of_the_fixed_view_is_turned_about(moved, masked):
+    fixed, moving = moved
+    off = fixed.mask.with_array(np.roll(fixed.mask.array, 4, axis=0))
+    pyramid = Pyramid(View(fixed.volume, off if masked else None), View(moving.volume), "auto")
+    middle = voxels_of(off).mean(axis=0) if masked else middle_of(fixed.grid)
+    np.testing.assert_allclose(pyramid.centre, middle)
+
+
 def test_masks_are_needed_where_they_are_asked_for(moved):
     with pytest.raises(SupermaskError, match="expected masks of both"):
         register(moved[0], View(moved[1].volume), Classical(on="mask"))

@@ -147,6 +147,18 @@ def test_the_command_writes_cases_that_the_others_read(files, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_the_table_lists_the_cases_of_earlier_calls_too(files):
+    output, masks = files / "cases", files / "labelsTr"
+    for name, planes in (("a", ["axial", "coronal"]), ("b", ["axial", "sagittal"])):
+        flags = ["--masks", str(masks / f"{name}.nii.gz"), "--planes", *planes]
+        assert main([*flags, "-o", str(output), *FLAGS]) == 0
+    found = read_patients(output / "cases.csv")
+    assert [(p.name, [v.name for v in p.views]) for p in found] == [
+        ("a", ["axial.nii.gz", "coronal.nii.gz"]),
+        ("b", ["axial.nii.gz", "sagittal.nii.gz"]),
+    ]
+
+
 def test_a_finished_case_of_other_settings_is_not_the_one_wanted(files, capsys):
     flags = ["--path", str(files), "-o", str(files / "cases"), *FLAGS]
     assert main(flags) == 0
@@ -185,7 +197,7 @@ def test_a_case_that_cannot_be_made_leaves_nothing(files, tmp_path):
     (plan,) = plan_cases([files / "labelsTr" / "none.nii.gz"], None, tmp_path / "out")
     assert not make_case(plan, SMALL)
     assert not plan.folder.exists()
-    path = write_table([plan], files, SMALL)
+    path = write_table(files)
     with pytest.raises(SupermaskError, match="names no patient"):
         read_patients(path)
 

@@ -177,7 +177,7 @@ def simulated(tmp_path):
     plans = plan_cases(masks, None, tmp_path / "cases", test=0.34)
     for plan in plans:
         assert make_case(plan, simulation)
-    return write_table(plans, tmp_path / "cases", simulation)
+    return write_table(tmp_path / "cases")
 
 
 def test_simulated_cases_bring_their_true_transforms_along(simulated):
