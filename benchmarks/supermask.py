@@ -29,6 +29,7 @@ from benchmarks.supermask_cases import gather  # noqa: E402
 from benchmarks.supermask_methods import (  # noqa: E402
     ABLATIONS,
     METHODS,
+    needed,
     settings,
     train,
     try_methods,
@@ -83,8 +84,10 @@ def main(argv=None):
     for seed in args.seeds:
         parts = {distance: gather(args, distance, seed) for distance in args.slices}
         known = [case for trained, _ in parts.values() for _, case in trained]
-        folder = args.runs / f"alignnet_{seed}"
-        alignnet = trained_alignnet(folder, known, settings(args, seed), args.alignnet_updates)
+        alignnet = None
+        if needed(args) & {"apart", "both", "long"}:
+            folder = args.runs / f"alignnet_{seed}"
+            alignnet = trained_alignnet(folder, known, settings(args, seed), args.alignnet_updates)
         for distance, (trained, tested) in parts.items():
             cases = [case for _, case in trained]
             networks = train(args, cases, alignnet, distance, seed)

@@ -75,13 +75,19 @@ ABLATIONS = {
 }
 
 
+def needed(args):
+    """Which trainings the chosen methods need, a set of str."""
+    names = args.methods or [*METHODS, *ABLATIONS]
+    return {(METHODS | ABLATIONS)[name].networks for name in names} - {None}
+
+
 def train(args, cases, alignnet, distance, seed):
     """The networks of every training, those of `args.runs` if they are there.
 
     Args:
         args: of the benchmark.
         cases: a list of `Case`.
-        alignnet: trained by itself.
+        alignnet: trained by itself; None where none is needed.
         distance: of the slices, mm.
         seed: int.
 
@@ -90,8 +96,9 @@ def train(args, cases, alignnet, distance, seed):
         images as stage 2 sees, "long": that one and AlignNet, "high": as that one, on
         high-resolution images}, each `Networks`.
     """
-    names = args.methods or [*METHODS, *ABLATIONS]
-    wanted = {(METHODS | ABLATIONS)[name].networks for name in names}
+    wanted = needed(args)
+    if not wanted:
+        return {}
     folder, common = args.runs / f"{distance:g}mm_{seed}", settings(args, seed)
     counts = args.segmentor_updates, args.stage2_updates
     segmentor, longer = trained_segmentors(folder, cases, common, *counts)
