@@ -6,6 +6,7 @@ import statistics
 
 from benchmarks.supermask_methods import ABLATIONS, METHODS
 
+BASELINE = "Unet-LR"
 _SCORES = ("dsc", "us", "os", "rms", "mba", "mba_3d")
 
 
@@ -16,12 +17,13 @@ def tables(rows):
         rows: a list of dicts: `slices`, `method`, the scores, `between`.
 
     Returns:
-        A str of Markdown; each cell is the mean and the standard deviation over cases and seeds.
+        A str of Markdown; each cell is the mean and the standard deviation over cases and seeds,
+        and what a method gains over the baseline is taken case by case.
     """
     parts = []
     for distance in sorted({row["slices"] for row in rows}):
         here = [row for row in rows if row["slices"] == distance]
-        cases = len({(row["seed"], row["case"]) for row in here})
+        cases = len({_case(row) for row in here})
         parts.append(f"## Slices of {distance:g} mm, {cases} cases\n")
         parts += _scores("Masks (Table 1)", here, METHODS)
         parts += _scores("Ablations (Table 4)", here, ["SuperMask", *ABLATIONS])
@@ -30,12 +32,18 @@ def tables(rows):
 
 
 def _scores(title, rows, methods):
-    lines = [[name.upper().replace("MBA", "mBA") for name in _SCORES]]
+    lines = [[name.upper().replace("MBA", "mBA") for name in _SCORES] + [f"DSC over {BASELINE}"]]
     names = [name for name in methods if any(row["method"] == name for row in rows)]
+    base = {_case(row): row["dsc"] for row in rows if row["method"] == BASELINE}
     for name in names:
         own = [row for row in rows if row["method"] == name]
-        lines.append([_cell([row[key] for row in own]) for key in _SCORES])
+        gains = [row["dsc"] - base[_case(row)] for row in own if _case(row) in base]
+        lines.append([*(_cell([row[key] for row in own]) for key in _SCORES), _cell(gains, "+")])
     return [f"### {title}\n", *_markdown(["method", *names], lines)]
+
+
+def _case(row):
+    return row["seed"], row["case"]
 
 
 def _between(rows):
@@ -60,9 +68,9 @@ def _markdown(names, lines):
     return [texts[0], "|" + "---|" * len(body[0]), *texts[1:], ""]
 
 
-def _cell(values):
+def _cell(values, sign=""):
     values = [value for value in values if value is not None and math.isfinite(value)]
     if not values:
         return "-"
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.3f} ± {deviation:.3f}"
+    return f"{statistics.mean(values):{sign}.3f} ± {deviation:.3f}"
