@@ -70,7 +70,11 @@ def build_parser():
     add("--alignnet_updates", type=int, default=4000, help="(default: 4000)")
     add("--segmentor_updates", type=int, default=600, help="(default: 600)")
     add("--stage2_updates", type=int, default=150, help="(default: 150)")
-    add("--precision", default="mixed_bfloat16", help="of the segmentor (default: mixed_bfloat16)")
+    add(
+        "--precision",
+        default="mixed_bfloat16",
+        help="of the segmentor and stage 2 (default: mixed_bfloat16)",
+    )
     add("--passes", type=int, default=2, help="of AlignNet (default: 2)")
     add("--methods", nargs="+", choices=[*METHODS, *ABLATIONS], help="(default: all)")
     return parser

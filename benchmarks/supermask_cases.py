@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from segsrgan.volumes import SUFFIXES, read_volume
-from supermask.datasets import find_pairs, read_channel
+from segsrgan.volumes import SUFFIXES
+from supermask.datasets import find_pairs, read_channel, read_mask
 from supermask.simulation import Simulation, simulate
 from supermask.training import paint
 
@@ -41,7 +41,7 @@ def gather(args, distance, seed):
 
 def _case(args, distance, volume, key):
     image_path, mask_path = volume
-    rng, mask = np.random.default_rng(key), read_volume(mask_path)
+    rng, mask = np.random.default_rng(key), read_mask(mask_path)
     if image_path is None:
         image = paint(mask, rng, args.spacing, anatomy=0)
     else:
@@ -53,7 +53,13 @@ def _case(args, distance, volume, key):
         shift=args.shift / args.spacing,
         noise=args.noise,
     )
-    return mask_path.name.partition(".")[0], simulate(image, mask, rng, simulation)
+    return _name(mask_path), simulate(image, mask, rng, simulation)
+
+
+def _name(path):
+    """A file's name without its suffix; those of BraTS 2015 hold dots."""
+    suffix = next(s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(s))
+    return path.name.removesuffix(suffix)
 
 
 def _volumes(args):
@@ -61,7 +67,9 @@ def _volumes(args):
     if args.collection:
         pairs = find_pairs(args.collection)
     else:
-        masks = sorted(p for p in args.masks.iterdir() if p.name.endswith(SUFFIXES))
+        masks = sorted(
+            p for p in args.masks.iterdir() if p.name[0] != "." and p.name.endswith(SUFFIXES)
+        )
         pairs = [(None, mask) for mask in masks]
     wanted = args.train + args.test
     if len(pairs) < wanted:

@@ -8,6 +8,7 @@ test case, which tell what the fusion gains where the segmentor makes no errors.
 """
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from itertools import combinations
 from types import SimpleNamespace
@@ -97,16 +98,16 @@ def train(args, cases, alignnet, distance, seed):
         high-resolution images}, each `Networks`.
     """
     wanted = needed(args)
-    if not wanted:
-        return {}
     folder, common = args.runs / f"{distance:g}mm_{seed}", settings(args, seed)
     counts = args.segmentor_updates, args.stage2_updates
-    segmentor, longer = trained_segmentors(folder, cases, common, *counts)
-    networks = {
-        "apart": Networks(segmentor, alignnet),
-        "segmentor": Networks(longer),
-        "long": Networks(longer, alignnet),
-    }
+    networks = {}
+    if wanted - {"high"}:
+        segmentor, longer = trained_segmentors(folder, cases, common, *counts)
+        networks = {
+            "apart": Networks(segmentor, alignnet),
+            "segmentor": Networks(longer),
+            "long": Networks(longer, alignnet),
+        }
     if "both" in wanted:
         apart = folder / "apart.h5"
         save_networks(apart, segmentor, alignnet)
@@ -195,7 +196,8 @@ def _tried(args, case, networks, name, method):
             found = sample(result.probability, truth.grid) >= 0.5
             between = _between(result, truth) if len(views) == 3 else None
     scores = score(found, truth.array)._asdict()
-    return {**{key: float(value) for key, value in scores.items()}, "between": between}
+    scores = {key: float(v) if math.isfinite(v) else None for key, v in scores.items()}
+    return {**scores, "between": between}
 
 
 def _without(networks, settings):

@@ -69,8 +69,10 @@ def _markdown(names, lines):
 
 
 def _cell(values, sign=""):
+    count = len(values)
     values = [value for value in values if value is not None and math.isfinite(value)]
     if not values:
         return "-"
+    lacking = f" ({len(values)} of {count})" if len(values) < count else ""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):{sign}.3f} ± {deviation:.3f}"
+    return f"{statistics.mean(values):{sign}.3f} ± {deviation:.3f}{lacking}"

@@ -3,6 +3,7 @@
 
 import csv
 import io
+import itertools
 import json
 import logging
 from dataclasses import asdict, dataclass
@@ -12,8 +13,8 @@ import numpy as np
 
 from segsrgan.atomic import stamp, write_text
 from segsrgan.inference.errors import one_line
-from segsrgan.volumes import Volume, read_volume, write_volume
-from supermask.datasets import read_channel
+from segsrgan.volumes import Volume, write_volume
+from supermask.datasets import read_channel, read_mask
 from supermask.errors import SupermaskError
 from supermask.patient import safe_name
 from supermask.results import in_words
@@ -80,9 +81,13 @@ def plan_cases(masks, images, output, repeat=1, test=0.0, seed=0, channel=0):
     plans, taken = [], set()
     for index, mask in enumerate(masks):
         stem = _stem(Path(images[index] if images else mask).name)
-        if stem in taken:
-            stem = f"{stem}_{index + 1}"
-        taken.add(stem)
+        if stem.lower() in taken:
+            stem = next(
+                name
+                for name in (f"{stem}_{k}" for k in itertools.count(index + 1))
+                if name.lower() not in taken
+            )
+        taken.add(stem.lower())
         for number in range(repeat):
             name = stem if repeat == 1 else f"{stem}_{number + 1:02d}"
             plans.append(
@@ -115,14 +120,12 @@ def make_case(plan, simulation, labels=None, overwrite=False):
         return _is_the_same(plan, simulation, labels, report)
     try:
         check_place(plan.folder, REPORT, overwrite)
-        mask = read_volume(plan.mask)
-        inside = mask.array != 0 if labels is None else np.isin(mask.array, labels)
-        image = None
+        mask, image = read_mask(plan.mask, labels), None
         if plan.image is not None:
             image = read_channel(plan.image, plan.channel)
             View(image, mask, path=str(plan.image))  # checks that they belong together
         rng = np.random.default_rng(plan.seed)
-        case = simulate(image, mask.with_array(inside), rng, simulation)
+        case = simulate(image, mask, rng, simulation)
         _write(case, plan, simulation, labels, overwrite)
     except (ValueError, OSError, MemoryError) as error:
         logger.error("%s: %s", plan.mask, one_line(error))

@@ -4,6 +4,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 from segsrgan.volumes import SUFFIXES, VolumeError, read_volume
 from supermask.errors import SupermaskError
 
@@ -56,10 +58,31 @@ def find_pairs(folder, modality="flair"):
     missing = [str(mask) for image, mask in pairs if image is None or not image.is_file()]
     if missing:
         raise SupermaskError(
-            f"{len(missing)} of {len(pairs)} masks have no image, such as {missing[0]}; "
-            "unpack the collection again, or name another modality"
+            f"{len(missing)} of {len(pairs)} masks have no image, such as {missing[0]}, or several "
+            "that it may be; unpack the collection again, or name another modality"
         )
     return pairs
+
+
+def read_mask(path, labels=None):
+    """The object of a mask, whatever its values.
+
+    Args:
+        path: of the mask.
+        labels: values that make the object; None: every one but 0.
+
+    Returns:
+        A float32 `Volume` of 0 and 1.
+
+    Raises:
+        VolumeError: if it cannot be read.
+        SupermaskError: if voxels are NaN or infinite.
+    """
+    mask = read_volume(path)
+    if not np.isfinite(mask.array).all():
+        raise SupermaskError(f"{path}: has voxels that are NaN or infinite; repair the file")
+    inside = mask.array != 0 if labels is None else np.isin(mask.array, labels)
+    return mask.with_array(inside.astype(np.float32))
 
 
 def read_channel(path, channel=0):
@@ -113,11 +136,13 @@ def _is_mask(stem):
 
 
 def _beside(mask, modality):
-    """The image of a mask of BraTS, None if it is missing."""
+    """The image of a mask of BraTS, None if it is missing or not the only one."""
     stem = _stem(mask)
     if _OLD_MASK.search(stem.lower()):
         wanted = re.compile(rf"\.mr_{_OLD[modality]}\.\d+$")
-        found = [path for path in _images(mask.parent.parent) if wanted.search(_stem(path).lower())]
+        # Unpacked as it is, each of a patient's volumes has a folder of its own.
+        folder = mask.parent if len(_images(mask.parent)) > 1 else mask.parent.parent
+        found = [path for path in _images(folder) if wanted.search(_stem(path).lower())]
     else:
         end = next(end for end in _MASK_ENDS if stem.lower().endswith(end))
         names = {(stem[: -len(end)] + other).lower() for other in _ENDS[modality]}
@@ -126,7 +151,7 @@ def _beside(mask, modality):
             for path in mask.parent.iterdir()
             if _stem(path).lower() in names and path.name.lower().endswith(SUFFIXES)
         ]
-    return found[0] if found else None
+    return found[0] if len(found) == 1 else None
 
 
 def _stem(path):

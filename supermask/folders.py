@@ -48,10 +48,10 @@ def patients_of(folder):
 def _patient_of(folder):
     """The patient whose stacks lie directly in a folder, None if none do."""
     entries = sorted(path for path in folder.iterdir() if path.name[0] != ".")
-    images = {_stem(path): path for path in entries if _is_image(path, entries)}
+    images = _by_stem(path for path in entries if _is_image(path, entries))
     truths = {stem: images.pop(stem) for stem in list(images) if stem.lower().startswith("truth")}
     masks = {stem: images.pop(stem) for stem in list(images) if stem.lower().endswith("mask")}
-    stacks = images | {path.name: path for path in entries if _holds_dicom(path)}
+    stacks = _by_stem([*images.values(), *(path for path in entries if _holds_dicom(path))])
     if not stacks:
         return None
     if len(stacks) > MOST_VIEWS:
@@ -75,6 +75,19 @@ def _patient_of(folder):
         tuple(given.get(stem) for stem in stacks),
         truth=truths.get("truth") or truths.get("truth_mask"),
     )
+
+
+def _by_stem(paths):
+    """Paths by their names without suffixes."""
+    result = {}
+    for path in paths:
+        other = result.setdefault(_stem(path), path)
+        if other is not path:
+            raise SupermaskError(
+                f"{other} and {path}: which of them is the stack, or mask? Remove one, or choose "
+                "in a CSV file"
+            )
+    return result
 
 
 def _is_image(path, entries):

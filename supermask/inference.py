@@ -19,6 +19,7 @@ from supermask.views import check_together, choose_reference, in_plane, with_uni
 
 _BYTES = 40  # of a voxel of the result and a view, about
 _STEPS = 4
+_SEEN = 0.5  # probability from which a voxel shows the object, or the threshold if that is lower
 _MARGIN = 3  # voxels of the result around the object
 
 
@@ -46,7 +47,8 @@ def predict_views(views, settings=None, networks=None, sharpener=None, progress=
     check_alignment(alignment, alignnet)
     settings = replace(settings, alignment=alignment)
     progress = progress or (lambda *_: None)
-    views, lost, warnings = _usable(list(views), segmentor)
+    least = min(_SEEN, settings.threshold)
+    views, lost, warnings = _usable(list(views), segmentor, least)
     first = choose_reference(views, settings.reference)
     views.insert(0, views.pop(first))
     if sharpener is not None:
@@ -79,13 +81,17 @@ def predict_views(views, settings=None, networks=None, sharpener=None, progress=
     return result
 
 
-def _usable(views, segmentor):
-    """The views that can contribute, with names of their own; what is lost; what is doubtful."""
+def _usable(views, segmentor, least):
+    """The views that can contribute, with names of their own; what is lost; what is doubtful.
+
+    Those whose mask is nowhere `least` show no object.
+    """
     if not views:
         raise SupermaskError("expected one to three views, received none")
     kept, lost = [], []
     for view in views:
-        if view.has_object or (view.mask is None and segmentor is not None):
+        seen = segmentor is not None if view.mask is None else (view.mask.array >= least).any()
+        if seen:
             kept.append(view)
         else:
             what = "has no mask" if view.mask is None else "its mask is empty"
@@ -110,10 +116,11 @@ def _result_grid(views, transforms, settings, segmentor):
         segmentor.spec.spacing if segmentor else min(in_plane(view.grid) for view in views)
     )
     direction = canonical_direction(views[0].grid.direction)
+    least = min(_SEEN, settings.threshold)
     points = [
-        transform.inverse().apply(voxels_of(view.mask))
+        transform.inverse().apply(voxels_of(view.mask, least))
         for view, transform in zip(views, transforms, strict=True)
-        if view.has_object
+        if (view.mask.array >= least).any()
     ] or [corners(views[0].grid)]
     margin = max(view.thickness for view in views) / 2 + _MARGIN * spacing
     points = np.concatenate(points)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segsrgan.atomic import stamp
 from segsrgan.inference.errors import one_line
+from segsrgan.networks.registry import resolve
 from supermask.errors import SupermaskError
 from supermask.inference import predict_views
 from supermask.results import REPORT, write_results
@@ -104,16 +105,26 @@ def _run(
     report = read_report(folder, REPORT)
     inputs = _inputs(patient)
     wanted = {"settings": asdict(settings), "labels": labels, "weights": weights}
+    wanted["weights_stamps"] = _stamps(weights)
+    before = []
     if report is not None and not overwrite:
-        if not report.get("lost"):
-            _check_finished(patient, folder, report, {"inputs": inputs, **wanted})
-            return {"result": SKIPPED, "doubtful": bool(report.get("doubtful"))}
+        others = _changes(folder, report, {"inputs": inputs, **wanted})
+        before = report.get("lost") or []
+        if not (others and before):
+            _tell_finished(patient, folder, others, before)
+            doubtful = bool(report.get("doubtful"))
+            return {"result": SKIPPED, "lost": tuple(before), "doubtful": doubtful}
         logger.info("%s: a stack was lost when it was made, in %s; once more", patient.name, folder)
-        overwrite = True
-    check_place(folder, REPORT, overwrite)
+    check_place(folder, REPORT, overwrite or bool(before))
     views, lost = load_views(patient, labels)
     if not views:
         raise SupermaskError("no stack can be used: " + "; ".join(lost))
+    if before and len(lost) > len(before):
+        raise SupermaskError(
+            f"{folder}: is kept, since more stacks are lost now than when it was made: "
+            f"{'; '.join(lost)}; --overwrite replaces it all the same"
+        )
+    overwrite = overwrite or bool(before)
     for text in lost:
         logger.error("%s: %s; going on without this stack, its detail is lost", patient.name, text)
 
@@ -148,8 +159,13 @@ def _inputs(patient):
     ]
 
 
-def _check_finished(patient, folder, report, wanted):
-    """Says how finished results differ from those wanted.
+def _stamps(weights):
+    """What weights files look like now, a dict of JSON values."""
+    return {key: stamp(resolve(name)) for key, name in (weights or {}).items() if name}
+
+
+def _changes(folder, report, wanted):
+    """How finished results differ from those wanted, a list of str.
 
     Raises:
         SupermaskError: if they are of other files.
@@ -169,11 +185,20 @@ def _check_finished(patient, folder, report, wanted):
             others.append(f"{name} {made}")
     if report.get("weights", wanted["weights"]) != wanted["weights"]:
         others.append(f"weights {report['weights']}")
+    elif report.get("weights_stamps", wanted["weights_stamps"]) != wanted["weights_stamps"]:
+        others.append("weights that have changed since")
+    return others
+
+
+def _tell_finished(patient, folder, others, lost):
+    """Says that results are kept, how they differ from those wanted, and what they lack."""
     if others:
         text = "%s: is finished, in %s, but with %s; --overwrite makes it anew"
         logger.warning(text, patient.name, folder, ", ".join(others))
     else:
         logger.info("%s: is finished, in %s", patient.name, folder)
+    for text in lost:
+        logger.warning("%s: was made without a stack, and nothing has changed: %s", folder, text)
 
 
 def _first(there, here):

@@ -33,6 +33,7 @@ _SURROUNDINGS = 0.15  # of the object's size
 _LEAST_OVERLAP = 0.4  # share of the region that must lie in the moving view
 _PROFILE = 1 / np.sqrt(8 * np.log(2))  # sigma of a slice profile, of the slice distance
 _REACH = 2.0  # sigmas
+_ROUNDING = 1e-6  # of an array's size, below which its deviation is none
 _JUDGED = 10  # times the voxels that an optimiser compares
 
 
@@ -179,7 +180,8 @@ class Level:
             fixed, moving, total = self._masks
             values, _ = _look_up(moving, points)
             common = float(np.minimum(fixed, values).sum(dtype=np.float64)) / self._share
-            result += 2 * common / total
+            # A mask finer than the level may lie between its voxels.
+            result += 2 * common / total if total > 0 else 0.0
         return result
 
 
@@ -188,9 +190,12 @@ def correlation(a, b):
     a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
     if a.size < 2:
         return 0.0
+    noise = [_ROUNDING * np.sqrt(values @ values) for values in (a, b)]
     a, b = a - a.mean(), b - b.mean()
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale > 1e-12 * a.size else 0.0
+    scales = [np.sqrt(values @ values) for values in (a, b)]
+    if any(scale <= least for scale, least in zip(scales, noise, strict=True)):
+        return 0.0
+    return float(a @ b / (scales[0] * scales[1]))
 
 
 def _look_up(volume, points):

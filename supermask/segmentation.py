@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The segmentor applied to a view, on any grid, in patches of bounded size."""
 
-from dataclasses import replace
+from copy import copy
 
 import numpy as np
 from scipy import ndimage
@@ -39,7 +39,7 @@ def with_mask(view, segmentor, patch=PATCH):
     """The view with the segmentor's probability as its mask, over its whole field of view."""
     direction = canonical_direction(view.grid.direction)
     grid = isotropic_grid(corners(view.grid), direction, segmentor.spec.spacing)
-    return replace(view, mask=Volume.from_grid(segment(segmentor, view, grid, None, patch), grid))
+    return _masked(view, Volume.from_grid(segment(segmentor, view, grid, None, patch), grid))
 
 
 def without_islands(view):
@@ -60,9 +60,14 @@ def without_islands(view):
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     islands = (sizes < _ISLAND * sizes.max())[parts] & (parts > 0)
-    return replace(
-        view, mask=view.mask.with_array(np.where(islands, np.float32(0), view.mask.array))
-    )
+    return _masked(view, view.mask.with_array(np.where(islands, np.float32(0), view.mask.array)))
+
+
+def _masked(view, mask):
+    """The view with a mask of ours, which need not lie on the stack's voxels as a given one."""
+    result = copy(view)
+    object.__setattr__(result, "mask", mask)
+    return result
 
 
 def _in_patches(segmentor, image, patch):

@@ -103,6 +103,7 @@ def _run(args):
     bar = ProgressBar(args.quiet, unit="case")
     whole = 0
     try:
+        bar("simulating", 0, len(plans))
         for done, plan in enumerate(plans, start=1):
             whole += make_case(plan, simulation, labels, args.overwrite)
             bar("simulating", done, len(plans))

@@ -118,7 +118,7 @@ def simulate(image, mask, rng, simulation=None):
         for pose, plane, distance in zip(poses, simulation.planes, simulation.slices, strict=True)
     ]
     truth = (sample(mask, grid) >= 0.5).astype(np.uint8)
-    high = sample(image, grid, order=3)
+    high = _moved(image, grid)
     return Case(
         tuple(views),
         tuple(poses),
@@ -151,7 +151,7 @@ def _view(image, mask, grid, pose, plane, distance, simulation, rng):
     back = pose.inverse()
     spacing = np.full(3, simulation.spacing)
     spacing[PLANES.index(plane)] = distance  # the grid's axes are in the order of the patient's
-    moved = degrade(Volume.from_grid(sample(image, grid, back, order=3), grid), tuple(spacing))
+    moved = degrade(Volume.from_grid(_moved(image, grid, back), grid), tuple(spacing))
     outline = degrade(Volume.from_grid(sample(mask, grid, back), grid), tuple(spacing))
     outline = outline.with_array((outline.array >= 0.5).astype(np.float32))
     if not outline.array.any():
@@ -165,6 +165,12 @@ def _view(image, mask, grid, pose, plane, distance, simulation, rng):
         noise = rng.standard_normal(array.shape, dtype=np.float32) * np.ptp(array)
         array = array + np.float32(simulation.noise) * noise
     return View(moved.with_array(array.astype(np.float32)), outline, plane)
+
+
+def _moved(image, grid, transform=None):
+    """An image's values on a grid; beyond its field of view its darkest, as air is in CT."""
+    low = np.float32(image.array.min())
+    return sample(image.with_array(image.array - low), grid, transform, order=3) + low
 
 
 def _auto_contrast(array, rng):

@@ -10,6 +10,7 @@ import numpy as np
 
 from segsrgan.inference.errors import one_line
 from segsrgan.volumes import read_volume
+from supermask.datasets import read_mask
 from supermask.errors import SupermaskError
 from supermask.job import load_views
 from supermask.rigid import Rigid, read_transform
@@ -126,11 +127,7 @@ def _of_masks(path, settings):
     found, problems = [], []
     for index, (mask_path, image_path, base) in enumerate(rows):
         try:
-            mask = read_volume(mask_path)
-            values = settings.label_values
-            inside = mask.array != 0 if values is None else np.isin(mask.array, values)
-            mask = mask.with_array(inside.astype(np.float32))
-            image = None
+            mask, image = read_mask(mask_path, settings.label_values), None
             if image_path is not None:
                 image = read_volume(image_path)
                 View(image, mask, path=str(image_path))  # checks that they belong together
@@ -150,13 +147,18 @@ def _of_masks(path, settings):
 def _rows(path):
     """Mask, image or None, and base or None of each synthetic case."""
     if path.is_dir():
-        masks = sorted(p for p in path.iterdir() if p.name.lower().endswith(_SUFFIXES))
+        masks = sorted(p for p in path.iterdir() if _is_volume(p))
         rows = [(mask, None, None) for mask in masks]
     else:
         rows = _rows_of_csv(path)
     if not rows:
         raise SupermaskError(f"{path}: names no mask; expected a folder of masks, or a CSV")
     return rows
+
+
+def _is_volume(path):
+    """Whether it is one by its name; not a hidden one, which archives of macOS bring."""
+    return path.name[0] != "." and path.name.lower().endswith(_SUFFIXES)
 
 
 def _rows_of_csv(path):

@@ -67,6 +67,20 @@ def test_brats_of_2015(tmp_path):
         assert names(find_pairs(tmp_path, modality), tmp_path) == expected
 
 
+def test_brats_of_2015_without_the_inner_folders(tmp_path):
+    for patient, number in (("pat1", 1), ("pat2", 5)):
+        stems = f"MR_Flair.{number}", f"OT.{number + 1}"
+        touch(tmp_path / patient, *(f"VSD.Brain.XX.O.{stem}.mha" for stem in stems))
+    assert [image.name for image, _ in find_pairs(tmp_path)] == [
+        "VSD.Brain.XX.O.MR_Flair.1.mha",
+        "VSD.Brain.XX.O.MR_Flair.5.mha",
+    ]
+    (tmp_path / "pat2" / "VSD.Brain.XX.O.MR_Flair.5.mha").unlink()
+    touch(tmp_path / "pat2", "VSD.Brain.XX.O.MR_T1.7.mha")
+    with pytest.raises(SupermaskError, match="1 of 2 masks have no image"):
+        find_pairs(tmp_path)
+
+
 def test_what_is_no_collection_or_an_incomplete_one_is_refused(tmp_path):
     with pytest.raises(SupermaskError, match="holds neither labelsTr"):
         find_pairs(tmp_path)

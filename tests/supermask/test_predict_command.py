@@ -17,6 +17,8 @@ from segsrgan.volumes import Volume, dice, read_volume, write_volume
 from supermask.errors import SupermaskError
 from supermask.predict_command import main
 from supermask.rigid import Rigid
+from supermask.unet import SegmentorSpec, build_segmentor
+from supermask.weights import save_networks
 
 MOVED = {"sagittal": Rigid((0.05, 0, 0.1), (3, 0, -2))}
 FILES = {
@@ -123,6 +125,39 @@ def test_a_stack_that_was_lost_is_tried_again(views, tmp_path, capsys):
     assert status == 0 and "data: finished; axial-sagittal" in out and "once more" in err
     report = json.loads((tmp_path / "out" / "data" / "report.json").read_text())
     assert report["lost"] == [] and report["alignment"] == "none"
+
+
+def test_what_was_made_without_a_stack_is_replaced_only_by_better(views, tmp_path, capsys):
+    folder = laid_out(tmp_path / "data", views)
+    for name in ("coronal", "coronal_mask"):
+        whole = (folder / f"{name.replace('coronal', 'sagittal')}.nii.gz").read_bytes()
+        (folder / f"{name}.nii.gz").write_bytes(whole)
+    (folder / "sagittal.nii.gz").write_bytes(b"damaged")
+    flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none")
+    assert run(capsys, *flags)[0] == 1
+    mask = tmp_path / "out" / "data" / "mask.nii.gz"
+    before = mask.stat().st_mtime_ns
+    status, out, err = run(capsys, *flags)
+    assert status == 1 and "data: skipped" in out and mask.stat().st_mtime_ns == before
+    assert "was made without a stack, and nothing has changed" in err and "sagittal" in err
+    (folder / "coronal.nii.gz").write_bytes(b"damaged, too")
+    status, out, err = run(capsys, *flags)
+    assert status == 1 and "more stacks are lost now" in err and mask.stat().st_mtime_ns == before
+    other = laid_out(tmp_path / "other" / "data", views)
+    status, out, err = run(capsys, "--path", other, *flags[2:])
+    assert status == 1 and "holds the results of other files" in err
+    assert mask.stat().st_mtime_ns == before
+
+
+def test_weights_that_have_changed_are_pointed_out(folder, tmp_path, capsys):
+    weights = tmp_path / "small.h5"
+    save_networks(weights, build_segmentor(SegmentorSpec(kernel=1, levels=1, spacing=3.0)), None)
+    flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none", "--weights", weights)
+    assert run(capsys, *flags)[0] == 0
+    assert "but with" not in run(capsys, *flags)[2]
+    os.utime(weights, (1, 1))
+    status, _, err = run(capsys, *flags)
+    assert status == 0 and "but with weights that have changed since; --overwrite" in err
 
 
 def test_views_that_do_not_agree_have_a_status_of_their_own(views, tmp_path, capsys):

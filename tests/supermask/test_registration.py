@@ -100,6 +100,8 @@ def test_correlation_by_hand():
     assert correlation([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
     assert correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
     assert correlation([1, 1, 1], [3, 2, 1]) == 0
+    assert correlation([1e-9, 2e-9, 3e-9], [1, 2, 3]) == pytest.approx(1)
+    assert correlation([1e4, 1e4 + 1e-4, 1e4], [3, 2, 1]) == 0
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -109,6 +111,17 @@ def test_the_object_of_the_fixed_view_is_turned_about(moved, masked):
     pyramid = Pyramid(View(fixed.volume, off if masked else None), View(moving.volume), "auto")
     middle = voxels_of(off).mean(axis=0) if masked else middle_of(fixed.grid)
     np.testing.assert_allclose(pyramid.centre, middle)
+
+
+def test_objects_between_the_voxels_of_a_level_are_no_failure(moved):
+    tiny = []
+    for view in moved:
+        mask = np.zeros_like(view.mask.array)
+        mask[tuple(np.array(mask.shape) // 2)] = 1
+        tiny.append(View(view.volume, view.mask.with_array(mask)))
+    level = Pyramid(*tiny, "auto").level(40.0)
+    assert level.judge(Rigid()) >= -1
+    assert np.isfinite(register(*tiny, Classical(angle=0, iterations=1)).score)
 
 
 def test_masks_are_needed_where_they_are_asked_for(moved):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from examinations import CENTRE, inside, intensity, points_of
 
-from segsrgan.volumes import Grid, Volume, dice, read_volume
+from segsrgan.volumes import Grid, Volume, dice, read_volume, write_volume
 from supermask.cases import make_case, plan_cases, write_table
 from supermask.errors import SupermaskError
 from supermask.geometry import sample
@@ -112,10 +112,32 @@ def test_an_empty_mask_is_refused():
         simulate(image, mask.with_array(np.zeros_like(mask.array)), np.random.default_rng(0), SMALL)
 
 
+def test_beyond_the_field_of_view_is_air(case):
+    image, mask = scan()
+    air = image.with_array(image.array * 1000 - 1000)
+    found = simulate(air, mask, np.random.default_rng(3), SMALL)
+    assert found.image.array.min() < -900
+    np.testing.assert_allclose(found.image.array, case.image.array * 1000 - 1000, atol=0.1)
+
+
+def test_a_damaged_mask_is_refused(tmp_path, caplog):
+    image, mask = scan()
+    array = mask.array.astype(np.float32)
+    array[:2] = np.nan
+    write_volume(mask.with_array(array), tmp_path / "m.nii.gz")
+    (plan,) = plan_cases([tmp_path / "m.nii.gz"], None, tmp_path / "out")
+    assert not make_case(plan, SMALL) and not plan.folder.exists()
+    assert "m.nii.gz: has voxels that are NaN or infinite" in caplog.text
+
+
+def test_cases_never_share_a_folder(tmp_path):
+    plans = plan_cases(["x/a_3.nii", "y/a.nii", "z/a.nii", "z/A.nii"], None, tmp_path)
+    names = [plan.folder.name for plan in plans]
+    assert names[:2] == ["a_3", "a"] and len({name.lower() for name in names}) == 4
+
+
 @pytest.fixture
 def files(tmp_path):
-    from segsrgan.volumes import write_volume
-
     image, mask = scan()
     for name in ("imagesTr", "labelsTr"):
         (tmp_path / name).mkdir()
@@ -203,8 +225,6 @@ def test_a_case_that_cannot_be_made_leaves_nothing(files, tmp_path):
 
 
 def test_a_mask_that_does_not_lie_on_its_image_is_named(files, caplog):
-    from segsrgan.volumes import write_volume
-
     path = files / "labelsTr" / "a.nii.gz"
     mask = read_volume(path)
     write_volume(Volume(mask.array, mask.spacing, (0, 0, 0)), path)

@@ -159,6 +159,13 @@ def test_folders_that_leave_questions(image, tmp_path):
         read_patients(tmp_path / "b")
 
 
+def test_two_files_of_one_stack_are_never_chosen_between(image, tmp_path):
+    for name in ("axial.nii", "axial.nii.gz", "sagittal.nii.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(SupermaskError, match=r"axial.nii and .*axial.nii.gz: which of them"):
+        read_patients(tmp_path)
+
+
 def test_a_patient_is_checked():
     with pytest.raises(SupermaskError, match="one to three stacks, received 4"):
         Patient("a", ("1", "2", "3", "4"))

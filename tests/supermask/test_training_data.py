@@ -208,6 +208,7 @@ def synthetic(folder, lines):
 def test_patients_are_made_of_masks(tmp_path):
     for index in range(2):
         write_volume(ball(), tmp_path / f"mask{index}.nii.gz")
+    (tmp_path / "._mask0.nii.gz").write_bytes(b"of an archive")
     options = {"spacing": 3.0, "slices": 6.0, "repeats": 2, "test_share": 0.5, "shift": 2.0}
     train, test = gather(Settings(synthetic_cases=tmp_path, **options))
     assert [item.name for item in train] == ["mask0_1", "mask0_2"]
