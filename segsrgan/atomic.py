@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STALE_SECONDS = 600
+# Of Analyze, MetaImage and NRRD, whose header and voxels are files of one name.
+_PAIRED = (".hdr", ".img", ".mhd", ".nhdr", ".raw", ".zraw")
 
 
 def temporary_beside(path):
@@ -165,19 +167,28 @@ def _host():
     return platform.node().replace(".", "-")
 
 
+def _files_of(path):
+    """The files of a folder, a file, or a pair of header and voxels."""
+    if path.is_dir():
+        return [file for file in path.iterdir() if file.is_file()]
+    if path.suffix.lower() not in _PAIRED:
+        return [path]
+    others = (path.with_suffix(suffix) for suffix in _PAIRED)
+    return [path, *(other for other in others if other != path and other.is_file())]
+
+
 def stamp(path):
     """What a file or folder looks like now, to notice later that it has changed.
 
     Args:
-        path: of a file, or of a folder, whose own files count.
+        path: of a file, or of a folder, whose own files count; of a header or its voxels both do.
 
     Returns:
         [bytes, newest time of change in whole seconds], JSON values; None if it cannot be seen.
     """
     path = Path(path)
     try:
-        files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
-        parts = [file.stat() for file in files]
+        parts = [file.stat() for file in _files_of(path)]
         return [sum(s.st_size for s in parts), max((int(s.st_mtime) for s in parts), default=0)]
     except OSError:
         return None

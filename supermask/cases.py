@@ -221,21 +221,13 @@ def _settings(plan, simulation, labels):
     return {
         "mask": str(plan.mask),
         "image": None if plan.image is None else str(plan.image),
-        "stamps": [None if path is None else _stamp(path) for path in (plan.mask, plan.image)],
+        "stamps": [None if path is None else stamp(path) for path in (plan.mask, plan.image)],
         "labels": None if labels is None else list(labels),
         "channel": plan.channel,
         "seed": list(plan.seed),
         "base": plan.base,
         "simulation": asdict(simulation),
     }
-
-
-def _stamp(path):
-    """What tells whether a file has changed; None where it is not there."""
-    try:
-        return stamp(path)
-    except OSError:
-        return None
 
 
 def _labels(volume):

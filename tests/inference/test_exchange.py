@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from segsrgan.atomic import locked
+from segsrgan.atomic import locked, stamp
 from segsrgan.inference import records
 from segsrgan.inference.errors import InferenceError
 from segsrgan.inference.places import Place, choose_places
@@ -252,3 +252,14 @@ def test_a_claim_works_on_a_file_system_without_links(tmp_path, monkeypatch):
     assert place.claim() == place
     other = Place(tmp_path / "y.nii", place.folder)
     assert other.claim().folder == place.folder / "y"
+
+
+def test_a_stamp_sees_the_voxels_beside_a_header(tmp_path):
+    header, voxels = tmp_path / "t2.hdr", tmp_path / "t2.img"
+    for path in (header, voxels, tmp_path / "t2.txt"):
+        path.write_bytes(b"1234")
+    before = stamp(header)
+    assert before[0] == 8 and before == stamp(voxels)
+    voxels.write_bytes(b"123456")
+    assert stamp(header)[0] == 10 and stamp(tmp_path / "t2.txt")[0] == 4
+    assert stamp(tmp_path / "none.hdr") is None
