@@ -153,7 +153,7 @@ def test_only_what_dead_runs_left_is_removed(place):
     dead.wait()
     host, old = platform.node().replace(".", "-"), time.time() - 3600
     kept, removed = [], []
-    for owner, stamp, names in (
+    for owner, when, names in (
         (f"{host}.{dead.pid}", None, removed),
         (f"{host}.{os.getpid()}", old, kept),
         ("elsewhere.1", old, removed),
@@ -162,8 +162,8 @@ def test_only_what_dead_runs_left_is_removed(place):
         for make in (Path.touch, Path.mkdir):
             path = place.folder / f".{NAME}.{owner}.{len(kept + removed)}.partial"
             make(path)
-            if stamp:
-                os.utime(path, (stamp, stamp))
+            if when:
+                os.utime(path, (when, when))
             names.append(path)
     busy = place.folder / f".{NAME}.elsewhere.1.busy.partial"
     busy.mkdir()
