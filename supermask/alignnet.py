@@ -92,7 +92,10 @@ def build_alignnet(spec=None):
         layers.append(keras.layers.AveragePooling3D(2, name=f"pool_{index}"))
         layers.append(keras.layers.ReLU(name=f"conv_{index}_relu"))
     layers.append(keras.layers.Flatten(name="flat"))
-    layers.append(keras.layers.Dense(spec.hidden, activation="relu", name="hidden"))
+    # In full precision, as the difference: it is small where the images are nearly aligned.
+    layers.append(
+        keras.layers.Dense(spec.hidden, activation="relu", dtype="float32", name="hidden")
+    )
 
     def features(first, second):
         x = join([first, second])
@@ -102,7 +105,7 @@ def build_alignnet(spec=None):
 
     x = features(moving, fixed)
     if spec.antisymmetric:
-        x = keras.layers.Subtract(name="difference")([x, features(fixed, moving)])
+        x = keras.layers.Subtract(dtype="float32", name="difference")([x, features(fixed, moving)])
     model = keras.Model([moving, fixed], _heads(x, spec), name="alignnet")
     model.spec = spec
     return model
