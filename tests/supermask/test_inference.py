@@ -17,7 +17,7 @@ from examinations import (
     truth_on,
 )
 
-from segsrgan.volumes import Grid, Volume, dice
+from segsrgan.volumes import Volume, dice
 from supermask.alignment import align_by_network
 from supermask.alignnet import AlignNetSpec, build_alignnet
 from supermask.errors import SupermaskError
@@ -232,34 +232,6 @@ def test_parts_of_an_object_are_no_islands():
     kept = without_islands(View(view.volume, view.mask.with_array(array))).mask.array
     array[30, 30, 9] = 0
     np.testing.assert_array_equal(kept, array)
-
-
-@pytest.mark.parametrize("spacing", [0.99, 0.993])
-def test_the_segmentors_mask_may_lie_between_the_voxels_of_its_stack(spacing):
-    grid = Grid((64, 64, 64), (spacing,) * 3)
-    array = np.zeros(grid.shape, np.float32)
-    array[20:44, 20:44, 20:44] = 1
-    segmentor = Thresholding()
-    segmentor.spec = SegmentorSpec(kernel=1, levels=2, spacing=1.0)
-    view = View(Volume.from_grid(array, grid))
-    found = predict_views([view], ALIGNED, Networks(segmentor=segmentor))
-    assert found.mask.array.sum() == pytest.approx((24 * spacing) ** 3, rel=0.1)
-
-
-def test_a_low_threshold_makes_the_result_as_large_as_the_object():
-    grid = stack_grid()
-    far = np.linalg.norm(points_of(grid) - points_of(grid).mean(axis=(0, 1, 2)), axis=-1)
-    soft = Volume.from_grid((0.9 * np.exp(-0.5 * (far / 8) ** 2)).astype(np.float32), grid)
-    image = soft.with_array(soft.array + 1)
-    for threshold in (0.05, 0.3):
-        found = predict_views([View(image, soft)], replace(ALIGNED, threshold=threshold)).mask
-        ends = [found.array.any(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-        assert found.array.any() and not any(end[0] or end[-1] for end in ends)
-        radius = 8 * np.sqrt(2 * np.log(0.9 / threshold))
-        volume = found.array.sum() * np.prod(found.spacing)
-        assert volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.1)
-    faint = soft.with_array(soft.array / 2)
-    assert predict_views([View(image, faint)], replace(ALIGNED, threshold=0.3)).mask.array.any()
 
 
 def test_masks_that_are_given_decide_how_fine_the_result_is(views):
