@@ -8,7 +8,6 @@ from pathlib import Path
 
 from segsrgan.atomic import stamp
 from segsrgan.inference.errors import one_line
-from segsrgan.networks.registry import resolve
 from supermask.errors import SupermaskError
 from supermask.inference import predict_views
 from supermask.results import REPORT, write_results
@@ -161,7 +160,12 @@ def _inputs(patient):
 
 def _stamps(weights):
     """What weights files look like now, a dict of JSON values."""
-    return {key: stamp(resolve(name)) for key, name in (weights or {}).items() if name}
+    named = {key: name for key, name in (weights or {}).items() if name}
+    if not named:
+        return {}
+    from segsrgan.networks.registry import resolve  # loads TensorFlow
+
+    return {key: stamp(resolve(name)) for key, name in named.items()}
 
 
 def _changes(folder, report, wanted):

@@ -149,6 +149,16 @@ def test_what_was_made_without_a_stack_is_replaced_only_by_better(views, tmp_pat
     assert mask.stat().st_mtime_ns == before
 
 
+def test_drawn_masks_need_no_tensorflow(folder, tmp_path):
+    flags = ["--path", str(folder), "-o", str(tmp_path / "out"), "--alignment", "none"]
+    code = (
+        "import sys; from supermask.predict_command import main\n"
+        f"status = main({flags!r})\n"
+        "sys.exit(status or 10 * bool({'keras', 'tensorflow'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_weights_that_have_changed_are_pointed_out(folder, tmp_path, capsys):
     weights = tmp_path / "small.h5"
     save_networks(weights, build_segmentor(SegmentorSpec(kernel=1, levels=1, spacing=3.0)), None)
