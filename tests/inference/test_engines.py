@@ -4,6 +4,7 @@
 import keras
 import numpy as np
 import pytest
+from networks.float64 import truth_and_tolerance
 
 from segsrgan.inference.engines import NAMES, make_engine, prepare_engine
 from segsrgan.inference.engines.tensorflow_engine import TensorFlowEngine
@@ -25,14 +26,17 @@ def test_an_engine_agrees_with_the_model(tiny, name):
         batch = patches(3, shape)
         result = engine.predict_batch(batch, None)
         assert result.dtype == np.float32
-        np.testing.assert_allclose(result, keras.ops.convert_to_numpy(model(batch)), atol=1e-4)
+        expected, atol = truth_and_tolerance(model, batch)
+        np.testing.assert_allclose(result, expected, atol=atol)
 
 
 def test_a_batch_equals_its_patches_one_by_one(tiny):
-    engine = make_engine("auto", load_generator(tiny))
+    model = load_generator(tiny)
+    engine = make_engine("auto", model)
     batch = patches(4)
     single = np.concatenate([engine.predict_batch(patch[None], None) for patch in batch])
-    np.testing.assert_allclose(engine.predict_batch(batch, None), single, atol=1e-5)
+    _, atol = truth_and_tolerance(model, batch)
+    np.testing.assert_allclose(engine.predict_batch(batch, None), single, atol=2 * atol)
 
 
 def test_a_conditional_generator_is_computed_without_its_map(weights):
@@ -42,8 +46,8 @@ def test_a_conditional_generator_is_computed_without_its_map(weights):
     batch = patches()
     for resolution in (2.0, 3.3):
         full = np.full(batch.shape, resolution, np.float32)
-        expected = keras.ops.convert_to_numpy(model([batch, full]))
-        np.testing.assert_allclose(engine.predict_batch(batch, resolution), expected, atol=2e-3)
+        expected, atol = truth_and_tolerance(model, [batch, full])
+        np.testing.assert_allclose(engine.predict_batch(batch, resolution), expected, atol=atol)
 
 
 def test_another_model_of_two_inputs_sees_the_resolution():

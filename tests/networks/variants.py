@@ -56,14 +56,6 @@ def run(model, inputs):
     return np.asarray(model(inputs, training=False))
 
 
-def tolerance(expected):
-    """How far two float32 outputs may be apart: 2e-5 where the image has a deviation of 1.
-
-    Random weights give images of deviation 2 to 4, which float32 rounds accordingly.
-    """
-    return 2e-5 * max(1.0, float(expected[..., 0].std()))
-
-
 def group_name(spec):
     """The released files' name of a generator."""
     return (
