@@ -19,6 +19,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+import segsrgan  # noqa: F401 - sets the environment of TensorFlow before Keras loads it
+
 HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20")
 FETAL_CORTEX, ADULT_CORTEX = (5,), (3, 42)
 FETAL_TISSUES = {

@@ -18,6 +18,8 @@ from training_timing import (
     written,
 )
 
+import segsrgan  # noqa: F401 - sets the environment of TensorFlow before Keras loads it
+
 
 def choose_device(args):
     """Must come before the backend is imported."""

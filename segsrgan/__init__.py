@@ -10,9 +10,14 @@ Example:
     >>> write_volume(result.sr, "t2_sr.nii.gz")
 """
 
+import os
 from importlib import import_module
 
 __version__ = "3.0.0"
+
+# Read by TensorFlow when it is imported, which every module of ours does after this line. On
+# processors without AVX-512 TensorFlow leaves oneDNN off, and computes at a third of the speed.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _HOME = {
     "Predictor": "segsrgan.inference",

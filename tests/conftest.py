@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import segsrgan  # noqa: F401 - sets the environment of TensorFlow, which tests may import first
+
 # Read by the libraries when they are imported, hence set before any test module is.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -145,8 +145,8 @@ def import_quietly(module):
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         loaded = import_module(module)
-        if "tensorflow" in sys.modules:
-            sys.modules["tensorflow"].config.list_physical_devices()
+        if "keras" in sys.modules:  # on JAX it loads TensorFlow later, which would be heard
+            import_module("tensorflow").config.list_physical_devices()
         return loaded
     finally:
         os.dup2(kept, 2)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from startup import start_up_lines, user_environment
 
 from segsrgan.volumes.reading import read_volume
 
@@ -35,7 +36,7 @@ def start(table, tiny):
         return subprocess.Popen(
             command,
             cwd=REPOSITORY,
-            env={**os.environ, **environment},
+            env=user_environment(**environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
@@ -93,7 +94,7 @@ def test_a_signal_leaves_whole_results_and_the_next_run_goes_on(
     process.send_signal(sign)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors and not start_up_lines(errors)
     if sign == signal.SIGINT:
         assert errors.splitlines()[-1] == (
             "job_model.py: interrupted; the same command goes on from here"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The training command in processes of its own: killed, on several workers, on JAX."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from startup import start_up_lines, user_environment
 from training.samples import free_ports, write_table
 
 from segsrgan import load_generator
@@ -27,7 +27,7 @@ def start(table, run, *flags, backend="tensorflow"):
     command = [sys.executable, "-m", "segsrgan.SegSRGAN_training", "--csv", str(table)]
     command += [*FLAGS.split(), "-sf", str(folder), "-dice", str(folder / "dice.csv")]
     command += ["-mse", str(folder / "mse.csv"), *(word for flag in flags for word in flag.split())]
-    environment = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1"}
+    environment = user_environment(KERAS_BACKEND=backend, CUDA_VISIBLE_DEVICES="-1")
     environment.pop("TF_CONFIG", None)
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
@@ -37,6 +37,7 @@ def start(table, run, *flags, backend="tensorflow"):
 def finish(process, status=0):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == status, output[-3000:]
+    assert not start_up_lines(output)
     return output
 
 
