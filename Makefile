@@ -47,6 +47,7 @@ test_jax: $(venv)/.dev ## the tests of the networks on Keras' JAX backend
 lint: $(venv)/.dev ## ruff, its format check, and the import rules
 	$(bin)/python -m ruff check .
 	$(bin)/python -m ruff format --check .
+	$(bin)/lint-imports
 	$(bin)/python -m pytest --quiet tests/test_architecture.py
 
 check: lint test ## lint and the default suite: what a change must pass

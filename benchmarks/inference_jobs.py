@@ -55,14 +55,14 @@ def weights(folder, small):
 
 def engines():
     """(engine, precision) pairs that this machine computes."""
+    from segsrgan.errors import UserError
     from segsrgan.inference.engines import engine_module
-    from segsrgan.inference.errors import InferenceError
 
     found = []
     for name in ENGINES:
         try:
             engine_module(name).check_available()
-        except InferenceError:
+        except UserError:
             continue
         found += [(name, precision) for precision in engine_module(name).precisions()]
     return found

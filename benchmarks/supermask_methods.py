@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks.supermask_networks import epochs, trained, trained_segmentors
+from segsrgan.errors import UserError
 from segsrgan.volumes import Volume, dice
-from supermask.errors import SupermaskError
 from supermask.geometry import sample
 from supermask.inference import predict_views
 from supermask.metrics import score
@@ -189,7 +189,7 @@ def _tried(args, case, networks, name, method):
         )
         try:
             result = predict_views(views, settings, _without(networks, settings))
-        except SupermaskError as error:  # as where the masks to be registered are empty
+        except UserError as error:  # as where the masks to be registered are empty
             logger.warning("%s: %s", name, error)
             found = np.zeros(truth.array.shape, bool)
         else:

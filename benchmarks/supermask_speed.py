@@ -74,7 +74,14 @@ def measure(flags, masks, folder):
     views = [folder / f"{name}.nii.gz" for name in PLANES]
     given = ["--masks", *(folder / f"{name}_mask.nii.gz" for name in PLANES)] if masks else []
     with tempfile.TemporaryDirectory() as output:
-        command = [sys.executable, "-m", "supermask.predict_command", "--views", *views, *given]
+        command = [
+            sys.executable,
+            "-m",
+            "segsrgan.cli.supermask_predict",
+            "--views",
+            *views,
+            *given,
+        ]
         return run([*command, "-o", output, *flags])
 
 

@@ -11,7 +11,8 @@ Example:
 """
 
 import os
-from importlib import import_module
+
+import lazy_loader
 
 __version__ = "3.0.0"
 
@@ -19,33 +20,12 @@ __version__ = "3.0.0"
 # processors without AVX-512 TensorFlow leaves oneDNN off, and computes at a third of the speed.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-_HOME = {
-    "Predictor": "segsrgan.inference",
-    "Volume": "segsrgan.volumes",
-    "load_generator": "segsrgan.networks",
-    "read_volume": "segsrgan.volumes",
-    "segmentation": "segsrgan.inference",
-    "write_volume": "segsrgan.volumes",
-}
-
-__all__ = [  # noqa: F822 - the names of _HOME, found by __getattr__
-    "Predictor",
-    "Volume",
-    "__version__",
-    "load_generator",
-    "read_volume",
-    "segmentation",
-    "write_volume",
-]
-
-
-def __getattr__(name):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value  # the next access does not come here
-    return value
-
-
-def __dir__():
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "inference": ["Predictor", "segmentation"],
+        "networks": ["load_generator"],
+        "volumes": ["Volume", "read_volume", "write_volume"],
+    },
+)
+__all__ += ["__version__"]

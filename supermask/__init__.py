@@ -4,39 +4,26 @@
 Importing this package loads nothing; the names below are loaded at their first use.
 """
 
-from importlib import import_module
+import lazy_loader
 
-from segsrgan import __version__
+from segsrgan import __version__  # noqa: F401 - the version of both packages
 
-_HOME = {
-    "AlignNetSpec": "supermask.alignnet",
-    "Prediction": "supermask.prediction",
-    "Rigid": "supermask.rigid",
-    "SegmentorSpec": "supermask.unet",
-    "Settings": "supermask.settings",
-    "Simulation": "supermask.simulation",
-    "SupermaskError": "supermask.errors",
-    "View": "supermask.views",
-    "build_alignnet": "supermask.alignnet",
-    "build_segmentor": "supermask.unet",
-    "load_networks": "supermask.weights",
-    "predict": "supermask.api",
-    "read_patients": "supermask.table",
-    "read_transform": "supermask.rigid",
-    "read_view": "supermask.views",
-    "register": "supermask.registration",
-    "score": "supermask.metrics",
-    "simulate": "supermask.simulation",
-    "write_results": "supermask.results",
-}
-__all__ = ["__version__", *_HOME]
-
-
-def __getattr__(name):
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "alignnet": ["AlignNetSpec", "build_alignnet"],
+        "api": ["predict"],
+        "metrics": ["score"],
+        "prediction": ["Prediction"],
+        "registration": ["register"],
+        "results": ["write_results"],
+        "rigid": ["Rigid", "read_transform"],
+        "settings": ["Settings"],
+        "simulation": ["Simulation", "simulate"],
+        "table": ["read_patients"],
+        "unet": ["SegmentorSpec", "build_segmentor"],
+        "views": ["View", "read_view"],
+        "weights": ["load_networks"],
+    },
+)
+__all__ += ["__version__"]

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError
 from supermask.geometry import canonical_direction, corners, isotropic_grid, voxels_of
 from supermask.registration import Classical, refine, register
 from supermask.rigid import Rigid
@@ -27,7 +27,7 @@ def align(reference, view, alignment, alignnet=None, passes=1, refining=False, c
         A `Rigid`.
 
     Raises:
-        SupermaskError: if an argument is out of range, or there is nothing to register.
+        UserError: if an argument is out of range, or there is nothing to register.
     """
     check_alignment(alignment, alignnet)
     if alignment == "none":
@@ -40,13 +40,11 @@ def align(reference, view, alignment, alignnet=None, passes=1, refining=False, c
 
 
 def check_alignment(alignment, alignnet):
-    """Raises `SupermaskError` if the arguments of `align` are wrong or do not fit together."""
+    """Raises `UserError` if the arguments of `align` are wrong or do not fit together."""
     if alignment not in ALIGNMENTS:
-        raise SupermaskError(
-            f"alignment must be one of {', '.join(ALIGNMENTS)}, received {alignment!r}"
-        )
+        raise UserError(f"alignment must be one of {', '.join(ALIGNMENTS)}, received {alignment!r}")
     if alignment == "alignnet" and alignnet is None:
-        raise SupermaskError(
+        raise UserError(
             "alignment alignnet needs weights with an AlignNet; name them, or take classical"
         )
 

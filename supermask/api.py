@@ -3,7 +3,7 @@
 
 from dataclasses import asdict
 
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError
 from supermask.inference import predict_views
 from supermask.patient import MOST_VIEWS
 from supermask.results import REPORT, write_results
@@ -42,7 +42,7 @@ def predict(
         A `Prediction`: `mask`, `probability`, `image`, `views`, `agreements`, `lost`, `warnings`.
 
     Raises:
-        SupermaskError: if an argument is wrong, or the stacks cannot be used, see
+        UserError: if an argument is wrong, or the stacks cannot be used, see
             `supermask.inference.predict_views`.
         VolumeError: if a file cannot be read or written.
         WeightsError: if there are no such weights.
@@ -59,7 +59,7 @@ def predict(
     if output is not None:
         check_place(output, REPORT, overwrite)
     if isinstance(stacks, (str, bytes, View)) or hasattr(stacks, "__fspath__"):
-        raise SupermaskError(f"stacks must be a list, received {stacks!r}")
+        raise UserError(f"stacks must be a list, received {stacks!r}")
     views = _views(list(stacks), masks, labels)
     networks, sharpener = weights, None
     if isinstance(weights, str) or hasattr(weights, "__fspath__"):
@@ -79,7 +79,7 @@ def predict(
 def _settings(values):
     unknown = set(values) - set(Settings.__dataclass_fields__)
     if unknown:
-        raise SupermaskError(
+        raise UserError(
             f"{', '.join(sorted(unknown))}: unknown; settings are "
             f"{', '.join(Settings.__dataclass_fields__)}"
         )
@@ -88,16 +88,16 @@ def _settings(values):
 
 def _views(stacks, masks, labels):
     if isinstance(masks, (str, bytes)) or hasattr(masks, "__fspath__"):
-        raise SupermaskError(f"masks must be a list, one for each stack, received {masks!r}")
+        raise UserError(f"masks must be a list, one for each stack, received {masks!r}")
     masks = [None] * len(stacks) if masks is None else list(masks)
     if not 1 <= len(stacks) <= MOST_VIEWS or len(masks) != len(stacks):
-        raise SupermaskError(
+        raise UserError(
             "expected one to three stacks and as many masks, or None, received "
             f"{len(stacks)} and {len(masks)}"
         )
     for stack, mask in zip(stacks, masks, strict=True):
         if isinstance(stack, View) and mask is not None:
-            raise SupermaskError(
+            raise UserError(
                 f"{stack.path}: a View brings its own mask, received {mask} besides; give "
                 "View(volume, mask) or the paths of both"
             )

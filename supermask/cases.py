@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segsrgan.atomic import stamp, write_text
-from segsrgan.inference.errors import one_line
+from segsrgan.errors import UserError, one_line
+from segsrgan.files import stamp, write_text
 from segsrgan.volumes import Volume, write_volume
 from supermask.datasets import read_channel, read_mask
-from supermask.errors import SupermaskError
 from supermask.patient import safe_name
 from supermask.results import in_words
 from supermask.rigid import write_transform
@@ -66,14 +65,14 @@ def plan_cases(masks, images, output, repeat=1, test=0.0, seed=0, channel=0):
         A list of `CasePlan`.
 
     Raises:
-        SupermaskError: if the numbers of paths differ, or a number is out of range.
+        UserError: if the numbers of paths differ, or a number is out of range.
     """
     if images and len(images) != len(masks):
-        raise SupermaskError(
+        raise UserError(
             f"expected as many images as masks, received {len(images)} and {len(masks)}"
         )
     if repeat < 1 or not 0 <= test < 1 or seed < 0:
-        raise SupermaskError(
+        raise UserError(
             "repeat must be at least 1, test from 0 to below 1, seed 0 or more, received "
             f"{repeat}, {test:g} and {seed}"
         )
@@ -152,10 +151,10 @@ def _is_the_same(plan, simulation, labels, report):
 
 
 def check_table(output):
-    """Raises `SupermaskError` if the table's name is taken by a file that is not ours."""
+    """Raises `UserError` if the table's name is taken by a file that is not ours."""
     path = Path(output) / TABLE
     if path.exists() and not _is_ours(path):
-        raise SupermaskError(f"{path}: is no table of simulated cases; name another output folder")
+        raise UserError(f"{path}: is no table of simulated cases; name another output folder")
 
 
 def _is_ours(path):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segsrgan.volumes import SUFFIXES, VolumeError, read_volume
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError, VolumeError
+from segsrgan.volumes import SUFFIXES, read_volume
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 # The ends of names without suffix: BraTS 2017 to 2021, 2023 on.
@@ -36,28 +36,26 @@ def find_pairs(folder, modality="flair"):
         A list of `(image, mask)` paths, sorted.
 
     Raises:
-        SupermaskError: if there are none, or a mask has no image.
+        UserError: if there are none, or a mask has no image.
     """
     folder = Path(folder).expanduser()
     if modality not in MODALITIES:
-        raise SupermaskError(
-            f"modality must be one of {', '.join(MODALITIES)}, received {modality!r}"
-        )
+        raise UserError(f"modality must be one of {', '.join(MODALITIES)}, received {modality!r}")
     if not folder.is_dir():
-        raise SupermaskError(f"{folder}: no such folder; give that of a collection")
+        raise UserError(f"{folder}: no such folder; give that of a collection")
     if (folder / "labelsTr").is_dir():
         pairs = [(folder / "imagesTr" / mask.name, mask) for mask in _images(folder / "labelsTr")]
     else:
         masks = [path for path in _images(folder) if _is_mask(_stem(path))]
         pairs = [(_beside(mask, modality), mask) for mask in masks]
     if not pairs:
-        raise SupermaskError(
+        raise UserError(
             f"{folder}: holds neither labelsTr, as tasks of the Medical Segmentation Decathlon do, "
             "nor masks of BraTS, whose names end with seg; name the files by --masks and --images"
         )
     missing = [str(mask) for image, mask in pairs if image is None or not image.is_file()]
     if missing:
-        raise SupermaskError(
+        raise UserError(
             f"{len(missing)} of {len(pairs)} masks have no image, such as {missing[0]}, or several "
             "that it may be; unpack the collection again, or name another modality"
         )
@@ -76,11 +74,11 @@ def read_mask(path, labels=None):
 
     Raises:
         VolumeError: if it cannot be read.
-        SupermaskError: if voxels are NaN or infinite.
+        UserError: if voxels are NaN or infinite.
     """
     mask = read_volume(path)
     if not np.isfinite(mask.array).all():
-        raise SupermaskError(f"{path}: has voxels that are NaN or infinite; repair the file")
+        raise UserError(f"{path}: has voxels that are NaN or infinite; repair the file")
     inside = mask.array != 0 if labels is None else np.isin(mask.array, labels)
     return mask.with_array(inside.astype(np.float32))
 
@@ -94,7 +92,7 @@ def read_channel(path, channel=0):
 
     Raises:
         VolumeError: if it cannot be read.
-        SupermaskError: if there is no such channel.
+        UserError: if there is no such channel.
     """
     import SimpleITK as sitk
 
@@ -109,9 +107,7 @@ def read_channel(path, channel=0):
     size = reader.GetSize()
     count = size[3] if len(size) == 4 else 1
     if not 0 <= channel < count:
-        raise SupermaskError(
-            f"{path}: channel must be from 0 to {count - 1}, received {channel}; try 0"
-        )
+        raise UserError(f"{path}: channel must be from 0 to {count - 1}, received {channel}; try 0")
     if count == 1:
         return read_volume(path)
     reader.SetExtractSize([*size[:3], 0])

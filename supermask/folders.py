@@ -3,7 +3,7 @@
 
 import logging
 
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError
 from supermask.patient import MOST_VIEWS, Patient
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ def patients_of(folder):
         A list of `Patient`.
 
     Raises:
-        SupermaskError: if there are none, or too many stacks, or a mask that belongs to no stack.
+        UserError: if there are none, or too many stacks, or a mask that belongs to no stack.
     """
     patient = _patient_of(folder)
     if patient is not None:
@@ -36,7 +36,7 @@ def patients_of(folder):
             else:
                 patients.append(patient)
     if not patients:
-        raise SupermaskError(
+        raise UserError(
             f"{folder}: holds no stacks, nor do its folders; expected files such as "
             "axial.nii.gz, or DICOM folders"
         )
@@ -55,7 +55,7 @@ def _patient_of(folder):
     if not stacks:
         return None
     if len(stacks) > MOST_VIEWS:
-        raise SupermaskError(
+        raise UserError(
             f"{folder}: expected one to three stacks, received {len(stacks)} "
             f"({', '.join(sorted(stacks))}); choose among them in a CSV file"
         )
@@ -64,7 +64,7 @@ def _patient_of(folder):
         # The stack with the longest name that the mask's begins with.
         owner = max((name for name in stacks if stem.startswith(name)), key=len, default=None)
         if owner is None or owner in given:
-            raise SupermaskError(
+            raise UserError(
                 f"{path}: of which stack is this the one mask? Begin its name with that of one of "
                 f"{', '.join(sorted(stacks))}, or use a CSV file"
             )
@@ -83,7 +83,7 @@ def _by_stem(paths):
     for path in paths:
         other = result.setdefault(_stem(path), path)
         if other is not path:
-            raise SupermaskError(
+            raise UserError(
                 f"{other} and {path}: which of them is the stack, or mask? Remove one, or choose "
                 "in a CSV file"
             )

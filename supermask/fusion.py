@@ -7,7 +7,7 @@ divides by `P_i / sum P`, which cancels the confidences P; like the paper's code
 
 import numpy as np
 
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError
 from supermask.settings import FUSIONS
 
 _TIE = 1e-6
@@ -31,10 +31,10 @@ def confidence(sampling, thickness, spacing, width=1.0):
         float32 (x, y, z) in [0, 1]; 0 outside the field of view and nowhere else.
 
     Raises:
-        SupermaskError: if the width is not positive.
+        UserError: if the width is not positive.
     """
     if not width > 0:
-        raise SupermaskError(f"width must be positive, received {width:g}; try 1")
+        raise UserError(f"width must be positive, received {width:g}; try 1")
     sigma = width * (thickness / 2 + spacing) / 2
     result = np.exp(-0.5 * (sampling.distance / np.float32(sigma)) ** 2, dtype=np.float32)
     # However narrow it is, what is seen counts for more than what is not.
@@ -57,12 +57,12 @@ def fuse(masks, confidences, fusion="gaussian", least=0.0):
         float32 (x, y, z) in [0, 1], the object's probability; 0 where no view counts.
 
     Raises:
-        SupermaskError: if the fusion is unknown, or the numbers or shapes of arrays differ.
+        UserError: if the fusion is unknown, or the numbers or shapes of arrays differ.
     """
     _check_fusion(fusion)
     shapes = [np.shape(array) for array in (*masks, *confidences)]
     if len(masks) != len(confidences) or not masks or len(set(shapes)) > 1:
-        raise SupermaskError(
+        raise UserError(
             f"expected as many confidences as masks, all of one shape, received {shapes}"
         )
     total = np.sum(confidences, axis=0)
@@ -103,7 +103,7 @@ def fuse_images(images, confidences, region, fusion="gaussian"):
         float32 (x, y, z), 0 where no view counts.
 
     Raises:
-        SupermaskError: if the fusion is unknown.
+        UserError: if the fusion is unknown.
     """
     _check_fusion(fusion)
     matched = [images[0]]
@@ -132,7 +132,7 @@ def _median(images, confidences):
 
 def _check_fusion(fusion):
     if fusion not in FUSIONS:
-        raise SupermaskError(f"fusion must be one of {', '.join(FUSIONS)}, received {fusion!r}")
+        raise UserError(f"fusion must be one of {', '.join(FUSIONS)}, received {fusion!r}")
 
 
 def _matched(image, reference, region):

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from segsrgan.errors import UserError
 from segsrgan.volumes import Grid
 from segsrgan.volumes.grid import MAX_VOXELS
-from supermask.errors import SupermaskError
 from supermask.rigid import Rigid
 
 THROUGH = ("linear", "nearest")
@@ -70,7 +70,7 @@ def isotropic_grid(points, direction, spacing, size=None, margin=0.0):
         A `Grid` whose middle is that of the box around the points along its axes.
 
     Raises:
-        SupermaskError: if it had too many voxels.
+        UserError: if it had too many voxels.
     """
     along = np.asarray(points, np.float64) @ direction
     low, high = along.min(axis=0), along.max(axis=0)
@@ -79,7 +79,7 @@ def isotropic_grid(points, direction, spacing, size=None, margin=0.0):
     else:
         shape = np.broadcast_to(np.asarray(size), 3)
     if np.prod(shape, dtype=float) > MAX_VOXELS:
-        raise SupermaskError(
+        raise UserError(
             f"a grid of {' x '.join(f'{n:.0f}' for n in shape)} voxels of {spacing:g} mm is too "
             "large; take a larger spacing, or a size"
         )

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from segsrgan.inference.resources import GIB, available_memory
+from segsrgan.errors import UserError
+from segsrgan.memory import GIB, available_memory
 from supermask.alignment import align, check_alignment
-from supermask.errors import SupermaskError
 from supermask.geometry import canonical_direction, corners, isotropic_grid, voxels_of
 from supermask.prediction import assemble
 from supermask.registration import Classical
@@ -37,7 +37,7 @@ def predict_views(views, settings=None, networks=None, sharpener=None, progress=
         A `Prediction`.
 
     Raises:
-        SupermaskError: if there is no view, none has a mask and nothing can make one, two do not
+        UserError: if there is no view, none has a mask and nothing can make one, two do not
             meet in patient space or are of different patients, or the result would not fit in
             memory.
     """
@@ -87,7 +87,7 @@ def _usable(views, segmentor, least):
     Those whose mask is nowhere `least` show no object.
     """
     if not views:
-        raise SupermaskError("expected one to three views, received none")
+        raise UserError("expected one to three views, received none")
     kept, lost = [], []
     for view in views:
         seen = segmentor is not None if view.mask is None else (view.mask.array >= least).any()
@@ -100,7 +100,7 @@ def _usable(views, segmentor, least):
         what = (
             "have masks" if all(view.mask is None for view in views) else "have masks with voxels"
         )
-        raise SupermaskError(
+        raise UserError(
             f"{', '.join(view.path for view in views)}: none {what}; give masks of the object, or "
             "weights with a segmentor"
         )
@@ -127,7 +127,7 @@ def _result_grid(views, transforms, settings, segmentor):
     grid = isotropic_grid(points, direction, spacing, settings.size, margin)
     needed, free = np.prod(grid.shape, dtype=float) * len(views) * _BYTES, available_memory()
     if free is not None and needed > free:
-        raise SupermaskError(
+        raise UserError(
             f"a result of {'x'.join(map(str, grid.shape))} voxels of {spacing:g} mm needs about "
             f"{needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free; take a larger "
             "spacing, or a size"

@@ -6,9 +6,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from segsrgan.atomic import stamp
-from segsrgan.inference.errors import one_line
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError, one_line
+from segsrgan.files import stamp
 from supermask.inference import predict_views
 from supermask.results import REPORT, write_results
 from supermask.store import check_place, read_report
@@ -117,9 +116,9 @@ def _run(
     check_place(folder, REPORT, overwrite or bool(before))
     views, lost = load_views(patient, labels)
     if not views:
-        raise SupermaskError("no stack can be used: " + "; ".join(lost))
+        raise UserError("no stack can be used: " + "; ".join(lost))
     if before and len(lost) > len(before):
-        raise SupermaskError(
+        raise UserError(
             f"{folder}: is kept, since more stacks are lost now than when it was made: "
             f"{'; '.join(lost)}; --overwrite replaces it all the same"
         )
@@ -172,13 +171,13 @@ def _changes(folder, report, wanted):
     """How finished results differ from those wanted, a list of str.
 
     Raises:
-        SupermaskError: if they are of other files.
+        UserError: if they are of other files.
     """
     before = report.get("inputs") or wanted["inputs"]
     for name in ("stack", "mask", "series"):
         there, here = ([item.get(name) for item in items] for items in (before, wanted["inputs"]))
         if there != here:
-            raise SupermaskError(
+            raise UserError(
                 f"{folder}: holds the results of other files ({name} {_first(there, here)}); name "
                 "another output folder or patient, or replace them with --overwrite"
             )

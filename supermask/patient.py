@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError
 
 MOST_VIEWS = 3
 
@@ -23,7 +23,7 @@ class Patient:
         base: "Train", "Test" or None.
 
     Raises:
-        SupermaskError: if there are not one to three views, one is named twice, or masks or
+        UserError: if there are not one to three views, one is named twice, or masks or
             series are not as many.
     """
 
@@ -38,20 +38,20 @@ class Patient:
         object.__setattr__(self, "name", safe_name(self.name))
         object.__setattr__(self, "views", tuple(Path(path) for path in self.views))
         if not 1 <= len(self.views) <= MOST_VIEWS:
-            raise SupermaskError(
+            raise UserError(
                 f"{self.name}: expected one to three stacks, received {len(self.views)}"
             )
         for name in ("masks", "series"):
             values = tuple(getattr(self, name)) or (None,) * len(self.views)
             if len(values) != len(self.views):
-                raise SupermaskError(
+                raise UserError(
                     f"{self.name}: expected as many {name} as stacks, received {len(values)} and "
                     f"{len(self.views)}"
                 )
             object.__setattr__(self, name, values)
         stacks = set(zip(self.views, self.series, strict=True))
         if len(stacks) < len(self.views):
-            raise SupermaskError(f"{self.name}: names one stack twice")
+            raise UserError(f"{self.name}: names one stack twice")
 
 
 def safe_name(name):

@@ -12,9 +12,9 @@ from functools import cache
 import numpy as np
 from scipy import ndimage
 
+from segsrgan.errors import UserError
 from segsrgan.volumes import Volume
 from supermask.depth import Depth
-from supermask.errors import SupermaskError
 from supermask.geometry import (
     canonical_direction,
     corners,
@@ -53,7 +53,7 @@ class Pyramid:
             between the centres of mass of the images.
 
     Raises:
-        SupermaskError: if there is nothing to register.
+        UserError: if there is nothing to register.
     """
 
     def __init__(self, fixed, moving, on="auto", samples=100_000):
@@ -61,7 +61,7 @@ class Pyramid:
         self._depth = cache(Depth)  # the same at every level, and slow
         masks = fixed.has_object and moving.has_object
         if on == MASK and not masks:
-            raise SupermaskError(
+            raise UserError(
                 f"{fixed.path} and {moving.path}: expected masks of both to register them; "
                 "register the images instead"
             )
@@ -142,7 +142,7 @@ class Level:
         self.spacing, self.region, self.pictures = spacing, region, pictures
         index = np.argwhere(region.array)
         if not len(index):
-            raise SupermaskError("the region to register is empty; check the masks and headers")
+            raise UserError("the region to register is empty; check the masks and headers")
         self.leading, self._share = list(pictures)[:1], 1.0
         if len(index) > most:  # anywhere among them, but always the same ones
             chosen = np.random.default_rng(0).choice(len(index), most, replace=False)

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
+from segsrgan.errors import UserError
 from segsrgan.volumes.itk import quiet, to_itk
-from supermask.errors import SupermaskError
 from supermask.pyramid import Pyramid
 from supermask.rigid import Rigid
 from supermask.settings import ON
@@ -45,7 +45,7 @@ class Classical:
             many.
 
     Raises:
-        SupermaskError: if a value is out of range.
+        UserError: if a value is out of range.
     """
 
     on: str = "auto"
@@ -55,13 +55,13 @@ class Classical:
 
     def __post_init__(self):
         if self.on not in ON:
-            raise SupermaskError(f"on must be one of {', '.join(ON)}, received {self.on!r}")
+            raise UserError(f"on must be one of {', '.join(ON)}, received {self.on!r}")
         if not 0 <= self.angle <= 45:
-            raise SupermaskError(
+            raise UserError(
                 f"angle must be between 0 and 45 degrees, received {self.angle:g}; try 22.5"
             )
         if self.iterations < 1 or self.samples < 1000:
-            raise SupermaskError(
+            raise UserError(
                 "iterations must be at least 1 and samples at least 1000, received "
                 f"{self.iterations} and {self.samples}"
             )
@@ -94,7 +94,7 @@ def register(fixed, moving, settings=None):
         `Registered`.
 
     Raises:
-        SupermaskError: if there is nothing to register.
+        UserError: if there is nothing to register.
 
     Example:
         >>> found = register(axial, sagittal)
@@ -122,7 +122,7 @@ def refine(fixed, moving, transform, settings=None):
         `Registered`; `before` is the judgement of `transform`.
 
     Raises:
-        SupermaskError: if there is nothing to register.
+        UserError: if there is nothing to register.
     """
     settings = settings or Classical()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)

@@ -23,7 +23,7 @@ def write_results(prediction, folder, overwrite=False, **notes):
         The folder's `Path`.
 
     Raises:
-        SupermaskError: if the folder holds results already, or anything else.
+        UserError: if the folder holds results already, or anything else.
         VolumeError, OSError: if a file cannot be written; then nothing has changed.
     """
 

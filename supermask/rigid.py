@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segsrgan.atomic import write_text
+from segsrgan.errors import UserError
+from segsrgan.files import write_text
 from segsrgan.volumes.grid import as_triple, is_orthonormal, nearest_rotation
-from supermask.errors import SupermaskError
 
 _ITK_CENTRED = ("Euler3DTransform", "VersorRigid3DTransform", "AffineTransform")
 
@@ -187,12 +187,12 @@ def write_transform(transform, path):
         path: ends with .tfm.
 
     Raises:
-        SupermaskError: if the name ends otherwise.
+        UserError: if the name ends otherwise.
         OSError: if it cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() != ".tfm":
-        raise SupermaskError(f"{path}: transforms are ITK text files; end the name with .tfm")
+        raise UserError(f"{path}: transforms are ITK text files; end the name with .tfm")
     numbers = " ".join(repr(float(v)) for v in (*transform.angles, *transform.translation))
     centre = " ".join(repr(float(v)) for v in transform.centre)
     write_text(
@@ -206,14 +206,14 @@ def read_transform(path):
     """Reads a rigid transform of any of ITK's formats.
 
     Raises:
-        SupermaskError: if it cannot be read or is not rigid.
+        UserError: if it cannot be read or is not rigid.
     """
     import SimpleITK as sitk
 
     try:
         return Rigid.from_itk(sitk.ReadTransform(str(path)))
     except (RuntimeError, ValueError) as error:
-        raise SupermaskError(
+        raise UserError(
             f"{path}: expected a rigid 3-D transform of ITK ({str(error).splitlines()[-1]})"
         ) from error
 

@@ -4,7 +4,7 @@
 import math
 from dataclasses import dataclass
 
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError
 
 ALIGNMENTS = ("alignnet", "classical", "none")
 FUSIONS = ("gaussian", "vote", "nearest")
@@ -36,7 +36,7 @@ class Settings:
         patch: edge of what the segmentor sees at once, voxels.
 
     Raises:
-        SupermaskError: if a value is out of range.
+        UserError: if a value is out of range.
     """
 
     alignment: str | None = None
@@ -62,24 +62,22 @@ class Settings:
         ):
             if getattr(self, name) not in choices:
                 known = ", ".join(choice for choice in choices if choice)
-                raise SupermaskError(
-                    f"{name} must be one of {known}, received {getattr(self, name)!r}"
-                )
+                raise UserError(f"{name} must be one of {known}, received {getattr(self, name)!r}")
         for name in ("passes", "size", "patch"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise SupermaskError(f"{name} must be a whole number from 1, received {value!r}")
+                raise UserError(f"{name} must be a whole number from 1, received {value!r}")
         for name in ("spacing", "width"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise SupermaskError(f"{name} must be positive, received {value:g}; try 1")
+                raise UserError(f"{name} must be positive, received {value:g}; try 1")
         if not 0 < self.threshold < 1:
-            raise SupermaskError(
+            raise UserError(
                 f"threshold must be between 0 and 1, received {self.threshold:g}; try 0.5"
             )
         if not 0 <= self.least <= 3:
-            raise SupermaskError(f"least must be between 0 and 3, received {self.least:g}; try 0")
+            raise UserError(f"least must be between 0 and 3, received {self.least:g}; try 0")
         if self.refine and self.alignment in ("classical", "none"):
-            raise SupermaskError(
+            raise UserError(
                 f"refine goes on from AlignNet, received alignment {self.alignment}; leave it out"
             )

@@ -38,7 +38,7 @@ def sharpen(view, predictor, patch=128):
         A `View`.
 
     Raises:
-        InferenceError: if the patch is not divisible by 4, or the result would not fit in memory.
+        UserError: if the patch is not divisible by 4, or the result would not fit in memory.
     """
     if view.axis is None:
         return view

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segsrgan.errors import UserError
 from segsrgan.volumes import Volume, degrade
-from supermask.errors import SupermaskError
 from supermask.geometry import canonical_direction, isotropic_grid, sample, voxels_of
 from supermask.rigid import Rigid, middle_of
 from supermask.views import PLANES, View
@@ -38,7 +38,7 @@ class Simulation:
         noise: standard deviation of Gaussian noise, as a fraction of the view's range.
 
     Raises:
-        SupermaskError: if a value is out of range.
+        UserError: if a value is out of range.
     """
 
     slices: tuple[float, ...] = (8.0,)
@@ -53,22 +53,22 @@ class Simulation:
     def __post_init__(self):
         planes = tuple(self.planes)
         if not planes or len(set(planes)) < len(planes) or not set(planes) <= set(PLANES):
-            raise SupermaskError(
+            raise UserError(
                 f"planes must be one to three of {', '.join(PLANES)}, received {', '.join(planes)}"
             )
         slices = tuple(float(size) for size in self.slices)
         if len(slices) not in (1, len(planes)) or not min(slices) > self.spacing > 0:
-            raise SupermaskError(
+            raise UserError(
                 f"slices must be one distance or {len(planes)}, above the spacing of "
                 f"{self.spacing:g} mm, received {slices}; try 8"
             )
         if not 0 <= self.angle <= 90 or self.shift < 0 or self.noise < 0:
-            raise SupermaskError(
+            raise UserError(
                 "angle must be 0 to 90 degrees, shift and noise 0 or more, received "
                 f"{self.angle:g}, {self.shift:g} and {self.noise:g}"
             )
         if self.size is not None and self.size < _MIN_SIZE:
-            raise SupermaskError(f"size must be at least {_MIN_SIZE}, received {self.size}")
+            raise UserError(f"size must be at least {_MIN_SIZE}, received {self.size}")
         object.__setattr__(self, "planes", planes)
         object.__setattr__(self, "slices", slices * (len(planes) // len(slices)))
 
@@ -103,12 +103,12 @@ def simulate(image, mask, rng, simulation=None):
         A `Case`.
 
     Raises:
-        SupermaskError: if the mask is empty, or a view would see nothing of the object.
+        UserError: if the mask is empty, or a view would see nothing of the object.
     """
     simulation = simulation or Simulation()
     mask = mask.with_array((mask.array != 0).astype(np.float32))
     if not mask.array.any():
-        raise SupermaskError("the mask is empty; there is no object to simulate views of")
+        raise UserError("the mask is empty; there is no object to simulate views of")
     image = mask if image is None else image
     grid = _cube(mask, simulation)
     poses = [Rigid(centre=tuple(middle_of(grid)))]
@@ -155,7 +155,7 @@ def _view(image, mask, grid, pose, plane, distance, simulation, rng):
     outline = degrade(Volume.from_grid(sample(mask, grid, back), grid), tuple(spacing))
     outline = outline.with_array((outline.array >= 0.5).astype(np.float32))
     if not outline.array.any():
-        raise SupermaskError(
+        raise UserError(
             f"the {plane} view sees nothing of the object; take a larger size, or less motion"
         )
     array = moved.array

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from segsrgan import __version__
-from segsrgan.atomic import locked, remove, remove_stale, temporary_beside, write_text
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError
+from segsrgan.files import locked, remove, remove_stale, temporary_beside, write_text
 
 
 def read_report(folder, name):
@@ -30,23 +30,23 @@ def check_place(folder, name, overwrite=False):
         overwrite: whether whole files of ours may be replaced.
 
     Raises:
-        SupermaskError: if it holds anything else, or cannot be written to.
+        UserError: if it holds anything else, or cannot be written to.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise SupermaskError(f"{folder}: is a file; name another output folder")
+        raise UserError(f"{folder}: is a file; name another output folder")
     if folder.is_dir() and _ours(folder, name) is None:
         others = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
         if others:
-            raise SupermaskError(
+            raise UserError(
                 f"{folder}: holds files that are not ours, such as {others[0]}; name another "
                 "output folder"
             )
     if read_report(folder, name) is not None and not overwrite:
-        raise SupermaskError(f"{folder}: is finished already; --overwrite replaces it")
+        raise UserError(f"{folder}: is finished already; --overwrite replaces it")
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise SupermaskError(f"{folder}: cannot be written to; name another output folder")
+        raise UserError(f"{folder}: cannot be written to; name another output folder")
 
 
 def store(folder, name, write, content, overwrite=False):
@@ -64,7 +64,7 @@ def store(folder, name, write, content, overwrite=False):
         The folder's `Path`.
 
     Raises:
-        SupermaskError: see `check_place`.
+        UserError: see `check_place`.
         VolumeError, OSError: if a file cannot be written; then nothing has changed.
     """
     folder = Path(folder)

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError
 from supermask.folders import patients_of
 from supermask.patient import Patient, with_unique_names
 
@@ -50,13 +50,13 @@ def read_patients(path):
         A list of `Patient` with names that all differ. The files need not exist.
 
     Raises:
-        SupermaskError: if it cannot be read; one message with every problem found.
+        UserError: if it cannot be read; one message with every problem found.
     """
     path = Path(os.path.expanduser(path))
     if path.is_dir():
         return with_unique_names(patients_of(path))
     if not path.is_file():
-        raise SupermaskError(f"{path}: no such file or folder; expected a CSV file or a folder")
+        raise UserError(f"{path}: no such file or folder; expected a CSV file or a folder")
     return with_unique_names(_of_csv(path))
 
 
@@ -70,16 +70,16 @@ def _of_csv(path):
         if any(cell.strip() for cell in cells)
     ]
     if len(rows) < 2:
-        raise SupermaskError(f"{path}: names no patient; expected {_HELP}, and a line for each")
+        raise UserError(f"{path}: names no patient; expected {_HELP}, and a line for each")
     columns = _columns(rows[0][1], path)
     patients, problems = [], []
     for number, cells in rows[1:]:
         try:
             patients.append(_row(cells, columns, path.parent, f"line {number}"))
-        except SupermaskError as error:
+        except UserError as error:
             problems.append(str(error))
     if problems:
-        raise SupermaskError(f"{path}: {len(problems)} problem(s):\n  " + "\n  ".join(problems))
+        raise UserError(f"{path}: {len(problems)} problem(s):\n  " + "\n  ".join(problems))
     return patients
 
 
@@ -90,11 +90,11 @@ def _columns(names, path):
     if unknown:
         logger.warning("%s: columns not known and ignored: %s", path, ", ".join(unknown))
     if not any(column and column[0] == "view" for column in columns):
-        raise SupermaskError(f"{path}: no column of stacks; expected {_HELP}")
+        raise UserError(f"{path}: no column of stacks; expected {_HELP}")
     for column, count in Counter(columns).items():
         if column and count > 1:
             named = [name for name, own in zip(names, columns, strict=True) if own == column]
-            raise SupermaskError(f"{path}: {', '.join(named)} mean the same; leave one of them")
+            raise UserError(f"{path}: {', '.join(named)} mean the same; leave one of them")
     return columns
 
 
@@ -113,7 +113,7 @@ def _role(name):
 
 def _row(cells, columns, base, where):
     if len(cells) > len(columns):
-        raise SupermaskError(f"{where}: has {len(cells)} cells, the first line {len(columns)}")
+        raise UserError(f"{where}: has {len(cells)} cells, the first line {len(columns)}")
     found = {role: cell for role, cell in zip(columns, cells, strict=False) if role and cell}
 
     def place(*role):
@@ -122,10 +122,10 @@ def _row(cells, columns, base, where):
     keys = [key for role, key in found if role == "view"]
     for role, key in found:
         if role in ("mask", "series") and key not in keys:
-            raise SupermaskError(f"{where}: has a {role} {key}, but no stack {key}")
+            raise UserError(f"{where}: has a {role} {key}, but no stack {key}")
     part = found.get(("base", None))
     if part not in (None, "Train", "Test"):
-        raise SupermaskError(f"{where}: base must be Train or Test, received {part}")
+        raise UserError(f"{where}: base must be Train or Test, received {part}")
     name = found.get(("patient", None))
     patient = Patient(
         where,
@@ -144,7 +144,7 @@ def _text(path):
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
     if b"\0" in data:
-        raise SupermaskError(f"{path}: is no text; expected a CSV file with {_HELP}")
+        raise UserError(f"{path}: is no text; expected a CSV file with {_HELP}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

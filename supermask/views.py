@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
+from segsrgan.errors import UserError
 from segsrgan.volumes import Grid, Volume, read_volume
 from segsrgan.volumes.dicom import read_patient_id
-from supermask.errors import SupermaskError
 from supermask.geometry import corners, overlaps, sample, slice_axis
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class View:
             since; None: that of `volume`.
 
     Raises:
-        SupermaskError: if voxels are not finite, the stack has no contrast, or the mask lies
+        UserError: if voxels are not finite, the stack has no contrast, or the mask lies
             elsewhere than the stack.
 
     Example:
@@ -63,11 +63,11 @@ class View:
             object.__setattr__(self, "path", f"the {self.name} stack")
         for what, volume in (("", self.volume), ("its mask ", self.mask)):
             if volume is not None and not np.isfinite(volume.array).all():
-                raise SupermaskError(
+                raise UserError(
                     f"{self.path}: {what}has voxels that are NaN or infinite; repair the file"
                 )
         if self.volume.array.min() == self.volume.array.max():
-            raise SupermaskError(
+            raise UserError(
                 f"{self.path}: all voxels are {self.volume.array.flat[0]:g}; expected an image"
             )
         if self.mask is not None:
@@ -77,12 +77,12 @@ class View:
         mask, grid = self.mask.grid, self.grid
         alike = sorted(mask.shape) == sorted(grid.shape)
         if alike and _apart(mask, grid) > _MISPLACED * max(grid.spacing):
-            raise SupermaskError(
+            raise UserError(
                 f"{self.path}: its mask has as many voxels but lies elsewhere in patient space; "
                 "give both the same header"
             )
         if not overlaps(mask, grid):
-            raise SupermaskError(
+            raise UserError(
                 f"{self.path}: its mask lies nowhere over it; check that they belong together"
             )
 
@@ -181,7 +181,7 @@ def read_view(path, mask_path=None, series=None, labels=None):
 
     Raises:
         VolumeError: if a file cannot be read.
-        SupermaskError: see `View`.
+        UserError: see `View`.
     """
     volume = read_volume(path, series=series)
     mask = None if mask_path is None else read_volume(mask_path)
@@ -203,7 +203,7 @@ def _object(volume, labels, path):
         return volume.with_array(array.astype(np.float32))
     values = np.unique(array[finite])
     if len(values) > _MOST_VALUES:
-        raise SupermaskError(
+        raise UserError(
             f"{path}: holds {len(values)} different values from {values[0]:g} to {values[-1]:g}, "
             f"as an image does; expected a mask: probabilities from 0 to 1, or at most "
             f"{_MOST_VALUES} labels; name those of the object (--labels) if it is a label map"
@@ -230,12 +230,12 @@ def choose_reference(views, name=None):
             with three slices or more if there are any.
 
     Raises:
-        SupermaskError: if there is no view of that name.
+        UserError: if there is no view of that name.
     """
     names = [view.name for view in views]
     if name is not None:
         if name not in names:
-            raise SupermaskError(
+            raise UserError(
                 f"reference must be one of the views {', '.join(names)}, received {name!r}"
             )
         return names.index(name)
@@ -255,7 +255,7 @@ def check_together(views):
         A list of str, warnings that say what is lost.
 
     Raises:
-        SupermaskError: if two stacks are of different patients, or their fields of view do not
+        UserError: if two stacks are of different patients, or their fields of view do not
             meet.
     """
     warnings = [text for view in views for text in _about_mask(view)]
@@ -268,12 +268,12 @@ def check_together(views):
     for index, first in enumerate(views):
         for second in views[index + 1 :]:
             if first.patient != second.patient and first.patient and second.patient:
-                raise SupermaskError(
+                raise UserError(
                     f"{first.path} and {second.path}: are of different patients, as their DICOM "
                     "headers say; give stacks of one patient"
                 )
             if not overlaps(first.grid, second.grid):
-                raise SupermaskError(
+                raise UserError(
                     f"{first.path} and {second.path}: do not meet anywhere in patient space; check "
                     "that they are of one patient and one examination, and that no program has "
                     "changed their headers"

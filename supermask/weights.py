@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import h5py
 
-from segsrgan.atomic import write_bytes
-from segsrgan.networks import WeightsError, resolve
+from segsrgan.errors import WeightsError
+from segsrgan.files import write_bytes
+from segsrgan.networks import resolve
 from segsrgan.networks.arrays import assign, read_network, write_network
 from supermask.alignnet import AlignNetSpec, build_alignnet
 from supermask.unet import SegmentorSpec, build_segmentor

@@ -6,7 +6,7 @@ import pytest
 from training.heads import write_maps
 
 from segsrgan import cli, read_volume
-from segsrgan.synthesize import main
+from segsrgan.cli.synthesize import main
 from segsrgan.training.picture import _GAP, _HEADING
 
 

@@ -10,26 +10,17 @@ Example:
     (0.913, 0.5)
 """
 
-from importlib import import_module
+import lazy_loader
 
-_HOMES = {
-    "METRICS": "metrics",
-    "Case": "case",
-    "EvaluationError": "errors",
-    "Metric": "metrics",
-    "Row": "case",
-    "Settings": "settings",
-    "evaluate": "job",
-    "format_table": "report",
-    "match_cases": "places",
-    "read_cases": "cases",
-    "to_csv": "report",
-    "to_json": "report",
-}
-__all__ = list(_HOMES)
-
-
-def __getattr__(name):
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "case": ["Case", "Row"],
+        "cases": ["read_cases"],
+        "job": ["evaluate"],
+        "metrics": ["METRICS", "Metric"],
+        "places": ["match_cases"],
+        "report": ["format_table", "to_csv", "to_json"],
+        "settings": ["Settings"],
+    },
+)

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from segsrgan.evaluation.errors import EvaluationError
+from segsrgan.errors import UserError
 from segsrgan.volumes import Volume, resample_to
 
 # Share of the smallest voxel that corners may lie apart: headers round, and nothing shows it.
@@ -30,7 +30,7 @@ def align(volume, grid, order, resample, path, reference):
         `(array, how)`: (x, y, z) on the grid, and "", "reordered" or "resampled".
 
     Raises:
-        EvaluationError: if the grids differ and `resample` is False, or nowhere overlap.
+        UserError: if the grids differ and `resample` is False, or nowhere overlap.
     """
     tolerance = _TOLERANCE * min(grid.spacing)
     if volume.grid.is_close(grid, tolerance):
@@ -39,7 +39,7 @@ def align(volume, grid, order, resample, path, reference):
     if reordered is not None and reordered.grid.is_close(grid, tolerance):
         return reordered.array, "reordered"
     if not resample:
-        raise EvaluationError(
+        raise UserError(
             f"{path}: expected the reference's grid, {_text(grid)} ({reference}), received "
             f"{_text(volume.grid)}{_apart(volume.grid, grid)}; --resample puts it on that grid"
         )
@@ -78,7 +78,7 @@ def overlap(volume, grid, path, reference):
         A bool array (x, y, z) of the grid's shape.
 
     Raises:
-        EvaluationError: if none does.
+        UserError: if none does.
     """
     inside = np.empty(grid.shape, bool)
     last = np.array(volume.array.shape) - 0.5 + _EDGE
@@ -90,7 +90,7 @@ def overlap(volume, grid, path, reference):
         index = first + x * step
         plane[...] = ((index >= -0.5 - _EDGE) & (index <= last)).all(axis=-1)
     if not inside.any():
-        raise EvaluationError(
+        raise UserError(
             f"{path}: lies nowhere over its reference ({reference}); check that both belong to "
             "one patient and that no program has changed their headers"
         )

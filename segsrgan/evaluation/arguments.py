@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from segsrgan.evaluation.errors import EvaluationError
+from segsrgan.errors import UserError
 
 # As in METRICS, whose module is slow to import; a test compares them.
 NAMES = (
@@ -83,7 +83,7 @@ def settings_of(args):
     """The `Settings` of parsed arguments.
 
     Raises:
-        EvaluationError: if a value is not possible.
+        UserError: if a value is not possible.
     """
     from segsrgan.evaluation.settings import Settings
 
@@ -101,7 +101,7 @@ def cases_of(args):
     """The list of `Case` of parsed arguments.
 
     Raises:
-        EvaluationError: if the input is not given in exactly one way, or is not possible.
+        UserError: if the input is not given in exactly one way, or is not possible.
     """
     from segsrgan.evaluation.cases import read_cases
     from segsrgan.evaluation.places import match_cases
@@ -109,12 +109,12 @@ def cases_of(args):
     places = ("predictions", "references", "masks", "baselines")
     given = [f"--{name}" for name in (*places, "kind") if getattr(args, name)]
     if args.path and given:
-        raise EvaluationError(f"--path names all files, so leave out {', '.join(given)}")
+        raise UserError(f"--path names all files, so leave out {', '.join(given)}")
     if args.path:
         return read_cases(args.path)
     needed = [name for name in ("predictions", "references", "kind") if not getattr(args, name)]
     if needed:
-        raise EvaluationError(
+        raise UserError(
             "expected --path CSV, or --predictions, --references and --kind, received "
             f"{' '.join(given) or 'neither'}"
         )
@@ -130,7 +130,7 @@ def check_outputs(args, cases):
     """Make sure, before the work, that the results can be written and replace nothing else.
 
     Raises:
-        EvaluationError: if a file exists and `--overwrite` is not given, is one of the inputs,
+        UserError: if a file exists and `--overwrite` is not given, is one of the inputs,
             is named twice, or its folder does not exist.
     """
     inputs = {path.resolve() for case in cases for path in case.files.values()}
@@ -138,21 +138,21 @@ def check_outputs(args, cases):
     outputs = {flag: path for flag in ("csv", "json") if (path := getattr(args, flag))}
     paths = [Path(path).resolve() for path in outputs.values()]
     if len(set(paths)) < len(paths):
-        raise EvaluationError(f"--csv and --json must differ, received {args.csv} for both")
+        raise UserError(f"--csv and --json must differ, received {args.csv} for both")
     for (flag, name), path in zip(outputs.items(), paths, strict=True):
         if path in inputs:
-            raise EvaluationError(f"--{flag} {name}: is an input; name another file")
+            raise UserError(f"--{flag} {name}: is an input; name another file")
         if path.is_dir() or not path.parent.is_dir():
             what = "is a folder" if path.is_dir() else "its folder does not exist"
-            raise EvaluationError(f"--{flag} {name}: {what}; name a file in an existing folder")
+            raise UserError(f"--{flag} {name}: {what}; name a file in an existing folder")
         if path.exists() and not args.overwrite:
-            raise EvaluationError(f"--{flag} {name}: exists; --overwrite replaces it")
+            raise UserError(f"--{flag} {name}: exists; --overwrite replaces it")
 
 
 def _words(text, name):
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
-        raise EvaluationError(f"--{name} must name something, received {text!r}")
+        raise UserError(f"--{name} must name something, received {text!r}")
     return words
 
 
@@ -162,7 +162,7 @@ def _numbers(text, name):
     try:
         return tuple(int(word) for word in _words(text, name))
     except ValueError:
-        raise EvaluationError(
+        raise UserError(
             f"--{name} must be whole numbers by comma, received {text!r}; try 3,42"
         ) from None
 
@@ -170,7 +170,7 @@ def _numbers(text, name):
 def _place(args, name):
     words = getattr(args, name)
     if words and len(words) > 1:
-        raise EvaluationError(
+        raise UserError(
             f"--{name} takes one folder or pattern, received {len(words)} paths; put the pattern "
             "in quotes, so that the shell leaves its * alone"
         )

@@ -4,10 +4,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segsrgan.evaluation.errors import EvaluationError
+from segsrgan.errors import UserError
+from segsrgan.tables import stem
 
-# As segsrgan.volumes has them, which is slow to import; a test compares the two.
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd")
 # Which file is of no use without which others.
 NEEDS = {
     "image": ("reference_image",),
@@ -65,7 +64,7 @@ class Case:
         """Make sure that something can be compared and nothing lacks its partner.
 
         Raises:
-            EvaluationError: if not.
+            UserError: if not.
         """
         files = self.files
         lacking = {
@@ -74,12 +73,12 @@ class Case:
             if not files.keys() >= set(NEEDS[kind])
         }
         for kind, needs in lacking.items():
-            raise EvaluationError(
+            raise UserError(
                 f"{kind} ({files[kind]}) is given without {' and '.join(needs)}; "
                 f"give that too, or leave {kind} out"
             )
         if not files:
-            raise EvaluationError(
+            raise UserError(
                 "names no file; expected image and reference_image, or label and reference_label"
             )
 
@@ -101,17 +100,3 @@ class Row:
     region: str = ""
     notes: tuple[str, ...] = ()
     error: str = ""
-
-
-def stem(path):
-    """The name of an image without its folder and suffix; of a DICOM folder its name.
-
-    Example:
-        >>> stem("scans/patient 1.nii.gz")
-        'patient 1'
-    """
-    name = Path(path).name
-    for suffix in IMAGE_SUFFIXES:
-        if name.lower().endswith(suffix) and len(name) > len(suffix):
-            return name[: -len(suffix)]
-    return name

@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from segsrgan.errors import UserError
 from segsrgan.evaluation.case import NEEDS, Case
-from segsrgan.evaluation.errors import EvaluationError
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +31,13 @@ def read_cases(path):
         A list of `Case` with names that all differ. The files need not exist.
 
     Raises:
-        EvaluationError: if the file is missing or no text, columns are missing or have no
+        UserError: if the file is missing or no text, columns are missing or have no
             partner, a line has too many cells, or there is no case.
     """
     path = Path(os.path.expanduser(path))
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
-        raise EvaluationError(f"{path}: {what}; expected a CSV file with the {_HELP}")
+        raise UserError(f"{path}: {what}; expected a CSV file with the {_HELP}")
     lines = _text(path).splitlines()
     separator = _separator(lines)
     numbered = [
@@ -47,18 +47,18 @@ def read_cases(path):
         if any(cell.strip() for cell in cells)
     ]
     if not numbered:
-        raise EvaluationError(f"{path}: is empty; expected the {_HELP}")
+        raise UserError(f"{path}: is empty; expected the {_HELP}")
     columns = _columns(numbered[0][1], path)
     cases = []
     for number, cells in numbered[1:]:
         if len(cells) > len(columns):
-            raise EvaluationError(
+            raise UserError(
                 f"{path}: line {number} has {len(cells)} cells, the first line names "
                 f"{len(columns)} columns; put a path that holds a {separator!r} in quotes"
             )
         cases.append((number, _case(dict(zip(columns, cells, strict=False)), path, number)))
     if not cases:
-        raise EvaluationError(f"{path}: names columns but no case; add a line for each")
+        raise UserError(f"{path}: names columns but no case; add a line for each")
     return _with_unique_names(cases)
 
 
@@ -67,7 +67,7 @@ def _text(path):
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
     if b"\0" in data:
-        raise EvaluationError(f"{path}: is no text; expected a CSV file with the {_HELP}")
+        raise UserError(f"{path}: is no text; expected a CSV file with the {_HELP}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -85,18 +85,18 @@ def _columns(cells, path):
     known = [name for name in names if name in {*NEEDS, "case"}]
     doubled = [name for name, count in Counter(known).items() if count > 1]
     if doubled:
-        raise EvaluationError(f"{path}: has more than one column {', '.join(doubled)}; keep one")
+        raise UserError(f"{path}: has more than one column {', '.join(doubled)}; keep one")
     missing = {
         need: name for name in known if name != "case" for need in NEEDS[name] if need not in known
     }
     if missing:
         need, name = next(iter(missing.items()))
-        raise EvaluationError(
+        raise UserError(
             f"{path}: has a column {name} but no column {need}; expected {_HELP}, "
             f"received {', '.join(cells)}"
         )
     if not set(known) & NEEDS.keys():
-        raise EvaluationError(
+        raise UserError(
             f"{path}: expected the {_HELP}, received {', '.join(cells)}; the first line names them"
         )
     ignored = [cell for cell, name in zip(cells, names, strict=True) if name not in known]

@@ -3,8 +3,8 @@
 
 import logging
 
+from segsrgan.errors import UserError
 from segsrgan.evaluation.case import Row
-from segsrgan.evaluation.errors import EvaluationError
 from segsrgan.evaluation.loading import load_baseline, load_images, load_labels
 from segsrgan.evaluation.settings import Settings
 
@@ -26,7 +26,7 @@ def evaluate(cases, settings=None, progress=None):
         A list of `Row` in the order of the cases.
 
     Raises:
-        EvaluationError: if a metric was asked for that no case has the files for.
+        UserError: if a metric was asked for that no case has the files for.
 
     Example:
         >>> case = Case(label="cortex.nii.gz", reference_label="truth.nii.gz")
@@ -90,7 +90,7 @@ def _apply(metrics, pair, path):
         try:
             values[metric.name] = float(metric.measure(pair))
         except ValueError as error:
-            raise EvaluationError(
+            raise UserError(
                 f"{path}: {metric.name} is not possible ({error}); leave it out of --metrics"
             ) from error
     return values

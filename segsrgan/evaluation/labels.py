@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 
-from segsrgan.evaluation.errors import EvaluationError
+from segsrgan.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -26,20 +26,20 @@ def are_labels(array, path, values=None):
         Whether they are label values.
 
     Raises:
-        EvaluationError: if they are neither, or probabilities where label values are asked for.
+        UserError: if they are neither, or probabilities where label values are asked for.
     """
     # Plane by plane: no copies as large as the image.
     if all(np.all(np.abs(plane - np.rint(plane)) <= _TOLERANCE) for plane in array):
         return True
     low, high = float(array.min()), float(array.max())
     if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-        raise EvaluationError(
+        raise UserError(
             f"{path}: expected labels (whole numbers) or probabilities (0 to 1), received "
             f"fractions between {low:.4g} and {high:.4g}; check that this is the segmentation, "
             "and that it was not interpolated"
         )
     if values is not None:
-        raise EvaluationError(
+        raise UserError(
             f"{path}: expected the labels {_text(values)}, received probabilities (fractions "
             "between 0 and 1); choose no labels there, --threshold makes the class"
         )

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from segsrgan.errors import UserError
 from segsrgan.evaluation.alignment import align, interpolate, overlap
-from segsrgan.evaluation.errors import EvaluationError
 from segsrgan.evaluation.labels import are_labels, in_class
 from segsrgan.evaluation.metrics import ImagePair, LabelPair
 from segsrgan.volumes import read_volume
@@ -75,7 +75,7 @@ def load_images(case, settings):
         notes += [f"mask {how}"] if how else []
     if not region.any():
         path = case.mask or case.reference_image
-        raise EvaluationError(f"{path}: every voxel is 0, so there is nothing to compare in")
+        raise UserError(f"{path}: every voxel is 0, so there is nothing to compare in")
     return ImagePair(image, reference.array, region), reference.grid, name, notes
 
 
@@ -109,7 +109,7 @@ def _read(path):
     """A volume whose voxels are all numbers."""
     volume = read_volume(path)
     if not np.isfinite(volume.array).all():
-        raise EvaluationError(
+        raise UserError(
             f"{path}: has voxels that are NaN or infinite; expected numbers, repair the file"
         )
     return volume

@@ -6,8 +6,9 @@ import logging
 import os
 from pathlib import Path
 
-from segsrgan.evaluation.case import IMAGE_SUFFIXES, Case, stem
-from segsrgan.evaluation.errors import EvaluationError
+from segsrgan.errors import UserError
+from segsrgan.evaluation.case import Case
+from segsrgan.tables import IMAGE_SUFFIXES, image_files, stem
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +37,13 @@ def match_cases(predictions, references, kind, masks=None, baselines=None, allow
         A list of `Case`, sorted by name.
 
     Raises:
-        EvaluationError: if a place does not exist, two of its files have one name, names are
+        UserError: if a place does not exist, two of its files have one name, names are
             missing somewhere, or none is everywhere.
     """
     if kind not in KINDS:
-        raise EvaluationError(f"kind must be {' or '.join(KINDS)}, received {kind!r}")
+        raise UserError(f"kind must be {' or '.join(KINDS)}, received {kind!r}")
     if kind == "label" and (masks or baselines):
-        raise EvaluationError("masks and baselines are for images; leave them out, or kind image")
+        raise UserError("masks and baselines are for images; leave them out, or kind image")
     places = {
         kind: predictions,
         f"reference_{kind}": references,
@@ -57,7 +58,7 @@ def match_cases(predictions, references, kind, masks=None, baselines=None, allow
         if (lacking := sorted(set().union(*found.values()) - names.keys()))
     ]
     if missing and (not allow_missing or not common):
-        raise EvaluationError(
+        raise UserError(
             f"the names do not match: {'; '.join(missing)}; --allow_missing leaves these out, a "
             'pattern such as "folder/*_T2w.nii.gz" says by its * which part of a name counts'
         )
@@ -75,19 +76,19 @@ def _names(place):
     if "*" in place:
         files = _of_pattern(place)
     elif os.path.isdir(place):
-        files = [(_short(path), path) for path in _images(place)]
+        files = [(_short(path), path) for path in image_files(place)]
     else:
         what = "a file" if os.path.exists(place) else "nothing of this name"
-        raise EvaluationError(
+        raise UserError(
             f"{place}: expected a folder, or a pattern with one * in quotes, received {what}; "
             "single cases go into a CSV file, see --path"
         )
     if not files:
-        raise EvaluationError(f"{place}: has no image; expected one of {', '.join(IMAGE_SUFFIXES)}")
+        raise UserError(f"{place}: has no image; expected one of {', '.join(IMAGE_SUFFIXES)}")
     names = {}
     for name, path in files:
         if name in names:
-            raise EvaluationError(
+            raise UserError(
                 f"{names[name]} and {path}: expected one file for each case, both are named "
                 f'{name!r}; choose by a pattern such as "{Path(path).parent}/SR_*.nii.gz"'
             )
@@ -97,23 +98,11 @@ def _names(place):
 
 def _of_pattern(pattern):
     if pattern.count("*") != 1:
-        raise EvaluationError(f"{pattern}: expected one * for the name of the case; use one")
+        raise UserError(f"{pattern}: expected one * for the name of the case; use one")
     before, after = (glob.escape(part) for part in pattern.split("*"))
     paths = sorted(glob.glob(f"{before}*{after}"))
     start, end = pattern.index("*"), len(pattern) - pattern.index("*") - 1
     return [(stem(path[start : len(path) - end]), path) for path in paths]
-
-
-def _images(folder):
-    """The image files of a folder; of a .hdr/.img pair the header alone."""
-    paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
-    paths = [path for path in paths if path.name.lower().endswith(IMAGE_SUFFIXES)]
-    return [
-        path
-        for path in paths
-        if path.name[0] != "."
-        and not (path.suffix.lower() == ".img" and path.with_suffix(".hdr") in paths)
-    ]
 
 
 def _short(path):

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from segsrgan.evaluation.errors import EvaluationError
+from segsrgan.errors import UserError
 from segsrgan.evaluation.metrics import ALIASES, METRICS
 
 
@@ -21,7 +21,7 @@ class Settings:
             and not refused.
 
     Raises:
-        EvaluationError: if a metric is unknown or given twice, or the threshold out of range.
+        UserError: if a metric is unknown or given twice, or the threshold out of range.
     """
 
     metrics: tuple[str, ...] | None = None
@@ -34,22 +34,20 @@ class Settings:
         for name in ("metrics", "labels", "predicted_labels"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, (tuple, list)):
-                raise EvaluationError(
-                    f"{name} must be a tuple, received {value!r}; try ({value!r},)"
-                )
+                raise UserError(f"{name} must be a tuple, received {value!r}; try ({value!r},)")
         if not 0 < self.threshold <= 1:
-            raise EvaluationError(
+            raise UserError(
                 f"threshold must be above 0 and at most 1, received {self.threshold:g}; try 0.5"
             )
         names = tuple(ALIASES.get(name, name) for name in self.metrics or ())
         object.__setattr__(self, "metrics", names or None)
         for name in names:
             if name not in METRICS:
-                raise EvaluationError(
+                raise UserError(
                     f"metrics must be some of {', '.join([*METRICS, *ALIASES])}, received {name!r}"
                 )
         if len(set(names)) < len(names):
-            raise EvaluationError(f"metrics must differ, received {', '.join(names)}")
+            raise UserError(f"metrics must differ, received {', '.join(names)}")
 
     def columns(self, cases):
         """What is measured of at least one of the cases, in the order of the table.
@@ -61,14 +59,14 @@ class Settings:
             A list of `Metric`; those of images are followed by the baseline's, if there is one.
 
         Raises:
-            EvaluationError: if a metric was asked for that no case has the files for.
+            UserError: if a metric was asked for that no case has the files for.
         """
         kinds = {kind for case in cases for kind in case.kinds}
         baseline = any(case.baseline for case in cases)
         chosen = [METRICS[name] for name in self.metrics or METRICS]
         for metric in chosen:
             if self.metrics and metric.kind not in kinds:
-                raise EvaluationError(
+                raise UserError(
                     f"{metric.name} compares {metric.kind}s, but no case has both {metric.kind} "
                     f"and reference_{metric.kind}; leave it out of the metrics"
                 )

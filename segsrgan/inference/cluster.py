@@ -15,9 +15,9 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 import segsrgan
-from segsrgan.atomic import remove_stale
+from segsrgan.errors import UserError
+from segsrgan.files import remove_stale
 from segsrgan.inference.checks import local_workers
-from segsrgan.inference.errors import InferenceError
 from segsrgan.inference.local_cluster import local_cluster, share
 from segsrgan.inference.outcome import failures
 from segsrgan.inference.worker import compute_image
@@ -46,13 +46,11 @@ def run_on_cluster(job, waiting, recipe, address, progress):
         An `Outcome` for each image and pair, image by image.
 
     Raises:
-        InferenceError: if Dask is missing or no scheduler answers.
+        UserError: if Dask is missing or no scheduler answers.
         Exception: what a worker raised when it made the predictor.
     """
     if find_spec("distributed") is None:
-        raise InferenceError(
-            "--dask needs Dask; pip install 'dask[distributed]' (or 'SegSRGAN[dask]')"
-        )
+        raise UserError("--dask needs Dask; pip install 'dask[distributed]' (or 'SegSRGAN[dask]')")
     count = local_workers(address)
     if count is not None:
         recipe = share(recipe, count)
@@ -114,7 +112,7 @@ class _Spread:
                 logger.info("waiting for workers")
             cluster = self._client.cluster
             if cluster is not None and not cluster.workers:
-                raise InferenceError("all processes of --dask local:N were lost for good; try 1")
+                raise UserError("all processes of --dask local:N were lost for good; try 1")
         return self._workers
 
 
@@ -131,13 +129,13 @@ def _outcomes(future, place, pairs):
     error = future.exception()
     if isinstance(error, KilledWorker):
         text = "the workers that computed it were lost; give them more memory, or a smaller patch"
-        return failures(place, pairs, InferenceError(text))
+        return failures(place, pairs, UserError(text))
     raise error
 
 
 def _abandoned(images):
     """The outcomes of images that nobody will compute."""
-    error = InferenceError("the Dask scheduler was lost; the same command goes on from here")
+    error = UserError("the Dask scheduler was lost; the same command goes on from here")
     return [outcome for place, pairs in images for outcome in failures(place, pairs, error)]
 
 
@@ -173,7 +171,7 @@ def _connected(address, count):
         try:
             client = Client(**named, timeout=_CONNECT_SECONDS)
         except (OSError, ValueError) as error:
-            raise InferenceError(
+            raise UserError(
                 f"no Dask scheduler answers at {address}; start one with `dask scheduler` and "
                 "workers with `dask worker`, or take --dask local:2"
             ) from error

@@ -5,10 +5,9 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from segsrgan.atomic import remove, temporary_beside
+from segsrgan.errors import UserError
+from segsrgan.files import check_writable, remove, temporary_beside
 from segsrgan.inference import checks
-from segsrgan.inference.errors import InferenceError
-from segsrgan.inference.places import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ def export(weights_path, file_format, output, patch=128, overwrite=False):
         The `Agreement` with the plain network.
 
     Raises:
-        InferenceError: on a wrong argument, if a library is missing, if there is something
+        UserError: on a wrong argument, if a library is missing, if there is something
             already, or if what was written does not agree with the source.
         WeightsError: if the weights are unknown or not a generator's.
     """
@@ -62,7 +61,7 @@ def export(weights_path, file_format, output, patch=128, overwrite=False):
         _WRITERS[file_format](simplified(model, (patch,) * 3), written)
         agreement = compare(plain_output(model, sample), _RUNNERS[file_format](written, sample))
         if not agreement.holds(_LEAST_PSNR):
-            raise InferenceError(
+            raise UserError(
                 f"{output}: what was written does not agree with the weights ({agreement}) and "
                 "was removed; try another format, or another version of its library"
             )
@@ -73,30 +72,30 @@ def export(weights_path, file_format, output, patch=128, overwrite=False):
 
 
 def _check(file_format, output, patch, overwrite):
-    """Raises `InferenceError` for what can be known before anything is loaded."""
+    """Raises `UserError` for what can be known before anything is loaded."""
     if file_format not in FORMATS:
-        raise InferenceError(f"format must be one of {', '.join(FORMATS)}, received {file_format}")
+        raise UserError(f"format must be one of {', '.join(FORMATS)}, received {file_format}")
     if patch is None:
-        raise InferenceError("patch must be a number: what is exported has one size; try 128")
+        raise UserError("patch must be a number: what is exported has one size; try 128")
     suffix = SUFFIXES[file_format]
     if suffix and output.suffix != suffix:
-        raise InferenceError(f"{output}: a name for {file_format} ends with {suffix}")
+        raise UserError(f"{output}: a name for {file_format} ends with {suffix}")
     if not suffix and output.suffix in SUFFIXES.values() and output.suffix:
-        raise InferenceError(f"{output}: is to be a folder; take a name without {output.suffix}")
+        raise UserError(f"{output}: is to be a folder; take a name without {output.suffix}")
     missing = [name for name in _PACKAGES[file_format] if find_spec(name) is None]
     if missing:
-        raise InferenceError(
+        raise UserError(
             f"{file_format} needs {', '.join(missing)}; pip install {' '.join(missing)} "
             f"(or 'SegSRGAN[{file_format}]')"
         )
     if not output.parent.is_dir():
-        raise InferenceError(f"{output}: its folder does not exist; make it first")
+        raise UserError(f"{output}: its folder does not exist; make it first")
     for path in _parts(output):
         if path.exists() and not overwrite:
-            raise InferenceError(f"{path}: exists already; --overwrite replaces it")
+            raise UserError(f"{path}: exists already; --overwrite replaces it")
         if path.exists() and path.is_dir() != (file_format == "savedmodel"):
             kind = "folder" if path.is_dir() else "file"
-            raise InferenceError(f"{path}: is a {kind} and not replaced; take another name")
+            raise UserError(f"{path}: is a {kind} and not replaced; take another name")
     check_writable(output.parent)
 
 

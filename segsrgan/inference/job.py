@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segsrgan.inference.errors import InferenceError
+from segsrgan.errors import UserError
 from segsrgan.inference.outcome import SKIPPED, failures, outcome
 from segsrgan.inference.places import choose_places
 
@@ -54,7 +54,7 @@ def run_job(job, make_predictor, progress=None, dask=None):
         An `Outcome` for each image and pair.
 
     Raises:
-        InferenceError: if the result folder's name is invalid, or the cluster cannot be used.
+        UserError: if the result folder's name is invalid, or the cluster cannot be used.
     """
     waiting = []
     for place in choose_places(job.images, job.result_name):
@@ -87,13 +87,13 @@ def _check_place(place):
     try:
         os.stat(place.image)
     except (FileNotFoundError, NotADirectoryError):
-        raise InferenceError(
+        raise UserError(
             "no such file or folder; relative paths start from the CSV's folder or --debut_path"
         ) from None
     except OSError as error:
-        raise InferenceError(f"cannot be opened ({error.strerror}); check the path") from error
+        raise UserError(f"cannot be opened ({error.strerror}); check the path") from error
     except ValueError as error:
-        raise InferenceError(f"is no path ({error}); correct the CSV file") from error
+        raise UserError(f"is no path ({error}); correct the CSV file") from error
     place.check_writable()
 
 

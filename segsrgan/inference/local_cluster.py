@@ -8,7 +8,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from segsrgan.inference.resources import GIB, available_memory
+from segsrgan.memory import GIB, available_memory
 
 # A process that was lost is replaced; on a busy computer that takes longer than Dask's 15 seconds.
 _RESTART_SECONDS = 600

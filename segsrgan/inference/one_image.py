@@ -4,9 +4,9 @@
 import os
 from pathlib import Path
 
+from segsrgan.errors import UserError
+from segsrgan.files import check_writable
 from segsrgan.inference import checks
-from segsrgan.inference.errors import InferenceError
-from segsrgan.inference.places import check_writable
 from segsrgan.volumes.writing import write_volume
 
 _SIGNATURE = (
@@ -60,7 +60,7 @@ def segmentation(
 
     Raises:
         TypeError: if the arguments come in the order of the released 2.2.4.
-        InferenceError: on a wrong argument.
+        UserError: on a wrong argument.
         VolumeError: if the image cannot be read or a result cannot be written.
 
     Example:
@@ -90,7 +90,7 @@ def segmentation(
         **options,
     )
     if "mask" in outputs and predictor.channels == 2:
-        raise InferenceError("path_output_mask needs weights with a mask head; leave it out")
+        raise UserError("path_output_mask needs weights with a mask head; leave it out")
     result = predictor.predict(input_file_path, patch, step, new_resolution, series, progress)
     for kind, path in outputs.items():
         write_volume(getattr(result, kind), path)
@@ -98,18 +98,18 @@ def segmentation(
 
 
 def _check_outputs(outputs, source):
-    """Raises `InferenceError` where writing would fail after all the work, or destroy a file."""
+    """Raises `UserError` where writing would fail after all the work, or destroy a file."""
     seen = {}
     for kind, path in outputs.items():
         if not path.name.lower().endswith((".nii", ".nii.gz")):
-            raise InferenceError(f"{path}: results are written as NIfTI; end the name with .nii.gz")
+            raise UserError(f"{path}: results are written as NIfTI; end the name with .nii.gz")
         if not path.parent.is_dir():
-            raise InferenceError(f"{path}: its folder does not exist; make it first")
+            raise UserError(f"{path}: its folder does not exist; make it first")
         if path.exists() and os.path.exists(source) and path.samefile(source):
-            raise InferenceError(f"{path}: is the input; write the {kind} into another file")
+            raise UserError(f"{path}: is the input; write the {kind} into another file")
         same = seen.setdefault(os.path.realpath(path), kind)
         if same != kind:
-            raise InferenceError(f"{path}: is named for both {same} and {kind}; take two files")
+            raise UserError(f"{path}: is named for both {same} and {kind}; take two files")
         check_writable(path.parent)
 
 

@@ -1,36 +1,21 @@
 # SPDX-License-Identifier: MIT
 """The texts of the command line, turned into values; needs neither NumPy nor Keras."""
 
+from segsrgan.errors import UserError
 from segsrgan.inference import checks
-from segsrgan.inference.errors import InferenceError
-
-_TRUE = ("true", "yes", "y", "on", "1")
-_FALSE = ("false", "no", "n", "off", "0")
-
-
-def boolean(text):
-    """True or False from `True`, `False`, `yes`, `no`, in any case.
-
-    Raises:
-        InferenceError: on any other text.
-    """
-    word = str(text).strip().lower()
-    if word not in _TRUE + _FALSE:
-        raise InferenceError(f"expected True or False, received {text!r}")
-    return word in _TRUE
 
 
 def parse_resolution(text):
     """Three floats in mm from `"0.5,0.5,0.5"` or `"0.5 0.5 0.5"`; one number stands for three.
 
     Raises:
-        InferenceError: if they are not one or three positive numbers.
+        UserError: if they are not one or three positive numbers.
     """
     words = text.replace(",", " ").split()
     try:
         values = [float(word) for word in words]
     except ValueError:
-        raise InferenceError(
+        raise UserError(
             f"new_low_res must be three numbers in mm, received {text!r}; try 0.5,0.5,0.5"
         ) from None
     return checks.checked_resolution(values * 3 if len(values) == 1 else values)
@@ -48,7 +33,7 @@ def parse_pairs(patches, steps=None):
         A tuple of pairs without repetition; `(None, None)` is the whole image.
 
     Raises:
-        InferenceError: if a value is invalid, or there are not as many groups as patches.
+        UserError: if a value is invalid, or there are not as many groups as patches.
 
     Example:
         >>> parse_pairs("64,128", "32 64,64")
@@ -57,7 +42,7 @@ def parse_pairs(patches, steps=None):
     sizes = [checks.checked_patch(_number("patch", word)) for word in patches.split(",")]
     groups = [""] * len(sizes) if steps is None else steps.split(",")
     if len(groups) != len(sizes):
-        raise InferenceError(
+        raise UserError(
             f"step needs one group per patch: received {len(sizes)} patch sizes ({patches}) and "
             f"{len(groups)} groups of steps ({steps}); separate groups by a comma, values by a "
             "blank"
@@ -66,7 +51,7 @@ def parse_pairs(patches, steps=None):
     for patch, group in zip(sizes, groups, strict=True):
         words = group.split()
         if not words and steps is not None and patch is not None:
-            raise InferenceError(f"step has no value for patch {patch} in {steps!r}")
+            raise UserError(f"step has no value for patch {patch} in {steps!r}")
         values = [_number("step", word) for word in words] or [None]
         pairs += [(patch, checks.checked_step(value, patch)) for value in values]
     return tuple(dict.fromkeys(pairs))
@@ -79,4 +64,4 @@ def _number(name, word):
     try:
         return int(word)
     except ValueError:
-        raise InferenceError(f"{name} must be a whole number or None, received {word!r}") from None
+        raise UserError(f"{name} must be a whole number or None, received {word!r}") from None

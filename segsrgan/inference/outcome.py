@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from segsrgan.inference.errors import one_line
+from segsrgan.errors import one_line
 
 logger = logging.getLogger(__name__)
 

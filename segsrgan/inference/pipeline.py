@@ -13,9 +13,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segsrgan.inference.errors import MemoryShortage
+from segsrgan.errors import MemoryShortage
 from segsrgan.inference.outcome import FINISHED, failures, outcome
-from segsrgan.inference.resources import PeakMemory
+from segsrgan.memory import PeakMemory
 from segsrgan.volumes import writing
 
 if TYPE_CHECKING:

@@ -10,16 +10,15 @@ which image they belong to and how they were made.
 """
 
 import os
-import tempfile
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segsrgan.atomic import locked, remove, remove_stale, stamp, temporary_beside
-from segsrgan.inference.errors import InferenceError
-from segsrgan.inference.imagelist import IMAGE_SUFFIXES, image_stem
+from segsrgan.errors import UserError
+from segsrgan.files import check_writable, locked, remove, remove_stale, stamp, temporary_beside
 from segsrgan.inference.records import claim, note, read_record
+from segsrgan.tables import IMAGE_SUFFIXES, stem
 
 PREFIX = "Result_with_"
 _STAMP = "image_stamp"  # beside the settings in the record
@@ -89,14 +88,14 @@ class Place:
             This place, or one further down if another image has taken this folder meanwhile.
 
         Raises:
-            InferenceError: if other images have taken all of them.
+            UserError: if other images have taken all of them.
             OSError: if the folder cannot be written to.
         """
         base = self.folder if self.folder.parent == self.image.parent else self.folder.parent
         for folder in (self.folder, *_named_folders(self.image, base)):
             if claim(folder, self.image.name):
                 return replace(self, folder=folder)
-        raise InferenceError(
+        raise UserError(
             f"the folders for its results in {base} belong to other images; take another "
             "--result_folder_name"
         )
@@ -138,7 +137,7 @@ class Place:
             remove(temporary)
 
     def check_writable(self):
-        """Raises `InferenceError` if results cannot be written; leaves nothing behind."""
+        """Raises `UserError` if results cannot be written; leaves nothing behind."""
         check_writable(self.folder)
 
 
@@ -153,10 +152,10 @@ def choose_places(images, name):
         A list of `Place`, one per image.
 
     Raises:
-        InferenceError: if the name is not that of a folder.
+        UserError: if the name is not that of a folder.
     """
     if not name or name in (".", "..") or "/" in name or os.sep in name:
-        raise InferenceError(
+        raise UserError(
             f"result_folder_name must be the name of a folder, without a path, received {name!r}"
         )
     name = PREFIX + name.removeprefix(PREFIX)
@@ -181,21 +180,6 @@ def weights_name(weights):
     return name
 
 
-def check_writable(folder):
-    """Raises `InferenceError` if a folder cannot be made or written to; leaves nothing behind."""
-    folder = Path(folder)
-    # The folder itself is not made: taking it away again could hit another process's.
-    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise InferenceError(
-            f"cannot write results into {folder} ({error.strerror or error}); "
-            "make it writable or move the image"
-        ) from error
-
-
 def _choose(image, base, shared, taken):
     """The folder that is the image's already, else the first that is nobody's."""
     folders = [base, *_named_folders(image, base)]
@@ -210,7 +194,7 @@ def _choose(image, base, shared, taken):
 
 
 def _named_folders(image, base):
-    return base / image_stem(image), base / image.name
+    return base / stem(image), base / image.name
 
 
 def _has_results(base):

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segsrgan.errors import UserError
 from segsrgan.inference import checks
 from segsrgan.inference.engines import make_engine, prepare_engine
-from segsrgan.inference.errors import InferenceError
-from segsrgan.inference.resources import GIB, MemoryBudget, plan_batch
 from segsrgan.inference.streaming import default_batch_size, predict_tiled
+from segsrgan.memory import GIB, MemoryBudget, required_memory
 from segsrgan.networks import GeneratorSpec, load_generator
 from segsrgan.volumes.grid import Grid
 from segsrgan.volumes.intensity import Normalisation
 from segsrgan.volumes.reading import read_volume
-from segsrgan.volumes.resample import legacy_resample, resample, resample_to
+from segsrgan.volumes.resampling import legacy_resample, resample, resample_to
 from segsrgan.volumes.tiling import plan
 from segsrgan.volumes.volume import Volume
 
@@ -89,7 +89,7 @@ class Predictor:
             machine has when None.
 
     Raises:
-        InferenceError: on a wrong argument.
+        UserError: on a wrong argument.
         WeightsError: if the weights are unknown or not a generator's.
 
     Example:
@@ -171,7 +171,7 @@ class Predictor:
             A `Prediction`.
 
         Raises:
-            InferenceError: on a wrong argument; `MemoryShortage` if it would not fit in memory.
+            UserError: on a wrong argument; `MemoryShortage` if it would not fit in memory.
             VolumeError: if the image cannot be read.
             ValueError: if the image is constant or has NaN or infinite voxels.
         """
@@ -197,7 +197,7 @@ class Predictor:
         """
         spacing = checks.checked_resolution(new_resolution)
         if isinstance(image, np.ndarray):
-            raise InferenceError(
+            raise UserError(
                 f"image must be a path or a Volume, received an array of {image.shape}; give "
                 "Volume(array, spacing), spacing in mm"
             )
@@ -284,12 +284,21 @@ class Predictor:
         new = cortex.with_array
         return Prediction(new(sr), cortex, new(cortex_mask), mask)
 
-    def _plan_memory(self, shape, spacing, patch, there=0):
-        """The batch size that fits, and the bytes needed besides those that are there."""
-        wanted = self.batch_size or default_batch_size(patch, self.engine)
-        least = self.batch_size or 1
-        return plan_batch(
-            self.memory, shape, spacing, patch, (least, wanted), self.kernel, self.channels, there
+    def _plan_memory(self, shape, spacing, patch, present=0):
+        """The batch size that fits, and the bytes needed besides the `present` ones."""
+        largest = self.batch_size or default_batch_size(patch, self.engine)
+
+        def needed_for(batch_size):
+            return required_memory(shape, patch, batch_size, self.kernel, self.channels) - present
+
+        what = f"a result of {'x'.join(map(str, shape))} voxels"
+        coarser = "a coarser resolution"
+        smaller = f"a smaller patch or {coarser}" if patch else f"{coarser} or a patch of 128"
+        return self.memory.largest_batch(
+            (self.batch_size or 1, largest),
+            needed_for,
+            f"{what} in patches of {patch}" if patch else what,
+            f"ask for {smaller} (received {','.join(f'{value:g}' for value in spacing)} mm)",
         )
 
 
@@ -300,7 +309,7 @@ def _normalisation(array, legacy):
     # The released original divides by the maximum whatever the minimum is.
     largest = float(np.max(array))
     if largest <= 0:
-        raise InferenceError(
+        raise UserError(
             f"the legacy geometry needs a positive maximum, received {largest:g}; "
             "take geometry=exact"
         )

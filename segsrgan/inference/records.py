@@ -9,7 +9,7 @@ pairs it is a claim: results of this image will lie here.
 import json
 from contextlib import suppress
 
-from segsrgan.atomic import create_text, locked, write_text
+from segsrgan.files import create_text, locked, write_text
 
 RECORD = "results.json"
 

@@ -7,7 +7,7 @@ import os
 from itertools import count
 from pathlib import Path
 
-from segsrgan.atomic import write_text
+from segsrgan.files import write_text
 
 COLUMNS = ("image", "patch", "step", "result", "seconds", "peak_memory_MB", "folder", "detail")
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import segsrgan
-from segsrgan.inference.console import import_quietly
-from segsrgan.inference.errors import InferenceError
+from segsrgan.errors import UserError
 
 # A process computes one image at a time, however many threads a worker has.
 _LOCK = threading.Lock()
@@ -31,8 +30,9 @@ class Recipe:
 
     def __call__(self):
         """The predictor; loads TensorFlow."""
-        predictor = import_quietly("segsrgan.inference.predictor")
-        return predictor.Predictor(self.weights, **dict(self.options))
+        from segsrgan.inference.predictor import Predictor
+
+        return Predictor(self.weights, **dict(self.options))
 
 
 def compute_image(recipe, job, place, pairs, version, level):
@@ -50,11 +50,11 @@ def compute_image(recipe, job, place, pairs, version, level):
         A list of `Outcome`, and the messages as a list of dicts (`logging.makeLogRecord`).
 
     Raises:
-        InferenceError: if this package is of another version.
+        UserError: if this package is of another version.
         Exception: what making the predictor raises.
     """
     if version != segsrgan.__version__:
-        raise InferenceError(
+        raise UserError(
             f"a Dask worker has SegSRGAN {segsrgan.__version__}, the job comes from {version}; "
             "install the same version everywhere"
         )

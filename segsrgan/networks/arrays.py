@@ -7,7 +7,7 @@ from dataclasses import asdict
 import h5py
 import numpy as np
 
-from segsrgan.networks.registry import WeightsError
+from segsrgan.errors import WeightsError
 
 
 def read_network(spec_class, group):

@@ -8,7 +8,8 @@ import os
 import urllib.request
 from pathlib import Path
 
-from segsrgan.networks.registry import WeightsError, user_folder
+from segsrgan.errors import WeightsError
+from segsrgan.networks.registry import user_folder
 
 # The spelling is the repository's.
 PUBLISHED = (

@@ -6,12 +6,9 @@ import json
 from pathlib import Path
 
 import segsrgan
+from segsrgan.errors import WeightsError
 
 _PACKAGE = Path(segsrgan.__file__).parent
-
-
-class WeightsError(ValueError):
-    """Weights that are missing, unreadable or do not fit; the message says what to do."""
 
 
 def weights_folder():

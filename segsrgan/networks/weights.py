@@ -13,12 +13,13 @@ from pathlib import Path
 
 import h5py
 
-from segsrgan.atomic import write_bytes
+from segsrgan.errors import WeightsError
+from segsrgan.files import write_bytes
 from segsrgan.networks.arrays import assign, read_network, write_network
 from segsrgan.networks.discriminator import DiscriminatorSpec, build_discriminator
 from segsrgan.networks.generator import GeneratorSpec, build_generator
 from segsrgan.networks.original_weights import is_original, read_original
-from segsrgan.networks.registry import WeightsError, resolve
+from segsrgan.networks.registry import resolve
 
 FORMAT_VERSION = 1
 _SPECS = {"generator": GeneratorSpec, "discriminator": DiscriminatorSpec}

@@ -4,10 +4,10 @@
 import logging
 from dataclasses import replace
 
+from segsrgan.errors import WeightsError
 from segsrgan.networks import (
     DiscriminatorSpec,
     GeneratorSpec,
-    WeightsError,
     build_discriminator,
     build_generator,
     load_discriminator,

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segsrgan.atomic import locked, remove, remove_stale, temporary_beside, write_text
+from segsrgan.files import locked, remove, remove_stale, temporary_beside, write_text
 
 logger = logging.getLogger(__name__)
 

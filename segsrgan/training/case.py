@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segsrgan.errors import VolumeError
 from segsrgan.training.patches import filled_box
-from segsrgan.volumes import Grid, Volume, VolumeError, read_volume, resample
+from segsrgan.volumes import Grid, Volume, read_volume, resample
 
 _SHOWN = 8  # values that a message lists
 # Interpolation leaves this much beyond 0 and 1 in labels.

@@ -1,32 +1,22 @@
 # SPDX-License-Identifier: MIT
 """All settings of a training, checked, and their file; needs neither NumPy nor Keras."""
 
-import json
 import os
-import tomllib
-from dataclasses import asdict, dataclass
-from difflib import get_close_matches
-from pathlib import Path
+from dataclasses import dataclass
 
-from segsrgan import __version__
-from segsrgan.training.rules import check_bounds, rules_of, setting, whole_numbers
-
-INTERPS = ("scipy", "sitk", "profile")
-INTERPOLATIONS = (
-    "NearestNeighbor",
-    "Linear",
-    "Spline",
-    "Gaussian",
-    "Hamming",
-    "Cosine",
-    "Welch",
-    "Lanczos",
-    "Blackman",
+from segsrgan.config import (
+    INTERPOLATION_TYPES,
+    INTERPS,
+    TRAINING_PRECISIONS,
+    check,
+    check_bounds,
+    setting,
+    whole_numbers,
 )
+
 CROPPINGS = ("bounding_box", "overlapping_with_mask")
 RECONSTRUCTIONS = ("charbonnier", "dice")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-_REPEAT = "segsrgan train --config THIS_FILE --snapshot_folder … --dice_file … --mse_file …"
+REPEAT = "segsrgan train --config THIS_FILE --snapshot_folder … --dice_file … --mse_file …"
 # How a label map is divided into tissues.
 TISSUES = ("freesurfer", "own")
 # What is taken where --synthetic is given and these are not.
@@ -54,15 +44,17 @@ class Settings:
 
     csv: str = setting(str)
     base_path: str = setting(str, "")
-    low_res: tuple = setting(float, low=0, above=True, count=3)
-    low_res_upper: tuple = setting(float, low=0, above=True, count=3)
+    low_res: tuple = setting(float, low=0, above=True, count=3, title="--new_low_res")
+    low_res_upper: tuple = setting(
+        float, low=0, above=True, count=3, title="the second --new_low_res"
+    )
     slice_thickness: float | None = setting(float, None, low=0, above=True)
     contrast_max: float = setting(float, 0.5, low=0, below=1)
     percent_val_max: float = setting(float, 0.03, low=0)
     patch_size: int = setting(int, 64, low=_MIN_PATCH)
     stride: int = setting(int, 20, low=1)
     interp: str | None = setting(str, None, choices=INTERPS)
-    interpolation_type: str = setting(str, "Spline", choices=INTERPOLATIONS)
+    interpolation_type: str = setting(str, "Spline", choices=INTERPOLATION_TYPES)
     image_cropping_method: str = setting(str, "bounding_box", choices=CROPPINGS)
     fit_mask: bool = setting(bool, False)
     flip: bool = setting(bool, True)
@@ -104,7 +96,7 @@ class Settings:
     lambgp: float = setting(float, 100.0, low=0)
     number_of_discriminator_iteration: int = setting(int, 5, low=1)
     reconstruction_loss: str = setting(str, "charbonnier", choices=RECONSTRUCTIONS)
-    precision: str = setting(str, "float32", choices=PRECISIONS)
+    precision: str = setting(str, "float32", choices=TRAINING_PRECISIONS)
     seed: int = setting(int, 0, low=0, high=2**32 - 1)
     resume: bool = setting(bool, False)
     state_minutes: float = setting(float, 20.0, low=0)
@@ -114,76 +106,21 @@ class Settings:
     worker_index: int | None = setting(int, None, low=0)
 
     def __post_init__(self):
-        for name, rule in rules_of(self).items():
-            object.__setattr__(self, name, rule.checked(getattr(self, name), flag_of(name)))
+        check(self, "--")
         if self.synthetic is not None:
             for name, value in SYNTHETIC.items():
                 if getattr(self, name) is None:
                     object.__setattr__(self, name, value)
-        for check in (_check_resolution, _check_patch, _check_epochs, _check_losses):
-            check(self)
-        for check in (_check_paths, _check_synthetic, _check_network, check_workers):
-            check(self)
+        for agree in (_check_resolution, _check_patch, _check_epochs, _check_losses):
+            agree(self)
+        for agree in (_check_paths, _check_synthetic, _check_network, check_workers):
+            agree(self)
 
 
 def flag_of(name):
     """The flag of a setting, as messages name it."""
     bounds = {"low_res": "--new_low_res", "low_res_upper": "the second --new_low_res"}
     return bounds.get(name, f"--{name}")
-
-
-def to_toml(settings, command=_REPEAT):
-    """The text of a settings file, from which `from_toml` reads the same values.
-
-    Settings of None are left out, since TOML has no word for it and None is their default.
-
-    Args:
-        settings: a dataclass made of `setting`s.
-        command: that repeats the training, told in the file.
-    """
-    lines = [
-        f"# The settings of a training by SegSRGAN {__version__}. To repeat it, name new outputs:",
-        f"#   {command}",
-    ]
-    values = {name: value for name, value in asdict(settings).items() if value is not None}
-    return "\n".join([*lines, *(f"{name} = {_toml(v)}" for name, v in values.items()), ""])
-
-
-def from_toml(path, kind=Settings):
-    """The values of a settings file.
-
-    Args:
-        path: of a TOML file whose keys are fields of `kind`; any of them may be absent.
-        kind: a dataclass made of `setting`s.
-
-    Returns:
-        dict of values in the types of the settings; contradictions are for `kind` to find.
-
-    Raises:
-        ValueError: if it is unreadable, no TOML, or has an unknown key or a wrong value.
-    """
-    try:
-        values = tomllib.loads(Path(path).read_text("utf-8-sig"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); see --config") from error
-    except ValueError as error:  # no UTF-8, or no TOML
-        raise ValueError(f"{path}: is no TOML file ({error}); see --config") from error
-    rules = rules_of(kind)
-    for key in values:
-        if key not in rules:
-            near = get_close_matches(key, rules, 1)
-            hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(rules)}"
-            raise ValueError(f"{path}: {key} is no setting; {hint}")
-    return {key: rules[key].checked(value, f"{path}: {key}") for key, value in values.items()}
-
-
-def _toml(value):
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, str):
-        # JSON's escapes are TOML's; TOML wants one more.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _check_resolution(s):
@@ -261,7 +198,7 @@ def _check_synthetic(s):
             f"{s.synthetic} as well; leave one of them out"
         )
     check_bounds(s.synthetic_thickness, "--synthetic_thickness")
-    whole_numbers(s.cortex_labels, "--cortex_labels")
+    whole_numbers(s.cortex_labels, "--cortex_labels", low=1)
 
 
 def _check_network(s):

@@ -17,11 +17,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from segsrgan.errors import TrainingError, VolumeError
 from segsrgan.training.distribution import Distribution
-from segsrgan.training.errors import TrainingError
 from segsrgan.training.prefetch import prefetch
 from segsrgan.training.state import Progress, save_state
-from segsrgan.volumes import VolumeError
 
 
 @dataclass

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from segsrgan.config import check_bounds, whole_numbers
+from segsrgan.errors import TableError, VolumeError
 from segsrgan.training.configuration import SYNTHETIC, TISSUES
 from segsrgan.training.patches import filled_box
-from segsrgan.training.rules import check_bounds, whole_numbers
 from segsrgan.training.sources import SyntheticSource
 from segsrgan.training.synthesis import FREESURFER_TISSUES, LabelMap, prepare_labels
-from segsrgan.training.table import TableError, read_rows
-from segsrgan.volumes import VolumeError, read_volume
+from segsrgan.training.table import read_rows
+from segsrgan.volumes import read_volume
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class MapFile:
     """
 
     path: Path
-    cortex: tuple = whole_numbers(SYNTHETIC["cortex_labels"], "cortex_labels")
+    cortex: tuple = whole_numbers(SYNTHETIC["cortex_labels"], "cortex_labels", low=1)
     tissues: str = SYNTHETIC["tissues"]
     scale: tuple | None = None
 
@@ -196,7 +197,7 @@ def _file(row, base_path, cortex, tissues):
     if not row[COLUMN]:
         raise ValueError(f"{COLUMN} is empty")
     if row["Cortex"]:
-        cortex = whole_numbers(row["Cortex"], "Cortex")
+        cortex = whole_numbers(row["Cortex"], "Cortex", low=1)
     tissues = row["Tissues"] or tissues
     if tissues not in TISSUES:
         raise ValueError(f"Tissues must be {' or '.join(TISSUES)}, received {tissues}")

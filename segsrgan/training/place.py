@@ -9,8 +9,9 @@ from pathlib import Path
 
 import keras
 
-from segsrgan.atomic import claimed
-from segsrgan.training.configuration import flag_of, from_toml
+from segsrgan.config import from_toml
+from segsrgan.files import locked
+from segsrgan.training.configuration import flag_of
 from segsrgan.training.cycles import snapshot_of
 from segsrgan.training.state import has_state
 
@@ -56,7 +57,7 @@ def claim(folder, stack):
         ValueError: if another training is there.
     """
     try:
-        stack.enter_context(claimed(Path(folder)))
+        stack.enter_context(locked(Path(folder), wait=False))
     except BlockingIOError as error:
         raise ValueError(
             f"{folder}: another training is writing there; wait for its end, or choose another "

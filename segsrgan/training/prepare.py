@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segsrgan.errors import VolumeError
 from segsrgan.training.case import Extent
 from segsrgan.training.patches import box_starts, cut, overlapping_starts
-from segsrgan.volumes import Volume, VolumeError, resample
+from segsrgan.volumes import Volume, resample
 
 # Bytes per voxel of a whole image, at most, while it is read and degraded; a test measures it.
 _PREPARING = 40

@@ -5,7 +5,7 @@ import csv
 import io
 from pathlib import Path
 
-from segsrgan.atomic import write_bytes, write_text
+from segsrgan.files import write_bytes, write_text
 from segsrgan.training.tensorboard import TensorBoard
 
 _DICE, _MSE = "Dice", "MSE"

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import tensorflow as tf
 
-from segsrgan.training.errors import TrainingError
+from segsrgan.errors import TrainingError
 from segsrgan.training.optimizers import global_norm, kept_finite
 
 logger = logging.getLogger(__name__)

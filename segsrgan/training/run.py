@@ -11,11 +11,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from segsrgan.atomic import write_text
+from segsrgan.config import to_toml, whole_numbers
+from segsrgan.errors import TableError
+from segsrgan.files import write_text
 from segsrgan.training.augment import Deformation
 from segsrgan.training.beginning import build_networks
 from segsrgan.training.cache import Cache
-from segsrgan.training.configuration import to_toml
+from segsrgan.training.configuration import REPEAT
 from segsrgan.training.dataset import Cutting, Dataset, Simulation
 from segsrgan.training.distribution import distribute, several_workers
 from segsrgan.training.loop import Loop
@@ -30,9 +32,8 @@ from segsrgan.training.place import (
     make_folders,
 )
 from segsrgan.training.records import Records
-from segsrgan.training.rules import whole_numbers
 from segsrgan.training.state import Progress, has_state, newest_state
-from segsrgan.training.table import TableError, read_table
+from segsrgan.training.table import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def run(settings, progress=None, stop=None):
             if loop.progress.epoch > settings.epoch:
                 logger.warning("all epochs up to --epoch %d are done already", settings.epoch)
                 return loop.progress.history[-1]
-            text = to_toml(_repeatable(settings))
+            text = to_toml(_repeatable(settings), REPEAT)
             write_text(Path(settings.snapshot_folder) / SETTINGS, text)
         return loop.run()
 
@@ -112,7 +113,7 @@ def _tables(settings):
     except TableError as error:
         problems.append(str(error))
     if settings.synthetic is not None:
-        cortex = whole_numbers(settings.cortex_labels, "--cortex_labels")
+        cortex = whole_numbers(settings.cortex_labels, "--cortex_labels", low=1)
         try:
             maps = read_maps(settings.synthetic, settings.base_path, cortex, settings.tissues)
         except TableError as error:

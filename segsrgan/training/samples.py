@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segsrgan.atomic import write_bytes
+from segsrgan.files import write_bytes
 from segsrgan.training.picture import contact_sheet, side_views
 from segsrgan.volumes import Volume, write_volume
 

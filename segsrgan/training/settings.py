@@ -6,10 +6,10 @@ default, so that what was typed can be told from what was not and goes before `-
 """
 
 import argparse
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 
-from segsrgan.training.configuration import INTERPOLATIONS, Settings, flag_of, from_toml
-from segsrgan.training.rules import rules_of
+from segsrgan.config import INTERPOLATION_TYPES, add_flag, from_toml, rules_of
+from segsrgan.training.configuration import Settings, flag_of
 
 _EPILOG = """
 data:
@@ -70,7 +70,7 @@ _DATA = (
         "interpolation of the low-resolution images: cubic splines (scipy), sitk, or splines that "
         "know the slice profile (default: that of --weights, or scipy)",
     ),
-    ("interpolation_type", "-it", f"with --interp sitk: {', '.join(INTERPOLATIONS)}"),
+    ("interpolation_type", "-it", f"with --interp sitk: {', '.join(INTERPOLATION_TYPES)}"),
     (
         "image_cropping_method",
         "-icm",
@@ -212,11 +212,14 @@ def build_parser(prog, parser_class=argparse.ArgumentParser):
     )
     defaults, rules = {item.name: item.default for item in fields(Settings)}, rules_of(Settings)
     for title, flags in _GROUPS.items():
-        add = parser.add_argument_group(title).add_argument
+        group = parser.add_argument_group(title)
         for name, spellings, text in flags:
-            add_flag(add, rules[name], (*spellings.split(), f"--{name}"), text, defaults[name])
+            metavar = _METAVARS.get(name) or _METAVARS[rules[name].kind]
+            told = {"help": text, "flags": tuple(spellings.split())}
+            told |= {"metavar": None if rules[name].choices and name not in _METAVARS else metavar}
+            add_flag(group, name, replace(rules[name], **told), defaults[name])
             if name == "base_path":
-                _add_resolution(add)
+                _add_resolution(group.add_argument)
     return parser
 
 
@@ -228,7 +231,7 @@ def settings_of(args):
     """
     typed = dict(vars(args))
     config, bounds = typed.pop("config", None), typed.pop("new_low_res", None)
-    values = {**from_toml(config), **typed} if config else typed
+    values = {**from_toml(config, Settings), **typed} if config else typed
     if bounds:
         if len(bounds) > 2:
             raise ValueError(
@@ -245,31 +248,6 @@ def settings_of(args):
             "(see --help)"
         )
     return Settings(**values)
-
-
-def add_flag(add, rule, spellings, text, default):
-    """Adds the flag of a setting to a parser.
-
-    Args:
-        add: `add_argument` of a parser or group.
-        rule: the setting's `Rule`.
-        spellings: of the flag; the last one, `--name`, is that of the setting.
-        text: its help.
-        default: what it is where it is not typed, for the help.
-    """
-    name = spellings[-1].removeprefix("--")
-    if default not in (MISSING, None, ""):
-        text += f" (default: {default})"
-    options = {"help": text, "type": rule.parse, "dest": name}
-    if rule.kind is bool:
-        options |= {"nargs": "?", "const": True}
-    if rule.choices:
-        options["choices"] = rule.choices
-    if rule.count > 1:
-        options["nargs"] = rule.count
-    if name in _METAVARS or not rule.choices:
-        options["metavar"] = _METAVARS.get(name) or _METAVARS[rule.kind]
-    add(*spellings, **options)
 
 
 def _add_resolution(add):

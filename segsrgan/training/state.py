@@ -15,15 +15,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from segsrgan.atomic import remove, remove_stale, write_bytes
+from segsrgan.errors import StateError
+from segsrgan.files import remove, remove_stale, write_bytes
 
 logger = logging.getLogger(__name__)
 
 _KEPT = 2
-
-
-class StateError(ValueError):
-    """A state that cannot be used; the message says why and what to do."""
 
 
 @dataclass

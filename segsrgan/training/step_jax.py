@@ -6,7 +6,7 @@ import contextlib
 import jax
 import numpy as np
 
-from segsrgan.training.errors import TrainingError
+from segsrgan.errors import TrainingError
 from segsrgan.training.optimizers import global_norm, kept_finite
 
 

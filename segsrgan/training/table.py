@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from segsrgan.errors import TableError
 from segsrgan.training.case import Case
 
 logger = logging.getLogger(__name__)
@@ -17,10 +18,6 @@ COLUMNS = ("HR_image", "Label_image", "Base")
 MASK_COLUMN = "Mask_image"
 BASES = ("Train", "Test")
 _THREADS = 2  # each holds the volumes of one case
-
-
-class TableError(ValueError):
-    """A training CSV with problems; the message lists them all."""
 
 
 class Table(NamedTuple):

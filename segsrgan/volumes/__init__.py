@@ -1,60 +1,24 @@
 # SPDX-License-Identifier: MIT
 """Volumes: geometry, files, resampling, intensities, patches and metrics.
 
-Arrays are (x, y, z); geometry is ITK's patient space (LPS, mm).
+Arrays are (x, y, z); geometry is ITK's patient space (LPS, mm). The names below are
+loaded when they are first used.
 """
 
-from segsrgan.volumes.grid import Grid
-from segsrgan.volumes.intensity import Normalisation
-from segsrgan.volumes.metrics import connected_components, dice, psnr, ssim
-from segsrgan.volumes.outline import (
-    boundary_agreement,
-    false_share,
-    missed_share,
-    share_rms,
-)
-from segsrgan.volumes.reading import SUFFIXES, read_volume
-from segsrgan.volumes.resample import (
-    INTERPS,
-    SITK_INTERPOLATORS,
-    degrade,
-    legacy_resample,
-    resample,
-    resample_to,
-)
-from segsrgan.volumes.surface import SurfaceDistances, surface_distances, surface_voxels
-from segsrgan.volumes.tiling import BLENDS, GEOMETRIES, Accumulator, Tiling, plan
-from segsrgan.volumes.volume import Volume, VolumeError
-from segsrgan.volumes.writing import write_volume
+import lazy_loader
 
-__all__ = [
-    "BLENDS",
-    "GEOMETRIES",
-    "INTERPS",
-    "SITK_INTERPOLATORS",
-    "SUFFIXES",
-    "Accumulator",
-    "Grid",
-    "Normalisation",
-    "SurfaceDistances",
-    "Tiling",
-    "Volume",
-    "VolumeError",
-    "boundary_agreement",
-    "connected_components",
-    "degrade",
-    "dice",
-    "false_share",
-    "legacy_resample",
-    "missed_share",
-    "plan",
-    "psnr",
-    "read_volume",
-    "resample",
-    "resample_to",
-    "share_rms",
-    "ssim",
-    "surface_distances",
-    "surface_voxels",
-    "write_volume",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "grid": ["Grid"],
+        "intensity": ["Normalisation"],
+        "metrics": ["connected_components", "dice", "psnr", "ssim"],
+        "outline": ["boundary_agreement", "false_share", "missed_share", "share_rms"],
+        "reading": ["SUFFIXES", "read_volume"],
+        "resampling": ["degrade", "legacy_resample", "resample", "resample_to"],
+        "surface": ["SurfaceDistances", "surface_distances", "surface_voxels"],
+        "tiling": ["Accumulator", "Tiling", "plan"],
+        "volume": ["Volume"],
+        "writing": ["write_volume"],
+    },
+)

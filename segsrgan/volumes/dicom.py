@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from segsrgan.errors import VolumeError
 from segsrgan.volumes.dicom_stack import Slice, assemble, count_positions, separate_repeats
 from segsrgan.volumes.dicom_tags import (
     FRAME_LABELS,
@@ -21,7 +22,6 @@ from segsrgan.volumes.dicom_tags import (
     read_tags,
 )
 from segsrgan.volumes.itk import quiet, read_itk
-from segsrgan.volumes.volume import VolumeError
 
 _logger = logging.getLogger(__name__)
 

@@ -9,10 +9,11 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from segsrgan.errors import VolumeError
 from segsrgan.volumes.dicom_tags import TRANSFER_SYNTAX, read_tags
 from segsrgan.volumes.grid import nearest_rotation
 from segsrgan.volumes.itk import quiet, reason
-from segsrgan.volumes.volume import Volume, VolumeError
+from segsrgan.volumes.volume import Volume
 
 _logger = logging.getLogger(__name__)
 

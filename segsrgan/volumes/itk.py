@@ -7,8 +7,9 @@ from contextlib import contextmanager
 import numpy as np
 import SimpleITK as sitk
 
+from segsrgan.errors import VolumeError
 from segsrgan.volumes.grid import is_orthonormal, nearest_rotation
-from segsrgan.volumes.volume import Volume, VolumeError
+from segsrgan.volumes.volume import Volume
 
 _logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from segsrgan.errors import VolumeError
 from segsrgan.volumes.nifti_header import HEADER_BYTES, parse_header
-from segsrgan.volumes.volume import Volume, VolumeError
+from segsrgan.volumes.volume import Volume
 
 _CHUNK = 2**20
-NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
 
 
 def read_nifti(path):

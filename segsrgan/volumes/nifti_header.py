@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segsrgan.errors import VolumeError
 from segsrgan.volumes.grid import Grid, is_orthonormal, nearest_rotation
-from segsrgan.volumes.volume import VolumeError
 
 _logger = logging.getLogger(__name__)
 

@@ -3,13 +3,13 @@
 
 from pathlib import Path
 
+from segsrgan.errors import VolumeError
+from segsrgan.tables import ITK_SUFFIXES, NIFTI_SUFFIXES
 from segsrgan.volumes.dicom import is_dicom, read_dicom_file, read_dicom_folder
 from segsrgan.volumes.itk import read_itk
-from segsrgan.volumes.nifti import NIFTI_SUFFIXES, read_nifti
-from segsrgan.volumes.volume import VolumeError
+from segsrgan.volumes.nifti import read_nifti
 
-_ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-SUFFIXES = NIFTI_SUFFIXES + _ITK_SUFFIXES
+SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
 
 
 def read_volume(path, series=None):
@@ -54,7 +54,7 @@ def _read(path, series):
         return read_dicom_file(path)
     if name.endswith(NIFTI_SUFFIXES):
         return read_nifti(path)
-    if name.endswith(_ITK_SUFFIXES):
+    if name.endswith(ITK_SUFFIXES):
         return read_itk(path)
     raise VolumeError(
         f"{path}: expected an image, received an unknown kind of file; give one of "

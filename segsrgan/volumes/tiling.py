@@ -7,8 +7,8 @@ from itertools import product
 
 import numpy as np
 
-GEOMETRIES = ("exact", "legacy")
-BLENDS = ("uniform", "gaussian")
+from segsrgan.config import BLENDS, GEOMETRIES
+
 # Gaussian weights: sigma in patch sizes, and the least weight of a voxel along one axis.
 _BLEND_SIGMA = 0.125
 _BLEND_LEAST = 1e-3

@@ -8,10 +8,6 @@ import numpy as np
 from segsrgan.volumes.grid import Grid
 
 
-class VolumeError(ValueError):
-    """An image that cannot be read, used or written; the message names it and says what to do."""
-
-
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A 3-D image and its geometry.

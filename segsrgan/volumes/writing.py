@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from segsrgan.errors import VolumeError
 from segsrgan.volumes.gzip_stream import write_gzip
 from segsrgan.volumes.nifti_header import build_header, header_dtype
-from segsrgan.volumes.volume import VolumeError
 
 _SLICES_AT_ONCE = 16
 _STALE_SECONDS = 600

@@ -3,8 +3,8 @@
 
 from dataclasses import dataclass
 
-from segsrgan.training.configuration import PRECISIONS, check_workers
-from segsrgan.training.rules import rules_of, setting
+from segsrgan.config import TRAINING_PRECISIONS, check, setting
+from segsrgan.training.configuration import check_workers
 
 TRAINED = ("both", "segmentor", "alignnet")
 SUPERVISIONS = ("none", "masks", "transforms")
@@ -67,7 +67,7 @@ class Settings:
     lambda_transform: float = setting(float, 1.0, low=0)
     alpha1: float = setting(float, 0.05, low=0)
     alpha2: float = setting(float, 0.05, low=0)
-    precision: str = setting(str, "float32", choices=PRECISIONS)
+    precision: str = setting(str, "float32", choices=TRAINING_PRECISIONS)
     seed: int = setting(int, 0, low=0, high=2**32 - 1)
     resume: bool = setting(bool, False)
     snapshot: int = setting(int, 10, low=1)
@@ -78,10 +78,9 @@ class Settings:
     worker_index: int | None = setting(int, None, low=0)
 
     def __post_init__(self):
-        for name, rule in rules_of(self).items():
-            object.__setattr__(self, name, rule.checked(getattr(self, name), f"--{name}"))
-        for check in (_check_grid, _check_epochs, _check_losses, check_workers):
-            check(self)
+        check(self, "--")
+        for agree in (_check_grid, _check_epochs, _check_losses, check_workers):
+            agree(self)
         _ = self.filters, self.label_values  # say what is wrong with them
 
     @property

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError
 from supermask.geometry import ORIENTATIONS
 from supermask.training.orientations import oriented
 from supermask.training.poses import PlacedExamination
@@ -62,7 +62,7 @@ class Dataset:
             one of the 48 orientations of the grid each time; 1: in one cycle, as it is.
 
     Raises:
-        SupermaskError: if a view has no object; all of them are named.
+        UserError: if a view has no object; all of them are named.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ def _views(placed):
 
 def _check(examinations):
     if not examinations:
-        raise SupermaskError("a training needs one examination at least, received none")
+        raise UserError("a training needs one examination at least, received none")
     problems = [
         f"{getattr(item, 'name', 'a case')}, {view.name}"
         for item in examinations
@@ -208,7 +208,7 @@ def _check(examinations):
         if not view.has_object
     ]
     if problems:
-        raise SupermaskError(
+        raise UserError(
             f"{len(problems)} view(s) have no mask, or an empty one: {'; '.join(problems)}; a "
             "training needs the object's mask in each view"
         )

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segsrgan.inference.errors import one_line
+from segsrgan.errors import UserError, one_line
 from segsrgan.volumes import read_volume
 from supermask.datasets import read_mask
-from supermask.errors import SupermaskError
 from supermask.job import load_views
 from supermask.rigid import Rigid, read_transform
 from supermask.simulation import Simulation, simulate
@@ -50,7 +49,7 @@ def gather(settings):
         `(train, test)`, lists of `Examination`.
 
     Raises:
-        SupermaskError: if there are problems with them, all of them in one message.
+        UserError: if there are problems with them, all of them in one message.
     """
     train, test = [], []
     for path, read in ((settings.csv, _of_patients), (settings.synthetic_cases, _of_masks)):
@@ -58,7 +57,7 @@ def gather(settings):
             for base, examination in read(Path(path), settings):
                 (test if base == "Test" else train).append(examination)
     if not train:
-        raise SupermaskError("no patient to train on: all of them are Test")
+        raise UserError("no patient to train on: all of them are Test")
     return train, test
 
 
@@ -79,7 +78,7 @@ def _of_patients(path, settings):
                 for text in check_together(views):
                     logger.warning("%s: %s", patient.name, text)
             found.append((patient.base, Examination(tuple(views), transforms, patient.name)))
-        except SupermaskError as error:
+        except UserError as error:
             problems.append(f"{patient.name}: {error}")
     _refuse(path, problems)
     return found
@@ -96,7 +95,7 @@ def true_transforms(paths):
         there.
 
     Raises:
-        SupermaskError: if one cannot be read.
+        UserError: if one cannot be read.
     """
     paths = [Path(path) for path in paths]
     stems = [_stem(path.name) for path in paths]
@@ -152,7 +151,7 @@ def _rows(path):
     else:
         rows = _rows_of_csv(path)
     if not rows:
-        raise SupermaskError(f"{path}: names no mask; expected a folder of masks, or a CSV")
+        raise UserError(f"{path}: names no mask; expected a folder of masks, or a CSV")
     return rows
 
 
@@ -167,11 +166,11 @@ def _rows_of_csv(path):
             reader = csv.DictReader(file)
             lines = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SupermaskError(f"{path}: cannot be read ({error}); see --synthetic_cases") from error
+        raise UserError(f"{path}: cannot be read ({error}); see --synthetic_cases") from error
     columns = reader.fieldnames or []
     unknown = sorted(set(filter(None, columns)) - {"mask", "image", "base"})
     if "mask" not in columns or unknown:
-        raise SupermaskError(
+        raise UserError(
             f"{path}: expected the columns mask, and perhaps image and base, received "
             f"{', '.join(columns) or 'none'}"
         )
@@ -192,7 +191,7 @@ def _rows_of_csv(path):
 
 def _refuse(path, problems):
     if problems:
-        raise SupermaskError(
+        raise UserError(
             f"{path}: {len(problems)} problem(s); mend them, or take the lines out:\n  "
             + "\n  ".join(problems)
         )

@@ -6,11 +6,9 @@ default, so that what was typed can be told from what was not and goes before `-
 """
 
 import argparse
-from dataclasses import fields
+from dataclasses import fields, replace
 
-from segsrgan.training.configuration import from_toml
-from segsrgan.training.rules import rules_of
-from segsrgan.training.settings import add_flag
+from segsrgan.config import add_flag, from_toml, rules_of
 from supermask.training.configuration import Settings
 
 _EPILOG = """
@@ -137,10 +135,10 @@ def build_parser(prog="supermask-train", parser_class=argparse.ArgumentParser):
     )
     defaults, rules = {item.name: item.default for item in fields(Settings)}, rules_of(Settings)
     for title, flags in _GROUPS.items():
-        add = parser.add_argument_group(title).add_argument
+        group = parser.add_argument_group(title)
         for name, text in flags:
-            spellings = (*_SHORT.get(name, ()), f"--{name}")
-            add_flag(add, rules[name], spellings, text, defaults[name])
+            told = {"help": text, "flags": _SHORT.get(name, ())}
+            add_flag(group, name, replace(rules[name], **told), defaults[name])
     return parser
 
 

@@ -4,9 +4,9 @@
 import numpy as np
 from scipy import ndimage
 
+from segsrgan.errors import UserError
 from segsrgan.training.fields import bspline_basis, smooth_field
 from segsrgan.volumes import Volume
-from supermask.errors import SupermaskError
 from supermask.geometry import canonical_direction, isotropic_grid, sample, voxels_of
 
 _ROOM = 0.6  # of the object's extent, painted on each side of it
@@ -40,14 +40,14 @@ def paint(mask, rng, spacing=None, inverted=0.0, anatomy=None):
         A float32 `Volume` of 0 to about 1 on an isotropic grid around the object.
 
     Raises:
-        SupermaskError: if the mask is empty.
+        UserError: if the mask is empty.
 
     Example:
         >>> image = paint(read_volume("la_003.nii.gz"), np.random.default_rng(0), spacing=3.0)
     """
     outline = mask.with_array((mask.array != 0).astype(np.float32))
     if not outline.array.any():
-        raise SupermaskError("the mask is empty; there is no object to paint an image of")
+        raise UserError("the mask is empty; there is no object to paint an image of")
     points, direction = voxels_of(outline), canonical_direction(mask.direction)
     spacing = spacing or min(mask.spacing)
     extent = float(np.ptp(points @ direction, axis=0).max()) + spacing

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import keras
 
-from segsrgan.atomic import write_text
-from segsrgan.training.configuration import to_toml
+from segsrgan.config import to_toml
+from segsrgan.errors import UserError
+from segsrgan.files import write_text
 from segsrgan.training.distribution import distribute, several_workers
 from segsrgan.training.place import (
     SETTINGS,
@@ -22,7 +23,6 @@ from segsrgan.training.place import (
 )
 from segsrgan.training.records import Records
 from segsrgan.training.state import Progress, has_state, newest_state
-from supermask.errors import SupermaskError
 from supermask.training.beginning import build_learners
 from supermask.training.dataset import Dataset
 from supermask.training.examinations import gather
@@ -51,7 +51,7 @@ def run(settings, progress=None, stop=None):
         The last row of the history, a dict; None if stopped before the end of an epoch.
 
     Raises:
-        SupermaskError: if there are problems with the data, all of them in one message.
+        UserError: if there are problems with the data, all of them in one message.
         WeightsError: if `weights` are unusable.
         StateError: if the training to resume cannot be gone on with.
         TrainingError: if the training cannot go on.
@@ -207,7 +207,7 @@ def _data(settings, train, test, distribution):
         settings.orientations,
     )
     if settings.trains_alignnet and not data.pairs:
-        raise SupermaskError(
+        raise UserError(
             "AlignNet needs patients with two views at least, received none; add --train "
             "segmentor --stage2_epochs 0 to do without it"
         )

@@ -80,6 +80,6 @@ def table(tmp_path):
 @pytest.fixture
 def command():
     """Return a function that runs `segsrgan evaluate` in process and returns its exit status."""
-    from segsrgan.evaluate import main
+    from segsrgan.cli.evaluate import main
 
     return lambda *argv: main([str(word) for word in argv])

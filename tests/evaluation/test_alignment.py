@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from volumes.samples import DIRECTIONS, blob_volume, noise, rotation
 
+from segsrgan.errors import UserError
 from segsrgan.evaluation.alignment import align, interpolate, overlap
-from segsrgan.evaluation.errors import EvaluationError
 from segsrgan.volumes import Grid, Volume
 
 SHAPE, SPACING, ORIGIN = (4, 5, 6), (1.0, 0.5, 2.0), (3.0, -7.0, 11.0)
@@ -69,7 +69,7 @@ def test_rounded_headers_are_the_same_grid():
     ids=["origin", "spacing", "shape", "direction"],
 )
 def test_other_grids_are_refused_with_what_to_do(other):
-    with pytest.raises(EvaluationError) as caught:
+    with pytest.raises(UserError) as caught:
         put(other, made().grid)
     text = str(caught.value)
     assert text.startswith("prediction.nii: expected the reference's grid, 4 x 5 x 6 voxels of")
@@ -113,5 +113,5 @@ def test_the_field_of_view_reaches_half_a_voxel_beyond_the_centres():
 
 @pytest.mark.parametrize("direction", [np.eye(3), rotation()], ids=["straight", "oblique"])
 def test_what_lies_elsewhere_is_refused(direction):
-    with pytest.raises(EvaluationError, match=r"a.nii: lies nowhere over its reference \(b.nii"):
+    with pytest.raises(UserError, match=r"a.nii: lies nowhere over its reference \(b.nii"):
         align(made(direction, (500, 0, 0)), made().grid, 1, True, "a.nii", "b.nii")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from segsrgan.errors import UserError
 from segsrgan.evaluation import Case, read_cases
-from segsrgan.evaluation.case import IMAGE_SUFFIXES, stem
-from segsrgan.evaluation.errors import EvaluationError
+from segsrgan.tables import stem
 from segsrgan.volumes import SUFFIXES
 
 
@@ -85,15 +85,15 @@ def test_unknown_columns_are_ignored_with_a_warning(tmp_path, caplog):
 def test_a_csv_that_cannot_be_right_is_refused(tmp_path, text, message):
     path = tmp_path / "cases.csv"
     path.write_text(text)
-    with pytest.raises(EvaluationError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_cases(path)
     assert str(caught.value).startswith(str(path))
 
 
 def test_no_csv_is_refused(tmp_path):
-    with pytest.raises(EvaluationError, match="no such file; expected a CSV"):
+    with pytest.raises(UserError, match="no such file; expected a CSV"):
         read_cases(tmp_path / "none.csv")
-    with pytest.raises(EvaluationError, match="is a folder; expected a CSV"):
+    with pytest.raises(UserError, match="is a folder; expected a CSV"):
         read_cases(tmp_path)
 
 
@@ -110,11 +110,10 @@ def test_no_csv_is_refused(tmp_path):
     ],
 )
 def test_a_case_that_lacks_a_partner_is_refused(files, message):
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(UserError, match=message):
         Case(**files).check()
 
 
 def test_the_suffixes_are_those_that_can_be_read():
-    assert set(IMAGE_SUFFIXES) == set(SUFFIXES)
     assert [stem(f"a/b.c{suffix}") for suffix in SUFFIXES] == ["b.c"] * len(SUFFIXES)
     assert stem(f"a{os.sep}dicom{os.sep}") == "dicom"

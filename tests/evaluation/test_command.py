@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from evaluation.conftest import cube, scan
 
-from segsrgan.cli import main as segsrgan
+from segsrgan.cli.main import main as segsrgan
 from segsrgan.volumes import read_volume
 
 
@@ -208,7 +208,7 @@ def test_a_result_that_cannot_be_written_is_status_1(
     def full(path, text):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("segsrgan.evaluate.create_text", full)
+    monkeypatch.setattr("segsrgan.cli.evaluate.create_text", full)
     assert command("-p", table(labels), "--csv", tmp_path / "out.csv") == 1
     captured = capsys.readouterr()
     assert "0.7500" in captured.out

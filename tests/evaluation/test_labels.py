@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from segsrgan.evaluation.errors import EvaluationError
+from segsrgan.errors import UserError
 from segsrgan.evaluation.labels import are_labels, in_class
 
 
@@ -35,12 +35,12 @@ def test_fractions_are_probabilities_from_the_threshold_on():
 
 
 def test_fractions_beyond_0_and_1_are_no_segmentation():
-    with pytest.raises(EvaluationError, match="a.nii: expected labels.*between -0.5 and 7.3"):
+    with pytest.raises(UserError, match="a.nii: expected labels.*between -0.5 and 7.3"):
         chosen(line(-0.5, 7.3))
 
 
 def test_probabilities_have_no_label_values():
-    with pytest.raises(EvaluationError, match="expected the labels 3, 42, received probabil"):
+    with pytest.raises(UserError, match="expected the labels 3, 42, received probabil"):
         chosen(line(0, 0.3), (3, 42))
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from evaluation.conftest import cube, scan
 
+from segsrgan.errors import UserError
 from segsrgan.evaluation import METRICS, Case, Settings, evaluate
 from segsrgan.evaluation.arguments import NAMES
-from segsrgan.evaluation.errors import EvaluationError
 from segsrgan.volumes import Grid, Volume, degrade, psnr, read_volume, resample_to, ssim
 
 
@@ -48,7 +48,7 @@ def test_labels_by_hand(labels):
 def test_the_papers_names_mean_the_same(labels):
     row = measure(labels, metrics=("mba_3d", "dsc", "us"))
     assert list(row.values) == ["boundary_agreement_3d", "dice", "false_share"]
-    with pytest.raises(EvaluationError, match="metrics must differ"):
+    with pytest.raises(UserError, match="metrics must differ"):
         Settings(metrics=("dsc", "dice"))
 
 
@@ -238,7 +238,7 @@ def test_metrics_are_measured_in_the_order_asked_for(labels, images):
     ],
 )
 def test_impossible_settings_are_refused(labels, settings, message):
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(UserError, match=message):
         evaluate([Case(**labels)], Settings(**settings))
 
 

@@ -3,8 +3,8 @@
 
 import pytest
 
+from segsrgan.errors import UserError
 from segsrgan.evaluation import match_cases
-from segsrgan.evaluation.errors import EvaluationError
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_masks_and_baselines_go_with_images(place):
     assert [sorted(case.files) for case in cases] == [
         ["baseline", "image", "mask", "reference_image"]
     ] * 2
-    with pytest.raises(EvaluationError, match="masks and baselines are for images"):
+    with pytest.raises(UserError, match="masks and baselines are for images"):
         match_cases(places[0], places[1], "label", places[2])
 
 
@@ -68,7 +68,7 @@ def test_of_two_files_of_an_image_the_header_counts(place):
 
 def test_names_without_partner_are_listed(place, caplog):
     predictions, references = place("p", "a.nii", "b.nii"), place("r", "a.nii", "c.nii")
-    with pytest.raises(EvaluationError) as caught:
+    with pytest.raises(UserError) as caught:
         match_cases(predictions, references, "image")
     assert f"image ({predictions}) lacks c; reference_image ({references}) lacks b" in str(
         caught.value
@@ -79,13 +79,13 @@ def test_names_without_partner_are_listed(place, caplog):
 
 def test_where_no_name_matches_nothing_is_left_to_allow(place):
     predictions, references = place("p", "a.nii"), place("r", "b.nii")
-    with pytest.raises(EvaluationError, match="do not match"):
+    with pytest.raises(UserError, match="do not match"):
         match_cases(predictions, references, "image", allow_missing=True)
 
 
 def test_two_files_of_one_name_are_refused(place):
     predictions = place("p", "Cortex_a.nii", "Cortex_mask_a.nii")
-    with pytest.raises(EvaluationError, match="both are named 'a'"):
+    with pytest.raises(UserError, match="both are named 'a'"):
         match_cases(predictions, place("r", "a.nii"), "label")
 
 
@@ -102,12 +102,12 @@ def test_two_files_of_one_name_are_refused(place):
 def test_a_place_without_images_is_refused(tmp_path, place, name, message):
     references = place("p", "a.nii")
     place("empty", "notes.txt")
-    with pytest.raises(EvaluationError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         match_cases(str(tmp_path / name), references, "image")
     assert str(caught.value).startswith(str(tmp_path / name))
 
 
 def test_an_unknown_kind_is_refused(place):
     references = place("r", "a.nii")
-    with pytest.raises(EvaluationError, match="image or label, received 'cortex'"):
+    with pytest.raises(UserError, match="image or label, received 'cortex'"):
         match_cases(references, references, "cortex")

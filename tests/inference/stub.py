@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from segsrgan.inference.errors import InferenceError
+from segsrgan.errors import UserError
 from segsrgan.volumes.volume import Volume
 
 logger = logging.getLogger("segsrgan.stub")
@@ -34,7 +34,7 @@ class StubRecipe:
 
     def __call__(self):
         if self.broken:
-            raise InferenceError("no such engine on this computer")
+            raise UserError("no such engine on this computer")
         return _Stub(self)
 
 

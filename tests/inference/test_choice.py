@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from networks.variants import randomise
 
+from segsrgan.errors import UserError
 from segsrgan.inference import agreement
 from segsrgan.inference.engines import choice, make_engine, remembered
-from segsrgan.inference.errors import InferenceError
 from segsrgan.networks import GeneratorSpec, build_generator
 
 
@@ -39,7 +39,7 @@ class Stage:
 
         def check():
             if absent:
-                raise InferenceError(absent)
+                raise UserError(absent)
 
         self.engines[engine] = SimpleNamespace(
             check_available=check,
@@ -215,7 +215,7 @@ def test_an_engine_that_fails_is_passed_over(stage, model, reference, caplog):
 )
 def test_what_cannot_run_here_is_refused_with_the_reason(stage, model, name, precision, words):
     stage.set("openvino", absent="it is away", float32=(1, None))
-    with pytest.raises(InferenceError, match=words):
+    with pytest.raises(UserError, match=words):
         make_engine(name, model, precision=precision)
 
 
@@ -229,7 +229,7 @@ def test_openvino_is_reported_missing(monkeypatch):
     from segsrgan.inference.engines import openvino_engine
 
     monkeypatch.setattr(openvino_engine, "find_spec", lambda name: None)
-    with pytest.raises(InferenceError, match=r"pip install openvino \(or 'SegSRGAN\[openvino\]'\)"):
+    with pytest.raises(UserError, match=r"pip install openvino \(or 'SegSRGAN\[openvino\]'\)"):
         openvino_engine.check_available()
 
 

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from segsrgan.cli import main
+from segsrgan.cli.main import main
 
 
 def test_predict_is_job_model(image, table, tiny):

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from inference.stub import StubRecipe
 
+from segsrgan.errors import UserError
 from segsrgan.inference import cluster, worker
-from segsrgan.inference.errors import InferenceError
 from segsrgan.inference.job import Job, run_job
 from segsrgan.inference.local_cluster import share
 from segsrgan.inference.worker import Recipe, compute_image
@@ -163,21 +163,19 @@ def test_an_image_that_kills_every_worker_fails_and_the_others_are_done(job, not
 
 def test_a_predictor_that_cannot_be_made_ends_the_job(job, notes):
     recipe = StubRecipe(str(notes), broken=True)
-    with pytest.raises(InferenceError, match="no such engine on this computer"):
+    with pytest.raises(UserError, match="no such engine on this computer"):
         list(run_job(job("a", "b"), recipe, None, "local:1"))
 
 
 def test_no_scheduler_is_explained(job, notes, monkeypatch):
     monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1)
-    with pytest.raises(
-        InferenceError, match="no Dask scheduler answers at tcp://127.0.0.1:9.*dask"
-    ):
+    with pytest.raises(UserError, match="no Dask scheduler answers at tcp://127.0.0.1:9.*dask"):
         list(run_job(job("a"), StubRecipe(str(notes)), None, "tcp://127.0.0.1:9"))
 
 
 def test_missing_dask_names_the_extra(job, notes, monkeypatch):
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
-    with pytest.raises(InferenceError, match=r"'SegSRGAN\[dask\]'"):
+    with pytest.raises(UserError, match=r"'SegSRGAN\[dask\]'"):
         list(run_job(job("a"), StubRecipe(str(notes)), None, "local:1"))
 
 
@@ -206,7 +204,7 @@ def test_a_worker_keeps_its_messages_for_the_one_who_asks(job, notes, caplog):
 
 
 def test_a_worker_of_another_version_is_refused(job, notes):
-    with pytest.raises(InferenceError, match="the job comes from 0.1; install the same version"):
+    with pytest.raises(UserError, match="the job comes from 0.1; install the same version"):
         order(notes, job("a"), version="0.1")
     assert list(notes.iterdir()) == []
 

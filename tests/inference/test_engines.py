@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from networks.float64 import truth_and_tolerance
 
+from segsrgan.errors import UserError
 from segsrgan.inference.engines import NAMES, make_engine, prepare_engine
 from segsrgan.inference.engines.tensorflow_engine import TensorFlowEngine
-from segsrgan.inference.errors import InferenceError
 from segsrgan.networks import load_generator
 
 
@@ -56,7 +56,7 @@ def test_another_model_of_two_inputs_sees_the_resolution():
     engine = make_engine("auto", keras.Model([image, resolution], both))
     result = engine.predict_batch(patches(), 2.5)
     np.testing.assert_array_equal(result[..., 1], 2.5)
-    with pytest.raises(InferenceError, match="resolution"):
+    with pytest.raises(UserError, match="resolution"):
         engine.predict_batch(patches(), None)
 
 
@@ -79,7 +79,7 @@ def test_a_patch_size_is_traced_once_and_few_are_kept(echo):
 
 def test_unknown_engines_are_refused(echo):
     for call in (lambda: make_engine("steam", echo), lambda: prepare_engine("steam")):
-        with pytest.raises(InferenceError, match="auto, openvino, tensorflow, received 'steam'"):
+        with pytest.raises(UserError, match="auto, openvino, tensorflow, received 'steam'"):
             call()
 
 
@@ -91,5 +91,5 @@ def test_threads_asked_for_too_late_are_reported(echo, caplog):
 
 def test_another_backend_is_refused(echo, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(InferenceError, match="KERAS_BACKEND"):
+    with pytest.raises(UserError, match="KERAS_BACKEND"):
         make_engine("tensorflow", echo)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from segsrgan.atomic import locked, stamp
+from segsrgan.errors import UserError
+from segsrgan.files import locked, stamp
 from segsrgan.inference import records
-from segsrgan.inference.errors import InferenceError
 from segsrgan.inference.places import Place, choose_places
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -160,12 +160,12 @@ def test_only_what_dead_runs_left_is_removed(place):
         ("elsewhere.1", None, kept),
     ):
         for make in (Path.touch, Path.mkdir):
-            path = place.folder / f".{NAME}.{owner}.{len(kept + removed)}.partial"
+            path = place.folder / f".{NAME}.{owner}.{len(kept + removed):012x}.segsrgan-partial"
             make(path)
             if when:
                 os.utime(path, (when, when))
             names.append(path)
-    busy = place.folder / f".{NAME}.elsewhere.1.busy.partial"
+    busy = place.folder / f".{NAME}.elsewhere.1.{0:012x}.segsrgan-partial"
     busy.mkdir()
     (busy / "SR").touch()  # just written to, whatever the folder's time says
     os.utime(busy, (old, old))
@@ -239,7 +239,7 @@ def test_a_claim_that_comes_a_moment_late_is_lost(tmp_path, monkeypatch):
     place = Place(tmp_path / "x.nii", tmp_path / "Result_with_w")
     assert not records.claim(place.folder, "x.nii")
     assert records.claim(place.folder, "y.nii")
-    with pytest.raises(InferenceError, match="belong to other images"):
+    with pytest.raises(UserError, match="belong to other images"):
         place.claim()  # the same happens in the folders further down
 
 

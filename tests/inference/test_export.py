@@ -7,10 +7,10 @@ import pytest
 from networks.float64 import truth_and_tolerance
 from networks.variants import ALL_VARIANTS, name_of, randomise
 
-from segsrgan.cli import main
+from segsrgan.cli.main import main
+from segsrgan.errors import UserError
 from segsrgan.inference import export as module
 from segsrgan.inference.agreement import sample_patch
-from segsrgan.inference.errors import InferenceError
 from segsrgan.inference.export import FORMATS, SUFFIXES, export
 from segsrgan.networks import build_generator, load_generator, save_generator
 
@@ -141,13 +141,13 @@ def test_unknown_weights_are_one_line(tmp_path, capsys):
 
 
 def test_a_network_of_any_size_is_not_exported(tiny, tmp_path):
-    with pytest.raises(InferenceError, match="what is exported has one size; try 128"):
+    with pytest.raises(UserError, match="what is exported has one size; try 128"):
         export(tiny, "savedmodel", tmp_path / "net", None)
 
 
 @pytest.mark.parametrize("file_format", ["onnx", "openvino"])
 def test_a_wrong_name_says_what_it_ends_with(tiny, tmp_path, file_format):
-    with pytest.raises(InferenceError, match=f"ends with {SUFFIXES[file_format]}"):
+    with pytest.raises(UserError, match=f"ends with {SUFFIXES[file_format]}"):
         export(tiny, file_format, tmp_path / "net", PATCH)
 
 
@@ -155,12 +155,12 @@ def test_a_wrong_name_says_what_it_ends_with(tiny, tmp_path, file_format):
 def test_a_missing_library_names_the_extra(tiny, tmp_path, monkeypatch, file_format):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     path = tmp_path / f"net{SUFFIXES[file_format]}"
-    with pytest.raises(InferenceError, match=rf"pip install .*'SegSRGAN\[{file_format}\]'"):
+    with pytest.raises(UserError, match=rf"pip install .*'SegSRGAN\[{file_format}\]'"):
         export(tiny, file_format, path, PATCH)
 
 
 def test_both_files_of_openvino_are_looked_at(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: object())
     (tmp_path / "net.bin").write_text("precious")
-    with pytest.raises(InferenceError, match="net.bin: exists already"):
+    with pytest.raises(UserError, match="net.bin: exists already"):
         export(tiny, "openvino", tmp_path / "net.xml", PATCH)

@@ -50,7 +50,7 @@ def test_a_mask_head_adds_a_file(image, table, job_model, weights):
 
 
 def test_the_identity_network_gives_the_interpolated_image(image, table, job_model, identity):
-    from segsrgan.volumes.resample import resample
+    from segsrgan.volumes.resampling import resample
 
     path = image()
     assert job_model(table(path), weights=identity) == 0
@@ -121,7 +121,7 @@ def test_a_whole_image_too_large_for_the_memory_leaves_the_patches_to_be_done(
     image, table, job_model, monkeypatch, capsys
 ):
     path = image(shape=(64, 64, 24))
-    monkeypatch.setattr("segsrgan.inference.resources.available_memory", lambda: 3 * 10**7)
+    monkeypatch.setattr("segsrgan.memory.available_memory", lambda: 3 * 10**7)
     assert job_model(table(path), patch="16,None") == 1
     assert "patch of 128" in capsys.readouterr().err
     found = {name.split("/")[0] for name in results(path.parent / "Result_with_tiny")}

@@ -11,7 +11,7 @@ import pytest
 from networks.float64 import truth, truth_and_tolerance
 from networks.variants import ALL_VARIANTS, name_of, randomise, run
 
-from segsrgan.inference.errors import InferenceError
+from segsrgan.errors import UserError
 from segsrgan.networks import GeneratorSpec, build_generator, simplified
 from segsrgan.networks.layers import InstanceNormalization3D, ReflectConv3D
 
@@ -216,7 +216,7 @@ def threefold():
     ],
 )
 def test_what_it_cannot_compute_is_refused(make, words):
-    with pytest.raises(InferenceError, match=f"{words}.*take the engine tensorflow"):
+    with pytest.raises(UserError, match=f"{words}.*take the engine tensorflow"):
         engine_of(make()).predict_batch(random_input(1, 8, 8, 8, 1))
 
 

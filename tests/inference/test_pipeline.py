@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from segsrgan.inference.errors import MemoryShortage
+from segsrgan.errors import MemoryShortage
 from segsrgan.inference.job import Job, run_job
 from segsrgan.volumes import writing
 from segsrgan.volumes.volume import Volume

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from segsrgan.inference.errors import InferenceError
-from segsrgan.inference.places import Place, check_writable, choose_places, weights_name
+from segsrgan.errors import UserError
+from segsrgan.files import check_writable
+from segsrgan.inference.places import Place, choose_places, weights_name
 
 PAIR = (64, 32)
 
@@ -87,7 +88,7 @@ def test_the_prefix_is_put_once(tmp_path):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/elsewhere/x"])
 def test_a_result_name_is_no_path(tmp_path, name):
-    with pytest.raises(InferenceError, match="result_folder_name"):
+    with pytest.raises(UserError, match="result_folder_name"):
         choose_places(images(tmp_path, "lr.nii"), name)
 
 
@@ -212,7 +213,7 @@ def test_looking_whether_a_folder_is_writable_leaves_nothing(tmp_path):
 
 def test_a_file_in_the_way_makes_a_folder_unwritable(tmp_path):
     (tmp_path / "a").touch()
-    with pytest.raises(InferenceError, match="cannot write results into"):
+    with pytest.raises(UserError, match="cannot write into"):
         check_writable(tmp_path / "a" / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

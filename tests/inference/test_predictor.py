@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segsrgan.inference.errors import InferenceError
+from segsrgan.errors import UserError, WeightsError
 from segsrgan.inference.predictor import Predictor
-from segsrgan.inference.resources import PeakMemory
-from segsrgan.networks import WeightsError, load_generator
-from segsrgan.volumes.resample import resample
+from segsrgan.memory import PeakMemory
+from segsrgan.networks import load_generator
+from segsrgan.volumes.resampling import resample
 from segsrgan.volumes.volume import Volume
 
 
@@ -257,14 +257,14 @@ def test_the_peak_of_memory_does_not_grow_with_the_number_of_patches(predictor):
 
 @pytest.mark.parametrize("resolution", [1e-4, (1e-9, 1, 1), (0.01, 0.01, 0.01)])
 def test_a_result_larger_than_memory_is_refused_with_the_number(predictor, resolution, monkeypatch):
-    monkeypatch.setattr("segsrgan.inference.resources.available_memory", lambda: 2**30)
-    with pytest.raises(InferenceError, match=r"GiB of memory, 1\.0 GiB are free.*coarser"):
+    monkeypatch.setattr("segsrgan.memory.available_memory", lambda: 2**30)
+    with pytest.raises(UserError, match=r"GiB of memory, 1\.0 GiB are free.*coarser"):
         predictor.predict(random_volume(), patch=8, new_resolution=resolution)
 
 
 def test_a_whole_image_larger_than_memory_is_told_to_take_patches(predictor, monkeypatch):
-    monkeypatch.setattr("segsrgan.inference.resources.available_memory", lambda: 2 * 10**8)
-    with pytest.raises(InferenceError, match="patch of 128"):
+    monkeypatch.setattr("segsrgan.memory.available_memory", lambda: 2 * 10**8)
+    with pytest.raises(UserError, match="patch of 128"):
         predictor.predict(random_volume((64, 64, 64)), patch=None, new_resolution=0.4)
 
 
@@ -278,20 +278,20 @@ def test_a_batch_is_as_large_as_the_memory_allows(tiny, monkeypatch):
 
     monkeypatch.setattr("segsrgan.inference.predictor.predict_tiled", spy)
     for free in (10**9, 9 * 10**6, 5 * 10**6):
-        monkeypatch.setattr("segsrgan.inference.resources.available_memory", lambda n=free: n)
+        monkeypatch.setattr("segsrgan.memory.available_memory", lambda n=free: n)
         Predictor(tiny).predict(volume, patch=16, new_resolution=1)
     assert sizes[0] == 32 and sizes[0] > sizes[1] > sizes[2] >= 1
-    with pytest.raises(InferenceError, match="a smaller patch or a coarser resolution"):
+    with pytest.raises(UserError, match="a smaller patch or a coarser resolution"):
         Predictor(tiny, batch_size=32).predict(volume, patch=16, new_resolution=1)
 
 
 def test_max_memory_is_kept_to(tiny, monkeypatch):
-    from segsrgan.inference.resources import GIB, resident_memory
+    from segsrgan.memory import GIB, resident_memory
 
     volume = random_volume((16, 16, 16))
     here = resident_memory() / GIB
     Predictor(tiny, max_memory=here + 1).predict(volume, patch=8, new_resolution=1)
-    with pytest.raises(InferenceError, match=r"GiB are free within max_memory; ask for a smaller"):
+    with pytest.raises(UserError, match=r"GiB are free within max_memory; ask for a smaller"):
         Predictor(tiny, max_memory=here / 2).predict(volume, patch=8, new_resolution=1)
 
 
@@ -310,7 +310,7 @@ def test_arguments_are_checked_before_the_image_is_read(predictor):
         ({"new_resolution": (1, 1)}, "three numbers"),
         ({"new_resolution": -1}, "positive"),
     ):
-        with pytest.raises(InferenceError, match=words):
+        with pytest.raises(UserError, match=words):
             predictor.predict("no such image.nii", **options)
 
 

@@ -4,10 +4,9 @@
 import numpy as np
 import pytest
 
+from segsrgan.errors import UserError, VolumeError
 from segsrgan.Function_for_application_test_python3 import segmentation
-from segsrgan.inference.errors import InferenceError
 from segsrgan.volumes.reading import read_volume
-from segsrgan.volumes.volume import VolumeError
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_the_masks_are_written_on_demand(image, tmp_path, weights):
 
 
 def test_a_mask_is_not_asked_of_weights_without_one(image, tmp_path, tiny):
-    with pytest.raises(InferenceError, match="mask head"):
+    with pytest.raises(UserError, match="mask head"):
         segmentation(image(), patch=16, weights_path=tiny, path_output_mask=tmp_path / "m.nii")
 
 
@@ -87,11 +86,11 @@ def test_options_of_the_predictor_pass_through(image, tiny):
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"patch": 18}, InferenceError),
-        ({"step": 20}, InferenceError),
-        ({"new_resolution": 0}, InferenceError),
-        ({"path_output_hr": "sr.png"}, InferenceError),
-        ({"path_output_hr": "no/such/folder/sr.nii"}, InferenceError),
+        ({"patch": 18}, UserError),
+        ({"step": 20}, UserError),
+        ({"new_resolution": 0}, UserError),
+        ({"path_output_hr": "sr.png"}, UserError),
+        ({"path_output_hr": "no/such/folder/sr.nii"}, UserError),
         ({"input_file_path": "none.nii"}, VolumeError),
     ],
     ids=str,
@@ -118,7 +117,7 @@ def test_the_input_is_never_overwritten(image, tiny, name, through):
     path = image()
     (path.parent.parent / "link").symlink_to(path.parent)
     before, output = path.read_bytes(), path.parent.parent / through / path.name
-    with pytest.raises(InferenceError, match="is the input"):
+    with pytest.raises(UserError, match="is the input"):
         segmentation(path, patch=16, new_resolution=1, weights_path=tiny, **{name: output})
     assert path.read_bytes() == before
 
@@ -128,6 +127,6 @@ def test_two_outputs_need_two_files(image, tiny, tmp_path):
         "path_output_cortex": tmp_path / "a.nii",
         "path_output_hr": tmp_path / "scan" / ".." / "a.nii",
     }
-    with pytest.raises(InferenceError, match="both cortex and sr"):
+    with pytest.raises(UserError, match="both cortex and sr"):
         segmentation(image(), patch=16, new_resolution=1, weights_path=tiny, **outputs)
     assert not (tmp_path / "a.nii").exists()

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from networks.variants import VARIANTS, inputs_for, name_of, randomise, run, write_released
 
+from segsrgan.errors import WeightsError
 from segsrgan.networks import (
     DiscriminatorSpec,
     GeneratorSpec,
-    WeightsError,
     build_discriminator,
     build_generator,
     convert,

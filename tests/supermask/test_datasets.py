@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from segsrgan.errors import UserError
 from supermask.datasets import find_pairs, read_channel
-from supermask.errors import SupermaskError
 
 
 def touch(folder, *names):
@@ -77,19 +77,19 @@ def test_brats_of_2015_without_the_inner_folders(tmp_path):
     ]
     (tmp_path / "pat2" / "VSD.Brain.XX.O.MR_Flair.5.mha").unlink()
     touch(tmp_path / "pat2", "VSD.Brain.XX.O.MR_T1.7.mha")
-    with pytest.raises(SupermaskError, match="1 of 2 masks have no image"):
+    with pytest.raises(UserError, match="1 of 2 masks have no image"):
         find_pairs(tmp_path)
 
 
 def test_what_is_no_collection_or_an_incomplete_one_is_refused(tmp_path):
-    with pytest.raises(SupermaskError, match="holds neither labelsTr"):
+    with pytest.raises(UserError, match="holds neither labelsTr"):
         find_pairs(tmp_path)
-    with pytest.raises(SupermaskError, match="nowhere: no such folder"):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
         find_pairs(tmp_path / "nowhere")
-    with pytest.raises(SupermaskError, match="received 'pet'"):
+    with pytest.raises(UserError, match="received 'pet'"):
         find_pairs(tmp_path, "pet")
     touch(tmp_path, "a/a_seg.nii.gz", "b/b_seg.nii.gz", "b/b_flair.nii.gz")
-    with pytest.raises(SupermaskError, match="1 of 2 masks have no image, such as .*a_seg.nii.gz"):
+    with pytest.raises(UserError, match="1 of 2 masks have no image, such as .*a_seg.nii.gz"):
         find_pairs(tmp_path)
 
 
@@ -102,7 +102,7 @@ def test_one_channel_of_several_is_read(tmp_path):
     found = read_channel(tmp_path / "four.nii.gz", 1)
     np.testing.assert_array_equal(found.array, channels[1].T)
     assert found.spacing == (1, 1, 3)
-    with pytest.raises(SupermaskError, match="channel must be from 0 to 1, received 2"):
+    with pytest.raises(UserError, match="channel must be from 0 to 1, received 2"):
         read_channel(tmp_path / "four.nii.gz", 2)
     sitk.WriteImage(frames[0], str(tmp_path / "three.nii.gz"))
     np.testing.assert_array_equal(read_channel(tmp_path / "three.nii.gz").array, channels[0].T)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from examinations import examination, truth_on
 
+from segsrgan.errors import UserError
 from segsrgan.volumes import Grid, dice
-from supermask.errors import SupermaskError
 from supermask.fusion import confidence, fuse, fuse_images, weighted_mean
 from supermask.geometry import canonical_direction, corners, isotropic_grid, sampling
 
@@ -41,7 +41,7 @@ def test_a_narrow_gaussian_is_the_nearest_slices_value_and_leaves_no_gaps():
 
 
 def test_a_width_that_is_none_is_refused():
-    with pytest.raises(SupermaskError, match="width must be positive"):
+    with pytest.raises(UserError, match="width must be positive"):
         confidence(sampling(Grid((2, 2, 2)), Grid((2, 2, 2))), 1, 1, 0)
 
 
@@ -78,9 +78,9 @@ def test_a_least_confidence_empties_the_rest():
 
 
 def test_wrong_input_is_refused():
-    with pytest.raises(SupermaskError, match="received 'mean'"):
+    with pytest.raises(UserError, match="received 'mean'"):
         fuse(MASKS, SURE, "mean")
-    with pytest.raises(SupermaskError, match="as many confidences as masks"):
+    with pytest.raises(UserError, match="as many confidences as masks"):
         fuse(MASKS, SURE[:2])
 
 
@@ -109,7 +109,7 @@ def test_images_are_fused_by_mean_median_or_the_surest():
     assert fused("gaussian") == [32.5, pytest.approx(50 / 3), 0]
     assert fused("vote") == [20, 15, 0]
     assert fused("nearest") == [10, 20, 0]
-    with pytest.raises(SupermaskError, match="received 'mean'"):
+    with pytest.raises(UserError, match="received 'mean'"):
         fused("mean")
 
 

@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
+from segsrgan.errors import UserError
 from segsrgan.volumes import Grid, Volume
-from supermask.errors import SupermaskError
 from supermask.geometry import (
     ORIENTATIONS,
     canonical_direction,
@@ -57,7 +57,7 @@ def test_a_grid_has_its_points_in_the_middle():
 
 
 def test_an_absurd_grid_is_refused():
-    with pytest.raises(SupermaskError, match="is too large; take a larger spacing"):
+    with pytest.raises(UserError, match="is too large; take a larger spacing"):
         isotropic_grid([(0, 0, 0), (500, 500, 500)], np.eye(3), 0.01)
 
 

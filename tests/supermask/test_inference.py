@@ -17,10 +17,10 @@ from examinations import (
     truth_on,
 )
 
+from segsrgan.errors import UserError
 from segsrgan.volumes import Volume, dice
 from supermask.alignment import align_by_network
 from supermask.alignnet import AlignNetSpec, build_alignnet
-from supermask.errors import SupermaskError
 from supermask.geometry import sample
 from supermask.inference import predict_views
 from supermask.rigid import Rigid, rotation
@@ -322,12 +322,12 @@ def test_an_empty_mask_is_named_as_lost(views):
 
 
 def test_without_any_mask_there_is_no_result(views):
-    with pytest.raises(SupermaskError, match="none have masks; give masks of the object, or wei"):
+    with pytest.raises(UserError, match="none have masks; give masks of the object, or wei"):
         predict_views([View(view.volume) for view in views], ALIGNED)
     empty = [View(v.volume, v.mask.with_array(np.zeros_like(v.mask.array))) for v in views]
-    with pytest.raises(SupermaskError, match="none have masks with voxels"):
+    with pytest.raises(UserError, match="none have masks with voxels"):
         predict_views(empty, ALIGNED)
-    with pytest.raises(SupermaskError, match="received none"):
+    with pytest.raises(UserError, match="received none"):
         predict_views([], ALIGNED)
 
 
@@ -371,7 +371,7 @@ def test_images_that_do_not_resemble_each_other_are_pointed_out(views):
 
 def test_views_of_different_patients_are_refused(views):
     pair = [replace(view, patient=name) for view, name in zip(views, "ab", strict=False)]
-    with pytest.raises(SupermaskError, match="are of different patients, as their DICOM headers"):
+    with pytest.raises(UserError, match="are of different patients, as their DICOM headers"):
         predict_views(pair, ALIGNED)
     assert predict_views([replace(pair[0], patient=""), pair[1]], ALIGNED)
 
@@ -383,13 +383,13 @@ def test_two_stacks_of_one_plane_are_pointed_out(views):
 
 
 def test_a_result_beyond_all_memory_is_refused(views, monkeypatch):
-    with pytest.raises(SupermaskError, match="too large; take a larger spacing"):
+    with pytest.raises(UserError, match="too large; take a larger spacing"):
         predict_views(views, Settings(alignment="none", spacing=0.01))
     monkeypatch.setattr("supermask.inference.available_memory", lambda: 1000)
-    with pytest.raises(SupermaskError, match="GiB are free; take a larger spacing"):
+    with pytest.raises(UserError, match="GiB are free; take a larger spacing"):
         predict_views(views, ALIGNED)
 
 
 def test_alignnet_needs_weights(views):
-    with pytest.raises(SupermaskError, match="alignment alignnet needs weights with an AlignNet"):
+    with pytest.raises(UserError, match="alignment alignnet needs weights with an AlignNet"):
         predict_views(views, Settings(alignment="alignnet"))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from segsrgan.networks import WeightsError, describe
+from segsrgan.errors import WeightsError
+from segsrgan.networks import describe
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid
 from supermask.alignment import motion_of

@@ -13,9 +13,9 @@ import SimpleITK as sitk
 from examinations import examination, truth_on
 
 import supermask
+from segsrgan.cli.supermask_predict import main
+from segsrgan.errors import UserError
 from segsrgan.volumes import Volume, dice, read_volume, write_volume
-from supermask.errors import SupermaskError
-from supermask.predict_command import main
 from supermask.rigid import Rigid
 from supermask.unet import SegmentorSpec, build_segmentor
 from supermask.weights import save_networks
@@ -152,7 +152,7 @@ def test_what_was_made_without_a_stack_is_replaced_only_by_better(views, tmp_pat
 def test_drawn_masks_need_no_tensorflow(folder, tmp_path):
     flags = ["--path", str(folder), "-o", str(tmp_path / "out"), "--alignment", "none"]
     code = (
-        "import sys; from supermask.predict_command import main\n"
+        "import sys; from segsrgan.cli.supermask_predict import main\n"
         f"status = main({flags!r})\n"
         "sys.exit(status or 10 * bool({'keras', 'tensorflow'} & sys.modules.keys()))"
     )
@@ -287,18 +287,18 @@ def test_the_function_does_as_the_command(folder, tmp_path):
     np.testing.assert_array_equal(written.array, found.mask.array)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["settings"]["alignment"] == "none"
-    with pytest.raises(SupermaskError, match="is finished already"):
+    with pytest.raises(UserError, match="is finished already"):
         supermask.predict(stacks, masks, alignment="none", output=tmp_path / "out")
 
 
 def test_the_function_takes_views_and_refuses_nonsense(views, folder):
     found = supermask.predict(views, alignment="none", fusion="vote")
     assert isinstance(found, supermask.Prediction) and found.reference == "axial"
-    with pytest.raises(SupermaskError, match="fuse: unknown; settings are alignment, reference"):
+    with pytest.raises(UserError, match="fuse: unknown; settings are alignment, reference"):
         supermask.predict(views, fuse="vote")
-    with pytest.raises(SupermaskError, match="a View brings its own mask, received a_mask.nii"):
+    with pytest.raises(UserError, match="a View brings its own mask, received a_mask.nii"):
         supermask.predict(views, ["a_mask.nii", None], alignment="none")
-    with pytest.raises(SupermaskError, match="received 2 and 1"):
+    with pytest.raises(UserError, match="received 2 and 1"):
         supermask.predict([folder / "axial.nii.gz"] * 2, [None])
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         supermask.nothing  # noqa: B018 - the access is the test

@@ -6,9 +6,9 @@ import pytest
 from examinations import MOTION, acquire, examination, object_points, stack_grid
 from scipy import ndimage
 
+from segsrgan.errors import UserError
 from segsrgan.volumes import Grid, Volume, degrade, read_volume, resample
 from supermask.depth import Depth
-from supermask.errors import SupermaskError
 from supermask.geometry import sample, voxels_of
 from supermask.pyramid import Level, Pyramid, correlation
 from supermask.registration import Classical, refine, register
@@ -129,7 +129,7 @@ def test_objects_between_the_voxels_of_a_level_are_no_failure(moved):
 
 
 def test_masks_are_needed_where_they_are_asked_for(moved):
-    with pytest.raises(SupermaskError, match="expected masks of both"):
+    with pytest.raises(UserError, match="expected masks of both"):
         register(moved[0], View(moved[1].volume), Classical(on="mask"))
 
 
@@ -145,7 +145,7 @@ def test_views_that_cannot_be_compared_stay_where_they_are_and_are_named(moved, 
     "change", [{"on": "both"}, {"angle": 90}, {"iterations": 0}, {"samples": 10}]
 )
 def test_settings_are_checked(change):
-    with pytest.raises(SupermaskError, match="received"):
+    with pytest.raises(UserError, match="received"):
         Classical(**change)
 
 

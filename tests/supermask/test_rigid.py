@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from segsrgan.errors import UserError
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid, Volume
-from supermask.errors import SupermaskError
 from supermask.geometry import sample
 from supermask.rigid import Rigid, middle_of, read_transform, rotation, write_transform
 
@@ -118,7 +118,7 @@ def test_a_file_holds_every_digit(tmp_path):
 
 
 def test_files_that_are_no_rigid_transforms_are_refused(tmp_path):
-    with pytest.raises(SupermaskError, match="end the name with .tfm"):
+    with pytest.raises(UserError, match="end the name with .tfm"):
         write_transform(TURN, tmp_path / "a.txt")
     (tmp_path / "bad.tfm").write_text("no transform")
     stretched = sitk.AffineTransform(3)
@@ -126,7 +126,7 @@ def test_files_that_are_no_rigid_transforms_are_refused(tmp_path):
     sitk.WriteTransform(stretched, str(tmp_path / "affine.tfm"))
     sitk.WriteTransform(sitk.Euler2DTransform(), str(tmp_path / "flat.tfm"))
     for name in ("bad", "affine", "flat", "missing"):
-        with pytest.raises(SupermaskError, match=f"{name}.tfm: expected a rigid 3-D"):
+        with pytest.raises(UserError, match=f"{name}.tfm: expected a rigid 3-D"):
             read_transform(tmp_path / f"{name}.tfm")
 
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from examinations import CENTRE, inside, intensity, points_of
 
+from segsrgan.cli.supermask_simulate import main
+from segsrgan.errors import UserError
 from segsrgan.volumes import Grid, Volume, dice, read_volume, write_volume
 from supermask.cases import make_case, plan_cases, write_table
-from supermask.errors import SupermaskError
 from supermask.geometry import sample
 from supermask.rigid import Rigid, read_transform, rotation
-from supermask.simulate_command import main
 from supermask.simulation import Simulation, simulate
 from supermask.table import read_patients
 
@@ -102,13 +102,13 @@ def test_noise_is_a_share_of_the_views_range():
     ],
 )
 def test_settings_are_checked(change, message):
-    with pytest.raises(SupermaskError, match=message):
+    with pytest.raises(UserError, match=message):
         Simulation(**change)
 
 
 def test_an_empty_mask_is_refused():
     image, mask = scan()
-    with pytest.raises(SupermaskError, match="the mask is empty"):
+    with pytest.raises(UserError, match="the mask is empty"):
         simulate(image, mask.with_array(np.zeros_like(mask.array)), np.random.default_rng(0), SMALL)
 
 
@@ -220,7 +220,7 @@ def test_a_case_that_cannot_be_made_leaves_nothing(files, tmp_path):
     assert not make_case(plan, SMALL)
     assert not plan.folder.exists()
     path = write_table(files)
-    with pytest.raises(SupermaskError, match="names no patient"):
+    with pytest.raises(UserError, match="names no patient"):
         read_patients(path)
 
 

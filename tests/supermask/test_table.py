@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from volumes.samples import write_series
 
+from segsrgan.errors import UserError
 from segsrgan.volumes import Volume, write_volume
-from supermask.errors import SupermaskError
 from supermask.patient import Patient
 from supermask.table import read_patients
 
@@ -70,7 +70,7 @@ def test_all_problems_are_told_with_their_lines(table):
     path = table(
         "view_1,view_2,mask_3,base\na.nii,a.nii,,\nb.nii,,m.nii,\nc.nii,,,Maybe\n,,,\nd,e,f,g,h\n,,,Test\n"
     )
-    with pytest.raises(SupermaskError) as error:
+    with pytest.raises(UserError) as error:
         read_patients(path)
     text = str(error.value)
     assert "5 problem(s)" in text
@@ -95,7 +95,7 @@ def test_all_problems_are_told_with_their_lines(table):
     ],
 )
 def test_a_table_that_is_none(table, text, message):
-    with pytest.raises(SupermaskError, match=message):
+    with pytest.raises(UserError, match=message):
         read_patients(table(text))
 
 
@@ -106,7 +106,7 @@ def test_unknown_columns_are_ignored_aloud(table, caplog):
 
 
 def test_a_path_that_leads_nowhere(tmp_path):
-    with pytest.raises(SupermaskError, match="no such file or folder"):
+    with pytest.raises(UserError, match="no such file or folder"):
         read_patients(tmp_path / "nothing.csv")
 
 
@@ -147,28 +147,28 @@ def test_dicom_folders_are_stacks(image, tmp_path):
 
 
 def test_folders_that_leave_questions(image, tmp_path):
-    with pytest.raises(SupermaskError, match="holds no stacks, nor do its folders"):
+    with pytest.raises(UserError, match="holds no stacks, nor do its folders"):
         read_patients(tmp_path)
     image("a/axial.nii")
     image("a/liver_mask.nii")
-    with pytest.raises(SupermaskError, match="liver_mask.nii: of which stack"):
+    with pytest.raises(UserError, match="liver_mask.nii: of which stack"):
         read_patients(tmp_path / "a")
     for k in range(4):
         image(f"b/run{k}.nii")
-    with pytest.raises(SupermaskError, match="expected one to three stacks, received 4"):
+    with pytest.raises(UserError, match="expected one to three stacks, received 4"):
         read_patients(tmp_path / "b")
 
 
 def test_two_files_of_one_stack_are_never_chosen_between(image, tmp_path):
     for name in ("axial.nii", "axial.nii.gz", "sagittal.nii.gz"):
         (tmp_path / name).touch()
-    with pytest.raises(SupermaskError, match=r"axial.nii and .*axial.nii.gz: which of them"):
+    with pytest.raises(UserError, match=r"axial.nii and .*axial.nii.gz: which of them"):
         read_patients(tmp_path)
 
 
 def test_a_patient_is_checked():
-    with pytest.raises(SupermaskError, match="one to three stacks, received 4"):
+    with pytest.raises(UserError, match="one to three stacks, received 4"):
         Patient("a", ("1", "2", "3", "4"))
-    with pytest.raises(SupermaskError, match="as many masks as stacks, received 1 and 2"):
+    with pytest.raises(UserError, match="as many masks as stacks, received 1 and 2"):
         Patient("a", ("1", "2"), masks=("m",))
     assert Patient(" ../a:b ", ("1",)).name == "_a_b"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from patients import tiny
 
-from segsrgan.training.configuration import from_toml, to_toml
+from segsrgan.cli.supermask_train import main
+from segsrgan.config import from_toml, to_toml
 from segsrgan.volumes import Volume, write_volume
-from supermask.train import main
 from supermask.training.configuration import Settings
 from supermask.training.flags import build_parser, settings_of
 from supermask.weights import load_networks

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from patients import augmentation, patient
 
+from segsrgan.errors import UserError
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid, Volume, dice, write_volume
 from supermask.cases import make_case, plan_cases, write_table
-from supermask.errors import SupermaskError
 from supermask.geometry import ORIENTATIONS
 from supermask.rigid import Rigid
 from supermask.simulation import Simulation
@@ -160,9 +160,9 @@ def test_views_without_an_object_are_named():
     empty = broken.views[1]
     mask = empty.mask.with_array(np.zeros_like(empty.mask.array))
     views = (broken.views[0], type(empty)(empty.volume, mask), broken.views[2])
-    with pytest.raises(SupermaskError, match="1 view.*patient 1, coronal"):
+    with pytest.raises(UserError, match="1 view.*patient 1, coronal"):
         Dataset([whole, type(broken)(views, name="patient 1")], augmentation(), 2)
-    with pytest.raises(SupermaskError, match="one examination at least"):
+    with pytest.raises(UserError, match="one examination at least"):
         Dataset([], augmentation(), 2)
 
 
@@ -195,7 +195,7 @@ def test_simulated_cases_bring_their_true_transforms_along(simulated):
 def test_all_problems_of_a_table_are_told_at_once(simulated):
     (simulated.parent / "ball0" / "axial_mask.nii.gz").unlink()
     (simulated.parent / "ball2" / "coronal.nii.gz").write_bytes(b"nothing")
-    with pytest.raises(SupermaskError, match=r"(?s)2 problem.*ball0.*ball2"):
+    with pytest.raises(UserError, match=r"(?s)2 problem.*ball0.*ball2"):
         gather(Settings(csv=simulated))
 
 
@@ -235,7 +235,7 @@ def test_patients_are_made_of_masks(tmp_path):
 )
 def test_bad_tables_of_masks_are_refused(lines, message, tmp_path):
     path = synthetic(tmp_path, lines)
-    with pytest.raises(SupermaskError, match=f"(?s){message}"):
+    with pytest.raises(UserError, match=f"(?s){message}"):
         gather(Settings(synthetic_cases=path))
 
 
@@ -255,7 +255,7 @@ def test_a_painted_object_is_brighter_than_what_it_lies_in():
     for image in images:
         assert image.array[core].mean() > image.array[shell].mean() + 0.1
         assert image.array[0, 0, 0] == 0 and image.array.min() >= 0
-    with pytest.raises(SupermaskError, match="mask is empty"):
+    with pytest.raises(UserError, match="mask is empty"):
         paint(mask.with_array(mask.array * 0), np.random.default_rng(0))
 
 

@@ -6,8 +6,8 @@ import pytest
 from examinations import acquire, examination, stack_grid
 from volumes.samples import EVEN, write_series
 
-from segsrgan.volumes import Grid, Volume, VolumeError, write_volume
-from supermask.errors import SupermaskError
+from segsrgan.errors import UserError, VolumeError
+from segsrgan.volumes import Grid, Volume, write_volume
 from supermask.rigid import rotation
 from supermask.views import (
     View,
@@ -74,7 +74,7 @@ def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path, caplog):
 
 def test_an_image_in_the_place_of_a_mask_is_refused(tmp_path):
     write_volume(acquire(stack_grid()).volume, tmp_path / "a.nii")
-    with pytest.raises(SupermaskError, match="a.nii: holds .* as an image does"):
+    with pytest.raises(UserError, match="a.nii: holds .* as an image does"):
         read_view(tmp_path / "a.nii", tmp_path / "a.nii")
 
 
@@ -85,10 +85,10 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(VolumeError, match="no_mask.nii"):
         read_view(tmp_path / "a.nii", tmp_path / "no_mask.nii")
     write_volume(volume().with_array(np.full((6, 6, 4), np.nan, np.float32)), tmp_path / "n.nii")
-    with pytest.raises(SupermaskError, match="n.nii: has voxels that are NaN"):
+    with pytest.raises(UserError, match="n.nii: has voxels that are NaN"):
         read_view(tmp_path / "n.nii")
     write_volume(volume().with_array(np.full((6, 6, 4), 3, np.float32)), tmp_path / "c.nii")
-    with pytest.raises(SupermaskError, match="c.nii: all voxels are 3"):
+    with pytest.raises(UserError, match="c.nii: all voxels are 3"):
         read_view(tmp_path / "c.nii")
 
 
@@ -96,9 +96,9 @@ def test_a_mask_that_lies_elsewhere_is_refused():
     mask = volume().with_array(np.ones((6, 6, 4), np.float32))
     View(volume(), mask)
     shifted = Volume(mask.array, mask.spacing, (0, 0, 3))
-    with pytest.raises(SupermaskError, match="its mask has as many voxels but lies elsewhere"):
+    with pytest.raises(UserError, match="its mask has as many voxels but lies elsewhere"):
         View(volume(), shifted)
-    with pytest.raises(SupermaskError, match="its mask lies nowhere over it"):
+    with pytest.raises(UserError, match="its mask lies nowhere over it"):
         View(volume(), Volume(np.ones((3, 3, 3)), (1, 1, 1), (50, 0, 0)))
 
 
@@ -117,7 +117,7 @@ def test_a_mask_may_be_stored_in_another_order_than_its_stack(order, flips):
     np.testing.assert_allclose(found, view.mask_on(grid), atol=1e-5)
     # The voxels in another order, the header not.
     if order != (0, 1, 2):
-        with pytest.raises(SupermaskError, match="as many voxels but lies elsewhere"):
+        with pytest.raises(UserError, match="as many voxels but lies elsewhere"):
             View(view.volume, Volume(array, view.mask.spacing, view.mask.grid.origin))
 
 
@@ -132,7 +132,7 @@ def test_the_reference_is_axial_unless_asked_otherwise():
     assert choose_reference([sagittal, axial]) == 1
     assert choose_reference([sagittal, axial], "sagittal") == 0
     assert choose_reference([sagittal]) == 0
-    with pytest.raises(SupermaskError, match="one of the views sagittal, axial, received 'cor"):
+    with pytest.raises(UserError, match="one of the views sagittal, axial, received 'cor"):
         choose_reference([sagittal, axial], "coronal")
 
 
@@ -169,7 +169,7 @@ def test_stacks_of_different_patients_are_refused(tmp_path):
     a, b, c = (read_view(tmp_path / name) for name in "abc")
     assert (a.patient, c.patient) == ("17", "18")
     check_together([a, b])
-    with pytest.raises(SupermaskError, match="a and .*c: are of different patients"):
+    with pytest.raises(UserError, match="a and .*c: are of different patients"):
         check_together([a, b, c])
     write_volume(a.volume, tmp_path / "a.nii")
     nameless = read_view(tmp_path / "a.nii")
@@ -200,7 +200,7 @@ def test_a_super_resolved_stack_remembers_its_slices():
 def test_stacks_that_do_not_meet_are_refused():
     first = acquire(stack_grid())
     apart = Volume(first.volume.array, first.volume.spacing, (500, 0, 0))
-    with pytest.raises(SupermaskError, match="b: do not meet anywhere in patient space"):
+    with pytest.raises(UserError, match="b: do not meet anywhere in patient space"):
         check_together([first, View(apart, path="b")])
 
 

@@ -14,7 +14,7 @@ from training.command import GAN, PLAIN, Command
 from training.samples import write_table
 
 from segsrgan import load_generator
-from segsrgan.atomic import claimed
+from segsrgan.files import locked
 from segsrgan.networks import (
     DiscriminatorSpec,
     GeneratorSpec,
@@ -232,7 +232,7 @@ def test_the_scores_of_another_training_are_not_replaced(train, capsys):
 
 def test_a_folder_that_another_training_writes_to_is_refused(train, capsys):
     train.run.mkdir()
-    with claimed(train.run):
+    with locked(train.run, wait=False):
         assert train(PLAIN, "--epoch 1") == 2
     assert "another training is writing there" in capsys.readouterr().err
 

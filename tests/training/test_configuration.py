@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from segsrgan.training.configuration import Settings, from_toml, to_toml
+from segsrgan.config import from_toml, to_toml
+from segsrgan.training.configuration import Settings
 
 REQUIRED = {
     "csv": "data.csv",
@@ -107,8 +108,8 @@ def test_a_file_repeats_every_setting_exactly(masks, tmp_path):
     assert {item.name for item in fields(Settings)} == set(UNUSUAL)
     before = Settings(**values)
     path = tmp_path / "settings.toml"
-    path.write_text(to_toml(before), encoding="utf-8", newline="")
-    read = from_toml(path)
+    path.write_text(to_toml(before, "train"), encoding="utf-8", newline="")
+    read = from_toml(path, Settings)
     assert set(read) == set(values)
     assert Settings(**read) == before
     assert all(type(read[name]) is type(getattr(before, name)) for name in values)
@@ -123,16 +124,16 @@ def test_what_is_not_said_about_label_maps_is_filled_in_where_there_are_some():
 
 def test_a_file_leaves_out_what_is_none(tmp_path):
     path = tmp_path / "settings.toml"
-    path.write_text(to_toml(settings()), encoding="utf-8")
+    path.write_text(to_toml(settings(), "train"), encoding="utf-8")
     assert "None" not in path.read_text(encoding="utf-8")
-    assert not {"weights", *SYNTHETIC} & from_toml(path).keys()
-    assert Settings(**from_toml(path)) == settings()
+    assert not {"weights", *SYNTHETIC} & from_toml(path, Settings).keys()
+    assert Settings(**from_toml(path, Settings)) == settings()
 
 
 def test_a_file_may_be_partial_and_begin_with_a_byte_order_mark(tmp_path):
     path = tmp_path / "some.toml"
     path.write_bytes(b"\xef\xbb\xbflambgp = 10 # an integer will do\r\nlow_res = [1, 1, 3.0]\r\n")
-    values = from_toml(path)
+    values = from_toml(path, Settings)
     assert values == {"lambgp": 10.0, "low_res": (1.0, 1.0, 3.0)}
     assert isinstance(values["lambgp"], float)
 
@@ -140,8 +141,8 @@ def test_a_file_may_be_partial_and_begin_with_a_byte_order_mark(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("epochs = 2", "epochs is no setting; did you mean epoch?"),
-        ("[data]\ncsv = 'a'", "data is no setting"),
+        ("epochs = 2", "epochs is not a setting; did you mean epoch?"),
+        ("[data]\ncsv = 'a'", "data is not a setting"),
         ("xyzzy = 2", "expected some of csv, base_path"),
         ("epoch = 2.0", "epoch must be a whole number from 1 up, received 2.0"),
         ("epoch = true", "epoch must be a whole number"),
@@ -157,27 +158,27 @@ def test_a_file_may_be_partial_and_begin_with_a_byte_order_mark(tmp_path):
         ("csv = ''", "csv must be a text that is not empty"),
         ("csv = 2020-01-01", "csv must be a text"),
         ("precision = 'float64'", "one of float32, mixed_bfloat16, mixed_float16, received"),
-        ("csv = 'a'\ncsv = 'b'", "is no TOML file"),
-        ("csv = a", "is no TOML file"),
+        ("csv = 'a'\ncsv = 'b'", "is not a TOML file"),
+        ("csv = a", "is not a TOML file"),
     ],
 )
 def test_a_bad_file_is_answered_with_file_key_and_what_was_expected(text, words, tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text(text)
     with pytest.raises(ValueError) as caught:
-        from_toml(path)
+        from_toml(path, Settings)
     assert str(caught.value).startswith(str(path))
     assert words in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ValueError, match="none.toml: cannot be read"):
-        from_toml(tmp_path / "none.toml")
+        from_toml(tmp_path / "none.toml", Settings)
     with pytest.raises(ValueError, match="cannot be read"):
-        from_toml(tmp_path)
+        from_toml(tmp_path, Settings)
     (tmp_path / "latin.toml").write_bytes(b"csv = '\xe4'")
-    with pytest.raises(ValueError, match="latin.toml: is no TOML"):
-        from_toml(tmp_path / "latin.toml")
+    with pytest.raises(ValueError, match="latin.toml: is not a TOML"):
+        from_toml(tmp_path / "latin.toml", Settings)
 
 
 def test_values_get_the_type_of_the_setting():

@@ -10,9 +10,10 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from training.samples import ball, ball_mask, noise, write_case, write_table
 
+from segsrgan.errors import VolumeError
 from segsrgan.training.dataset import Cutting, Dataset, Simulation
 from segsrgan.training.table import read_table
-from segsrgan.volumes import VolumeError, read_volume, resample
+from segsrgan.volumes import read_volume, resample
 
 PLAIN = Simulation((1, 1, 1), contrast_max=0.0, noise=0.0)  # lr = hr
 STILL = Cutting(8, 4, flip=False)

@@ -6,8 +6,9 @@ from dataclasses import MISSING, fields
 
 import pytest
 
-from segsrgan.inference.console import Parser
-from segsrgan.training.configuration import Settings, to_toml
+from segsrgan.cli.console import Parser
+from segsrgan.config import to_toml
+from segsrgan.training.configuration import Settings
 from segsrgan.training.settings import build_parser, settings_of
 
 REQUIRED = "-csv data.csv -n 0.5 0.5 3 -sf run -dice dice.csv -mse mse.csv"
@@ -86,7 +87,7 @@ def config(tmp_path):
     """The file of a training with unusual settings."""
     path = tmp_path / "settings.toml"
     line = f"{REQUIRED} -n 0.5 0.5 4 -w start --init_epoch 3 --lambgp 10 --flip False"
-    path.write_text(to_toml(parse(line)))
+    path.write_text(to_toml(parse(line), "train"))
     return path
 
 

@@ -9,8 +9,8 @@ import types
 import pytest
 
 from segsrgan import SegSRGAN_training
-from segsrgan.training.configuration import to_toml
-from segsrgan.training.errors import TrainingError
+from segsrgan.config import to_toml
+from segsrgan.errors import TrainingError
 from segsrgan.training.settings import build_parser, settings_of
 
 FLAGS = "-csv data.csv -n 0.5 0.5 3 -sf run -dice dice.csv -mse mse.csv -e 2".split()
@@ -136,11 +136,11 @@ def test_the_speed_of_a_resumed_epoch_counts_from_where_it_goes_on(train, capsys
 
 
 def test_the_front_door_repeats_a_training_from_its_file(train, tmp_path):
-    from segsrgan.cli import main
+    from segsrgan.cli.main import main
 
     seen = []
     train(lambda settings, progress, stop: seen.append(settings))
     path = tmp_path / "settings.toml"
-    path.write_text(to_toml(settings_of(build_parser("train").parse_args(FLAGS))))
+    path.write_text(to_toml(settings_of(build_parser("train").parse_args(FLAGS)), "train"))
     assert main(["train", "--config", str(path)]) == 0
     assert seen[0] == seen[1]

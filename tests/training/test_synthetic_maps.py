@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from training.heads import head, write_map, write_maps
 
+from segsrgan.errors import TableError
 from segsrgan.training.maps import MapFile, load_maps, read_maps, sources_of
 from segsrgan.training.sources import Acquisition, SyntheticSource
-from segsrgan.training.table import TableError
 
 FULL = "Label_map,Cortex,Tissues,Scale_min,Scale_max"
 

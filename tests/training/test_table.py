@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from training.samples import ball, ball_mask, noise, write_case, write_table
 
+from segsrgan.errors import TableError, VolumeError
 from segsrgan.training.case import Case
-from segsrgan.training.table import TableError, read_table
-from segsrgan.volumes import Volume, VolumeError, write_volume
+from segsrgan.training.table import read_table
+from segsrgan.volumes import Volume, write_volume
 
 
 def problem(message, *words):

@@ -9,7 +9,8 @@ import pytest
 import SimpleITK as sitk
 from volumes.samples import DIRECTIONS, EVEN, levels, slice_pixels, write_series, write_slice
 
-from segsrgan.volumes import VolumeError, read_volume
+from segsrgan.errors import VolumeError
+from segsrgan.volumes import read_volume
 
 SECONDARY_UID = "1.2.3.9"
 

@@ -6,7 +6,8 @@ import pytest
 import SimpleITK as sitk
 from volumes.samples import EVEN, levels, slice_pixels, write_multiframe, write_series, write_slice
 
-from segsrgan.volumes import VolumeError, read_volume
+from segsrgan.errors import VolumeError
+from segsrgan.volumes import read_volume
 from segsrgan.volumes.dicom_tags import read_tags
 
 pydicom = pytest.importorskip("pydicom", reason="makes the DICOM files of these tests")

@@ -10,7 +10,8 @@ import pytest
 import SimpleITK as sitk
 from volumes.samples import DIRECTIONS, noise, rotation
 
-from segsrgan.volumes import Grid, Volume, VolumeError, read_volume, write_volume
+from segsrgan.errors import VolumeError
+from segsrgan.volumes import Grid, Volume, read_volume, write_volume
 
 nibabel = pytest.importorskip("nibabel", reason="reference for NIfTI")
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS <-> LPS

@@ -9,7 +9,8 @@ import pytest
 import SimpleITK as sitk
 from volumes.samples import DIRECTIONS, noise
 
-from segsrgan.volumes import SUFFIXES, Grid, Volume, VolumeError, read_volume, write_volume
+from segsrgan.errors import VolumeError
+from segsrgan.volumes import SUFFIXES, Grid, Volume, read_volume, write_volume
 
 ARRAY = noise((6, 7, 8))
 GRID = Grid(ARRAY.shape, (0.5, 0.75, 3.0), (-9, 5, 7), DIRECTIONS["oblique"])

@@ -6,8 +6,8 @@ import pytest
 from scipy import ndimage
 from volumes.samples import BLOB, DIRECTIONS, blob_volume, centroid, noise
 
+from segsrgan.config import INTERPOLATION_TYPES
 from segsrgan.volumes import (
-    SITK_INTERPOLATORS,
     Grid,
     Volume,
     degrade,
@@ -69,7 +69,7 @@ def test_a_constant_stays_constant(order):
     assert resample(volume, 0.6, spline_order=order).array == pytest.approx(7.5, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", SITK_INTERPOLATORS)
+@pytest.mark.parametrize("name", INTERPOLATION_TYPES)
 def test_sitk_leaves_no_dark_border(name):
     volume = Volume(np.full((8, 8, 5), 7.5, np.float32), (1, 1, 4))
     result = resample(volume, 0.6, interp="sitk", interpolation_type=name)
@@ -80,7 +80,7 @@ def test_every_sitk_interpolator_gives_another_result():
     volume = Volume(noise((9, 8, 7)), (1, 1, 3))
     results = [
         resample(volume, 0.8, interp="sitk", interpolation_type=name).array
-        for name in SITK_INTERPOLATORS
+        for name in INTERPOLATION_TYPES
     ]
     for k, one in enumerate(results):
         assert all(np.abs(one - other).max() > 1e-3 for other in results[:k])

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from volumes.samples import noise
 
-from segsrgan.volumes import Volume, VolumeError, read_volume, write_volume
+from segsrgan.errors import VolumeError
+from segsrgan.volumes import Volume, read_volume, write_volume
 from segsrgan.volumes.gzip_stream import write_gzip
 
 VOLUME = Volume(noise((5, 6, 70)), (1, 1, 3))

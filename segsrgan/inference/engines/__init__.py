@@ -3,7 +3,7 @@
 
 An engine is an object with one method, so that a faster runtime is one more file here and one
 more name in `ENGINES`. Such a file has four functions: `check_available()` raises
-`InferenceError` where the engine cannot run, `precisions()` are those that it is fast in here,
+`UserError` where the engine cannot run, `precisions()` are those that it is fast in here,
 `version()` is what its results and speed depend on, `make(model, precision, threads)` builds it.
 
 Where it computes on a device with memory of its own, an engine may have two things more:
@@ -16,7 +16,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
-from segsrgan.inference.errors import InferenceError
+from segsrgan.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +53,7 @@ def prepare_engine(name, threads=None):
         threads: CPU threads, all of them when None.
 
     Raises:
-        InferenceError: if the engine is unknown.
+        UserError: if the engine is unknown.
     """
     check_name(name)
     # Whatever computes, TensorFlow may compute what it is compared with.
@@ -74,7 +74,7 @@ def make_engine(name, model, threads=None, precision="auto"):
         An `Engine`.
 
     Raises:
-        InferenceError: if the engine is unknown or cannot run here.
+        UserError: if the engine is unknown or cannot run here.
     """
     check_name(name)
     from segsrgan.inference.engines.choice import choose
@@ -83,9 +83,9 @@ def make_engine(name, model, threads=None, precision="auto"):
 
 
 def check_name(name):
-    """Raises `InferenceError` if there is no such engine."""
+    """Raises `UserError` if there is no such engine."""
     if name not in NAMES:
-        raise InferenceError(f"engine must be one of {', '.join(NAMES)}, received {name!r}")
+        raise UserError(f"engine must be one of {', '.join(NAMES)}, received {name!r}")
 
 
 def engine_module(name):

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import segsrgan
+from segsrgan.errors import UserError, one_line
 from segsrgan.inference.agreement import Agreement, compare, plain_output, sample_patch
 from segsrgan.inference.engines import ENGINES, engine_module
 from segsrgan.inference.engines.remembered import digest, processor, recall, remember
-from segsrgan.inference.errors import InferenceError, one_line
 from segsrgan.networks import simplified
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _candidates(name, precision):
         module = engine_module(engine)
         try:
             module.check_available()
-        except InferenceError as error:
+        except UserError as error:
             absent.append(str(error))
             continue
         offered = module.precisions()
@@ -95,7 +95,7 @@ def _candidates(name, precision):
             absent.append(f"{engine} computes {', '.join(offered)} on this machine")
     if not candidates:
         request = f"engine {name}" + (f" with {precision}" if precision != "auto" else "")
-        raise InferenceError(f"{request} cannot run here: {'; '.join(absent)}")
+        raise UserError(f"{request} cannot run here: {'; '.join(absent)}")
     return candidates, absent
 
 

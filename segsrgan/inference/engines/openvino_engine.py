@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from segsrgan.inference.errors import InferenceError
+from segsrgan.errors import UserError
 
 # Compiled models kept, one per patch size; whole images of many sizes must not pile them up.
 _KEPT = 4
@@ -23,11 +23,9 @@ _OUT_OF_MEMORY = ("out_of_memory", "out of memory", "bad_alloc", "allocate")
 
 
 def check_available():
-    """Raises `InferenceError` if OpenVINO is not installed."""
+    """Raises `UserError` if OpenVINO is not installed."""
     if find_spec("openvino") is None:
-        raise InferenceError(
-            "OpenVINO is not installed; pip install openvino (or 'SegSRGAN[openvino]')"
-        )
+        raise UserError("OpenVINO is not installed; pip install openvino (or 'SegSRGAN[openvino]')")
 
 
 @cache

@@ -14,7 +14,7 @@ import numpy as np
 import openvino as ov
 import openvino.opset15 as op
 
-from segsrgan.inference.errors import InferenceError
+from segsrgan.errors import UserError
 from segsrgan.networks.layers import (
     FEW_FILTERS,
     InstanceNormalization3D,
@@ -42,10 +42,10 @@ def build_graph(model, patch, precision="float32"):
         An `openvino.Model`: float32 `(b, x, y, z, 1)` to `(b, x, y, z, channels)`, b free.
 
     Raises:
-        InferenceError: if the model has several inputs or a layer of another kind.
+        UserError: if the model has several inputs or a layer of another kind.
     """
     if len(model.inputs) != 1:
-        raise InferenceError(
+        raise UserError(
             f"the openvino engine computes networks of one input, received {len(model.inputs)}; "
             "take the engine tensorflow"
         )
@@ -84,7 +84,7 @@ class _Builder:
                 return op.add(*inputs)
             case keras.layers.Concatenate():
                 return op.concat(inputs, 1)
-        raise InferenceError(
+        raise UserError(
             f"the openvino engine does not know {type(layer).__name__} ({layer.name}); "
             "take the engine tensorflow"
         )
@@ -95,7 +95,7 @@ def _convolve(layer, x):
     if layer.upsampling == 2 and layer.kernel_size == 3:
         return _convolve_upsampled(x, kernel)
     if layer.upsampling > 1:
-        raise InferenceError(
+        raise UserError(
             "the openvino engine upsamples by 2 before a kernel of 3, received "
             f"{layer.upsampling} before {layer.kernel_size}; take the engine tensorflow"
         )

@@ -12,7 +12,7 @@ import platform
 from hashlib import sha256
 from pathlib import Path
 
-from segsrgan.atomic import locked, write_text
+from segsrgan.files import locked, write_text
 
 logger = logging.getLogger(__name__)
 

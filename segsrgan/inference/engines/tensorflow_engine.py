@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
-from segsrgan.inference.errors import InferenceError
+from segsrgan.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ _DEVICE_BATCH_VOXELS = 4 * 128**3
 
 
 def check_available():
-    """Raises `InferenceError` if Keras computes with something else."""
+    """Raises `UserError` if Keras computes with something else."""
     if keras.backend.backend() != "tensorflow":
-        raise InferenceError(
+        raise UserError(
             "the tensorflow engine needs KERAS_BACKEND=tensorflow, "
             f"received {keras.backend.backend()!r}; unset KERAS_BACKEND"
         )
@@ -112,7 +112,7 @@ class TensorFlowEngine:
         import tensorflow as tf
 
         if self._conditional and resolution is None:
-            raise InferenceError("a conditional generator needs the slice resolution in mm")
+            raise UserError("a conditional generator needs the slice resolution in mm")
         shape = tuple(patches.shape[1:])
         function = self._functions.get(shape)
         if function is None:

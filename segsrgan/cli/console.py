@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 from importlib import import_module
 
-from segsrgan.inference.errors import InferenceError, one_line
+from segsrgan.errors import UserError, full_text, one_line
 
 _PACKAGES = ("segsrgan", "supermask")
 
@@ -18,8 +18,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line and can be caught."""
 
     def error(self, message):
-        """Raises `InferenceError` instead of leaving the program."""
-        raise InferenceError(f"{message} (see --help)")
+        """Raises `UserError` instead of leaving the program."""
+        raise UserError(f"{message} (see --help)")
 
 
 def status_of(run, program, interrupted="", text=one_line):
@@ -68,7 +68,9 @@ def train(argv, program, parse, module, scores, stop, remedy):
         sys.stderr.write(f"{program}: interrupted; --resume goes on from the last state\n")
         return 128 + (stop.signal or signal.SIGINT)
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
-        text = f"out of memory; try {remedy}" if isinstance(error, MemoryError) else whole(error)
+        text = (
+            f"out of memory; try {remedy}" if isinstance(error, MemoryError) else full_text(error)
+        )
         sys.stderr.write(f"{program}: error: {text}\n")
         return 1 if stop.listening or isinstance(error, RuntimeError) else 2
 
@@ -89,13 +91,6 @@ def _train(settings, last, program, module, scores, stop):
         return 0
     sys.stderr.write(f"{program}: {stop.farewell(settings.snapshot_folder)}\n")
     return 128 + stop.signal
-
-
-def whole(error):
-    """A user's error as it is, since reports on a CSV have several lines; others in one line."""
-    ours = type(error).__module__.partition(".")[0] in _PACKAGES
-    known = (ours or isinstance(error, (ValueError, OSError))) and str(error).strip()
-    return known or one_line(error)
 
 
 @contextmanager

@@ -3,14 +3,15 @@
 
 import argparse
 
-from segsrgan.inference import checks, options
-from segsrgan.inference.console import Parser
+from segsrgan.cli.console import Parser
+from segsrgan.config import BLENDS, GEOMETRIES, INTERPOLATION_TYPES, INTERPS, boolean
+from segsrgan.inference import checks
 
 _BOOLEAN = {
     "nargs": "?",
     "const": True,
     "default": False,
-    "type": options.boolean,
+    "type": boolean,
     "metavar": "True|False",
 }
 
@@ -95,16 +96,16 @@ def build_parser(prog="job_model.py"):
     add(
         "-int",
         "--interp",
-        choices=checks.INTERPS,
+        choices=INTERPS,
         help="interpolation before the network: cubic splines, --interpolation_type, or splines "
         "that know the slice profile (default: what the weights were trained with)",
     )
     add(
         "-it",
         "--interpolation_type",
-        choices=checks.INTERPOLATION_TYPES,
+        choices=INTERPOLATION_TYPES,
         metavar="TYPE",
-        help=f"with --interp sitk: {', '.join(checks.INTERPOLATION_TYPES)} (default: Spline)",
+        help=f"with --interp sitk: {', '.join(INTERPOLATION_TYPES)} (default: Spline)",
     )
     add(
         "-bb",
@@ -128,13 +129,13 @@ def build_parser(prog="job_model.py"):
     add(
         "--geometry",
         default="exact",
-        choices=checks.GEOMETRIES,
+        choices=GEOMETRIES,
         help="legacy: the released SegSRGAN 2.2.4, its misplacement included (default: exact)",
     )
     add(
         "--blend",
         default="uniform",
-        choices=checks.BLENDS,
+        choices=BLENDS,
         help="mean of overlapping patches (default: uniform, as in the paper)",
     )
     add(

@@ -3,7 +3,7 @@
 
 import sys
 
-from segsrgan.inference.console import Parser, train
+from segsrgan.cli.console import Parser, train
 from segsrgan.training.stopping import Stop
 from supermask.training.flags import build_parser, settings_of
 
@@ -19,7 +19,7 @@ def main(argv=None, prog="supermask-train"):
         prog: the program's name in messages.
 
     Returns:
-        The exit status, see `segsrgan.inference.console.train`.
+        The exit status, see `segsrgan.cli.console.train`.
     """
 
     def parse(argv):

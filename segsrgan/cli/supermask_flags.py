@@ -3,8 +3,8 @@
 
 import argparse
 
-from segsrgan.inference.console import Parser
-from supermask.errors import SupermaskError
+from segsrgan.cli.console import Parser
+from segsrgan.errors import UserError
 from supermask.patient import Patient
 from supermask.settings import ALIGNMENTS, FUSIONS, ON, ORDERS, Settings
 
@@ -83,30 +83,30 @@ def build_parser(prog="supermask-predict"):
 
 
 def settings_of(args):
-    """The `Settings` of parsed arguments; raises `SupermaskError`."""
+    """The `Settings` of parsed arguments; raises `UserError`."""
     names = Settings.__dataclass_fields__
     return Settings(**{name: value for name, value in vars(args).items() if name in names})
 
 
 def patients_of(args):
-    """The list of `Patient` of parsed arguments; raises `SupermaskError`."""
+    """The list of `Patient` of parsed arguments; raises `UserError`."""
     if (args.path is None) == (args.views is None):
-        raise SupermaskError("give either --path or --views")
+        raise UserError("give either --path or --views")
     if args.path is not None:
         if args.masks:
-            raise SupermaskError("--masks goes with --views; put masks into the CSV or folder")
+            raise UserError("--masks goes with --views; put masks into the CSV or folder")
         from supermask.table import read_patients
 
         return read_patients(args.path)
     if args.masks and len(args.masks) != len(args.views):
-        raise SupermaskError(
+        raise UserError(
             f"expected as many masks as views, received {len(args.masks)} and {len(args.views)}"
         )
     return [Patient("patient", tuple(args.views), tuple(args.masks or ()))]
 
 
 def labels_of(args):
-    """The values of `--labels`, a tuple of int or None; raises `SupermaskError`."""
+    """The values of `--labels`, a tuple of int or None; raises `UserError`."""
     if args.labels is None:
         return None
     try:
@@ -114,7 +114,7 @@ def labels_of(args):
     except ValueError:
         values = ()
     if not values:
-        raise SupermaskError(
+        raise UserError(
             f"labels must be whole numbers by comma, received {args.labels!r}; try 3,42"
         )
     return values

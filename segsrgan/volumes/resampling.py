@@ -10,21 +10,10 @@ import math
 import numpy as np
 from scipy import ndimage
 
+from segsrgan.config import INTERPOLATION_TYPES, INTERPS
 from segsrgan.volumes.grid import as_triple, check_spacing
 from segsrgan.volumes.volume import Volume
 
-SITK_INTERPOLATORS = {
-    "NearestNeighbor": "sitkNearestNeighbor",
-    "Linear": "sitkLinear",
-    "Spline": "sitkBSpline",
-    "Gaussian": "sitkGaussian",
-    "Hamming": "sitkHammingWindowedSinc",
-    "Cosine": "sitkCosineWindowedSinc",
-    "Welch": "sitkWelchWindowedSinc",
-    "Lanczos": "sitkLanczosWindowedSinc",
-    "Blackman": "sitkBlackmanWindowedSinc",
-}
-INTERPS = ("scipy", "sitk", "profile")
 _MARGIN = 24  # samples; a spline's response has decayed to 1e-8 by then
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 # Of the interpolation that knows the slice profile, measured on real T1 and T2 images at 2 to 6
@@ -45,7 +34,8 @@ def resample_to(volume, grid, interp="scipy", interpolation_type="Spline", splin
             "scipy", but along the source's thick axis the likeliest image whose slices, blurred
             as `degrade` does, are those given (a Gaussian process; Rasmussen and Williams 2006,
             Eq. 2.23).
-        interpolation_type: with "sitk", a name of `SITK_INTERPOLATORS`.
+        interpolation_type: with "sitk", a name of
+            `segsrgan.config.INTERPOLATION_TYPES`.
         spline_order: with "scipy" and "profile", 0 (nearest neighbour) to 5.
 
     Returns:
@@ -246,7 +236,7 @@ def _resample_itk(volume, grid, interpolation_type):
 
     from segsrgan.volumes.itk import from_itk, quiet, to_itk
 
-    _check_choice("interpolation_type", interpolation_type, SITK_INTERPOLATORS)
+    _check_choice("interpolation_type", interpolation_type, INTERPOLATION_TYPES)
     nearest = interpolation_type == "NearestNeighbor"
     dtype = _result_dtype(volume.array, 0 if nearest else 1)
     image = to_itk(volume.with_array(volume.array.astype(np.float32, copy=False)))
@@ -255,7 +245,7 @@ def _resample_itk(volume, grid, interpolation_type):
     resampler.SetOutputSpacing(grid.spacing)
     resampler.SetOutputOrigin(grid.origin)
     resampler.SetOutputDirection(grid.direction.ravel().tolist())
-    resampler.SetInterpolator(getattr(sitk, SITK_INTERPOLATORS[interpolation_type]))
+    resampler.SetInterpolator(getattr(sitk, INTERPOLATION_TYPES[interpolation_type]))
     # Half a voxel at each border lies beyond the outermost centres; zeros there would be black.
     resampler.UseNearestNeighborExtrapolatorOn()
     with quiet():

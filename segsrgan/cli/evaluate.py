@@ -5,12 +5,12 @@ import logging
 import sys
 from pathlib import Path
 
-from segsrgan.atomic import create_text, write_text
+from segsrgan.cli.console import Parser, ProgressBar, messages, status_of
+from segsrgan.errors import one_line
 from segsrgan.evaluation.arguments import build_parser, cases_of, check_outputs, settings_of
-from segsrgan.inference.console import Parser, ProgressBar, messages, status_of
-from segsrgan.inference.errors import one_line
+from segsrgan.files import create_text, write_text
 
-logger = logging.getLogger("segsrgan.evaluate")
+logger = logging.getLogger("segsrgan.cli.evaluate")
 
 
 def main(argv=None, prog="segsrgan evaluate"):

@@ -4,9 +4,10 @@
 import sys
 from pathlib import Path
 
-from segsrgan.inference.console import Parser, messages, status_of, whole
+from segsrgan.cli.console import Parser, messages, status_of
+from segsrgan.config import Rule, check_bounds, whole_numbers
+from segsrgan.errors import full_text
 from segsrgan.training.configuration import SYNTHETIC, TISSUES
-from segsrgan.training.rules import Rule, check_bounds, whole_numbers
 
 _THICKNESS = SYNTHETIC["synthetic_thickness"]
 # Of each flag its rule, default and help.
@@ -62,10 +63,10 @@ def main(argv=None, prog="segsrgan synthesize"):
         if bool(args.maps) == bool(args.csv):
             raise ValueError("name label maps, or a CSV of them with --csv: one of the two")
         with messages(prog):
-            _synthesize(args, whole_numbers(args.cortex_labels, "--cortex_labels"))
+            _synthesize(args, whole_numbers(args.cortex_labels, "--cortex_labels", low=1))
         return 0
 
-    return status_of(run, prog, text=whole)
+    return status_of(run, prog, text=full_text)
 
 
 def _synthesize(args, cortex):

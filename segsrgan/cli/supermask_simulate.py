@@ -5,7 +5,7 @@ import argparse
 import logging
 import sys
 
-from segsrgan.inference.console import Parser, ProgressBar, messages, status_of
+from segsrgan.cli.console import Parser, ProgressBar, messages, status_of
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def main(argv=None, prog="supermask-simulate"):
 
 
 def _run(args):
-    from supermask.arguments import labels_of
+    from segsrgan.cli.supermask_flags import labels_of
     from supermask.cases import check_table, make_case, plan_cases, write_table
     from supermask.simulation import Simulation
 
@@ -117,15 +117,15 @@ def _run(args):
 
 def _files(args):
     """The paths of the volumes, None where there are only masks, and of the masks."""
+    from segsrgan.errors import UserError
     from supermask.datasets import find_pairs
-    from supermask.errors import SupermaskError
 
     if (args.path is None) == (args.masks is None):
-        raise SupermaskError("give either --path or --masks")
+        raise UserError("give either --path or --masks")
     if args.path is None:
         return args.images, args.masks
     if args.images:
-        raise SupermaskError("--images goes with --masks; --path finds its own")
+        raise UserError("--images goes with --masks; --path finds its own")
     pairs = find_pairs(args.path, args.modality)
     return [image for image, _ in pairs], [mask for _, mask in pairs]
 

@@ -3,8 +3,8 @@
 
 import sys
 
-from segsrgan.inference.console import ProgressBar, import_quietly, messages, status_of
-from supermask.arguments import build_parser, labels_of, patients_of, settings_of
+from segsrgan.cli.console import ProgressBar, import_quietly, messages, status_of
+from segsrgan.cli.supermask_flags import build_parser, labels_of, patients_of, settings_of
 
 
 def main(argv=None, prog="supermask-predict"):

@@ -6,15 +6,15 @@ import sys
 from importlib import import_module
 
 from segsrgan import __version__
-from segsrgan.inference.console import Parser, import_quietly, messages, status_of
+from segsrgan.cli.console import Parser, import_quietly, messages, status_of
 
 # Commands with a parser of their own; they get all arguments that follow.
 _FORWARDED = {
-    "predict": ("segsrgan.job_model", "super-resolve and segment the images of a CSV file"),
-    "train": ("segsrgan.SegSRGAN_training", "train a network on the images of a CSV file"),
-    "synthesize": ("segsrgan.synthesize", "write samples of images painted on label maps"),
-    "evaluate": ("segsrgan.evaluate", "measure images and segmentations against references"),
-    "export": ("segsrgan.export", "write a network as SavedModel, ONNX or OpenVINO IR"),
+    "predict": ("segsrgan.cli.job_model", "super-resolve and segment the images of a CSV file"),
+    "train": ("segsrgan.cli.train", "train a network on the images of a CSV file"),
+    "synthesize": ("segsrgan.cli.synthesize", "write samples of images painted on label maps"),
+    "evaluate": ("segsrgan.cli.evaluate", "measure images and segmentations against references"),
+    "export": ("segsrgan.cli.export", "write a network as SavedModel, ONNX or OpenVINO IR"),
 }
 _PROG = "segsrgan"
 

@@ -4,10 +4,10 @@
 import logging
 import sys
 
-from segsrgan.inference.console import Parser, import_quietly, messages, status_of
+from segsrgan.cli.console import Parser, import_quietly, messages, status_of
 from segsrgan.inference.export import FORMATS, export
 
-logger = logging.getLogger("segsrgan.export")
+logger = logging.getLogger("segsrgan.cli.export")
 
 _DESCRIPTION = """
 Writes a network for programs that know nothing of this package, in float32 and rewritten for

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The commands: parsers, messages, progress. The only place that prints."""

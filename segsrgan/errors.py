@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""The errors that users read: each names the argument or file, the rule, the value, the remedy."""
+
+
+class UserError(ValueError):
+    """A wrong argument, file or setting; the base of the errors below."""
+
+
+class TableError(UserError):
+    """A CSV file that cannot be read, or problems in its rows; the message lists them all."""
+
+
+class VolumeError(UserError):
+    """An image that cannot be read, used or written; the message names it."""
+
+
+class WeightsError(UserError):
+    """Weights that are missing, unreadable or do not fit."""
+
+
+class StateError(UserError):
+    """The saved state of a training that cannot be used."""
+
+
+class MemoryShortage(UserError):
+    """A request that would take more memory than is free or allowed."""
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on; the message says why and what to try."""
+
+
+_LONGEST = 300
+
+
+def one_line(error):
+    """The error in one line, as a user reads it: no class name where the text speaks for itself.
+
+    Args:
+        error: an exception.
+
+    Returns:
+        A str without line breaks, never empty.
+    """
+    name, text = type(error).__name__, " ".join(str(error).split())
+    if isinstance(error, MemoryError) or name == "ResourceExhaustedError":  # TensorFlow's
+        return "out of memory; take a smaller patch or a coarser resolution"
+    if isinstance(error, (ValueError, OSError)) and text:
+        return text
+    # Unforeseen: enough to recognise it by, --verbose shows the rest.
+    return f"{name}: {text[:_LONGEST]}".removesuffix(": ")
+
+
+def full_text(error):
+    """A user's error with its line breaks, since reports on a CSV have several; others in one line.
+
+    Args:
+        error: an exception.
+
+    Returns:
+        A str, never empty.
+    """
+    known = isinstance(error, (ValueError, OSError, TrainingError))
+    return (known and str(error).strip()) or one_line(error)
+
+
+def problems_error(title, problems):
+    """One `TableError` that lists every problem found in a file.
+
+    Args:
+        title: what the problems are in, usually the path of a CSV file.
+        problems: non-empty sequence of str.
+
+    Returns:
+        The error, to be raised.
+    """
+    listed = "\n  ".join(problems)
+    return TableError(f"{title}: {len(problems)} problem(s):\n  {listed}")

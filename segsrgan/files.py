@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: MIT
+"""Files that appear whole or not at all, and folders of results with a record of what they are.
+
+What is not complete yet bears a hidden name that says who writes it:
+`.<name>.<host>.<process>.<random>.segsrgan-partial`. A link is never written through: the file
+takes the link's place.
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from segsrgan import __version__
+from segsrgan.errors import UserError
+
+RECORD = "results.json"
+_OLD_REPORT = "report.json"
+_PARTIAL = re.compile(
+    r"\.(?P<name>.+)\.(?P<host>[^.]*)\.(?P<process>\d+)\.[0-9a-f]{12}\.segsrgan-partial"
+)
+_STALE_SECONDS = 600
+# Analyze, MetaImage and NRRD: header and voxels are files of one name.
+_PAIRED = (".hdr", ".img", ".mhd", ".nhdr", ".raw", ".zraw")
+
+
+def temporary_beside(path):
+    """A hidden path in the folder of `path` that nobody else uses."""
+    path = Path(path)
+    unique = f"{_host()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
+    return path.with_name(f".{path.name}.{unique}.segsrgan-partial")
+
+
+@contextmanager
+def replaced_file(path):
+    """A binary file that takes the place of `path` when the context ends without an exception.
+
+    Whatever ends the writing before, nothing of it is left and an older file stays as it was.
+
+    Args:
+        path: of the file, in an existing folder.
+
+    Yields:
+        The open file.
+
+    Raises:
+        OSError: if it cannot be written; it names `path`.
+    """
+    path = Path(path)
+    with _complete(path) as (file, temporary):
+        yield file
+        _to_disk(file)
+        os.replace(temporary, path)
+
+
+def write_bytes(path, data):
+    """Writes a file of these bytes, see `replaced_file`."""
+    with replaced_file(path) as file:
+        file.write(data)
+
+
+def write_text(path, text):
+    """Writes a UTF-8 text file, see `replaced_file`."""
+    write_bytes(path, text.encode())
+
+
+def create_text(path, text):
+    """Writes a UTF-8 text file; of several processes that try only one succeeds.
+
+    Raises:
+        FileExistsError: if there is such a file.
+        OSError: if it cannot be written.
+    """
+    path = Path(path)
+    with _complete(path) as (file, temporary):
+        file.write(text.encode())
+        _to_disk(file)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with open(path, "x", encoding="utf-8") as plain:
+                plain.write(text)
+
+
+@contextmanager
+def locked(folder, wait=True):
+    """Keeps the other processes of this computer that lock the folder out, where that is possible.
+
+    The system ends the lock with the process, so that a killed run holds up nobody.
+
+    Args:
+        folder: an existing folder.
+        wait: whether to wait for another process.
+
+    Raises:
+        BlockingIOError: if another process has the lock and `wait` is False.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:  # some network file systems cannot
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_stale(folder):
+    """Removes what killed runs of this package left unfinished, nothing of runs that go on.
+
+    A run of this computer is dead if its process is; one of another computer that shares the disk
+    if it has written nothing for ten minutes.
+    """
+    for path in Path(folder).glob(".*.segsrgan-partial"):
+        match = _PARTIAL.fullmatch(path.name)
+        if match and _is_stale(path, match["host"], int(match["process"])):
+            remove(path)
+
+
+def remove(path):
+    """Removes a file or folder as far as possible."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def check_writable(folder):
+    """Raises `UserError` if a folder cannot be made or written to; leaves nothing behind."""
+    folder = Path(folder)
+    # The folder itself is not made: taking it away again could hit another process's.
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {folder} ({error.strerror or error}); make it writable, or name "
+            "another folder"
+        ) from error
+
+
+def files_below(folder):
+    """The files of a folder and its subfolders by path, links followed, each folder once."""
+    seen, files = set(), []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = sorted(
+            name for name in folders if os.path.realpath(os.path.join(place, name)) not in seen
+        )
+        files += [Path(place, name) for name in sorted(names)]
+    return [path for path in files if path.is_file()]
+
+
+def stamp(path):
+    """What a file or folder looks like now, to notice later that it has changed.
+
+    Args:
+        path: of a file, or of a folder, whose files and subfolders count; of a header or its
+            voxels both do.
+
+    Returns:
+        [bytes, newest time of change in whole seconds], JSON values; None if it cannot be seen.
+    """
+    path = Path(path)
+    try:
+        parts = [file.stat() for file in _parts(path)]
+        return [sum(s.st_size for s in parts), max((int(s.st_mtime) for s in parts), default=0)]
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """A folder of results of one source, and the record that says what they are.
+
+    The record, `results.json`, is `{"segsrgan": version, "source": name, "results": {label:
+    entry}}`. The results of a label lie in the subfolder of that name, those of the label "" in
+    the folder itself. An entry has the `files` (names), the `inputs` (path -> `stamp`, taken
+    before they were read), the `settings` and whatever else the writer knows; it is null while
+    the results are being replaced. The records of version 3.0.0 are read, too.
+
+    Attributes:
+        folder: the `Path`; it need not exist.
+        source: what the results are of, a str: an image's file name, a patient's name.
+        name: of the record.
+    """
+
+    folder: Path
+    source: str
+    name: str = RECORD
+
+    def owner(self):
+        """The source whose results the folder holds, None if it is nobody's."""
+        return self._read().get("source")
+
+    def is_ours(self):
+        """Whether there is a record of this package, of whatever source."""
+        return bool(self._read())
+
+    def knows(self, label=""):
+        """Whether there is an entry of a label, be its results whole or not."""
+        return label in self._read().get("results", {})
+
+    def entry(self, label=""):
+        """The entry of whole results, a dict; None if there is none."""
+        found = self._read().get("results", {}).get(label)
+        return found if isinstance(found, dict) else None
+
+    def claim(self):
+        """Makes the folder and takes it for the source, whatever other processes do.
+
+        Returns:
+            Whether it belongs to the source now; False if to another one.
+
+        Raises:
+            OSError: if it cannot be made or written to.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder):
+            record = self._read()
+            if record.get("source") is None:
+                path = self.folder / self.name
+                # One that names no source is damaged.
+                write = write_text if path.exists() else create_text
+                with suppress(FileExistsError):
+                    write(path, self._text(record.get("results", {})))
+            return self.owner() == self.source
+
+    @contextmanager
+    def replacing(self, label, entry, possible=()):
+        """Results that take the place of a label's when the context ends without an exception.
+
+        What is there stays until all is written; whatever ends the writing before, only what was
+        written here is removed. A run killed during the exchange has noted that the results are
+        not whole.
+
+        Args:
+            label: of the results, "" for files in the folder itself.
+            entry: dict of JSON values for the record; it may be filled until the context ends.
+            possible: names that results of the label may have; those not written now are removed,
+                as are files of the old entry.
+
+        Yields:
+            The `Path` of an empty folder to write the files to.
+
+        Raises:
+            OSError: if something cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(self.folder)
+        temporary = temporary_beside(self.folder / (label or "results"))
+        target = self.folder / label
+        try:
+            temporary.mkdir()
+            yield temporary
+            files = sorted(path.name for path in temporary.iterdir())
+            with locked(self.folder):
+                old = {*((self.entry(label) or {}).get("files") or ()), *possible} - {*files}
+                self._note(label, None)
+                target.mkdir(exist_ok=True)
+                for file in files:
+                    os.replace(temporary / file, target / file)
+                for file in old:
+                    (target / Path(file).name).unlink(missing_ok=True)
+                self._note(label, {"files": files, **entry})
+        finally:
+            remove(temporary)
+            with suppress(OSError):  # only what was made in vain is empty
+                self.folder.rmdir()
+
+    def _read(self):
+        names = [self.name, *(_OLD_REPORT,) * (self.name == RECORD)]
+        path = next((self.folder / n for n in names if (self.folder / n).exists()), None)
+        try:
+            record = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        except (OSError, ValueError):
+            return {}
+        record = _modern(record, path) if isinstance(record, dict) else {}
+        return record if isinstance(record.get("results"), dict) else {}
+
+    def _note(self, label, entry):
+        results = {**self._read().get("results", {}), label: entry}
+        write_text(self.folder / self.name, self._text(results))
+
+    def _text(self, results):
+        record = {"segsrgan": __version__, "source": self.source, "results": results}
+        return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+
+
+def _modern(record, path):
+    """A record in today's layout, of one that 3.0.0 may have written.
+
+    SegSRGAN's was `{"image": name, "pairs": {label: settings}}`, SuperMask's the entry itself.
+    """
+    if isinstance(record.get("pairs"), dict):
+        image = record.get("image")
+        pairs = {label: _modern_entry(made, image) for label, made in record["pairs"].items()}
+        return {"source": image, "results": pairs}
+    if "supermask" in record and "whole" in record:
+        files = [*record.get("files", ()), *(path.name,) * (path.name == _OLD_REPORT)]
+        entry = {**record, "files": files} if record["whole"] else None
+        return {"source": record.get("patient"), "results": {"": entry}}
+    return record
+
+
+def _modern_entry(settings, image):
+    if not isinstance(settings, dict):
+        return None
+    settings = dict(settings)
+    return {"inputs": {image: settings.pop("image_stamp", None)}, "settings": settings}
+
+
+@contextmanager
+def _complete(path):
+    """A new file beside `path` and its path; removed at the end, unless it was moved away."""
+    temporary = temporary_beside(path)
+    try:
+        with open(temporary, "xb") as file:
+            yield file, temporary
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk does not say where
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        remove(temporary)
+
+
+def _to_disk(file):
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def _parts(path):
+    """The files below a folder, a file, or a pair of header and voxels."""
+    if path.is_dir():
+        return files_below(path)
+    if path.suffix.lower() not in _PAIRED:
+        return [path]
+    others = (path.with_suffix(suffix) for suffix in _PAIRED)
+    return [path, *(other for other in others if other != path and other.is_file())]
+
+
+def _is_stale(path, host, process):
+    try:
+        if host == _host() and os.name == "posix":
+            return not _is_running(process)
+        newest = max(item.stat().st_mtime for item in (path, *path.glob("*")))
+    except (OSError, ValueError):  # gone meanwhile
+        return False
+    return time.time() - newest > _STALE_SECONDS
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _host():
+    return platform.node().replace(".", "-")

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""CSV files, image suffixes and image names: one reader for every command.
+
+Comma, semicolon or tab separate, or what a first line `sep=;` says (Excel's); UTF-8, UTF-16 and
+Latin-1 are read; blank lines count in line numbers and are otherwise ignored; `~` is the home
+folder; relative paths start from the CSV's folder. A row is one line: cells hold no line breaks.
+"""
+
+import codecs
+import csv
+import logging
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from segsrgan.errors import TableError
+
+logger = logging.getLogger(__name__)
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr.gz", ".hdr", ".img.gz", ".img")
+FREESURFER_SUFFIXES = (".mgz", ".mgh")
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+# What names an image file; DICOM files may have any name.
+IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, *FREESURFER_SUFFIXES, *ITK_SUFFIXES, ".dcm")
+
+_SEPARATORS = ",;\t"
+# A first cell of these words alone, such as "LR_image", is the header of a column of paths.
+_HEADER_WORDS = {
+    *("path image file filename filepath imagepath name folder scan dicom nifti mri".split()),
+    *("lr low res".split()),
+}
+
+
+class Row(NamedTuple):
+    """A line of a CSV file.
+
+    Attributes:
+        line: its number in the file, from 1.
+        cells: column name in lower case -> text without surrounding blanks; empty cells are left
+            out.
+    """
+
+    line: int
+    cells: dict
+
+    def get(self, column, default=""):
+        """The text of a column, whose name may be written in any case."""
+        return self.cells.get(column.lower(), default)
+
+
+class Table(NamedTuple):
+    """A CSV file whose first line names its columns.
+
+    Attributes:
+        path: of the file.
+        columns: the names as they are written.
+        rows: list of `Row`.
+    """
+
+    path: Path
+    columns: tuple
+    rows: list
+
+    def has(self, column):
+        """Whether there is a column of this name, in any case."""
+        return column.lower() in (name.lower() for name in self.columns)
+
+    def warn_of_unknown(self, known):
+        """Logs a warning that names the columns that are not among `known` and so not used."""
+        names = {name.lower() for name in known}
+        ignored = [name for name in self.columns if name and name.lower() not in names]
+        if ignored:
+            logger.warning(
+                "%s: ignored columns: %s; known are %s",
+                self.path,
+                ", ".join(ignored),
+                ", ".join(known),
+            )
+
+
+def read_table(path, expected):
+    """Reads a CSV file whose first line names the columns.
+
+    Args:
+        path: of the file.
+        expected: what the file should hold, for messages: "columns HR_image, Label_image, Base".
+
+    Returns:
+        A `Table`.
+
+    Raises:
+        TableError: if the file is missing or not a text file, holds nothing, names a column
+            twice, or a line has more cells than there are columns.
+    """
+    path = find_table(path, expected)
+    lines = _cells(path, expected)
+    if not lines:
+        raise TableError(f"{path}: is empty; expected a CSV file with the {expected}")
+    columns = lines[0][1]
+    doubled = [n for n, count in Counter(c.lower() for c in columns if c).items() if count > 1]
+    if doubled:
+        raise TableError(f"{path}: has more than one column {', '.join(doubled)}; keep one")
+    rows = []
+    for number, cells in lines[1:]:
+        if len(cells) > len(columns) and any(cells[len(columns) :]):
+            raise TableError(
+                f"{path}: line {number} has {len(cells)} cells, the first line names "
+                f"{len(columns)} columns; put a cell that holds a separator in quotes"
+            )
+        named = zip(columns, cells, strict=False)
+        rows.append(Row(number, {name.lower(): cell for name, cell in named if name and cell}))
+    return Table(path, tuple(columns), rows)
+
+
+def read_paths(path, base=None):
+    """Reads the paths in the first column of a CSV file, with or without a header.
+
+    A first line made of known words alone, such as `image` or `LR_image`, is a header; anything
+    else is a path, whether it exists or not. A path that occurs twice is taken once, with a
+    warning; two paths are the same if they lead to one file without links.
+
+    Args:
+        path: of the CSV file.
+        base: folder that relative paths start from; the CSV's folder when None.
+
+    Returns:
+        A list of absolute `Path`, in the file's order. They need not exist.
+
+    Raises:
+        TableError: if the file is missing, is not a text file, or names no path.
+    """
+    expected = "path of one image on each line"
+    path = find_table(path, expected)
+    base = expanded(base or path.parent).absolute()
+    cells = [cells[0] for _, cells in _cells(path, expected, base) if cells[0]]
+    if cells and _is_header(cells[0], base):
+        logger.debug("%s: the first line %r is the header", path, cells[0])
+        cells = cells[1:]
+    if not cells:
+        raise TableError(f"{path}: names no image; put one path on each line, in the first column")
+    images = {}
+    for cell in cells:
+        image = resolved(cell, base)
+        key = _identity(image)
+        if key in images:
+            logger.warning("%s: %s is named more than once and done once", path, cell)
+        images.setdefault(key, image)
+    return list(images.values())
+
+
+def find_table(path, expected, folder=None):
+    """The absolute path of a CSV file.
+
+    Args:
+        path: of the file.
+        expected: what it should hold, for the message.
+        folder: where a relative path is looked for if it is not found from the current folder.
+
+    Raises:
+        TableError: if there is no such file.
+    """
+    path = expanded(path)
+    for place in [path] + ([expanded(folder) / path] if folder else []):
+        if place.is_file():
+            return place.absolute()
+    what = "is a folder" if path.is_dir() else "no such file"
+    raise TableError(f"{path}: {what}; expected a CSV file with the {expected}")
+
+
+def expanded(path):
+    """The `Path` with ~ replaced by the home folder; unchanged where there is no such user."""
+    return Path(os.path.expanduser(path))
+
+
+def resolved(cell, base):
+    """The absolute `Path` that a cell names, relative to a folder; links are not followed."""
+    return Path(os.path.normpath(Path(base) / expanded(cell)))
+
+
+def is_image_name(name):
+    """Whether a file name ends like an image's, in any case."""
+    return str(name).lower().endswith(IMAGE_SUFFIXES)
+
+
+def stem(path):
+    """The name of an image without folder and suffix; of any other path its last part.
+
+    Example:
+        >>> stem("sub-01/T2.NII.GZ")
+        'T2'
+    """
+    name = Path(path).name
+    suffix = next((s for s in IMAGE_SUFFIXES if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)] or name
+
+
+def image_files(folder):
+    """The image files of a folder by name, hidden ones left out; of a pair only the header."""
+    paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
+    names = {path.name.lower() for path in paths}
+
+    def is_second_half(path):
+        name = path.name.lower()
+        return name.endswith((".img", ".img.gz")) and name.replace(".img", ".hdr") in names
+
+    return [
+        path
+        for path in paths
+        if path.name[0] != "." and is_image_name(path.name) and not is_second_half(path)
+    ]
+
+
+def _cells(path, expected, base=None):
+    """`(line number, cells)` of each line that is not blank, after a `sep=` line if there is one.
+
+    With `base`, a line that is an existing path as it stands is one cell, separators or not.
+    """
+    lines = enumerate(_text(path, expected).splitlines(), start=1)
+    numbered = [(number, line) for number, line in lines if line.strip()]
+    separator = None
+    if numbered and (match := re.fullmatch(r'"?sep=(.)"?\s*', numbered[0][1], re.IGNORECASE)):
+        separator, numbered = match[1], numbered[1:]
+    separator = separator or _separator([line for _, line in numbered])
+    rows = []
+    for number, line in numbered:
+        if base is not None and os.path.exists(resolved(line.strip(), base)):
+            cells = [line]
+        else:
+            cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+        cells = [cell.strip() for cell in cells]
+        if any(cells):
+            rows.append((number, cells))
+    return rows
+
+
+def _separator(lines):
+    """The mark that stands, outside quotes, in the most lines; the comma among equals."""
+    unquoted = ["".join(line.split('"')[::2]) for line in lines]
+    return max(_SEPARATORS, key=lambda mark: sum(mark in line for line in unquoted))
+
+
+def _text(path, expected):
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise TableError(f"{path}: cannot be read ({error.strerror})") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    if b"\0" in data:
+        raise TableError(f"{path}: is not a text file; expected a CSV file with the {expected}")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _is_header(cell, base):
+    words = {word.removesuffix("s") for word in re.findall(r"[^\W_]+", cell.lower())}
+    known = bool(words) and words <= _HEADER_WORDS
+    return known and not is_image_name(cell) and not os.path.exists(resolved(cell, base))
+
+
+def _identity(image):
+    """What is the same for all names of one image."""
+    try:
+        return os.path.realpath(image)
+    except (OSError, ValueError):  # not a possible path; the job will say so
+        return str(image)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""Every CSV that people write is read."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from segsrgan.errors import TableError
+from segsrgan.tables import find_table, image_files, read_paths, read_table, stem
+
+
+def names(path, **options):
+    return [str(image.relative_to(path.parent)) for image in read_paths(path, **options)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a.nii.gz\nb/c.nii\n",
+        b"path\na.nii.gz\nb/c.nii\n",
+        b"LR_image,age\na.nii.gz,3\nb/c.nii,4\n",
+        b"a.nii.gz;3;x\nb/c.nii;4,5;y\n",
+        b"a.nii.gz\t3\nb/c.nii\t4\n",
+        b'"a.nii.gz","x, y"\n"b/c.nii","z"\n',
+        b"\xef\xbb\xbfa.nii.gz\r\n\r\nb/c.nii\r\n  \r\n",
+        b"\xef\xbb\xbfpath\r\na.nii.gz\r\nb/c.nii",
+        b"\n,,\na.nii.gz,\nb/c.nii,\n",
+        "a.nii.gz\nb/c.nii\n".encode("utf-16"),
+    ],
+)
+def test_the_first_column_is_read(tmp_path, content):
+    path = tmp_path / "data.csv"
+    path.write_bytes(content)
+    assert names(path) == ["a.nii.gz", "b/c.nii"]
+
+
+def test_a_path_may_hold_blanks_accents_and_separators(tmp_path):
+    (tmp_path / "a, b.nii").touch()
+    path = tmp_path / "data.csv"
+    path.write_text('a, b.nii\n"c, d.nii"\né f.nii\n', encoding="utf-8")
+    assert names(path) == ["a, b.nii", "c, d.nii", "é f.nii"]
+
+
+def test_a_folder_without_suffix_in_the_first_line_is_no_header(tmp_path):
+    (tmp_path / "dicom").mkdir()
+    path = tmp_path / "data.csv"
+    path.write_text("dicom\nb.nii\n")
+    assert names(path) == ["dicom", "b.nii"]
+
+
+@pytest.mark.parametrize("cell", ["patient1", "sub-01", "MyScans", "--"])
+def test_only_known_words_are_a_header(tmp_path, cell):
+    path = tmp_path / "data.csv"
+    path.write_text(f"{cell}\nb.nii\n")
+    assert names(path) == [cell, "b.nii"]
+
+
+@pytest.mark.parametrize("header", ["Image path", "LR_image", "images", "Path"])
+def test_a_plain_header_is_not_worth_a_warning(tmp_path, caplog, header):
+    path = tmp_path / "data.csv"
+    path.write_text(f"{header}\nb.nii\n")
+    with caplog.at_level(logging.WARNING):
+        assert names(path) == ["b.nii"]
+    assert caplog.text == ""
+
+
+def test_relative_paths_start_from_debut_path(tmp_path):
+    (tmp_path / "lists").mkdir()
+    path = tmp_path / "lists" / "data.csv"
+    path.write_text("a.nii\n/b/c.nii\n")
+    assert read_paths(path) == [tmp_path / "lists" / "a.nii", Path("/b/c.nii")]
+    assert read_paths(path, tmp_path)[0] == tmp_path / "a.nii"
+
+
+def test_the_csv_itself_may_lie_in_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "data.csv").write_text("a.nii\n")
+    monkeypatch.chdir(tmp_path)
+    assert find_table("data.csv", "paths", "base") == tmp_path / "base" / "data.csv"
+
+
+def test_duplicates_are_named_and_taken_once(tmp_path, caplog):
+    path = tmp_path / "data.csv"
+    path.write_text("a.nii\nb.nii\n./c/../a.nii\n")
+    assert names(path) == ["a.nii", "b.nii"]
+    assert "./c/../a.nii is named more than once" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"path\n", b"\xef\xbb\xbf", b",,\n"])
+def test_an_empty_list_is_refused(tmp_path, content):
+    path = tmp_path / "data.csv"
+    path.write_bytes(content)
+    with pytest.raises(TableError, match="names no image"):
+        read_paths(path)
+
+
+def test_what_is_no_list_is_refused(tmp_path):
+    (tmp_path / "image.nii.gz").write_bytes(b"\x1f\x8b\0\0")
+    for path, words in (
+        ("none.csv", "no such file"),
+        (".", "folder"),
+        ("image.nii.gz", "not a text file"),
+    ):
+        with pytest.raises(TableError, match=words):
+            read_paths(tmp_path / path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.nii.gz", "a"),
+        ("a.b.NII", "a.b"),
+        ("a.img.gz", "a"),
+        ("a.mgz", "a"),
+        ("scan.v2", "scan.v2"),
+        (".nii", ".nii"),
+    ],
+)
+def test_the_stem_loses_image_suffixes_only(name, expected):
+    assert stem(Path("folder") / name) == expected
+
+
+def test_of_a_pair_the_header_alone_is_an_image_file(tmp_path):
+    for name in ("b.img", "b.hdr", "c.IMG", "c.hdr", "d.img", "a.nii", ".e.nii", "note.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "f.nii").mkdir()
+    assert [path.name for path in image_files(tmp_path)] == ["a.nii", "b.hdr", "c.hdr", "d.img"]
+
+
+def test_long_lines_and_impossible_paths_are_read_like_others(tmp_path):
+    path, long = tmp_path / "data.csv", "x" * 300
+    path.write_text(f"a.nii,{long}\n{long}.nii,1\n~no such user/b.nii,2\na\0b.nii\n", "utf-16")
+    assert names(path) == ["a.nii", f"{long}.nii", "~no such user/b.nii", "a\0b.nii"]
+
+
+def test_a_list_of_an_unknown_user_is_no_file():
+    with pytest.raises(TableError, match="no such file"):
+        read_paths("~no such user/data.csv", "~no such user")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_a_table_has_rows_by_column_and_line(tmp_path, separator, encoding):
+    lines = ["", "Image,mask,", "é.nii,b.nii", "", ",c.nii", "  ", '"d, e; f.nii"']
+    text = "\n".join(line.replace(",", separator) for line in lines[:-1]) + "\n" + lines[-1]
+    (tmp_path / "data.csv").write_text(text, encoding=encoding)
+    table = read_table(tmp_path / "data.csv", "columns image, mask")
+    assert table.columns == ("Image", "mask", "")
+    assert table.has("image") and not table.has("label")
+    assert [row.line for row in table.rows] == [3, 5, 7]
+    assert [row.get("IMAGE") for row in table.rows] == ["é.nii", "", "d, e; f.nii"]
+    assert [row.get("mask") for row in table.rows] == ["b.nii", "c.nii", ""]
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=; "])
+def test_the_line_by_which_excel_names_the_separator_is_no_row(tmp_path, first):
+    path = tmp_path / "data.csv"
+    path.write_text(f"{first}\nimage;mask\na, b.nii;c, d, e.nii\n")
+    (row,) = read_table(path, "columns").rows
+    assert row == (3, {"image": "a, b.nii", "mask": "c, d, e.nii"})
+    path.write_text(f"{first}\na, b.nii;c, d, e.nii\n")
+    assert names(path) == ["a, b.nii"]
+
+
+def test_blank_first_cells_keep_their_place_among_tabs(tmp_path):
+    (tmp_path / "data.csv").write_text("image\tmask\n\tb.nii\n")
+    assert read_table(tmp_path / "data.csv", "columns").rows == [(2, {"mask": "b.nii"})]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is empty; expected a CSV file with the columns image"),
+        ("image,Image\na,b\n", "more than one column image"),
+        ("image,mask\n\na,b,c\n", "line 3 has 3 cells, the first line names 2 columns"),
+        ("image\0", "is not a text file"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_explained(tmp_path, content, words):
+    (tmp_path / "data.csv").write_text(content)
+    with pytest.raises(TableError, match=words):
+        read_table(tmp_path / "data.csv", "columns image")
+
+
+def test_unknown_columns_are_named(tmp_path, caplog):
+    (tmp_path / "data.csv").write_text("image,Age,mask\na,3,b\n")
+    read_table(tmp_path / "data.csv", "columns").warn_of_unknown(("Image", "Mask"))
+    assert "ignored columns: Age; known are Image, Mask" in caplog.text
