@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from training.heads import write_maps
 
-from segsrgan import cli, read_volume
+from segsrgan import read_volume
+from segsrgan.cli.main import main as segsrgan
 from segsrgan.cli.synthesize import main
 from segsrgan.training.picture import _GAP, _HEADING
 
@@ -33,7 +34,7 @@ def draw(tmp_path, *words, name="out"):
 def test_samples_and_a_picture_of_them_are_written(heads, tmp_path, capsys):
     out = tmp_path / "new" / "out"
     command = ["synthesize", *heads, "--output", str(out), "--number", "3", "--patch", "16"]
-    assert cli.main(command) == 0
+    assert segsrgan(command) == 0
     names = {f"sample_00{n}_{part}.nii.gz" for n in (1, 2, 3) for part in ("LR", "HR", "label")}
     assert {path.name for path in out.iterdir()} == names | {"samples.png"}
     lines = capsys.readouterr().out.splitlines()

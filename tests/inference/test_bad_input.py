@@ -142,7 +142,7 @@ def test_an_unwritable_result_folder_is_seen_before_anything_is_computed(
     (bad.parent / "Result_with_tiny").write_text("a file in the way")
     assert job_model(table(bad, good)) == 1
     (line,) = lines_of(capsys.readouterr().err)
-    assert f"{bad}: cannot write results into" in line
+    assert f"{bad}: cannot write into" in line
     assert_done(good)
     monkeypatch.setattr("segsrgan.inference.predictor.load_generator", None)  # not even loaded
     assert job_model(table(bad)) == 1

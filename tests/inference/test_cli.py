@@ -20,7 +20,7 @@ def test_predict_is_job_model(image, table, tiny):
 
 def test_train_gets_all_arguments(monkeypatch):
     received = []
-    module = types.ModuleType("segsrgan.SegSRGAN_training")
+    module = types.ModuleType("segsrgan.cli.train")
     module.main = lambda argv: received.append(argv) or 5
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert main(["train", "--csv", "data.csv", "-n", "0.5 0.5 3"]) == 5

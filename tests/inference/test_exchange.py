@@ -138,7 +138,7 @@ def test_a_mask_that_the_new_results_do_not_have_goes(place):
 
 def test_a_failure_removes_nothing_of_another_process(place):
     write(place, "old")
-    theirs = place.folder / f".{NAME}.elsewhere.1.abc.partial"
+    theirs = place.folder / f".{NAME}.elsewhere.1.0123456789ab.segsrgan-partial"
     theirs.mkdir()
     (theirs / "SR").touch()
     with pytest.raises(OSError), place.replacing(PAIR, {}):

@@ -134,7 +134,7 @@ def test_settings_come_back_from_their_file(tmp_path):
     assert Settings(**from_toml(path, Settings)) == before
     assert "shift" not in tomllib.loads(path.read_text())
     path.write_text("lambda_1 = 0.1\n")
-    with pytest.raises(ValueError, match="lambda_1 is no setting; did you mean lambda1"):
+    with pytest.raises(ValueError, match="lambda_1 is not a setting; did you mean lambda1"):
         from_toml(path, Settings)
 
 

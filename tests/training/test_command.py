@@ -383,7 +383,7 @@ def test_images_that_are_hardly_meant_are_pointed_out(train, capsys):
     assert "--stride is larger than --patch_size" in err
 
 
-def test_a_scores_file_that_is_no_file_is_refused_and_a_link_stays_one(train, capsys):
+def test_a_scores_file_that_is_no_file_is_refused_and_a_link_is_replaced(train, capsys):
     device = ["-dice", "/dev/null"]
     assert main(train.flags(PLAIN, "--epoch 1") + device) == 2
     assert "/dev/null: is there and is no ordinary file" in capsys.readouterr().err
@@ -391,4 +391,5 @@ def test_a_scores_file_that_is_no_file_is_refused_and_a_link_stays_one(train, ca
     target, link = train.folder / "target.csv", train.folder / "link.csv"
     link.symlink_to(target)
     assert main(train.flags(PLAIN, "--epoch 1") + ["-dice", str(link)]) == 0
-    assert link.is_symlink() and target.read_text().startswith(",Dice")
+    assert not link.is_symlink() and not target.exists()
+    assert link.read_text().startswith(",Dice")

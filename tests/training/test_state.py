@@ -93,7 +93,7 @@ def test_a_full_disk_leaves_the_earlier_states_and_nothing_else(tmp_path, monkey
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
     save_state(tmp_path, make_gan(), Progress(1, 1))
     host = os.uname().nodename.replace(".", "-")
-    left = tmp_path / f".state_00001_0000002.h5.{host}.999999999.abc.partial"
+    left = tmp_path / f".state_00001_0000002.h5.{host}.999999999.0123456789ab.segsrgan-partial"
     left.write_bytes(b"half")
     newest_state(tmp_path)
     assert not left.exists()

@@ -133,7 +133,7 @@ def test_all_bad_maps_are_listed_at_once(tmp_path):
 
 BAD_ROWS = {
     ",,,,": "line 2: Label_map is empty",
-    "head0.nii.gz,x,,,": "line 3: Cortex must be whole numbers from 1 up, such as 3,42",
+    "head0.nii.gz,x,,,": "line 3: Cortex must be whole numbers from 1 up by comma",
     "head0.nii.gz,0,,,": "line 4: Cortex must be whole numbers from 1 up",
     "head0.nii.gz,,FreeSurfer,,": "line 5: Tissues must be freesurfer or own, received FreeSurfer",
     "head0.nii.gz,,,1,": "line 6: Scale_min and Scale_max must be two numbers above 0",
