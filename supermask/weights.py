@@ -2,21 +2,17 @@
 """Weight files of SuperMask: segmentor and AlignNet in one file that carries their specs.
 
 HDF5: root attributes `format` ("supermask"), `format_version`, `metadata` (JSON); the groups
-`segmentor` and `alignnet`, either or both, as of `segsrgan.networks.arrays`.
+`segmentor` and `alignnet`, either or both, as `segsrgan.networks.weights` writes networks.
 """
 
-import io
-import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
-
-from segsrgan.errors import WeightsError
-from segsrgan.files import write_bytes
+from segsrgan.errors import UserError, WeightsError
 from segsrgan.networks import resolve
-from segsrgan.networks.arrays import assign, read_network, write_network
+from segsrgan.networks.hdf5 import opened, read_arrays, read_json, subgroups
+from segsrgan.networks.models import assign_weights, named_weights, read_weights
+from segsrgan.networks.weights import write_networks
 from supermask.alignnet import AlignNetSpec, build_alignnet
 from supermask.unet import SegmentorSpec, build_segmentor
 
@@ -55,16 +51,10 @@ def save_networks(path, segmentor=None, alignnet=None, **metadata):
     models = {"segmentor": segmentor, "alignnet": alignnet}
     if not any(models.values()):
         raise ValueError("expected a segmentor, an alignnet or both, received neither")
-    # In memory first: HDF5 answers a full disk with errors of many kinds, or a crash.
-    stream = io.BytesIO()
-    with h5py.File(stream, "w") as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["metadata"] = json.dumps(metadata)
-        for name, model in models.items():
-            if model is not None:
-                write_network(file.create_group(name), model)
-    write_bytes(Path(path), stream.getbuffer())
+    networks = {
+        name: (asdict(model.spec), read_weights(model)) for name, model in models.items() if model
+    }
+    write_networks(path, FORMAT, FORMAT_VERSION, networks, metadata)
 
 
 def load_networks(name_or_path):
@@ -81,25 +71,22 @@ def load_networks(name_or_path):
             its spec.
     """
     path = resolve(name_or_path, FORMAT)
-    found, metadata = _read(path)
-    models = {}
-    for name, (spec, arrays) in found.items():
-        models[name] = _BUILDERS[name](spec)
-        assign(models[name], arrays, path)
+    models, metadata = _read(path)
     return Networks(**models, metadata=metadata)
 
 
 def describe_networks(name_or_path):
     """What a weights file says of itself: a dict of `path`, the specs as dicts, `metadata`."""
     path = resolve(name_or_path, FORMAT)
-    found, metadata = _read(path)
-    specs = {name: asdict(spec) for name, (spec, _) in found.items()}
+    models, metadata = _read(path)
+    specs = {name: asdict(model.spec) for name, model in models.items()}
     return {"path": str(path), **specs, "metadata": metadata}
 
 
 def _read(path):
+    """The models of a file by name, and its metadata."""
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path, "weights of SuperMask") as file:
             if file.attrs.get("format") != FORMAT:
                 raise ValueError(f"its format is {file.attrs.get('format')!r}")
             version = int(file.attrs["format_version"])
@@ -107,10 +94,17 @@ def _read(path):
                 raise ValueError(
                     f"it has version {version}, this package reads up to {FORMAT_VERSION}"
                 )
-            found = {n: read_network(spec, file[n]) for n, spec in _SPECS.items() if n in file}
-            return found, json.loads(file.attrs["metadata"])
-    except (OSError, KeyError, ValueError, TypeError) as error:
+            groups = subgroups(file)
+            models = {n: _read_model(n, groups[n]) for n in _SPECS if n in groups}
+            return models, read_json(file, "metadata")
+    except UserError as error:
         raise WeightsError(
-            f"{path}: expected weights of SuperMask ({str(error).splitlines()[0]}); take a file "
-            "that save_networks or supermask-train wrote"
+            f"{error}; take a file that save_networks or supermask-train wrote"
         ) from error
+
+
+def _read_model(name, group):
+    model = _BUILDERS[name](_SPECS[name](**read_json(group, "spec")))
+    shapes = {key: tuple(variable.shape) for key, variable in named_weights(model).items()}
+    assign_weights(model, read_arrays(group, shapes))
+    return model

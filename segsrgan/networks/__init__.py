@@ -1,32 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""Networks and their weights, in `keras.ops`: generator, discriminator, layers, files."""
+"""Networks and their weights, in `keras.ops`: specs, models, layers, files.
 
-from segsrgan.errors import WeightsError
-from segsrgan.networks.discriminator import DiscriminatorSpec, build_discriminator
-from segsrgan.networks.generator import GeneratorSpec, build_generator
-from segsrgan.networks.registry import available, default_weights, resolve
-from segsrgan.networks.simplified import simplified
-from segsrgan.networks.weights import (
-    convert,
-    describe,
-    load_discriminator,
-    load_generator,
-    save_generator,
+The names below are loaded when they are first used: specs and weight files need no Keras.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "architecture": ["DiscriminatorSpec", "GeneratorSpec", "generator_shapes"],
+        "models": ["build_discriminator", "build_generator", "simplified"],
+        "registry": ["available", "default_weights", "resolve"],
+        "weights": [
+            "convert",
+            "describe",
+            "load_discriminator",
+            "load_generator",
+            "read_generator",
+            "save_generator",
+        ],
+    },
 )
-
-__all__ = [
-    "DiscriminatorSpec",
-    "GeneratorSpec",
-    "WeightsError",
-    "available",
-    "build_discriminator",
-    "build_generator",
-    "convert",
-    "default_weights",
-    "describe",
-    "load_discriminator",
-    "load_generator",
-    "resolve",
-    "save_generator",
-    "simplified",
-]

@@ -182,41 +182,56 @@ class ReflectConv3D(keras.layers.Layer):
 
 @register
 class OutputHead(keras.layers.Layer):
-    """Turns the last convolution's channels into an image, a probability and mask classes.
+    """Turns the last convolution's channels into an image, probabilities and classes.
 
-    Called on `[image (b, x, y, z, 1), features (b, x, y, z, 2 + classes)]`; returns
-    `(b, x, y, z, 2 + classes)` in float32: channel 0 is `image - y0` (residual) or `y0`,
-    channel 1 `sigmoid(y1)`, channels 2.. a softmax over the mask classes.
+    Called on `[image (b, x, y, z, 1), features (b, x, y, z, channels)]`; returns
+    `(b, x, y, z, channels)` in float32.
 
     Args:
-        residual: whether the image channel is a correction of the input.
-        scaled: whether `y0` is in tenths of the patch's own standard deviation. Everything before
-            this layer is blind to the scale and offset of its input, because no convolution has
-            a bias and instance normalisation follows each; a scaled residual makes the image
-            follow any linear change of the input's intensities exactly. Tenths, because what is
-            missing is small: the steps of an optimiser then are, too.
+        activations: pairs of a name and a number of channels: "image" (`image - y`, or `y`
+            when not residual), "sigmoid" or "softmax" over the channels.
+        residual: whether the image is a correction of the input.
+        scaled: whether the correction is in tenths of the patch's own standard deviation.
+            Everything before this layer is blind to the scale and offset of its input, because no
+            convolution has a bias and instance normalisation follows each; a scaled residual makes
+            the image follow any linear change of the input's intensities exactly. Tenths, because
+            what is missing is small: the steps of an optimiser then are, too.
     """
 
-    def __init__(self, residual=True, scaled=False, **kwargs):
+    def __init__(self, activations, residual=True, scaled=False, **kwargs):
         # The image must not be rounded to the compute dtype of a mixed-precision policy.
         super().__init__(**{**kwargs, "dtype": "float32"})
         if scaled and not residual:
             raise ValueError("scaled=True needs residual=True, received residual=False")
+        self.activations = [tuple(pair) for pair in activations]
         self.residual = residual
         self.scaled = scaled
 
     def call(self, inputs):
         image, features = inputs
-        first = features[..., :1]
+        functions = {
+            "image": lambda y: self._image(image, y),
+            "sigmoid": ops.sigmoid,
+            "softmax": lambda y: ops.softmax(y, axis=-1),
+        }
+        results, start = [], 0
+        for name, width in self.activations:
+            results.append(functions[name](features[..., start : start + width]))
+            start += width
+        return ops.concatenate(results, axis=-1)
+
+    def _image(self, image, y):
         if self.scaled:
-            first = first * (0.1 * ops.std(image, axis=(1, 2, 3), keepdims=True))
-        channels = [image - first if self.residual else first, ops.sigmoid(features[..., 1:2])]
-        if features.shape[-1] > 2:
-            channels.append(ops.softmax(features[..., 2:], axis=-1))
-        return ops.concatenate(channels, axis=-1)
+            y = y * (0.1 * ops.std(image, axis=(1, 2, 3), keepdims=True))
+        return image - y if self.residual else y
 
     def compute_output_shape(self, input_shape):
         return input_shape[1]
 
     def get_config(self):
-        return {**super().get_config(), "residual": self.residual, "scaled": self.scaled}
+        return {
+            **super().get_config(),
+            "activations": self.activations,
+            "residual": self.residual,
+            "scaled": self.scaled,
+        }

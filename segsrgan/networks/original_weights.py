@@ -9,10 +9,14 @@ Each network is a root group named after its variant, `G[_unet][_cond][_nn_resid
 
 import re
 
-import numpy as np
-
-from segsrgan.networks.discriminator import DiscriminatorSpec
-from segsrgan.networks.generator import GeneratorSpec
+from segsrgan.networks.architecture import (
+    DiscriminatorSpec,
+    GeneratorSpec,
+    discriminator_shapes,
+    generator_shapes,
+)
+from segsrgan.networks.hdf5 import declared_shapes, read_arrays, subgroups
+from segsrgan.networks.outputs import channel_count
 
 _GENERATOR = re.compile(r"G(?P<unet>_unet)?(?P<cond>_cond)?(?P<plain>_nn_residual)?$")
 _DISCRIMINATOR = re.compile(r"DX(?P<cond>_cond)?$")
@@ -31,35 +35,41 @@ def read_original(file):
     Returns:
         `{"generator": (spec, arrays), "discriminator": (spec, arrays)}`, with the networks that
         are there; `arrays` maps `layer/weight` to float32 arrays. Empty if there is none.
+
+    Raises:
+        UserError: if the arrays are not those of a network.
     """
     networks = {}
     for name, group in _groups(file).items():
         if match := _GENERATOR.match(name):
-            arrays = _read_group(name, group)
-            networks["generator"] = (_generator_spec(match, arrays), arrays)
+            network, spec_of, shapes_of = "generator", _generator_spec, generator_shapes
         elif match := _DISCRIMINATOR.match(name):
-            arrays = _read_group(name, group)
-            networks["discriminator"] = (_discriminator_spec(match, arrays), arrays)
+            network, spec_of, shapes_of = "discriminator", _discriminator_spec, discriminator_shapes
+        else:
+            continue
+        names, declared = _names(name, group), declared_shapes(group)
+        shapes = {ours: declared[theirs] for ours, theirs in names.items() if theirs in declared}
+        if spec := spec_of(match, shapes):
+            # A name that the list lacks is reported as it is.
+            expected = {names.get(n, n): shape for n, shape in shapes_of(spec).items()}
+            arrays = read_arrays(group, expected)
+            networks[network] = spec, {n: arrays[names[n]] for n in shapes_of(spec)}
     return networks
 
 
 def _groups(file):
-    import h5py
-
     # model.save() puts the weights one level down, save_weights() at the root.
-    root = file["model_weights"] if "model_weights" in file else file
-    return {name: item for name, item in root.items() if isinstance(item, h5py.Group)}
+    groups = subgroups(file)
+    return subgroups(groups["model_weights"]) if "model_weights" in groups else groups
 
 
-def _read_group(name, group):
-    arrays = {}
-    for entry in _names(group.attrs, "weight_names"):
-        key = entry.removesuffix(":0").removeprefix(f"{name}_")
-        arrays[key] = np.asarray(group[entry], dtype=np.float32)
-    return arrays
+def _names(name, group):
+    """Our names of the arrays of a group -> those in the file."""
+    listed = _list_attribute(group.attrs, "weight_names")
+    return {entry.removesuffix(":0").removeprefix(f"{name}_"): entry for entry in listed}
 
 
-def _names(attributes, key):
+def _list_attribute(attributes, key):
     """A list attribute; long ones are split into `key0`, `key1`, ..."""
     if key in attributes:
         chunks = [attributes[key]]
@@ -70,28 +80,28 @@ def _names(attributes, key):
     return [n.decode() if isinstance(n, bytes) else str(n) for chunk in chunks for n in chunk]
 
 
-def _generator_spec(match, arrays):
-    first, last = arrays.get("gen_conv1/kernel"), arrays.get("gen_1conv/kernel")
+def _generator_spec(match, shapes):
+    first, last = shapes.get("gen_conv1/kernel"), shapes.get("gen_1conv/kernel")
     if first is None or last is None:
         return None
     return GeneratorSpec(
-        kernel=first.shape[-1],
+        kernel=first[-1],
         unet=bool(match["unet"]),
         conditional=bool(match["cond"]),
         residual=not match["plain"],
-        mask_classes=last.shape[-1] - 2,
+        mask_classes=last[-1] - channel_count(GeneratorSpec()),
     )
 
 
-def _discriminator_spec(match, arrays):
-    first = arrays.get("conv_dis_1/kernel")
+def _discriminator_spec(match, shapes):
+    first = shapes.get("conv_dis_1/kernel")
     if first is None:
         return None
-    conditional = bool(match["cond"])
-    depth = sum(key.endswith("/kernel") and key.startswith("conv_dis") for key in arrays)
+    plain = DiscriminatorSpec(conditional=bool(match["cond"]))
+    depth = sum(key.endswith("/kernel") and key.startswith("conv_dis") for key in shapes)
     return DiscriminatorSpec(
-        kernel=first.shape[-1],
-        conditional=conditional,
-        mask_classes=first.shape[-2] - 2 - conditional,
+        kernel=first[-1],
+        conditional=plain.conditional,
+        mask_classes=first[-2] - plain.channels,
         patch=2 ** (depth + 1),
     )

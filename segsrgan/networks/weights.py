@@ -8,21 +8,37 @@ group `generator` and perhaps `discriminator` with the attribute `spec` (JSON) a
 
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 
-from segsrgan.errors import WeightsError
+from segsrgan.errors import UserError, WeightsError
 from segsrgan.files import write_bytes
-from segsrgan.networks.arrays import assign, read_network, write_network
-from segsrgan.networks.discriminator import DiscriminatorSpec, build_discriminator
-from segsrgan.networks.generator import GeneratorSpec, build_generator
+from segsrgan.networks.architecture import (
+    DiscriminatorSpec,
+    GeneratorSpec,
+    discriminator_shapes,
+    generator_shapes,
+    spec_values,
+)
+from segsrgan.networks.hdf5 import opened, read_arrays, read_json, subgroups
 from segsrgan.networks.original_weights import is_original, read_original
 from segsrgan.networks.registry import resolve
 
 FORMAT_VERSION = 1
-_SPECS = {"generator": GeneratorSpec, "discriminator": DiscriminatorSpec}
+_KINDS = {
+    "generator": (GeneratorSpec, generator_shapes),
+    "discriminator": (DiscriminatorSpec, discriminator_shapes),
+}
+
+
+class _Content(NamedTuple):
+    """What a file holds: network -> (spec, arrays), the name of its layout, and the metadata."""
+
+    networks: dict
+    layout: str
+    metadata: dict
 
 
 def load_generator(name_or_path=None, patch=None, formulation="fast"):
@@ -47,20 +63,56 @@ def load_generator(name_or_path=None, patch=None, formulation="fast"):
         >>> model(np.zeros((1, 64, 64, 64, 1), "float32")).shape
         (1, 64, 64, 64, 2)
     """
-    path = resolve(name_or_path)
-    spec, arrays = _network(path, "generator")
+    from segsrgan.networks.models import assign_weights, build_generator
+
+    spec, arrays = read_generator(name_or_path)
     model = build_generator(spec, patch, formulation)
-    assign(model, arrays, path)
+    assign_weights(model, arrays)
     return model
 
 
 def load_discriminator(name_or_path):
-    """Loads the discriminator of a weights file; arguments and errors as `load_generator`."""
-    path = resolve(name_or_path)
-    spec, arrays = _network(path, "discriminator")
+    """Loads the discriminator of a weights file.
+
+    Args:
+        name_or_path: see `load_generator`.
+
+    Returns:
+        A `keras.Model` with the attribute `spec`, see `build_discriminator`.
+
+    Raises:
+        WeightsError: if the file is missing, holds no discriminator, or does not fit its spec.
+    """
+    from segsrgan.networks.models import assign_weights, build_discriminator
+
+    spec, arrays = _read_network(name_or_path, "discriminator")
     model = build_discriminator(spec)
-    assign(model, arrays, path)
+    assign_weights(model, arrays)
     return model
+
+
+def read_generator(name_or_path=None):
+    """Reads a generator's weights without Keras.
+
+    Args:
+        name_or_path: see `load_generator`.
+
+    Returns:
+        `(spec, arrays)`: a `GeneratorSpec`, and a dict of float32 arrays by `<layer>/<weight>`,
+        whose names and shapes are those of `generator_shapes(spec)`.
+
+    Raises:
+        WeightsError: if the file is missing, no weights file, or does not fit its spec.
+    """
+    return _read_network(name_or_path, "generator")
+
+
+def _read_network(name_or_path, name):
+    path = resolve(name_or_path)
+    networks = _read(path).networks
+    if name not in networks:
+        raise WeightsError(f"{path}: holds no {name}; it may have been saved without it")
+    return networks[name]
 
 
 def save_generator(generator, path, discriminator=None, **metadata):
@@ -71,33 +123,69 @@ def save_generator(generator, path, discriminator=None, **metadata):
         path: of the file; an existing one is replaced.
         discriminator: a model of `build_discriminator`.
         **metadata: JSON values kept in the file, e.g. `training`, `license`.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    from segsrgan.networks.models import read_weights
+
+    models = {"generator": generator, "discriminator": discriminator}
+    networks = {
+        name: (spec_values(model.spec), read_weights(model))
+        for name, model in models.items()
+        if model
+    }
+    write_networks(path, "segsrgan", FORMAT_VERSION, networks, metadata)
+
+
+def write_networks(path, layout, version, networks, metadata):
+    """Writes networks into a weights file, whole or not at all.
+
+    Args:
+        path: of the file; an existing one is replaced.
+        layout: name of the layout, the attribute `format`.
+        version: of the layout, an int.
+        networks: dict, name -> `(spec, arrays)`: two dicts, of JSON values and of arrays by
+            `<layer>/<weight>`.
+        metadata: dict of JSON values.
+
+    Raises:
+        OSError: if the file cannot be written.
     """
     # In memory first: HDF5 answers a full disk with errors of many kinds, or a crash.
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
-        file.attrs["format"] = "segsrgan"
-        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["format"] = layout
+        file.attrs["format_version"] = version
         file.attrs["metadata"] = json.dumps(metadata)
-        for name, model in (("generator", generator), ("discriminator", discriminator)):
-            if model is not None:
-                write_network(file.create_group(name), model)
+        for name, (spec, arrays) in networks.items():
+            group = file.create_group(name)
+            group.attrs["spec"] = json.dumps(spec)
+            for key, array in arrays.items():
+                group[key] = array
     write_bytes(Path(path), stream.getbuffer())
 
 
 def describe(name_or_path=None):
     """What a weights file says of itself.
 
+    Args:
+        name_or_path: see `load_generator`.
+
     Returns:
         dict: `path`, `layout` ("segsrgan", "supermask" or "released original"), the specs of its
         networks as dicts (`generator` and perhaps `discriminator`, or `segmentor` and
         `alignnet`), `weights` (how many numbers the generator has), `metadata`.
+
+    Raises:
+        WeightsError: if the file is missing or no weights file.
     """
     path = resolve(name_or_path)
     if (found := _of_supermask(path)) is not None:
         return found
     networks, layout, metadata = _read(path)
     result = {"path": str(path), "layout": layout}
-    result |= {name: asdict(spec) for name, (spec, _) in networks.items()}
+    result |= {name: spec_values(spec) for name, (spec, _) in networks.items()}
     result["weights"] = sum(int(a.size) for a in networks["generator"][1].values())
     return {**result, "metadata": metadata}
 
@@ -105,51 +193,64 @@ def describe(name_or_path=None):
 def _of_supermask(path):
     """What a file of that package says, which tells of its networks in the same way; else None."""
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path, "weights") as file:
             if file.attrs.get("format") != "supermask":
                 return None
-            specs = {name: json.loads(group.attrs["spec"]) for name, group in file.items()}
-            metadata = json.loads(file.attrs["metadata"])
-    except (OSError, KeyError, ValueError):  # said better by whoever reads it as one of ours
+            specs = {name: read_json(group, "spec") for name, group in subgroups(file).items()}
+            metadata = read_json(file, "metadata")
+    except UserError:  # the reader of our own files explains it better
         return None
     return {"path": str(path), "layout": "supermask", **specs, "metadata": metadata}
 
 
 def convert(old, new):
-    """Rewrites a weights file, e.g. a released one, in our layout; both networks if there."""
+    """Rewrites a weights file, e.g. a released one, in our layout; both networks if present.
+
+    Args:
+        old: see `load_generator`.
+        new: path of the new file.
+
+    Raises:
+        WeightsError: if the old file cannot be read, or the new one exists.
+    """
     path = resolve(old)
     if Path(new).exists():
         raise WeightsError(f"{new}: exists already; name another file, or remove it first")
     networks, layout, metadata = _read(path)
-    discriminator = load_discriminator(path) if "discriminator" in networks else None
     metadata = metadata or {"converted_from": path.name, "layout": layout}
-    save_generator(load_generator(path), new, discriminator, **metadata)
+    networks = {name: (spec_values(spec), arrays) for name, (spec, arrays) in networks.items()}
+    write_networks(new, "segsrgan", FORMAT_VERSION, networks, metadata)
 
 
 def _read(path):
+    """The `_Content` of a file, in which there is a generator at least."""
+    expected = "a weights file written by this package or by the released SegSRGAN"
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path, expected) as file:
             if file.attrs.get("format") == "segsrgan":
                 _check_version(path, file)
-                networks = {n: read_network(_SPECS[n], file[n]) for n in _SPECS if n in file}
-                layout, metadata = "segsrgan", json.loads(file.attrs["metadata"])
-            elif is_original(file):
-                networks, layout, metadata = read_original(file), "released original", {}
+                groups = subgroups(file)
+                networks = {n: _read_ours(n, groups[n]) for n in _KINDS if n in groups}
+                content = _Content(networks, "segsrgan", read_json(file, "metadata"))
             else:
-                networks = {}
+                networks = read_original(file) if is_original(file) else {}
+                content = _Content(networks, "released original", {})
     except WeightsError:
         raise
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise WeightsError(
-            f"{path}: not a readable weights file; expected HDF5 written by this package or by "
-            f"the released SegSRGAN ({str(error).splitlines()[0]})"
-        ) from error
-    if networks.get("generator", (None,))[0] is None:
+    except UserError as error:
+        raise WeightsError(str(error)) from error
+    if "generator" not in content.networks:
         raise WeightsError(
             f"{path}: holds no SegSRGAN generator; expected a file written by this package or by "
             "the released SegSRGAN; `segsrgan weights list` names those at hand"
         )
-    return networks, layout, metadata
+    return content
+
+
+def _read_ours(name, group):
+    spec_class, shapes_of = _KINDS[name]
+    spec = spec_class(**read_json(group, "spec"))
+    return spec, read_arrays(group, shapes_of(spec))
 
 
 def _check_version(path, file):
@@ -159,10 +260,3 @@ def _check_version(path, file):
             f"{path}: has format version {version}, this package reads up to {FORMAT_VERSION}; "
             "install a newer one"
         )
-
-
-def _network(path, name):
-    networks = _read(path)[0]
-    if networks.get(name, (None,))[0] is None:
-        raise WeightsError(f"{path}: holds no {name}; it may have been saved without it")
-    return networks[name]

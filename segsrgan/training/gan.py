@@ -5,7 +5,7 @@ Everything here is `keras.ops`; gradients are taken in `step_tensorflow` or `ste
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from keras import ops
 
@@ -15,6 +15,7 @@ from segsrgan.networks import (
     build_discriminator,
     build_generator,
 )
+from segsrgan.networks.architecture import spec_values
 from segsrgan.training.losses import charbonnier, gradient_penalty, soft_dice_loss
 from segsrgan.training.optimizers import make_adam, state_of
 
@@ -121,7 +122,9 @@ class Gan:
     def specs(self):
         """The specs of the networks there are, as dicts: `{"generator": {...}, ...}`."""
         networks = {"generator": self.generator, "discriminator": self.discriminator}
-        return {name: asdict(model.spec) for name, model in networks.items() if model is not None}
+        return {
+            name: spec_values(model.spec) for name, model in networks.items() if model is not None
+        }
 
     @property
     def scaled(self):
@@ -192,7 +195,7 @@ class Gan:
 
 def matching(spec, patch, kernel=32):
     """The `DiscriminatorSpec` for the patches of a generator."""
-    return DiscriminatorSpec(kernel, spec.conditional, spec.mask_classes, patch)
+    return DiscriminatorSpec(kernel, spec.conditional, spec.mask_classes, patch, spec.heads)
 
 
 def _map(like, resolution):

@@ -75,13 +75,18 @@ def normalise(layer, x):
 
 
 def head(layer, image, features):
-    first = features[..., :1]
-    if layer.scaled:
-        first = first * 0.1 * image.std(SPATIAL, keepdims=True)
-    first = image - first if layer.residual else first
-    classes = np.exp(features[..., 2:])
-    classes = classes / classes.sum(-1, keepdims=True) if features.shape[-1] > 2 else classes
-    return np.concatenate([first, 1 / (1 + np.exp(-features[..., 1:2])), classes], axis=-1)
+    def corrected(y):
+        y = y * 0.1 * image.std(SPATIAL, keepdims=True) if layer.scaled else y
+        return image - y if layer.residual else y
+
+    def softmax(y):
+        return np.exp(y) / np.exp(y).sum(-1, keepdims=True)
+
+    functions = {"image": corrected, "sigmoid": lambda y: 1 / (1 + np.exp(-y)), "softmax": softmax}
+    ends = np.cumsum([width for _, width in layer.activations])
+    parts = np.split(features, ends[:-1], axis=-1)
+    names = [name for name, _ in layer.activations]
+    return np.concatenate([functions[n](y) for n, y in zip(names, parts, strict=True)], axis=-1)
 
 
 FORMULAS = {

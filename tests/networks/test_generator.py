@@ -12,7 +12,10 @@ from segsrgan.networks import (
     GeneratorSpec,
     build_discriminator,
     build_generator,
+    generator_shapes,
 )
+from segsrgan.networks.architecture import discriminator_shapes
+from segsrgan.networks.models import named_weights
 
 every_variant = pytest.mark.parametrize("spec", ALL_VARIANTS, ids=name_of)
 
@@ -119,15 +122,35 @@ def test_blocks_and_growth_change_the_channels_and_depth(unet):
     assert deeper.count_params() == usual.count_params() + (6 if unet else 1) * block
     wider = build_generator(GeneratorSpec(2, unet, growth=3))
     assert wider.get_layer("gen_conv3").filters == 18
-    for wrong in ({"blocks": 0}, {"growth": 0}):
-        with pytest.raises(ValueError, match="growth and blocks must be at least 1"):
-            GeneratorSpec(2, unet, **wrong)
 
 
-@pytest.mark.parametrize("head", [0, 2, -1])
-def test_the_edge_of_the_last_kernel_must_be_odd(head):
-    with pytest.raises(ValueError, match=f"head must be odd and at least 1, received {head}"):
-        GeneratorSpec(head=head)
+@pytest.mark.parametrize(
+    ("field", "wrong", "rule"),
+    [
+        ("blocks", 0, "a whole number from 1 to 64"),
+        ("growth", 0, "a whole number from 1 to 8"),
+        ("head", -1, "a whole number from 1 to 15"),
+        ("head", 2, "odd"),
+        ("mask_classes", -1, "a whole number from 0 to 256"),
+        ("kernel", 2.5, "a whole number from 1 to 512"),
+        ("kernel", 10**9, "a whole number from 1 to 512"),
+        ("slice_voxels", 3, "0, 2 or 4"),
+    ],
+)
+def test_a_spec_refuses_numbers_out_of_range(field, wrong, rule):
+    with pytest.raises(ValueError, match=f"{field} must be {rule}, received {wrong}"):
+        GeneratorSpec(**{field: wrong})
+
+
+@every_variant
+def test_shapes_without_keras_are_those_of_the_models(spec):
+    assert generator_shapes(spec) == shapes_of(build_generator(spec))
+    critic = DiscriminatorSpec(2, spec.conditional, spec.mask_classes, patch=32)
+    assert discriminator_shapes(critic) == shapes_of(build_discriminator(critic))
+
+
+def shapes_of(model):
+    return {name: tuple(v.shape) for name, v in named_weights(model).items()}
 
 
 def test_patch_sizes_must_be_divisible_by_4():

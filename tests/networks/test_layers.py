@@ -135,17 +135,20 @@ def test_output_head_by_hand():
     features[..., 0] = [0.1, -0.3]
     features[..., 1] = [0.0, np.log(3.0)]
     features[..., 2:] = [[0.0, 0.0], [np.log(4.0), 0.0]]
-    residual = np.asarray(layers.OutputHead(True)([image, features]))[0, 0, 0]
+    activations = [("image", 1), ("sigmoid", 1), ("softmax", 2)]
+    residual = np.asarray(layers.OutputHead(activations)([image, features]))[0, 0, 0]
     np.testing.assert_allclose(residual[0], [0.4, 0.5, 0.5, 0.5], rtol=1e-6)
     np.testing.assert_allclose(residual[1], [0.8, 0.75, 0.8, 0.2], rtol=1e-6)
-    direct = np.asarray(layers.OutputHead(False)([image, features]))[0, 0, 0]
+    direct = np.asarray(layers.OutputHead(activations, residual=False)([image, features]))[0, 0, 0]
     np.testing.assert_allclose(direct[:, 0], [0.1, -0.3], rtol=1e-6)
 
 
 def test_scaled_output_head_is_in_tenths_of_the_patch_deviation():
     image = np.array([1.0, 5.0], "float32").reshape(1, 1, 1, 2, 1)  # deviation 2
     features = np.full((1, 1, 1, 2, 2), 0.25, "float32")
-    y = np.asarray(layers.OutputHead(True, scaled=True)([image, features]))
+    y = np.asarray(
+        layers.OutputHead([("image", 1), ("sigmoid", 1)], scaled=True)([image, features])
+    )
     np.testing.assert_allclose(np.ravel(y[..., 0]), [0.95, 4.95], rtol=1e-6)
 
 
@@ -183,4 +186,4 @@ def test_a_convolution_refuses_what_it_cannot_do(arguments, message):
 
 def test_a_scaled_head_must_be_residual():
     with pytest.raises(ValueError, match="needs residual=True"):
-        layers.OutputHead(residual=False, scaled=True)
+        layers.OutputHead([("image", 1)], residual=False, scaled=True)

@@ -197,7 +197,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     with pytest.raises(WeightsError, match="no such weights"):
         load_networks(tmp_path / "nothing")
     (tmp_path / "text").write_text("no weights")
-    with pytest.raises(WeightsError, match="text: expected weights of SuperMask"):
+    with pytest.raises(WeightsError, match="text: not readable as weights of SuperMask"):
         load_networks(tmp_path / "text")
     path = tmp_path / "w"
     save_networks(path, build_segmentor(SegmentorSpec(2, 1)))

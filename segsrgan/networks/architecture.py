@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: MIT
+"""What the networks are made of: their specs, and the generator as a sequence of layers.
+
+Architecture: Delannoy et al. 2020, section 3.1.2 and Figure 1; the U-Net and conditional variants
+are those of the released SegSRGAN 2.2.4. Nothing here computes: `segsrgan.networks.models` builds
+Keras models of it, and an engine may build a graph of its own, without Keras.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+from segsrgan.networks import outputs
+
+RESIDUAL_BLOCKS = 6
+LAST_CONVOLUTION = "gen_1conv"
+MIN_DISCRIMINATOR_PATCH = 16
+# Far beyond any network that could be trained; a file that claims more is damaged.
+_RANGES = {
+    "kernel": (1, 512),
+    "mask_classes": (0, 256),
+    "blocks": (1, 64),
+    "growth": (1, 8),
+    "head": (1, 15),
+}
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """What distinguishes one generator from another.
+
+    Attributes:
+        kernel: channels of the first convolution (16 in the paper, 28 in the released U-Net).
+        unet: U-Net with skip connections instead of the encoder, residual blocks, decoder.
+        conditional: a second input holds the slice resolution in mm at every voxel.
+        residual: the image output is the input minus a correction, else the output itself.
+        mask_classes: classes of the additional softmax output, 0 for none.
+        scaled: the correction is in tenths of the patch's standard deviation (not in the paper;
+            see `OutputHead`), so that intensities of any scale and offset are served alike.
+        blocks: residual blocks at the lowest resolution; None: six, in the U-Net one.
+        growth: factor of the channels from one resolution to the next lower.
+        head: edge of the last convolution's kernel, odd; 7 in the paper. With 3 the network is
+            a third faster and, trained briefly, better.
+        interp: the interpolation that its input comes from, "scipy", "sitk" or "profile" (see
+            `segsrgan.volumes.resample_to`).
+        slice_voxels: voxels of the input for each acquired slice, the same in every image, the
+            first slice at the first voxels; 0: any number, anywhere. A network that knows where
+            the slices lie learns what is missing between them many times faster.
+        heads: names of the optional heads of `segsrgan.networks.outputs` that it has.
+
+    Raises:
+        ValueError: if a field is out of its range.
+    """
+
+    kernel: int = 16
+    unet: bool = False
+    conditional: bool = False
+    residual: bool = True
+    mask_classes: int = 0
+    scaled: bool = False
+    blocks: int | None = None
+    growth: int = 2
+    head: int = 7
+    interp: str = "scipy"
+    slice_voxels: int = 0
+    heads: tuple = ()
+
+    def __post_init__(self):
+        _check(self)
+        if self.head % 2 == 0:
+            raise ValueError(f"head must be odd, received {self.head}")
+        if self.scaled and not self.residual:
+            raise ValueError("scaled=True needs residual=True, received residual=False")
+        if self.slice_voxels not in (0, 2, 4):  # patches are multiples of 4
+            raise ValueError(f"slice_voxels must be 0, 2 or 4, received {self.slice_voxels}")
+
+    @property
+    def channels(self):
+        """Channels of the output, those of its heads."""
+        return outputs.channel_count(self)
+
+
+@dataclass(frozen=True)
+class DiscriminatorSpec:
+    """What distinguishes one discriminator from another.
+
+    Attributes:
+        kernel: channels of the first convolution (32 in the paper), doubled at each level.
+        conditional: one further, last input channel holds the slice resolution in mm.
+        mask_classes: further input channels, the mask classes of the generator.
+        patch: edge of the cubic input in voxels, a power of two from 16 to 1024.
+        heads: names of the generator's optional heads.
+
+    Raises:
+        ValueError: if a field is out of its range.
+    """
+
+    kernel: int = 32
+    conditional: bool = False
+    mask_classes: int = 0
+    patch: int = 64
+    heads: tuple = ()
+
+    def __post_init__(self):
+        _check(self)
+        if not MIN_DISCRIMINATOR_PATCH <= self.patch <= 1024 or self.patch & (self.patch - 1):
+            raise ValueError(
+                "the discriminator's patch must be a power of two from "
+                f"{MIN_DISCRIMINATOR_PATCH} up, received {self.patch}; try 32, 64 or 128"
+            )
+
+    @property
+    def channels(self):
+        """Input channels: those of the generator's heads, then the resolution."""
+        return outputs.channel_count(self) + int(self.conditional)
+
+    @property
+    def depth(self):
+        """Stride-2 convolutions, so that 2^3 voxels are left: five for the paper's 64^3."""
+        return self.patch.bit_length() - 2
+
+
+def _check(spec):
+    """Raises `ValueError` for numbers out of range and heads that are not on the list."""
+    object.__setattr__(spec, "heads", tuple(spec.heads))  # JSON has lists
+    for name, (low, high) in _RANGES.items():
+        value = getattr(spec, name, None)
+        if value is not None and not (isinstance(value, int) and low <= value <= high):
+            raise ValueError(
+                f"{name} must be a whole number from {low} to {high}, received {value}"
+            )
+    known = [head.name for head in outputs.HEADS]
+    for name in spec.heads:
+        if name not in known:
+            raise ValueError(f"heads must be some of {', '.join(known)}, received {name}")
+
+
+def spec_values(spec):
+    """A spec as files keep it: a dict of JSON values, with `heads` only where there are some."""
+    values = asdict(spec)
+    heads = list(values.pop("heads"))
+    return {**values, "heads": heads} if heads else values
+
+
+def assemble(spec, builder, image, resolution=None):
+    """Builds a generator with whatever layers a builder makes.
+
+    Args:
+        spec: a `GeneratorSpec`.
+        builder: has the methods `convolution(x, filters, kernel_size, name, strides=1,
+            upsampling=1)` (reflect padding, no bias; nearest upsampling goes first),
+            `normalisation(x, name)`, `relu(x, name)`, `add(tensors, name)`, `concatenate(tensors,
+            name)` (of channels) and `head(image, features, spec, name)`. A layer's weights are
+            `<name>/kernel`, or `<name>/scale` and `<name>/shift`.
+        image: what the builder takes for a tensor, with one channel.
+        resolution: the second input, of the same shape, of a conditional generator.
+
+    Returns:
+        The output, of the builder's kind: `spec.channels` channels.
+    """
+    x = image
+    if resolution is not None:
+        x = builder.concatenate([image, resolution], "image_and_resolution")
+    body = _unet if spec.unet else _resnet
+    channels = [spec.kernel * spec.growth**level for level in range(3)]
+    x = body(builder, x, channels, spec.blocks)
+    features = builder.convolution(x, spec.channels, spec.head, LAST_CONVOLUTION)
+    return builder.head(image, features, spec, "output")
+
+
+def _resnet(builder, x, channels, blocks):
+    x = _normalised(builder, x, channels[0], 7, "gen_conv1")
+    x = _normalised(builder, x, channels[1], 3, "gen_conv2", strides=2)
+    x = _normalised(builder, x, channels[2], 3, "gen_conv3", strides=2)
+    for i in range(1, (blocks or RESIDUAL_BLOCKS) + 1):
+        x = _residual_block(builder, x, channels[2], f"gen_block{i}")
+    x = _normalised(builder, x, channels[1], 3, "gen_deconv1", upsampling=2)
+    return _normalised(builder, x, channels[0], 3, "gen_deconv2", upsampling=2)
+
+
+def _unet(builder, x, channels, blocks):
+    x = _normalised(builder, x, channels[0], 7, "gen_conv1")
+    level0 = _residual_block(builder, x, channels[0], "gen_block")
+    x = _normalised(builder, level0, channels[1], 3, "gen_conv2", strides=2)
+    level1 = _residual_block(builder, x, channels[1], "gen_block1")
+    x = _normalised(builder, level1, channels[2], 3, "gen_conv3", strides=2)
+    for i in range(2, (blocks or 1) + 2):
+        x = _residual_block(builder, x, channels[2], f"gen_block{i}")
+    x = _normalised(builder, x, channels[1], 3, "gen_deconv1", upsampling=2)
+    x = builder.concatenate([x, level1], "gen_concat1")
+    x = _normalised(builder, x, channels[0], 3, "gen_deconv2", upsampling=2)
+    return builder.concatenate([x, level0], "gen_concat2")
+
+
+def _residual_block(builder, x, filters, name):
+    y = _normalised(builder, x, filters, 3, f"{name}_conv_a")
+    y = _normalised(builder, y, filters, 3, f"{name}_conv_b", relu=False)
+    return builder.add([y, x], f"{name}_add")
+
+
+def _normalised(builder, x, filters, size, name, relu=True, **options):
+    x = builder.convolution(x, filters, size, name, **options)
+    # The names of the released weight files: gen_block1_conv_a -> gen_block1_isnorm_a, but
+    # gen_conv1 -> gen_isnorm_conv1.
+    old, new = ("_conv", "_isnorm") if "block" in name else ("gen_", "gen_isnorm_")
+    x = builder.normalisation(x, name.replace(old, new))
+    return builder.relu(x, f"{name}_relu") if relu else x
+
+
+class _Shapes:
+    """A builder of shapes alone: a tensor is its number of channels."""
+
+    def __init__(self):
+        self.shapes = {}
+
+    def convolution(self, x, filters, kernel_size, name, strides=1, upsampling=1):
+        self.shapes[f"{name}/kernel"] = (*(kernel_size,) * 3, x, filters)
+        return filters
+
+    def normalisation(self, x, name):
+        self.shapes |= {f"{name}/scale": (x,), f"{name}/shift": (x,)}
+        return x
+
+    def relu(self, x, name):
+        return x
+
+    def add(self, tensors, name):
+        return tensors[0]
+
+    def concatenate(self, tensors, name):
+        return sum(tensors)
+
+    def head(self, image, features, spec, name):
+        return features
+
+
+def generator_shapes(spec):
+    """The weights of a generator: dict, `<layer>/<weight>` -> shape, a tuple of int."""
+    builder = _Shapes()
+    assemble(spec, builder, 1, 1 if spec.conditional else None)
+    return builder.shapes
+
+
+def discriminator_shapes(spec):
+    """The weights of a discriminator: dict, `<layer>/<weight>` -> shape, a tuple of int."""
+    shapes, channels = {}, spec.channels
+    for level in range(spec.depth):
+        filters = spec.kernel * 2**level
+        shapes[f"conv_dis_{level + 1}/kernel"] = (4, 4, 4, channels, filters)
+        shapes[f"conv_dis_{level + 1}/bias"] = (filters,)
+        channels = filters
+    return shapes | {"dis_decision/kernel": (2, 2, 2, channels, 1)}
+
+
+def simplified_arrays(spec, arrays):
+    """The generator of one input, the image, that computes what another one computes.
+
+    The resolution map of a conditional generator holds one number everywhere. Reflect padding
+    leaves it constant, so the first convolution adds one number per channel to all voxels, and
+    the instance normalisation that follows takes it away again: the map and its part of the
+    kernel can be left out.
+
+    Args:
+        spec: a `GeneratorSpec`.
+        arrays: its weights, dict of arrays by `<layer>/<weight>`.
+
+    Returns:
+        `(spec, arrays)` of a generator that is not conditional.
+    """
+    first = "gen_conv1/kernel"
+    return replace(spec, conditional=False), {**arrays, first: arrays[first][..., :1, :]}

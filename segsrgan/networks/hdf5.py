@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""HDF5 files from strangers: read only what lies in the file itself and is as large as expected.
+
+HDF5 can name data of other files (external storage, virtual datasets, links), declare arrays far
+larger than the file, and load filters from the disk. Files of weights and training states need
+none of it: plain arrays in groups, each under one name.
+"""
+
+import json
+import math
+from contextlib import contextmanager
+
+import h5py
+import numpy as np
+
+from segsrgan.errors import UserError
+
+# JSON of specs and metadata is far shorter.
+LONGEST_TEXT = 1_000_000
+
+
+class UnsafeFile(UserError):
+    """A file with something in it that these files have no need of."""
+
+
+@contextmanager
+def opened(path, expected):
+    """An HDF5 file, open for reading.
+
+    Args:
+        path: of the file.
+        expected: what it should be, for the message: "a weights file written by ...".
+
+    Yields:
+        The `h5py.File`.
+
+    Raises:
+        UserError: if the file, or what is read from it here, is unreadable; it names `path`.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except UserError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not readable as {expected} ({reason})") from error
+
+
+def read_json(group, name):
+    """The JSON value of a text attribute.
+
+    Raises:
+        UnsafeFile: if it is longer than any that is written.
+        KeyError, ValueError: if it is missing, or is not JSON.
+    """
+    text = group.attrs[name]
+    if not isinstance(text, str) or len(text) > LONGEST_TEXT:
+        raise UnsafeFile(f"{_where(group, name)}: expected a short text")
+    return json.loads(text)
+
+
+def subgroups(group):
+    """The groups inside a group: dict, name -> `h5py.Group`; anything else there is left out."""
+    items = {name: _item(group, name) for name in group}
+    return {name: item for name, item in items.items() if isinstance(item, h5py.Group)}
+
+
+def declared_shapes(group):
+    """The arrays of a group and its subgroups, of which nothing is read.
+
+    Returns:
+        dict, path within the group -> shape, a tuple of int.
+
+    Raises:
+        UnsafeFile: for links, data of other files, filters, several names of one object, and
+            types that are not numbers.
+    """
+    shapes = {}
+    for name in group:
+        item = _item(group, name)
+        if isinstance(item, h5py.Group):
+            shapes |= {f"{name}/{key}": shape for key, shape in declared_shapes(item).items()}
+        else:
+            shapes[name] = item.shape
+    return shapes
+
+
+def read_arrays(group, expected_shapes, dtype=np.float32):
+    """Reads exactly the arrays that are expected, after all were found to have their shapes.
+
+    Args:
+        group: an `h5py.Group`.
+        expected_shapes: dict, path within the group -> shape, a tuple of int.
+        dtype: of the result; None for the file's.
+
+    Returns:
+        dict, path -> array.
+
+    Raises:
+        UnsafeFile: see `declared_shapes`.
+        UserError: if arrays are missing, superfluous, misshapen or not finite; lists all of them.
+    """
+    found = declared_shapes(group)
+    problems = [f"missing {name}" for name in expected_shapes if name not in found]
+    problems += [f"superfluous {name}" for name in found if name not in expected_shapes]
+    problems += [
+        f"misshapen {name}: expected {tuple(shape)}, received {found[name]}"
+        for name, shape in expected_shapes.items()
+        if name in found and found[name] != tuple(shape)
+    ]
+    _refuse(group, problems)
+    arrays = {name: np.asarray(group[name], dtype) for name in expected_shapes}
+    _refuse(group, [f"not finite {name}" for name, a in arrays.items() if not _is_finite(a)])
+    return arrays
+
+
+def _refuse(group, problems):
+    if problems:
+        raise UserError(f"{_where(group)}: its arrays do not fit: {'; '.join(problems)}")
+
+
+def _is_finite(array):
+    return array.dtype.kind not in "fc" or np.isfinite(array).all()
+
+
+def _item(group, name):
+    """A group, or a dataset that is plain."""
+    where = _where(group, name)
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise UnsafeFile(f"{where}: is a link to something else; expected the data themselves")
+    item = group[name]
+    if h5py.h5o.get_info(item.id).rc != 1:
+        raise UnsafeFile(f"{where}: has several names; expected one")
+    if isinstance(item, h5py.Dataset):
+        _check_dataset(item, where)
+    elif not isinstance(item, h5py.Group):
+        raise UnsafeFile(f"{where}: is a {type(item).__name__}; expected groups and arrays")
+    return item
+
+
+def _check_dataset(dataset, where):
+    if dataset.dtype.kind not in "biuf":
+        raise UnsafeFile(f"{where}: holds {dataset.dtype}; expected numbers")
+    if dataset.is_virtual or dataset.external:
+        raise UnsafeFile(f"{where}: its data lie in other files; expected them in this one")
+    if dataset.chunks is not None:
+        raise UnsafeFile(f"{where}: is stored in chunks; expected one piece, not compressed")
+    stored = dataset.id.get_storage_size()
+    if dataset.shape is None or stored != math.prod(dataset.shape) * dataset.dtype.itemsize:
+        raise UnsafeFile(f"{where}: declares {dataset.shape}, but {stored} bytes are stored")
+
+
+def _where(group, name=""):
+    return f"{group.file.filename}: {group.name.rstrip('/')}/{name}"
