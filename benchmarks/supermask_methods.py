@@ -23,7 +23,7 @@ from supermask.inference import predict_views
 from supermask.metrics import score
 from supermask.segmentation import segment, without_islands
 from supermask.settings import Settings
-from supermask.training import Settings as Training
+from supermask.training import TrainingSettings as Training
 from supermask.views import View
 from supermask.weights import Networks, save_networks
 

@@ -135,10 +135,10 @@ def cases(args):
 
 
 def settings(args):
-    from supermask.training import Settings
+    from supermask.training import TrainingSettings
 
     names = "grid_size spacing kernel alignnet_kernels pose rotation shift precision seed"
-    return Settings(
+    return TrainingSettings(
         **{name: getattr(args, name) for name in names.split()},
         hidden=64,
         largest_angle=60.0,

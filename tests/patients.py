@@ -5,7 +5,7 @@ import numpy as np
 from examinations import CENTRE, examination
 
 from supermask.rigid import Rigid
-from supermask.training import Examination, Settings
+from supermask.training import Examination, TrainingSettings
 from supermask.training.poses import Augmentation
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -28,7 +28,7 @@ TINY = {
 
 def tiny(**options):
     """The settings of a training that takes seconds."""
-    return Settings(**{**TINY, **options})
+    return TrainingSettings(**{**TINY, **options})
 
 
 def augmentation(**options):

@@ -9,8 +9,7 @@ import numpy as np
 
 from segsrgan.errors import UserError
 from supermask.geometry import ORIENTATIONS
-from supermask.training.orientations import oriented
-from supermask.training.poses import PlacedExamination
+from supermask.training.poses import PlacedExamination, oriented
 
 # What random numbers are drawn for, each with a generator of its own.
 _SINGLES, _PAIRS = range(2)

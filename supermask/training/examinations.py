@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The examinations that a training learns from: read from files, or made of masks."""
 
-import csv
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from segsrgan.errors import UserError, one_line
+from segsrgan.errors import TableError, UserError, one_line, problems_error
+from segsrgan.tables import image_files, read_table, resolved, stem
 from segsrgan.volumes import read_volume
 from supermask.datasets import read_mask
 from supermask.job import load_views
@@ -20,7 +20,7 @@ from supermask.views import View, check_together
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_COLUMNS = ("mask", "image", "base")
 _BASES = ("Train", "Test")
 
 
@@ -43,7 +43,7 @@ def gather(settings):
     """The examinations that settings name.
 
     Args:
-        settings: a `Settings`.
+        settings: a `TrainingSettings`.
 
     Returns:
         `(train, test)`, lists of `Examination`.
@@ -98,16 +98,15 @@ def true_transforms(paths):
         UserError: if one cannot be read.
     """
     paths = [Path(path) for path in paths]
-    stems = [_stem(path.name) for path in paths]
+    stems = [stem(path) for path in paths]
     for reference in stems:
-        files = [
-            path.parent / f"true_{stem}_to_{reference}.tfm"
-            for path, stem in zip(paths, stems, strict=True)
-        ]
-        pairs = list(zip(stems, files, strict=True))
-        if all(stem == reference or file.is_file() for stem, file in pairs):
+        files = {
+            name: path.parent / f"true_{name}_to_{reference}.tfm"
+            for path, name in zip(paths, stems, strict=True)
+        }
+        if all(name == reference or file.is_file() for name, file in files.items()):
             return tuple(
-                Rigid() if stem == reference else read_transform(file) for stem, file in pairs
+                Rigid() if name == reference else read_transform(files[name]) for name in stems
             )
     return None
 
@@ -132,9 +131,9 @@ def _of_masks(path, settings):
                 View(image, mask, path=str(image_path))  # checks that they belong together
             for number in range(settings.repeats):
                 rng = np.random.default_rng([settings.seed, index, number])
-                own = paint(mask, rng, settings.spacing) if image is None else image
-                case = simulate(own, mask, rng, simulation)
-                name = f"{_stem(Path(mask_path).name)}_{number + 1}"
+                shown = paint(mask, rng, settings.spacing) if image is None else image
+                case = simulate(shown, mask, rng, simulation)
+                name = f"{stem(mask_path)}_{number + 1}"
                 found.append((base, Examination(case.views, case.transforms, name)))
         except (ValueError, OSError) as error:
             text = one_line(error)
@@ -146,8 +145,7 @@ def _of_masks(path, settings):
 def _rows(path):
     """Mask, image or None, and base or None of each synthetic case."""
     if path.is_dir():
-        masks = sorted(p for p in path.iterdir() if _is_volume(p))
-        rows = [(mask, None, None) for mask in masks]
+        rows = [(mask, None, None) for mask in image_files(path)]
     else:
         rows = _rows_of_csv(path)
     if not rows:
@@ -155,48 +153,30 @@ def _rows(path):
     return rows
 
 
-def _is_volume(path):
-    """Whether it is one by its name; not a hidden one, which archives of macOS bring."""
-    return path.name[0] != "." and path.name.lower().endswith(_SUFFIXES)
-
-
 def _rows_of_csv(path):
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            lines = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); see --synthetic_cases") from error
-    columns = reader.fieldnames or []
-    unknown = sorted(set(filter(None, columns)) - {"mask", "image", "base"})
-    if "mask" not in columns or unknown:
-        raise UserError(
+    table = read_table(path, "column mask, and perhaps image and base")
+    unknown = sorted({name for name in table.columns if name.lower() not in _COLUMNS} - {""})
+    if not table.has("mask") or unknown:
+        raise TableError(
             f"{path}: expected the columns mask, and perhaps image and base, received "
-            f"{', '.join(columns) or 'none'}"
+            f"{', '.join(table.columns)}"
         )
     rows, problems = [], []
-    for number, line in enumerate(lines, start=2):
-        mask, image, base = (
-            (line.get(name) or "").strip() or None for name in ("mask", "image", "base")
-        )
-        if mask is None:
-            problems.append(f"line {number}: has no mask")
-        elif base not in (None, *_BASES):
-            problems.append(f"line {number}: base must be Train or Test, received {base}")
+    for row in table.rows:
+        mask, image, base = (row.get(name) for name in _COLUMNS)
+        if not mask:
+            problems.append(f"line {row.line}: has no mask")
+        elif base not in ("", *_BASES):
+            problems.append(f"line {row.line}: base must be Train or Test, received {base}")
         else:
-            rows.append((path.parent / mask, path.parent / image if image else None, base))
+            folder = table.path.parent
+            rows.append(
+                (resolved(mask, folder), resolved(image, folder) if image else None, base or None)
+            )
     _refuse(path, problems)
     return rows
 
 
 def _refuse(path, problems):
     if problems:
-        raise UserError(
-            f"{path}: {len(problems)} problem(s); mend them, or take the lines out:\n  "
-            + "\n  ".join(problems)
-        )
-
-
-def _stem(name):
-    suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
-    return name[: len(name) - len(suffix)]
+        raise problems_error(path, problems)

@@ -6,6 +6,7 @@ Everything here is `keras.ops`; gradients are taken in `step`. Images and masks 
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
 
 import keras
@@ -13,7 +14,7 @@ from keras import ops
 
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.training.optimizers import make_adam, state_of
-from supermask.alignnet import motion_matrices
+from supermask.alignnet import AlignNetSpec, build_alignnet, motion_matrices
 from supermask.losses import (
     consistency_of_alignment,
     consistency_of_segmentation,
@@ -21,6 +22,8 @@ from supermask.losses import (
     similarity_loss,
     soft_dice_loss,
 )
+from supermask.unet import SegmentorSpec, build_segmentor
+from supermask.weights import Networks, load_networks
 
 # Of the root mean square distance of two motions over a cube of half the grid's edge.
 _HALF_EDGE = 0.25
@@ -165,28 +168,28 @@ class Learners:
 
     def _alignment(self, batch):
         """L_align1, its parts, and the motion found."""
-        wished, there = self.objective, self.motion(batch.moving, batch.fixed, training=True)
+        objective, matrices = self.objective, self.motion(batch.moving, batch.fixed, training=True)
         loss, metrics = 0.0, {}
-        if wished.lambda_sim:
-            moved = self.moved(batch.moving, there)
-            similarity = similarity_loss(moved, batch.fixed, wished.window)
-            loss, metrics["similarity_loss"] = wished.lambda_sim * similarity, similarity
+        if objective.lambda_sim:
+            moved = self.moved(batch.moving, matrices)
+            similarity = similarity_loss(moved, batch.fixed, objective.window)
+            loss, metrics["similarity_loss"] = objective.lambda_sim * similarity, similarity
         # Antisymmetric weights cannot move an image against itself: the loss is 0 for good.
-        if wished.lambda1 and not self.alignnet.spec.antisymmetric:
+        if objective.lambda1 and not self.alignnet.spec.antisymmetric:
             identity = sum(self._identity(image) for image in (batch.moving, batch.fixed))
-            loss, metrics["identity_loss"] = loss + wished.lambda1 * identity, identity
-        if wished.supervision == "masks":
-            moved = self.moved(batch.moving_mask, there)
-            masks = similarity_loss(moved, batch.fixed_mask, wished.window)
-            loss, metrics["mask_loss"] = loss + wished.lambda2 * masks, masks
-        if wished.supervision == "transforms":
+            loss, metrics["identity_loss"] = loss + objective.lambda1 * identity, identity
+        if objective.supervision == "masks":
+            moved = self.moved(batch.moving_mask, matrices)
+            masks = similarity_loss(moved, batch.fixed_mask, objective.window)
+            loss, metrics["mask_loss"] = loss + objective.lambda2 * masks, masks
+        if objective.supervision == "transforms":
             size = self.alignnet.spec.size
-            apart = motion_distance(there, batch.matrix, size) / (_HALF_EDGE * size)
+            apart = motion_distance(matrices, batch.matrix, size) / (_HALF_EDGE * size)
             count = ops.maximum(ops.sum(batch.known), 1.0)
             apart = ops.sum(apart * batch.known) / count
-            loss = loss + wished.lambda_transform * apart
+            loss = loss + objective.lambda_transform * apart
             metrics["transform_loss"] = apart
-        return loss, metrics, there
+        return loss, metrics, matrices
 
     def _identity(self, image):
         return identity_loss(image, self.moved(image, self.motion(image, image, training=True)))
@@ -208,3 +211,92 @@ def motion_distance(first, second, size):
     turn = ops.sum(squares[:, :, :3], axis=(1, 2))
     # The small number keeps the slope of the root finite where both are equal.
     return ops.sqrt(shift + (_HALF_EDGE * size) ** 2 / 3 * turn + 1e-8)
+
+
+def build_learners(settings, cycles, state=None):
+    """The networks of a training and their optimisers, `Learners`.
+
+    Args:
+        settings: a `TrainingSettings`.
+        cycles: in an epoch.
+        state: the `State` that the training goes on from, or None.
+
+    Raises:
+        WeightsError: if the weights are unusable.
+        ValueError: if they are for another grid than the settings say.
+    """
+    objective = Objective(
+        settings.lambda_sim,
+        settings.lambda1,
+        settings.lambda2,
+        settings.lambda_transform,
+        settings.alpha1,
+        settings.alpha2,
+        settings.window,
+        settings.supervised_alignment,
+    )
+    rate = TwoStages(
+        settings.lr1,
+        settings.lr2,
+        settings.stage1_epochs * cycles,
+        settings.decay,
+        settings.decay_every,
+    )
+    models = _models(settings, state)
+    return Learners(*models, objective, rate, settings.precision == "mixed_float16")
+
+
+def _models(settings, state):
+    """Segmentor and AlignNet, new or of weights; None for one that is not trained."""
+    found = {}
+    if settings.weights is not None:
+        # Weights say how large their networks are; a state of theirs says it again.
+        loaded = load_networks(settings.weights) if state is None else _of_specs(state.specs)
+        found = {"segmentor": loaded.segmentor, "alignnet": loaded.alignnet}
+    segmentor = alignnet = None
+    if settings.trains_segmentor:
+        segmentor = found.get("segmentor") or build_segmentor(_segmentor_spec(settings))
+        _check_spec(settings, "segmentor", segmentor.spec, {"spacing": settings.spacing})
+    if settings.trains_alignnet:
+        alignnet = found.get("alignnet") or build_alignnet(_alignnet_spec(settings))
+        wanted = {"size": settings.grid_size, "spacing": settings.spacing}
+        _check_spec(settings, "alignnet", alignnet.spec, wanted)
+    return segmentor, alignnet
+
+
+def _of_specs(specs):
+    segmentor, alignnet = specs.get("segmentor"), specs.get("alignnet")
+    return Networks(
+        segmentor and build_segmentor(SegmentorSpec(**segmentor)),
+        alignnet and build_alignnet(AlignNetSpec(**alignnet)),
+    )
+
+
+def _segmentor_spec(settings):
+    return SegmentorSpec(settings.kernel, settings.levels, settings.spacing, settings.through)
+
+
+def _alignnet_spec(settings):
+    return AlignNetSpec(
+        settings.grid_size,
+        settings.spacing,
+        settings.filters,
+        settings.hidden,
+        math.radians(settings.largest_angle),
+        settings.largest_shift,
+        settings.antisymmetric,
+        settings.through,
+    )
+
+
+def _check_spec(settings, name, spec, wanted):
+    """Raises `ValueError` where a network of weights, or of the state, is for another grid."""
+    wanted = {**wanted, "through": settings.through}
+    flags = {"size": "--grid_size", "spacing": "--spacing", "through": "--through"}
+    for field, value in wanted.items():
+        if getattr(spec, field) != value:
+            raise ValueError(
+                f"{settings.weights}: its {name} has {field} "
+                f"{getattr(spec, field)}, the flags say {value}; add {flags[field]} "
+                f"{getattr(spec, field)}, or start without these weights"
+            )

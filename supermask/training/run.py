@@ -23,9 +23,9 @@ from segsrgan.training.place import (
 )
 from segsrgan.training.records import Records
 from segsrgan.training.state import Progress, has_state, newest_state
-from supermask.training.beginning import build_learners
 from supermask.training.dataset import Dataset
 from supermask.training.examinations import gather
+from supermask.training.learners import build_learners
 from supermask.training.loop import Loop
 from supermask.training.poses import Augmentation
 from supermask.weights import Networks
@@ -43,7 +43,7 @@ def run(settings, progress=None, stop=None):
     """Trains networks on the files that settings name.
 
     Args:
-        settings: a `Settings` with data and a snapshot folder.
+        settings: a `TrainingSettings` with data and a snapshot folder.
         progress: called with (label, done, total, text) after each cycle.
         stop: function that says whether to stop after the current cycle, with the state saved.
 
@@ -66,7 +66,7 @@ def fit(cases, settings, folder, test=(), progress=None, stop=None):
     Args:
         cases: sequence of `Examination` or of simulated `Case`s: each has `views` with masks, and
             `transforms`, the true ones from the reference to each view, or None.
-        settings: a `Settings`; its data and folder do not count.
+        settings: a `TrainingSettings`; its data and folder do not count.
         folder: of snapshots, history and states; with `settings.resume` the training goes on.
         test: likewise, to be scored after each epoch; `SuperMask_best` needs them.
         progress: as of `run`.
@@ -83,7 +83,7 @@ def fit(cases, settings, folder, test=(), progress=None, stop=None):
 
     Example:
         >>> cases = [simulate(image, mask, rng, Simulation(spacing=3.0)) for ...]
-        >>> settings = Settings(grid_size=48, spacing=3.0, kernel=8, window=7, stage1_epochs=10)
+        >>> settings = TrainingSettings(grid_size=48, spacing=3.0, kernel=8, window=7)
         >>> networks = fit(cases[:-2], settings, "run", test=cases[-2:])
         >>> result = supermask.predict(["axial.nii.gz", "sagittal.nii.gz"], weights=networks)
     """

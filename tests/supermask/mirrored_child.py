@@ -16,8 +16,8 @@ from patients import augmentation, patient, tiny
 
 def main(mode, output):
     from segsrgan.training.distribution import Distribution, mirrored
-    from supermask.training.beginning import build_learners
     from supermask.training.dataset import Dataset, Pairs, Singles
+    from supermask.training.learners import build_learners
     from supermask.training.step import Step
 
     distribution = Distribution()

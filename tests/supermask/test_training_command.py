@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from patients import tiny
 
-from segsrgan.cli.supermask_train import main
+from segsrgan.cli.supermask_train import build_parser, main, settings_of
 from segsrgan.config import from_toml, to_toml
 from segsrgan.volumes import Volume, write_volume
-from supermask.training.configuration import Settings
-from supermask.training.flags import build_parser, settings_of
+from supermask.training.settings import TrainingSettings
 from supermask.weights import load_networks
 
 TINY = (
@@ -111,7 +110,7 @@ def test_bad_data_is_told_and_nothing_is_written(masks, tmp_path, capsys):
 def test_every_setting_has_a_flag_and_every_flag_a_meaning():
     parser = build_parser()
     flags = {action.dest for action in parser._actions} - {"help", "config"}
-    assert flags == {item.name for item in fields(Settings)}
+    assert flags == {item.name for item in fields(TrainingSettings)}
     text = parser.format_help()
     for words in ("(default: 0.05)", "(default: 16,32,64)", "30/256", "Stage 2"):
         assert words in text
@@ -131,11 +130,11 @@ def test_settings_come_back_from_their_file(tmp_path):
     before = tiny(csv="a b.csv", labels="3,42", shift=None, antisymmetric=False)
     path.write_text(to_toml(before, "supermask-train --config THIS_FILE"), encoding="utf-8")
     assert "#   supermask-train" in path.read_text()
-    assert Settings(**from_toml(path, Settings)) == before
+    assert TrainingSettings(**from_toml(path, TrainingSettings)) == before
     assert "shift" not in tomllib.loads(path.read_text())
     path.write_text("lambda_1 = 0.1\n")
     with pytest.raises(ValueError, match="lambda_1 is not a setting; did you mean lambda1"):
-        from_toml(path, Settings)
+        from_toml(path, TrainingSettings)
 
 
 @pytest.fixture

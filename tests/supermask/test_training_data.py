@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from patients import augmentation, patient
 
 from segsrgan.errors import UserError
@@ -15,11 +16,10 @@ from supermask.geometry import ORIENTATIONS
 from supermask.rigid import Rigid
 from supermask.simulation import Simulation
 from supermask.training import paint
-from supermask.training.configuration import Settings
 from supermask.training.dataset import Dataset, Pairs, Singles
 from supermask.training.examinations import gather, true_transforms
-from supermask.training.orientations import oriented
-from supermask.training.poses import PlacedExamination
+from supermask.training.poses import PlacedExamination, oriented
+from supermask.training.settings import TrainingSettings
 
 
 def both(epoch):
@@ -181,7 +181,7 @@ def simulated(tmp_path):
 
 
 def test_simulated_cases_bring_their_true_transforms_along(simulated):
-    train, test = gather(Settings(csv=simulated))
+    train, test = gather(TrainingSettings(csv=simulated))
     assert [item.name for item in train] == ["ball0", "ball1"]
     assert [item.name for item in test] == ["ball2"]
     case = PlacedExamination.of(train[0], augmentation(spacing=3.0, rotation=0, shift=0))
@@ -196,7 +196,7 @@ def test_all_problems_of_a_table_are_told_at_once(simulated):
     (simulated.parent / "ball0" / "axial_mask.nii.gz").unlink()
     (simulated.parent / "ball2" / "coronal.nii.gz").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"(?s)2 problem.*ball0.*ball2"):
-        gather(Settings(csv=simulated))
+        gather(TrainingSettings(csv=simulated))
 
 
 def synthetic(folder, lines):
@@ -210,18 +210,28 @@ def test_patients_are_made_of_masks(tmp_path):
         write_volume(ball(), tmp_path / f"mask{index}.nii.gz")
     (tmp_path / "._mask0.nii.gz").write_bytes(b"of an archive")
     options = {"spacing": 3.0, "slices": 6.0, "repeats": 2, "test_share": 0.5, "shift": 2.0}
-    train, test = gather(Settings(synthetic_cases=tmp_path, **options))
+    train, test = gather(TrainingSettings(synthetic_cases=tmp_path, **options))
     assert [item.name for item in train] == ["mask0_1", "mask0_2"]
     assert [item.name for item in test] == ["mask1_1", "mask1_2"]
     assert [view.thickness for view in train[0].views] == [6.0] * 3
     first, second = (item.views[0].volume.array for item in train)
     assert first.shape != second.shape or not np.array_equal(first, second)
-    again, _ = gather(Settings(synthetic_cases=tmp_path, **options))
+    again, _ = gather(TrainingSettings(synthetic_cases=tmp_path, **options))
     assert np.array_equal(first, again[0].views[0].volume.array)
 
     path = synthetic(tmp_path, ["mask,base", "mask0.nii.gz,Test", "mask1.nii.gz,Train"])
-    train, test = gather(Settings(synthetic_cases=path, **{**options, "repeats": 1}))
+    train, test = gather(TrainingSettings(synthetic_cases=path, **{**options, "repeats": 1}))
     assert [item.name for item in train + test] == ["mask1_1", "mask0_1"]
+
+
+@pytest.mark.parametrize("name", ["mask.nhdr", "mask.hdr"])
+def test_masks_of_any_format_are_found_in_a_folder(tmp_path, name):
+    image = sitk.GetImageFromArray(ball().array.T.copy())
+    image.SetSpacing(ball().spacing)
+    sitk.WriteImage(image, str(tmp_path / name))
+    settings = TrainingSettings(synthetic_cases=tmp_path, repeats=1, spacing=2.0, test_share=0)
+    train, _ = gather(settings)
+    assert [examination.name for examination in train] == ["mask_1"]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +246,7 @@ def test_patients_are_made_of_masks(tmp_path):
 def test_bad_tables_of_masks_are_refused(lines, message, tmp_path):
     path = synthetic(tmp_path, lines)
     with pytest.raises(UserError, match=f"(?s){message}"):
-        gather(Settings(synthetic_cases=path))
+        gather(TrainingSettings(synthetic_cases=path))
 
 
 def test_a_painted_object_is_brighter_than_what_it_lies_in():
