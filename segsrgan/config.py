@@ -68,6 +68,7 @@ class Rule:
         optional: whether it may be None.
         empty: whether the text may be empty.
         count: how many numbers make up the setting.
+        many: whether the setting is a tuple of any number of values, by comma on the command line.
         multiple: what the whole number must be divisible by.
         example: a value to try, for messages.
         title: the name in messages, where it is not that of the field.
@@ -86,6 +87,7 @@ class Rule:
     optional: bool = False
     empty: bool = False
     count: int = 1
+    many: bool = False
     multiple: int = 1
     example: object = None
     title: str = ""
@@ -100,7 +102,9 @@ class Rule:
         if self.kind is bool:
             return "True or False"
         if self.choices:
-            return f"one of {', '.join(self.choices)}"
+            return f"{'some' if self.many else 'one'} of {', '.join(self.choices)}"
+        if self.many:
+            return f"{'whole numbers' if self.kind is int else 'values'} by comma"
         if self.kind is str:
             return "a text" if self.empty else "a text that is not empty"
         noun = "a whole number" if self.kind is int else "a number"
@@ -127,6 +131,8 @@ class Rule:
         if self.kind is bool:
             return _WORDS.get(text.strip().lower(), text)
         try:
+            if self.many:
+                return tuple(self.kind(word) for word in re.split(r"[\s,;]+", text) if word)
             return self.kind(text)
         except ValueError:
             return text
@@ -143,6 +149,8 @@ class Rule:
         """
         if value is None and self.optional:
             return None
+        if self.many:
+            return self._checked_many(value, name)
         values = value if self.count > 1 else [value]
         if isinstance(values, (tuple, list)) and len(values) == self.count:
             checked = tuple(map(self._checked, values))
@@ -150,6 +158,16 @@ class Rule:
                 return checked if self.count > 1 else checked[0]
         hint = "" if self.example is None else f"; try {self.example}"
         raise UserError(f"{name} must be {self.expected}, received {value!r}{hint}")
+
+    def _checked_many(self, values, name):
+        if not isinstance(values, (tuple, list)):
+            hint = "" if self.choices else "; try 3,42"
+            raise UserError(f"{name} must be {self.expected}, received {values!r}{hint}")
+        checked = tuple(map(self._checked, values))
+        if not checked or None in checked:
+            wrong = repr(values[checked.index(None)]) if checked else "none"
+            raise UserError(f"{name} must be {self.expected}, received {wrong}")
+        return checked
 
     def _checked(self, value):
         """The value in its type, or None."""
@@ -302,7 +320,7 @@ def add_flag(group, name, rule, default=MISSING):
     options = {"help": text, "type": rule.parse, "dest": name}
     if rule.kind is bool:
         options |= {"nargs": "?", "const": True}
-    if rule.choices:
+    if rule.choices and not rule.many:
         options["choices"] = rule.choices
     if rule.count > 1:
         options["nargs"] = rule.count

@@ -1,16 +1,35 @@
 # SPDX-License-Identifier: MIT
 """The command `segsrgan evaluate`: measures predictions against references."""
 
+import argparse
 import logging
 import sys
 from pathlib import Path
 
 from segsrgan.cli.console import Parser, ProgressBar, messages, status_of
-from segsrgan.errors import one_line
-from segsrgan.evaluation.arguments import build_parser, cases_of, check_outputs, settings_of
+from segsrgan.config import add_flags, rules_of
+from segsrgan.errors import UserError, one_line
+from segsrgan.evaluation.cases import KINDS, match_cases, read_cases
+from segsrgan.evaluation.metrics import EvaluationSettings
 from segsrgan.files import create_text, write_text
+from segsrgan.tables import expanded
 
 logger = logging.getLogger("segsrgan.cli.evaluate")
+
+_EPILOG = """
+input, one of:
+  --path CSV     a row for each case; the first line names the columns: image and
+                 reference_image, or label and reference_label, or all four; also
+                 mask (the region, such as the brain, where images are compared),
+                 baseline (image of low resolution, interpolated by cubic splines and
+                 measured beside the image) and case (a name)
+  --predictions  and --references: two folders whose files have the same names, not
+                 counting the suffix and SR_, Cortex_mask_, Cortex_ or Mask_ at the start;
+                 or patterns in quotes whose one * is the name: "hr/*_T2w.nii.gz"
+
+exit status: 0 all measured, 1 some cases failed, 2 nothing could be done, 130 interrupted.
+docs/evaluate.md defines the measures.
+"""
 
 
 def main(argv=None, prog="segsrgan evaluate"):
@@ -26,34 +45,114 @@ def main(argv=None, prog="segsrgan evaluate"):
     """
 
     def run():
-        args = build_parser(prog, Parser).parse_args(argv)
+        args = build_parser(prog).parse_args(argv)
         with messages(prog, args.quiet, args.verbose):
             return _run(args)
 
     return status_of(run, prog, "nothing was written")
 
 
-def _run(args):
-    settings, cases = settings_of(args), cases_of(args)
-    columns = settings.columns(cases)
-    check_outputs(args, cases)
+def build_parser(prog):
+    """The parser of the command line; `prog` is the program's name in messages."""
+    parser = Parser(
+        prog=prog,
+        description="Measures images and segmentations against references.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("-p", "--path", metavar="CSV", help="CSV file of the cases")
+    add("--predictions", nargs="+", metavar="PLACE", help="folder or pattern of predictions")
+    add("--references", nargs="+", metavar="PLACE", help="folder or pattern of references")
+    add("--kind", choices=KINDS, help="what --predictions and --references hold")
+    add("--masks", nargs="+", metavar="PLACE", help="with --kind image: regions to compare in")
+    add("--baselines", nargs="+", metavar="PLACE", help="with --kind image: low resolution")
+    add("--allow_missing", action="store_true", help="leave out what has no partner")
+    add_flags(parser, EvaluationSettings)
+    add("--csv", metavar="FILE", help="write the values of each case")
+    add("--json", metavar="FILE", help="write everything: settings, versions, cases, means")
+    add("--overwrite", action="store_true", help="replace --csv and --json files that exist")
+    add("--quiet", action="store_true", help="no table, errors only")
+    add("--verbose", action="store_true", help="more messages, tracebacks of failed cases")
+    return parser
 
-    from segsrgan.evaluation.job import evaluate
-    from segsrgan.evaluation.report import format_table, to_csv, to_json
+
+def _run(args):
+    given = {name: getattr(args, name) for name in rules_of(EvaluationSettings)}
+    settings = EvaluationSettings(**{k: value for k, value in given.items() if value is not None})
+    cases = _cases(args)
+    columns = settings.columns(cases)
+    _check_outputs(args, cases)
+
+    from segsrgan.evaluation import evaluate, format_table, to_csv, to_json
 
     bar = ProgressBar(args.quiet, unit="case")
     try:
-        rows = evaluate(cases, settings, bar)
+        results = evaluate(cases, settings, bar)
     finally:
         bar.close()
     if not args.quiet:
-        print(format_table(rows, columns, settings), flush=True)
-    texts = {
-        args.csv: lambda: to_csv(rows, columns),
-        args.json: lambda: to_json(rows, columns, settings),
-    }
-    written = [_write(path, text(), args.overwrite) for path, text in texts.items() if path]
-    return int(any(row.error for row in rows) or not all(written))
+        print(format_table(results, columns, settings), flush=True)
+    written = []
+    if args.csv:
+        written.append(_write(args.csv, to_csv(results, columns), args.overwrite))
+    if args.json:
+        written.append(_write(args.json, to_json(results, columns, settings), args.overwrite))
+    return int(any(scores.error for scores in results) or not all(written))
+
+
+def _cases(args):
+    """The list of `Case` that the arguments name, in one of the two ways."""
+    given = [
+        f"--{name}"
+        for name in ("predictions", "references", "masks", "baselines", "kind")
+        if getattr(args, name)
+    ]
+    if args.path and given:
+        raise UserError(f"--path names all files, so leave out {', '.join(given)}")
+    if args.path:
+        return read_cases(args.path)
+    if not {"--predictions", "--references", "--kind"} <= set(given):
+        raise UserError(
+            "expected --path CSV, or --predictions, --references and --kind, received "
+            f"{' '.join(given) or 'neither'}"
+        )
+    return match_cases(
+        _place(args, "predictions"),
+        _place(args, "references"),
+        args.kind,
+        masks=_place(args, "masks"),
+        baselines=_place(args, "baselines"),
+        allow_missing=args.allow_missing,
+    )
+
+
+def _place(args, name):
+    places = getattr(args, name)
+    if places and len(places) > 1:
+        raise UserError(
+            f"--{name} takes one folder or pattern, received {len(places)} paths; put the pattern "
+            "in quotes, so that the shell leaves its * alone"
+        )
+    return places[0] if places else None
+
+
+def _check_outputs(args, cases):
+    """Makes sure, before the work, that the results can be written and replace nothing else."""
+    inputs = {path.resolve() for case in cases for path in case.files.values()}
+    inputs |= {expanded(args.path).resolve()} if args.path else set()
+    outputs = {flag: path for flag in ("csv", "json") if (path := getattr(args, flag))}
+    paths = [Path(path).resolve() for path in outputs.values()]
+    if len(set(paths)) < len(paths):
+        raise UserError(f"--csv and --json must differ, received {args.csv} for both")
+    for (flag, name), path in zip(outputs.items(), paths, strict=True):
+        if path in inputs:
+            raise UserError(f"--{flag} {name}: is an input; name another file")
+        if path.is_dir() or not path.parent.is_dir():
+            what = "is a folder" if path.is_dir() else "its folder does not exist"
+            raise UserError(f"--{flag} {name}: {what}; name a file in an existing folder")
+        if path.exists() and not args.overwrite:
+            raise UserError(f"--{flag} {name}: exists; --overwrite replaces it")
 
 
 def _write(path, text, overwrite):

@@ -5,8 +5,8 @@ Importing this package loads nothing; the names below are loaded at their first 
 
 Example:
     >>> from segsrgan.evaluation import Case, evaluate
-    >>> (row,) = evaluate([Case(label="cortex.nii.gz", reference_label="truth.nii.gz")])
-    >>> row.values["dice"], row.values["hd95"]
+    >>> (scores,) = evaluate([Case(label="cortex.nii.gz", reference_label="truth.nii.gz")])
+    >>> scores.values["dice"], scores.values["hd95"]
     (0.913, 0.5)
 """
 
@@ -15,12 +15,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "case": ["Case", "Row"],
-        "cases": ["read_cases"],
-        "job": ["evaluate"],
-        "metrics": ["METRICS", "Metric"],
-        "places": ["match_cases"],
+        "cases": ["Case", "match_cases", "read_cases"],
+        "metrics": ["METRICS", "EvaluationSettings", "Metric"],
         "report": ["format_table", "to_csv", "to_json"],
-        "settings": ["Settings"],
+        "run": ["Scores", "evaluate"],
     },
 )

@@ -1,28 +1,95 @@
 # SPDX-License-Identifier: MIT
-"""The CSV of an evaluation: a row for each case."""
+"""What is compared with what: cases, from a CSV file or from folders whose names match."""
 
-import codecs
-import csv
+import glob
 import logging
 import os
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segsrgan.errors import UserError
-from segsrgan.evaluation.case import NEEDS, Case
+from segsrgan.tables import IMAGE_SUFFIXES, image_files, read_table, resolved, stem
 
 logger = logging.getLogger(__name__)
 
-_HELP = "columns image and reference_image, or label and reference_label, or all four"
+# Which file is of no use without which others.
+NEEDS = {
+    "image": ("reference_image",),
+    "reference_image": ("image",),
+    "label": ("reference_label",),
+    "reference_label": ("label",),
+    "mask": ("image", "reference_image"),
+    "baseline": ("image", "reference_image"),
+}
+KINDS = ("image", "label")
+# What job_model.py puts before the names of its results.
+PREFIXES = ("SR_", "Cortex_mask_", "Cortex_", "Mask_")
+_COLUMNS = "columns image and reference_image, or label and reference_label, or all four"
+
+
+@dataclass(frozen=True)
+class Case:
+    """The files of a case, as paths; text becomes a `Path`. Either pair, or both, must be given.
+
+    Attributes:
+        image: the predicted, super-resolved image.
+        reference_image: what it should be.
+        label: the predicted segmentation: labels or probabilities.
+        reference_label: what it should be.
+        mask: the region, such as the brain, in which images are compared: every voxel but 0.
+        baseline: the image of low resolution, measured beside `image` after interpolation.
+        name: of the case; the stem of its reference by default.
+    """
+
+    image: Path | None = None
+    reference_image: Path | None = None
+    label: Path | None = None
+    reference_label: Path | None = None
+    mask: Path | None = None
+    baseline: Path | None = None
+    name: str = ""
+
+    def __post_init__(self):
+        for role in NEEDS:
+            if (path := getattr(self, role)) is not None:
+                object.__setattr__(self, role, Path(path))
+        reference = self.reference_image or self.reference_label or self.image or self.label
+        if not self.name and reference:
+            object.__setattr__(self, "name", stem(reference))
+
+    @property
+    def files(self):
+        """Role -> path, of the files that the case has."""
+        return {role: path for role in NEEDS if (path := getattr(self, role)) is not None}
+
+    @property
+    def kinds(self):
+        """What can be compared: "label" and "image", where both files of the pair are given."""
+        return tuple(
+            kind for kind in ("label", "image") if {kind, f"reference_{kind}"} <= self.files.keys()
+        )
+
+    def check(self):
+        """Raises `UserError` if nothing can be compared, or a file lacks its partner."""
+        files = self.files
+        for role, path in files.items():
+            if lacking := [need for need in NEEDS[role] if need not in files]:
+                raise UserError(
+                    f"{role} ({path}) is given without {' and '.join(lacking)}; "
+                    f"give that too, or leave {role} out"
+                )
+        if not files:
+            raise UserError(
+                "names no file; expected image and reference_image, or label and reference_label"
+            )
 
 
 def read_cases(path):
-    """Reads the cases of a CSV file.
+    """Reads the cases of a CSV file, see `segsrgan.tables` for its form.
 
     The first line names the columns: those of `Case`, and `case` for its name; others are
-    ignored with a warning. Comma, semicolon or tab separate; blank lines and a byte order mark
-    are ignored; a cell may be empty. Relative paths start from the CSV's folder.
+    ignored with a warning. A cell may be empty. Relative paths start from the CSV's folder.
 
     Args:
         path: the CSV file.
@@ -31,99 +98,136 @@ def read_cases(path):
         A list of `Case` with names that all differ. The files need not exist.
 
     Raises:
-        UserError: if the file is missing or no text, columns are missing or have no
+        UserError: if the file is missing or not a text file, columns are missing or have no
             partner, a line has too many cells, or there is no case.
     """
-    path = Path(os.path.expanduser(path))
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise UserError(f"{path}: {what}; expected a CSV file with the {_HELP}")
-    lines = _text(path).splitlines()
-    separator = _separator(lines)
-    numbered = [
-        (number, [cell.strip() for cell in cells])
-        for number, line in enumerate(lines, start=1)
-        for cells in csv.reader([line], delimiter=separator, skipinitialspace=True)
-        if any(cell.strip() for cell in cells)
-    ]
-    if not numbered:
-        raise UserError(f"{path}: is empty; expected the {_HELP}")
-    columns = _columns(numbered[0][1], path)
+    table = read_table(path, _COLUMNS)
+    _check_columns(table)
     cases = []
-    for number, cells in numbered[1:]:
-        if len(cells) > len(columns):
-            raise UserError(
-                f"{path}: line {number} has {len(cells)} cells, the first line names "
-                f"{len(columns)} columns; put a path that holds a {separator!r} in quotes"
-            )
-        cases.append((number, _case(dict(zip(columns, cells, strict=False)), path, number)))
+    for row in table.rows:
+        cells = {role: row.get(role) for role in NEEDS}
+        files = {role: resolved(cell, table.path.parent) for role, cell in cells.items() if cell}
+        name = row.get("case") or ("" if files else f"line {row.line}")
+        cases.append((row.line, Case(**files, name=name)))
     if not cases:
-        raise UserError(f"{path}: names columns but no case; add a line for each")
-    return _with_unique_names(cases)
-
-
-def _text(path):
-    data = path.read_bytes()
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", errors="replace")
-    if b"\0" in data:
-        raise UserError(f"{path}: is no text; expected a CSV file with the {_HELP}")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
-
-
-def _separator(lines):
-    first = next((line for line in lines if line.strip()), "")
-    return max(",;\t", key=first.count)
-
-
-def _columns(cells, path):
-    """The names of the columns, None for those that are ignored."""
-    names = [cell.lower() for cell in cells]
-    known = [name for name in names if name in {*NEEDS, "case"}]
-    doubled = [name for name, count in Counter(known).items() if count > 1]
-    if doubled:
-        raise UserError(f"{path}: has more than one column {', '.join(doubled)}; keep one")
-    missing = {
-        need: name for name in known if name != "case" for need in NEEDS[name] if need not in known
-    }
-    if missing:
-        need, name = next(iter(missing.items()))
-        raise UserError(
-            f"{path}: has a column {name} but no column {need}; expected {_HELP}, "
-            f"received {', '.join(cells)}"
-        )
-    if not set(known) & NEEDS.keys():
-        raise UserError(
-            f"{path}: expected the {_HELP}, received {', '.join(cells)}; the first line names them"
-        )
-    ignored = [cell for cell, name in zip(cells, names, strict=True) if name not in known]
-    if any(ignored):
-        logger.warning(
-            "%s: ignored columns: %s; known are case, %s",
-            path,
-            ", ".join(ignored),
-            ", ".join(NEEDS),
-        )
-    return [name if name in known else None for name in names]
-
-
-def _case(cells, path, number):
-    base = path.absolute().parent
-    files = {
-        name: Path(os.path.normpath(base / os.path.expanduser(cell)))
-        for name, cell in cells.items()
-        if name in NEEDS and cell
-    }
-    return Case(**files, name=cells.get("case", "") or ("" if files else f"line {number}"))
-
-
-def _with_unique_names(cases):
-    """The cases, the line's number in each name that occurs more than once."""
+        raise UserError(f"{table.path}: names columns but no case; add a line for each")
     counts = Counter(case.name for _, case in cases)
     return [
-        replace(case, name=f"{case.name} (line {number})") if counts[case.name] > 1 else case
-        for number, case in cases
+        replace(case, name=f"{case.name} (line {line})") if counts[case.name] > 1 else case
+        for line, case in cases
     ]
+
+
+def _check_columns(table):
+    roles = [role for role in NEEDS if table.has(role)]
+    received = f"received {', '.join(table.columns)}"
+    for role in roles:
+        for need in NEEDS[role]:
+            if need not in roles:
+                raise UserError(
+                    f"{table.path}: has a column {role} but no column {need}; expected "
+                    f"{_COLUMNS}, {received}"
+                )
+    if not roles:
+        raise UserError(
+            f"{table.path}: expected the {_COLUMNS}, {received}; the first line names them"
+        )
+    table.warn_of_unknown(("case", *NEEDS))
+
+
+def match_cases(predictions, references, kind, *, masks=None, baselines=None, allow_missing=False):
+    """Makes cases of the files of folders that have the same name.
+
+    A place is either a folder, of which every image file counts (not those of its subfolders),
+    its name without suffix and without a leading `PREFIXES`; or a pattern with one `*`, as
+    `"out/*/SR.nii.gz"` or `"hr/*_T2w.nii.gz"`, where the name is what the `*` stands for.
+
+    Args:
+        predictions: the place of what is measured, a str.
+        references: the place of what it should be, a str.
+        kind: "image" or "label", what these are.
+        masks: a place of regions in which images are compared, or None.
+        baselines: a place of images of low resolution, or None.
+        allow_missing: whether a name that one of the places does not have is left out, with a
+            warning, instead of being an error.
+
+    Returns:
+        A list of `Case`, sorted by name.
+
+    Raises:
+        UserError: if a place does not exist, two of its files have one name, names are
+            missing somewhere, or no name is everywhere.
+    """
+    if kind not in KINDS:
+        raise UserError(f"kind must be {' or '.join(KINDS)}, received {kind!r}")
+    if kind == "label" and (masks or baselines):
+        raise UserError("masks and baselines are for images; leave them out, or choose kind image")
+    places = {
+        kind: predictions,
+        f"reference_{kind}": references,
+        "mask": masks,
+        "baseline": baselines,
+    }
+    found = {role: _files_by_name(place) for role, place in places.items() if place}
+    common = set.intersection(*(set(names) for names in found.values()))
+    missing = [
+        f"{role} ({places[role]}) lacks {_listed(lacking)}"
+        for role, names in found.items()
+        if (lacking := sorted(set().union(*found.values()) - names.keys()))
+    ]
+    if missing and (not allow_missing or not common):
+        raise UserError(
+            f"the names do not match: {'; '.join(missing)}; --allow_missing leaves these out, a "
+            'pattern such as "folder/*_T2w.nii.gz" says by its * which part of a name counts'
+        )
+    for text in missing:
+        logger.warning("left out: %s", text)
+    return [
+        Case(**{role: names[name] for role, names in found.items()}, name=name)
+        for name in sorted(common)
+    ]
+
+
+def _files_by_name(place):
+    """Name -> path, of the images of a folder or a pattern."""
+    place = os.path.expanduser(place)
+    if "*" in place:
+        files = _pattern_files(place)
+    elif os.path.isdir(place):
+        files = [(_short_name(path), path) for path in image_files(place)]
+    else:
+        what = "a file" if os.path.exists(place) else "nothing of this name"
+        raise UserError(
+            f"{place}: expected a folder, or a pattern with one * in quotes, received {what}; "
+            "single cases go into a CSV file, see --path"
+        )
+    if not files:
+        raise UserError(f"{place}: has no image; expected one of {', '.join(IMAGE_SUFFIXES)}")
+    names = {}
+    for name, path in files:
+        if name in names:
+            raise UserError(
+                f"{names[name]} and {path}: expected one file for each case, both are named "
+                f'{name!r}; choose by a pattern such as "{Path(path).parent}/SR_*.nii.gz"'
+            )
+        names[name] = path
+    return names
+
+
+def _pattern_files(pattern):
+    if pattern.count("*") != 1:
+        raise UserError(f"{pattern}: expected one * for the name of the case; use one")
+    before, after = pattern.split("*")
+    paths = sorted(glob.glob(f"{glob.escape(before)}*{glob.escape(after)}"))
+    return [(stem(path[len(before) : len(path) - len(after)]), path) for path in paths]
+
+
+def _short_name(path):
+    name = stem(path)
+    prefix = next((p for p in PREFIXES if name.startswith(p) and name != p), "")
+    return name.removeprefix(prefix)
+
+
+def _listed(names, shown=10):
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The metrics by name: a new one is a new function with `@_metric`."""
+"""What is measured: the metrics by name, and the settings that choose among them.
+
+A new metric is a new function with `@_metric`; the command, its help and the tables follow.
+"""
 
 import math
 from collections.abc import Callable
@@ -8,17 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
-from segsrgan.volumes import (
-    boundary_agreement,
-    connected_components,
-    dice,
-    false_share,
-    missed_share,
-    psnr,
-    share_rms,
-    ssim,
-    surface_distances,
-)
+from segsrgan import volumes  # loads SciPy only when something is measured
+from segsrgan.config import check, setting
+from segsrgan.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +33,7 @@ class LabelPair:
     @cached_property
     def surfaces(self):
         """The `SurfaceDistances` from prediction to reference and back, computed once."""
-        return surface_distances(self.prediction, self.reference, self.spacing)
+        return volumes.surface_distances(self.prediction, self.reference, self.spacing)
 
     def millilitres(self, binary):
         """The volume of a bool array (x, y, z) in ml."""
@@ -82,8 +77,8 @@ class Metric:
     text: str
     measure: Callable | None = None
 
-    def beside(self):
-        """The columns that a baseline adds beside this one, two `Metric`; none of a label's."""
+    def baseline_columns(self):
+        """The columns that a baseline adds, two `Metric` without `measure`; none for labels."""
         if self.kind == "label":
             return []
         spline, gain = f"{self.name}_spline", f"{self.name}_gain"
@@ -106,7 +101,7 @@ ALIASES = {
 
 
 def _metric(name, kind, unit="", better="", digits=2):
-    """Put a function of a pair into `METRICS`; the first line of its docstring is the text."""
+    """Puts a function of a pair into `METRICS`; the first line of its docstring is the text."""
 
     def register(measure):
         text = measure.__doc__.splitlines()[0].rstrip(".")
@@ -119,7 +114,7 @@ def _metric(name, kind, unit="", better="", digits=2):
 @_metric("dice", "label", better="higher", digits=4)
 def _dice(pair):
     """Dice overlap."""
-    return dice(pair.prediction, pair.reference)
+    return volumes.dice(pair.prediction, pair.reference)
 
 
 @_metric("hd95", "label", "mm", "lower")
@@ -137,13 +132,13 @@ def _assd(pair):
 @_metric("components", "label", digits=0)
 def _components(pair):
     """Connected components of the prediction, 26 neighbours."""
-    return connected_components(pair.prediction)
+    return volumes.connected_components(pair.prediction)
 
 
 @_metric("reference_components", "label", digits=0)
 def _reference_components(pair):
     """Connected components of the reference."""
-    return connected_components(pair.reference)
+    return volumes.connected_components(pair.reference)
 
 
 @_metric("volume", "label", "ml")
@@ -168,41 +163,130 @@ def _volume_difference(pair):
 
 @_metric("false_share", "label", better="lower", digits=4)
 def _false_share(pair):
-    """Share of the prediction that is not in the reference."""
-    return false_share(pair.prediction, pair.reference)
+    """Fraction of the prediction that is not in the reference."""
+    return volumes.false_share(pair.prediction, pair.reference)
 
 
 @_metric("missed_share", "label", better="lower", digits=4)
 def _missed_share(pair):
-    """Share of the reference that the prediction misses."""
-    return missed_share(pair.prediction, pair.reference)
+    """Fraction of the reference that the prediction misses."""
+    return volumes.missed_share(pair.prediction, pair.reference)
 
 
 @_metric("share_rms", "label", better="lower", digits=4)
 def _share_rms(pair):
     """Root of the mean square of false_share and missed_share."""
-    return share_rms(pair.prediction, pair.reference)
+    return volumes.share_rms(pair.prediction, pair.reference)
 
 
 @_metric("boundary_agreement", "label", better="higher", digits=4)
 def _boundary_agreement(pair):
     """Agreement near the reference's boundary, slice by slice along the third axis."""
-    return boundary_agreement(pair.prediction, pair.reference)
+    return volumes.boundary_agreement(pair.prediction, pair.reference)
 
 
 @_metric("boundary_agreement_3d", "label", better="higher", digits=4)
 def _boundary_agreement_3d(pair):
     """Agreement near the reference's boundary, within balls."""
-    return boundary_agreement(pair.prediction, pair.reference, flat=False)
+    return volumes.boundary_agreement(pair.prediction, pair.reference, flat=False)
 
 
 @_metric("psnr", "image", "dB", "higher")
 def _psnr(pair):
     """Peak signal-to-noise ratio; the peak is the reference's maximum in the region."""
-    return psnr(pair.reference, pair.image, pair.region)
+    return volumes.psnr(pair.reference, pair.image, pair.region)
 
 
 @_metric("ssim", "image", better="higher", digits=4)
 def _ssim(pair):
     """Structural similarity, mean over the windows of 7^3 voxels around the region's voxels."""
-    return ssim(pair.reference, pair.image, pair.region)
+    return volumes.ssim(pair.reference, pair.image, pair.region)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How cases are measured.
+
+    Attributes:
+        metrics: names of `METRICS` or `ALIASES`, which become those of `METRICS`, in the order of
+            the columns; None: all that the files allow.
+        labels: values of the reference label that make the class; None: every value but 0.
+        predicted_labels: values of the predicted label that make the class; None: every one but 0.
+        threshold: probability from which a voxel belongs to the class, in (0, 1].
+        resample: whether a prediction or mask of another grid is resampled onto the reference's,
+            and not refused.
+
+    Raises:
+        UserError: if a metric is unknown or given twice, or a value out of range.
+    """
+
+    metrics: tuple[str, ...] | None = setting(
+        str,
+        None,
+        f"by comma, some of {', '.join(METRICS)} (default: all possible)",
+        many=True,
+        choices=(*METRICS, *ALIASES),
+        metavar="NAMES",
+    )
+    labels: tuple[int, ...] | None = setting(
+        int,
+        None,
+        "values of the reference label that make the class, by comma: 3,42 (default: all but 0)",
+        many=True,
+        metavar="VALUES",
+    )
+    predicted_labels: tuple[int, ...] | None = setting(
+        int,
+        None,
+        "values of the predicted label that make the class, by comma (default: all but 0)",
+        many=True,
+        metavar="VALUES",
+    )
+    threshold: float = setting(
+        float,
+        0.5,
+        "probability from which a voxel belongs to the class",
+        low=0,
+        above=True,
+        high=1,
+        example=0.5,
+        metavar="P",
+    )
+    resample: bool = setting(
+        bool,
+        False,
+        "put predictions and masks of another grid onto the reference's (labels by nearest "
+        "neighbour, images and probabilities linearly)",
+    )
+
+    def __post_init__(self):
+        check(self)
+        names = self.metrics and tuple(ALIASES.get(name, name) for name in self.metrics)
+        if names and len(set(names)) < len(names):
+            raise UserError(f"metrics must differ, received {', '.join(names)}; name each once")
+        object.__setattr__(self, "metrics", names)
+
+    def columns(self, cases):
+        """What is measured of at least one of the cases, in the order of the table.
+
+        Args:
+            cases: a list of `Case`.
+
+        Returns:
+            A list of `Metric`; those of images are followed by the baseline's, if there is one.
+
+        Raises:
+            UserError: if a metric was asked for that no case has the files for.
+        """
+        kinds = {kind for case in cases for kind in case.kinds}
+        baseline = any(case.baseline for case in cases)
+        columns = []
+        for metric in (METRICS[name] for name in self.metrics or METRICS):
+            if metric.kind in kinds:
+                columns += [metric, *metric.baseline_columns()] if baseline else [metric]
+            elif self.metrics:
+                raise UserError(
+                    f"{metric.name} compares {metric.kind}s, but no case has both {metric.kind} "
+                    f"and reference_{metric.kind}; leave it out of the metrics"
+                )
+        return columns

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rows as a table to read, as CSV and as JSON."""
+"""Scores as a table to read, as CSV and as JSON."""
 
 import csv
 import io
@@ -16,14 +16,15 @@ import numpy as np
 from segsrgan import __version__
 
 _LIBRARIES = ("numpy", "scipy", "scikit-image", "SimpleITK")
+_REGIONS = {"mask": "the mask is not 0", "reference not 0": "the reference is not 0"}
 _WIDEST = 40  # characters of a case's name in the table
 
 
-def statistics(rows, columns):
+def statistics(results, columns):
     """Mean and standard deviation over the cases.
 
     Args:
-        rows: a list of `Row`.
+        results: a list of `Scores`.
         columns: a list of `Metric`.
 
     Returns:
@@ -32,7 +33,7 @@ def statistics(rows, columns):
     """
     result = {}
     for metric in columns:
-        values = [row.values.get(metric.name, math.nan) for row in rows]
+        values = [scores.values.get(metric.name, math.nan) for scores in results]
         values = np.array([value for value in values if math.isfinite(value)])
         result[metric.name] = {
             "mean": float(values.mean()) if len(values) else math.nan,
@@ -42,37 +43,37 @@ def statistics(rows, columns):
     return result
 
 
-def format_table(rows, columns, settings):
-    """The rows as lines of aligned columns, with mean, sd and n below, and how it was measured.
+def format_table(results, columns, settings):
+    """The results as lines of aligned columns, with mean, sd and n below, and how it was measured.
 
     Args:
-        rows: a list of `Row`.
+        results: a list of `Scores`.
         columns: a list of `Metric`.
-        settings: the `Settings`.
+        settings: the `EvaluationSettings`.
 
     Returns:
         A str of several lines; `-` stands where a value is not defined or was not measured.
     """
-    noted = any(row.notes or row.error for row in rows)
-    lines = [[_shortened(row.case.name), *_cells(row.values, columns)] for row in rows]
+    noted = any(scores.notes or scores.error for scores in results)
+    lines = [[_shortened(scores.case.name), *_cells(scores.values, columns)] for scores in results]
     if noted:
-        for line, row in zip(lines, rows, strict=True):
-            line.append("failed" if row.error else ", ".join(row.notes))
-    found = statistics(rows, columns)
+        for line, scores in zip(lines, results, strict=True):
+            line.append("failed" if scores.error else ", ".join(scores.notes))
+    found = statistics(results, columns)
     below = [
         [key, *_cells({name: value[key] for name, value in found.items()}, columns, 1)]
         for key in ("mean", "sd")
     ]
     below.append(["n", *(str(found[metric.name]["n"]) for metric in columns)])
     aligned = _aligned(_header(columns, noted), lines, below)
-    return "\n".join([*aligned, *_explanations(rows, columns, settings)])
+    return "\n".join([*aligned, *_explanations(results, columns, settings)])
 
 
-def to_csv(rows, columns):
-    """The rows as CSV: case, a column for each metric, region, notes, error.
+def to_csv(results, columns):
+    """The results as CSV: case, a column for each metric, region, notes, error.
 
     Args:
-        rows: a list of `Row`.
+        results: a list of `Scores`.
         columns: a list of `Metric`.
 
     Returns:
@@ -82,25 +83,27 @@ def to_csv(rows, columns):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["case", *names, "region", "notes", "error"])
-    for row in rows:
-        values = [row.values.get(name, math.nan) for name in names]
+    for scores in results:
+        values = [scores.values.get(name, math.nan) for name in names]
         cells = ["" if math.isnan(value) else repr(value) for value in values]
-        writer.writerow([row.case.name, *cells, row.region, "; ".join(row.notes), row.error])
+        writer.writerow(
+            [scores.case.name, *cells, scores.region, "; ".join(scores.notes), scores.error]
+        )
     return text.getvalue()
 
 
-def to_json(rows, columns, settings):
+def to_json(results, columns, settings):
     """All of it as JSON: settings, versions, metrics, cases, and mean, sd and n of each metric.
 
     Args:
-        rows: a list of `Row`.
+        results: a list of `Scores`.
         columns: a list of `Metric`.
-        settings: the `Settings`.
+        settings: the `EvaluationSettings`.
 
     Returns:
         A str; null where a value is nan, the text "inf" where it is infinite.
     """
-    found = statistics(rows, columns)
+    found = statistics(results, columns)
     content = {
         "settings": asdict(settings),
         "versions": {"segsrgan": __version__, "python": platform.python_version(), **_versions()},
@@ -110,14 +113,14 @@ def to_json(rows, columns, settings):
         },
         "cases": [
             {
-                "case": row.case.name,
-                "files": {kind: str(path) for kind, path in row.case.files.items()},
-                "values": {name: _number(value) for name, value in row.values.items()},
-                "region": row.region,
-                "notes": list(row.notes),
-                "error": row.error,
+                "case": scores.case.name,
+                "files": {kind: str(path) for kind, path in scores.case.files.items()},
+                "values": {name: _number(value) for name, value in scores.values.items()},
+                "region": scores.region,
+                "notes": list(scores.notes),
+                "error": scores.error,
             }
-            for row in rows
+            for scores in results
         ],
         **{
             key: {name: _number(values[key]) for name, values in found.items()}
@@ -179,7 +182,7 @@ def _aligned(header, lines, below):
     return [*texts[:first], rule, *texts[first:second], rule, *texts[second:]]
 
 
-def _explanations(rows, columns, settings):
+def _explanations(results, columns, settings):
     kinds = {metric.kind for metric in columns}
     lines = []
     if "label" in kinds:
@@ -187,14 +190,11 @@ def _explanations(rows, columns, settings):
             f"class: reference {_values(settings.labels)}, prediction "
             f"{_values(settings.predicted_labels)}; probabilities from {settings.threshold:g}"
         )
-    regions = Counter(row.region for row in rows if row.region)
+    regions = Counter(scores.region for scores in results if scores.region)
     lines += [f"images compared where {_REGIONS[name]} ({n})" for name, n in regions.items()]
-    failed = sum(bool(row.error) for row in rows)
-    lines += [f"{failed} of {len(rows)} cases failed"] if failed else []
+    failed = sum(bool(scores.error) for scores in results)
+    lines += [f"{failed} of {len(results)} cases failed"] if failed else []
     return lines
-
-
-_REGIONS = {"mask": "the mask is not 0", "reference not 0": "the reference is not 0"}
 
 
 def _values(values):

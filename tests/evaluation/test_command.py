@@ -160,11 +160,14 @@ def test_a_line_without_partner_is_reported(table, labels, capsys, command):
         (["--path", "none.csv"], "none.csv: no such file"),
         (["--path", "{csv}", "--references", "r"], "leave out --references"),
         (["--path", "{csv}", "--metrics", "dice,iou"], "received 'iou'"),
-        (["--path", "{csv}", "--metrics", ","], "--metrics must name something"),
+        (["--path", "{csv}", "--metrics", ","], "metrics must be some of dice"),
         (["--path", "{csv}", "--metrics", "psnr"], "psnr compares images"),
-        (["--path", "{csv}", "--labels", "3,x"], "--labels must be whole numbers"),
-        (["--path", "{csv}", "--threshold", "2"], "threshold must be above 0"),
-        (["--path", "{csv}", "--threshold", "x"], "invalid float value"),
+        (["--path", "{csv}", "--labels", "3,x"], "labels must be whole numbers"),
+        (["--path", "{csv}", "--threshold", "2"], "threshold must be a number above 0"),
+        (
+            ["--path", "{csv}", "--threshold", "x"],
+            "threshold must be a number above 0 and up to 1, received 'x'",
+        ),
         (["--path", "{csv}", "--csv", "{csv}"], "is an input"),
         (["--path", "{csv}", "--csv", "{csv}", "--overwrite"], "is an input"),
         (["--path", "{csv}", "--json", "{truth}", "--overwrite"], "is an input"),
@@ -194,7 +197,7 @@ def test_a_result_is_not_replaced_without_overwrite(
     out.write_text("mine")
     argv = ["-p", table(labels), flag, out]
     with monkeypatch.context() as patch:
-        patch.setattr("segsrgan.evaluation.job.evaluate", lambda *_: pytest.fail("too late"))
+        patch.setattr("segsrgan.evaluation.run.evaluate", lambda *_: pytest.fail("too late"))
         assert command(*argv) == 2
     assert "exists; --overwrite replaces it" in errors(capsys)[0]
     assert out.read_text() == "mine"
@@ -222,7 +225,7 @@ def test_ctrl_c_writes_nothing_and_is_status_130(
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segsrgan.evaluation.job.load_labels", interrupt)
+    monkeypatch.setattr("segsrgan.evaluation.run.load_labels", interrupt)
     assert command("-p", table(labels), "--csv", tmp_path / "out.csv") == 130
     assert "segsrgan evaluate: interrupted; nothing was written" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()

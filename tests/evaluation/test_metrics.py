@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 from evaluation.conftest import cube, scan
 
+from segsrgan.cli.evaluate import build_parser
 from segsrgan.errors import UserError
-from segsrgan.evaluation import METRICS, Case, Settings, evaluate
-from segsrgan.evaluation.arguments import NAMES
+from segsrgan.evaluation import METRICS, Case, EvaluationSettings, evaluate
 from segsrgan.volumes import Grid, Volume, degrade, psnr, read_volume, resample_to, ssim
 
 
 def measure(files, **settings):
-    (row,) = evaluate([Case(**files)], Settings(**settings))
+    (row,) = evaluate([Case(**files)], EvaluationSettings(**settings))
     assert row.error == ""
     return row
 
 
 def test_the_help_lists_the_metrics():
-    assert list(METRICS) == NAMES.split(", ")
+    text = " ".join(build_parser("evaluate").format_help().split())
+    assert f"some of {', '.join(METRICS)} (default: all possible)" in text
     assert all(metric.text for metric in METRICS.values())
 
 
@@ -49,7 +50,7 @@ def test_the_papers_names_mean_the_same(labels):
     row = measure(labels, metrics=("mba_3d", "dsc", "us"))
     assert list(row.values) == ["boundary_agreement_3d", "dice", "false_share"]
     with pytest.raises(UserError, match="metrics must differ"):
-        Settings(metrics=("dsc", "dice"))
+        EvaluationSettings(metrics=("dsc", "dice"))
 
 
 def test_more_than_the_reference_is_a_positive_difference(save):
@@ -98,7 +99,7 @@ def test_a_baseline_is_interpolated_by_splines_and_measured_beside(save):
     for name in ("psnr", "ssim"):
         gain = row.values[name] - row.values[f"{name}_spline"]
         assert row.values[f"{name}_gain"] == pytest.approx(gain)
-    assert set(row.values) == {metric.name for metric in Settings().columns([row.case])}
+    assert set(row.values) == {metric.name for metric in EvaluationSettings().columns([row.case])}
 
 
 def test_a_baseline_that_covers_a_part_is_pointed_out(images, save, caplog):
@@ -193,7 +194,7 @@ def test_another_grid_is_resampled_only_if_asked(save, labels, images):
     case = Case(**{**labels, **images, "label": label, "image": image})
     (row,) = evaluate([case])
     assert (row.values, "--resample" in row.error) == ({}, True)
-    (row,) = evaluate([case], Settings(resample=True))
+    (row,) = evaluate([case], EvaluationSettings(resample=True))
     assert row.notes == ("label resampled", "image resampled")
     assert row.values["dice"] == 0.75
     assert row.values["assd"] == pytest.approx(36 / 56)
@@ -222,7 +223,7 @@ def test_one_stray_voxel_of_57_is_beyond_the_95_percent(save):
 def test_metrics_are_measured_in_the_order_asked_for(labels, images):
     row = measure({**labels, **images}, metrics=("ssim", "dice"))
     assert set(row.values) == {"dice", "ssim"}
-    columns = Settings(metrics=("ssim", "dice")).columns([row.case])
+    columns = EvaluationSettings(metrics=("ssim", "dice")).columns([row.case])
     assert [metric.name for metric in columns] == ["ssim", "dice"]
 
 
@@ -232,14 +233,14 @@ def test_metrics_are_measured_in_the_order_asked_for(labels, images):
         ({"metrics": ("dice", "iou")}, "metrics must be some of dice, .*, received 'iou'"),
         ({"metrics": ("dice", "dice")}, "metrics must differ"),
         ({"metrics": ("psnr",)}, "psnr compares images, but no case has both image and"),
-        ({"threshold": 0}, "threshold must be above 0 and at most 1, received 0"),
+        ({"threshold": 0}, "threshold must be a number above 0 and up to 1, received 0"),
         ({"threshold": 1.5}, "received 1.5"),
         ({"threshold": math.nan}, "received nan"),
     ],
 )
 def test_impossible_settings_are_refused(labels, settings, message):
     with pytest.raises(UserError, match=message):
-        evaluate([Case(**labels)], Settings(**settings))
+        evaluate([Case(**labels)], EvaluationSettings(**settings))
 
 
 def test_what_no_window_fits_into_is_said_with_its_remedy(save):

@@ -8,7 +8,15 @@ import math
 
 import pytest
 
-from segsrgan.evaluation import METRICS, Case, Row, Settings, format_table, to_csv, to_json
+from segsrgan.evaluation import (
+    METRICS,
+    Case,
+    EvaluationSettings,
+    Scores,
+    format_table,
+    to_csv,
+    to_json,
+)
 from segsrgan.evaluation.report import statistics
 
 COLUMNS = [METRICS[name] for name in ("dice", "hd95", "components", "reference_volume")]
@@ -17,7 +25,7 @@ COLUMNS = [METRICS[name] for name in ("dice", "hd95", "components", "reference_v
 def row(name, *values, **details):
     names = [metric.name for metric in COLUMNS]
     case = Case(label=f"p/{name}.nii", reference_label=f"r/{name}.nii")
-    return Row(case, dict(zip(names, values, strict=False)), **details)
+    return Scores(case, dict(zip(names, values, strict=False)), **details)
 
 
 ROWS = [
@@ -57,7 +65,9 @@ n          2     1           2          1
 class: reference labels 3, 42, prediction every label but 0; probabilities from 0.25
 1 of 3 cases failed
 """
-    table = format_table(ROWS, COLUMNS, Settings(labels=(3, 42), threshold=0.25)).splitlines()
+    table = format_table(
+        ROWS, COLUMNS, EvaluationSettings(labels=(3, 42), threshold=0.25)
+    ).splitlines()
     rule = max(map(len, table[:3] + table[4:7] + table[8:11]))
     expected = [
         "-" * rule if line.startswith("---") else line for line in expected.strip().splitlines()
@@ -67,10 +77,10 @@ class: reference labels 3, 42, prediction every label but 0; probabilities from 
 
 def test_the_table_says_where_images_were_compared():
     rows = [
-        Row(Case(image="a", reference_image="b"), {"psnr": 20.0}, region)
+        Scores(Case(image="a", reference_image="b"), {"psnr": 20.0}, region)
         for region in ("mask", "mask", "reference not 0")
     ]
-    lines = format_table(rows, [METRICS["psnr"]], Settings()).splitlines()
+    lines = format_table(rows, [METRICS["psnr"]], EvaluationSettings()).splitlines()
     assert lines[-2:] == [
         "images compared where the mask is not 0 (2)",
         "images compared where the reference is not 0 (1)",
@@ -79,8 +89,8 @@ def test_the_table_says_where_images_were_compared():
 
 
 def test_long_names_are_cut_in_the_table_alone():
-    long = [Row(Case(label="a", reference_label="b", name="x" * 50), {"dice": 1.0})]
-    assert "x" * 37 + "..." in format_table(long, COLUMNS[:1], Settings())
+    long = [Scores(Case(label="a", reference_label="b", name="x" * 50), {"dice": 1.0})]
+    assert "x" * 37 + "..." in format_table(long, COLUMNS[:1], EvaluationSettings())
     assert "x" * 50 in to_csv(long, COLUMNS[:1])
 
 
@@ -96,9 +106,9 @@ def test_the_csv_has_every_digit():
 
 def test_the_json_has_all():
     def refuse(text):
-        raise AssertionError(f"{text} is no JSON")
+        raise AssertionError(f"{text} is not JSON")
 
-    settings = Settings(metrics=("dice",), labels=(3,), threshold=0.25, resample=True)
+    settings = EvaluationSettings(metrics=("dice",), labels=(3,), threshold=0.25, resample=True)
     found = json.loads(to_json(ROWS, COLUMNS, settings), parse_constant=refuse)
     assert found["settings"] == {
         "metrics": ["dice"],
