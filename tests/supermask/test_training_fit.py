@@ -57,21 +57,31 @@ def after(cycles):
     return stop
 
 
-def test_a_training_writes_what_it_says_and_returns_its_networks(tmp_path):
-    networks = fit(CASES, tiny(snapshot=2), tmp_path, test=[patient(2)])
-    assert {path.name for path in tmp_path.iterdir()} == {
+CHANGED = {"contrast_max": 0.2, "noise": 0.05, "snapshot": 2}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A training without an interruption, `(folder, networks)`; most of its time is tracing."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, fit(CASES, tiny(**CHANGED), folder, test=[patient(2)])
+
+
+def test_a_training_writes_what_it_says_and_returns_its_networks(whole):
+    folder, networks = whole
+    assert {path.name for path in folder.iterdir()} == {
         *("SuperMask_epoch_2", "SuperMask_epoch_4", "SuperMask_best"),
         *("epoch_2.png", "epoch_4.png", "settings.toml", "history.csv"),
         *("state_00004_0000002.h5", "state_00005_0000000.h5"),
     }
-    rows = history(tmp_path)
+    rows = history(folder)
     assert [(row["epoch"], row["stage"]) for row in rows] == list(zip("1234", "1122", strict=True))
     wanted = {"segmentor_loss", "dice_loss", "segmentor_gradient", "alignnet_loss"}
     wanted |= {"similarity_loss", "alignnet_gradient", "dice", "overlap", "overlap_before"}
     wanted |= {"angle_error", "shift_error", "similarity_before", "val_loss", "waiting"}
     assert all(np.isfinite(float(row[name])) for row in rows for name in wanted)
     assert [bool(row["consistency_1"]) for row in rows] == [False, False, True, True]
-    kept = load_networks(tmp_path / "SuperMask_epoch_4")
+    kept = load_networks(folder / "SuperMask_epoch_4")
     assert kept.metadata["training"]["kernel"] == 2 and kept.metadata["epoch"] == 4
     assert kept.segmentor.spec.spacing == kept.alignnet.spec.spacing == 5.0
     for ours, theirs in ((networks.segmentor, kept.segmentor), (networks.alignnet, kept.alignnet)):
@@ -80,8 +90,8 @@ def test_a_training_writes_what_it_says_and_returns_its_networks(tmp_path):
     assert networks.metadata["history"]["epoch"] == 4
 
 
-def test_what_a_training_returns_makes_a_prediction(tmp_path):
-    networks = fit(CASES, tiny(supervised_alignment="transforms"), tmp_path)
+def test_what_a_training_returns_makes_a_prediction(whole):
+    _, networks = whole
     views = [View(view.volume) for view in CASES[0].views]
     found = supermask.predict(views, weights=networks, refine=False)
     assert found.mask.spacing == (5.0, 5.0, 5.0) and len(found.views) == 3
@@ -129,19 +139,16 @@ def test_supervised_alignment_learns_rotations(tmp_path):
 @pytest.mark.parametrize(
     "cycles", [pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 5]
 )
-def test_a_stopped_training_goes_on_bit_for_bit(cycles, tmp_path):
+def test_a_stopped_training_goes_on_bit_for_bit(whole, cycles, tmp_path):
     # Two cycles an epoch, stage 2 from the third epoch on: stopped within stage 1, at its end,
     # within stage 2.
-    options = {"contrast_max": 0.2, "noise": 0.05}
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    fit(CASES, tiny(**options), whole, test=[patient(2)])
-    fit(CASES, tiny(**options), parts, test=[patient(2)], stop=after(cycles))
-    assert not (parts / "SuperMask_epoch_4").exists()
-    fit(CASES, tiny(**options, resume=True), parts, test=[patient(2)])
-    assert difference(whole / "SuperMask_epoch_4", parts / "SuperMask_epoch_4") == 0
+    fit(CASES, tiny(**CHANGED), tmp_path, test=[patient(2)], stop=after(cycles))
+    assert not (tmp_path / "SuperMask_epoch_4").exists()
+    fit(CASES, tiny(**CHANGED, resume=True), tmp_path, test=[patient(2)])
+    assert difference(whole[0] / "SuperMask_epoch_4", tmp_path / "SuperMask_epoch_4") == 0
     measured = {"seconds", "waiting"}
     rows = [[{k: v for k, v in row.items() if k not in measured} for row in history(f)]
-            for f in (whole, parts)]  # fmt: skip
+            for f in (whole[0], tmp_path)]  # fmt: skip
     assert rows[0] == rows[1]
 
 
@@ -205,14 +212,13 @@ def test_one_network_alone(tmp_path):
         fit([patient(0, planes=("axial",))], tiny(), tmp_path / "both")
 
 
-def test_weights_of_another_grid_are_refused(tmp_path):
-    options = {"stage1_epochs": 1, "stage2_epochs": 0, "steps": 1}
-    fit(CASES, tiny(**options), tmp_path / "first")
-    start = str(tmp_path / "first" / "SuperMask_epoch_1")
+def test_weights_of_another_grid_are_refused(whole, tmp_path):
+    folder, _ = whole
+    start = str(folder / "SuperMask_epoch_4")
     with pytest.raises(ValueError, match=r"segmentor has spacing 5.0.*say 4.0; add --spacing 5.0"):
-        fit(CASES, tiny(**options, weights=start, spacing=4.0), tmp_path / "second")
+        fit(CASES, tiny(weights=start, spacing=4.0), tmp_path)
     with pytest.raises(ValueError, match="resume with the flags of the training"):
-        fit(CASES, tiny(**{**options, "kernel": 3, "resume": True}), tmp_path / "first")
+        fit(CASES, tiny(kernel=3, resume=True), folder)
 
 
 @pytest.mark.slow
