@@ -8,7 +8,7 @@ HDF5: root attributes `format` ("supermask"), `format_version`, `metadata` (JSON
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from segsrgan.errors import UserError, WeightsError
+from segsrgan.errors import WeightsError
 from segsrgan.networks import resolve
 from segsrgan.networks.hdf5 import opened, read_arrays, read_json, subgroups
 from segsrgan.networks.models import assign_weights, named_weights, read_weights
@@ -85,22 +85,16 @@ def describe_networks(name_or_path):
 
 def _read(path):
     """The models of a file by name, and its metadata."""
-    try:
-        with opened(path, "weights of SuperMask") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise ValueError(f"its format is {file.attrs.get('format')!r}")
-            version = int(file.attrs["format_version"])
-            if version > FORMAT_VERSION:
-                raise ValueError(
-                    f"it has version {version}, this package reads up to {FORMAT_VERSION}"
-                )
-            groups = subgroups(file)
-            models = {n: _read_model(n, groups[n]) for n in _SPECS if n in groups}
-            return models, read_json(file, "metadata")
-    except UserError as error:
-        raise WeightsError(
-            f"{error}; take a file that save_networks or supermask-train wrote"
-        ) from error
+    expected = "weights of SuperMask, a file of save_networks or supermask-train"
+    with opened(path, expected, WeightsError) as file:
+        if file.attrs.get("format") != FORMAT:
+            raise ValueError(f"its format is {file.attrs.get('format')!r}")
+        version = int(file.attrs["format_version"])
+        if version > FORMAT_VERSION:
+            raise ValueError(f"it has version {version}, this package reads up to {FORMAT_VERSION}")
+        groups = subgroups(file)
+        models = {name: _read_model(name, groups[name]) for name in _SPECS if name in groups}
+        return models, read_json(file, "metadata")
 
 
 def _read_model(name, group):

@@ -20,6 +20,7 @@ COMMANDS = (
     "segsrgan.cli.evaluate",
     "segsrgan.cli.export",
     "segsrgan.cli.synthesize",
+    "segsrgan.cli.weights",
     "segsrgan.cli.supermask_predict",
     "segsrgan.cli.supermask_simulate",
     "segsrgan.cli.supermask_train",

@@ -19,44 +19,43 @@ from segsrgan.errors import UserError
 LONGEST_TEXT = 1_000_000
 
 
-class UnsafeFile(UserError):
-    """A file with something in it that these files have no need of."""
-
-
 @contextmanager
-def opened(path, expected):
+def opened(path, expected, error):
     """An HDF5 file, open for reading.
 
     Args:
         path: of the file.
         expected: what it should be, for the message: "a weights file written by ...".
+        error: class of the error, e.g. `WeightsError`.
 
     Yields:
         The `h5py.File`.
 
     Raises:
-        UserError: if the file, or what is read from it here, is unreadable; it names `path`.
+        UserError: an `error` that names `path`, if what is read in this context is unreadable.
     """
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except UserError:
+    except error:
         raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not readable as {expected} ({reason})") from error
+    except UserError as problem:
+        raise error(str(problem)) from problem
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as problem:
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise error(f"{path}: not readable as {expected} ({reason})") from problem
 
 
 def read_json(group, name):
     """The JSON value of a text attribute.
 
     Raises:
-        UnsafeFile: if it is longer than any that is written.
+        UserError: if it is longer than any that is written.
         KeyError, ValueError: if it is missing, or is not JSON.
     """
     text = group.attrs[name]
     if not isinstance(text, str) or len(text) > LONGEST_TEXT:
-        raise UnsafeFile(f"{_where(group, name)}: expected a short text")
+        raise UserError(f"{_where(group, name)}: expected a short text")
     return json.loads(text)
 
 
@@ -73,7 +72,7 @@ def declared_shapes(group):
         dict, path within the group -> shape, a tuple of int.
 
     Raises:
-        UnsafeFile: for links, data of other files, filters, several names of one object, and
+        UserError: for links, data of other files, filters, several names of one object, and
             types that are not numbers.
     """
     shapes = {}
@@ -98,8 +97,8 @@ def read_arrays(group, expected_shapes, dtype=np.float32):
         dict, path -> array.
 
     Raises:
-        UnsafeFile: see `declared_shapes`.
-        UserError: if arrays are missing, superfluous, misshapen or not finite; lists all of them.
+        UserError: see `declared_shapes`; or if arrays are missing, superfluous, misshapen or not
+            finite: the message lists all of them.
     """
     found = declared_shapes(group)
     problems = [f"missing {name}" for name in expected_shapes if name not in found]
@@ -128,27 +127,27 @@ def _item(group, name):
     """A group, or a dataset that is plain."""
     where = _where(group, name)
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise UnsafeFile(f"{where}: is a link to something else; expected the data themselves")
+        raise UserError(f"{where}: is a link to something else; expected the data themselves")
     item = group[name]
     if h5py.h5o.get_info(item.id).rc != 1:
-        raise UnsafeFile(f"{where}: has several names; expected one")
+        raise UserError(f"{where}: has several names; expected one")
     if isinstance(item, h5py.Dataset):
         _check_dataset(item, where)
     elif not isinstance(item, h5py.Group):
-        raise UnsafeFile(f"{where}: is a {type(item).__name__}; expected groups and arrays")
+        raise UserError(f"{where}: is a {type(item).__name__}; expected groups and arrays")
     return item
 
 
 def _check_dataset(dataset, where):
     if dataset.dtype.kind not in "biuf":
-        raise UnsafeFile(f"{where}: holds {dataset.dtype}; expected numbers")
+        raise UserError(f"{where}: holds {dataset.dtype}; expected numbers")
     if dataset.is_virtual or dataset.external:
-        raise UnsafeFile(f"{where}: its data lie in other files; expected them in this one")
+        raise UserError(f"{where}: its data lie in other files; expected them in this one")
     if dataset.chunks is not None:
-        raise UnsafeFile(f"{where}: is stored in chunks; expected one piece, not compressed")
+        raise UserError(f"{where}: is stored in chunks; expected one piece, not compressed")
     stored = dataset.id.get_storage_size()
     if dataset.shape is None or stored != math.prod(dataset.shape) * dataset.dtype.itemsize:
-        raise UnsafeFile(f"{where}: declares {dataset.shape}, but {stored} bytes are stored")
+        raise UserError(f"{where}: declares {dataset.shape}, but {stored} bytes are stored")
 
 
 def _where(group, name=""):

@@ -74,29 +74,6 @@ def _spatial_mean(x):
 
 
 @register
-class ReflectPadding3D(keras.layers.Layer):
-    """Pads the three spatial axes by reflection about their outermost voxels.
-
-    Args:
-        padding: voxels added at each end of each axis; smaller than the axis.
-    """
-
-    def __init__(self, padding=1, **kwargs):
-        super().__init__(**kwargs)
-        self.padding = padding
-
-    def call(self, inputs):
-        return reflect_pad(inputs, self.padding)
-
-    def compute_output_shape(self, input_shape):
-        grown = (None if n is None else n + 2 * self.padding for n in input_shape[1:4])
-        return (input_shape[0], *grown, input_shape[-1])
-
-    def get_config(self):
-        return {**super().get_config(), "padding": self.padding}
-
-
-@register
 class ReflectConv3D(keras.layers.Layer):
     """Convolution without bias after reflect padding, optionally after a nearest upsampling.
 

@@ -22,19 +22,12 @@ _GENERATOR = re.compile(r"G(?P<unet>_unet)?(?P<cond>_cond)?(?P<plain>_nn_residua
 _DISCRIMINATOR = re.compile(r"DX(?P<cond>_cond)?$")
 
 
-def is_original(file):
-    """Whether an open `h5py.File` has the layout of a Keras 2 weights file."""
-    return "layer_names" in file.attrs or any(
-        "weight_names" in group.attrs for group in _groups(file).values()
-    )
-
-
 def read_original(file):
     """Reads both networks of an open `h5py.File` in the released layout.
 
     Returns:
         `{"generator": (spec, arrays), "discriminator": (spec, arrays)}`, with the networks that
-        are there; `arrays` maps `layer/weight` to float32 arrays. Empty if there is none.
+        are there; `arrays` maps `layer/weight` to float32 arrays. Empty in files of another kind.
 
     Raises:
         UserError: if the arrays are not those of a network.

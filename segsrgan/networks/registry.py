@@ -1,13 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""The weights that come with the package, and the rules by which a name becomes a file."""
+"""Which weights there are: those that come with the package, and those published by the authors.
+
+The rules by which a name becomes a file stand in `resolve`.
+"""
 
 import hashlib
+import http.client
 import json
+import urllib.request
 from pathlib import Path
 
 import segsrgan
 from segsrgan.errors import WeightsError
+from segsrgan.files import write_bytes
 
+# The spelling is the repository's.
+PUBLISHED = (
+    "Perso_without_data_augmentation",
+    "Perso_with_constrast_0.5_and_noise_0.03_val_max",
+    "Perso_with_constrast_0.5_and_noise_0.03_val_max_res_between_2_and_4",
+    "Perso_with_constrast_0.5_and_noise_0.03_val_max_res_between_2_and_4_conditional",
+    "Perso_without_data_agmentation_u_net",
+)
+LISTING = "https://api.github.com/repos/koopa31/SegSRGAN/contents/data/weights?ref=master"
 _PACKAGE = Path(segsrgan.__file__).parent
 
 
@@ -22,23 +37,22 @@ def user_folder():
     return Path.home() / ".segsrgan" / "weights"
 
 
-def registry():
-    """The content of `registry.json`: `default` and the list `weights`."""
+def available():
+    """The bundled weights, a list of dicts: name, file, sha256, architecture, training, ..."""
+    return _registry()["weights"]
+
+
+def default_weights():
+    """The name of the weights used when none are named."""
+    return _registry()["default"]
+
+
+def _registry():
     path = weights_folder() / "registry.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: the registry of weights is unreadable ({error})") from error
-
-
-def available():
-    """The bundled weights, a list of dicts: name, file, sha256, architecture, training, ..."""
-    return registry()["weights"]
-
-
-def default_weights():
-    """The name of the weights used when none are named."""
-    return registry()["default"]
 
 
 def resolve(name_or_path=None, kind=None):
@@ -75,8 +89,9 @@ def resolve(name_or_path=None, kind=None):
     more = "`segsrgan weights list` describes the bundled ones"
     if kind is None:
         more += ", `segsrgan weights download` fetches the published ones"
-    shown = name or "an empty name"
-    raise WeightsError(f"{shown}: no such weights; expected a file{known}; {more}")
+    raise WeightsError(
+        f"{name or 'an empty name'}: no such weights; expected a file{known}; {more}"
+    )
 
 
 def _checked(path, sha256):
@@ -85,3 +100,69 @@ def _checked(path, sha256):
     if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise WeightsError(f"{path}: the bundled weights are damaged; install the package again")
     return path
+
+
+def download(names=None, folder=None, fetch=None):
+    """Downloads published weights and compares each with the hash that git knows it by.
+
+    The SHA-1 comes from the repository's listing, so that it finds a damaged transfer, not a
+    repository that was tampered with.
+
+    Args:
+        names: some of `PUBLISHED`; all when None. Files that are present and right are kept.
+        folder: where to put them; `~/.segsrgan/weights` when None, where names are looked up.
+        fetch: function from a URL to bytes, for tests.
+
+    Returns:
+        The paths, a list.
+
+    Raises:
+        WeightsError: for an unknown name, without a network, or if a file differs from its
+            SHA-1. The message names the URL and the folder to put the file in.
+    """
+    names = list(names or PUBLISHED)
+    if unknown := [name for name in names if name not in PUBLISHED]:
+        raise WeightsError(
+            f"unknown published weights {', '.join(unknown)}; expected some of "
+            f"{', '.join(PUBLISHED)}"
+        )
+    folder = Path(folder) if folder else user_folder()
+    fetch = fetch or _fetch
+    listing = {entry["name"]: entry for entry in json.loads(_get(LISTING, folder, fetch))}
+    return [_download_file(name, listing, folder, fetch) for name in names]
+
+
+def _download_file(name, listing, folder, fetch):
+    if name not in listing:
+        raise WeightsError(f"{name}: not in the repository any more ({LISTING})")
+    url, sha1 = listing[name]["download_url"], listing[name]["sha"]
+    path = folder / name
+    if path.is_file() and blob_sha1(path.read_bytes()) == sha1:
+        return path
+    content = _get(url, folder, fetch)
+    if blob_sha1(content) != sha1:
+        raise WeightsError(f"{url}: the file received differs from its SHA-1 {sha1}; try again")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content)
+    return path
+
+
+def blob_sha1(content):
+    """The SHA-1 under which git knows a file's content (bytes), as a hexadecimal string."""
+    header = b"blob %d\x00" % len(content)
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
+
+
+def _get(url, folder, fetch):
+    try:
+        return fetch(url)
+    except (OSError, http.client.HTTPException) as error:
+        raise WeightsError(
+            f"{url}: could not be fetched ({error}); without a network, get the weights from "
+            f"https://github.com/koopa31/SegSRGAN/tree/master/data/weights and put them in {folder}"
+        ) from error
+
+
+def _fetch(url):
+    with urllib.request.urlopen(url, timeout=60) as response:
+        return response.read()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import h5py
 
-from segsrgan.errors import UserError, WeightsError
+from segsrgan.errors import WeightsError
 from segsrgan.files import write_bytes
 from segsrgan.networks.architecture import (
     DiscriminatorSpec,
@@ -23,7 +23,7 @@ from segsrgan.networks.architecture import (
     spec_values,
 )
 from segsrgan.networks.hdf5 import opened, read_arrays, read_json, subgroups
-from segsrgan.networks.original_weights import is_original, read_original
+from segsrgan.networks.original_weights import read_original
 from segsrgan.networks.registry import resolve
 
 FORMAT_VERSION = 1
@@ -31,6 +31,7 @@ _KINDS = {
     "generator": (GeneratorSpec, generator_shapes),
     "discriminator": (DiscriminatorSpec, discriminator_shapes),
 }
+_EXPECTED = "a weights file written by this package or by the released SegSRGAN"
 
 
 class _Content(NamedTuple):
@@ -181,26 +182,15 @@ def describe(name_or_path=None):
         WeightsError: if the file is missing or no weights file.
     """
     path = resolve(name_or_path)
-    if (found := _of_supermask(path)) is not None:
-        return found
-    networks, layout, metadata = _read(path)
-    result = {"path": str(path), "layout": layout}
-    result |= {name: spec_values(spec) for name, (spec, _) in networks.items()}
-    result["weights"] = sum(int(a.size) for a in networks["generator"][1].values())
-    return {**result, "metadata": metadata}
-
-
-def _of_supermask(path):
-    """What a file of that package says, which tells of its networks in the same way; else None."""
-    try:
-        with opened(path, "weights") as file:
-            if file.attrs.get("format") != "supermask":
-                return None
+    with opened(path, _EXPECTED, WeightsError) as file:
+        if file.attrs.get("format") == "supermask":
             specs = {name: read_json(group, "spec") for name, group in subgroups(file).items()}
             metadata = read_json(file, "metadata")
-    except UserError:  # the reader of our own files explains it better
-        return None
-    return {"path": str(path), "layout": "supermask", **specs, "metadata": metadata}
+            return {"path": str(path), "layout": "supermask", **specs, "metadata": metadata}
+    networks, layout, metadata = _read(path)
+    specs = {name: spec_values(spec) for name, (spec, _) in networks.items()}
+    size = sum(array.size for array in networks["generator"][1].values())
+    return {"path": str(path), "layout": layout, **specs, "weights": size, "metadata": metadata}
 
 
 def convert(old, new):
@@ -224,21 +214,14 @@ def convert(old, new):
 
 def _read(path):
     """The `_Content` of a file, in which there is a generator at least."""
-    expected = "a weights file written by this package or by the released SegSRGAN"
-    try:
-        with opened(path, expected) as file:
-            if file.attrs.get("format") == "segsrgan":
-                _check_version(path, file)
-                groups = subgroups(file)
-                networks = {n: _read_ours(n, groups[n]) for n in _KINDS if n in groups}
-                content = _Content(networks, "segsrgan", read_json(file, "metadata"))
-            else:
-                networks = read_original(file) if is_original(file) else {}
-                content = _Content(networks, "released original", {})
-    except WeightsError:
-        raise
-    except UserError as error:
-        raise WeightsError(str(error)) from error
+    with opened(path, _EXPECTED, WeightsError) as file:
+        if file.attrs.get("format") == "segsrgan":
+            _check_version(path, file)
+            groups = subgroups(file)
+            networks = {name: _read_ours(name, groups[name]) for name in _KINDS if name in groups}
+            content = _Content(networks, "segsrgan", read_json(file, "metadata"))
+        else:
+            content = _Content(read_original(file), "released original", {})
     if "generator" not in content.networks:
         raise WeightsError(
             f"{path}: holds no SegSRGAN generator; expected a file written by this package or by "

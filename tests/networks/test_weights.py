@@ -26,7 +26,7 @@ from segsrgan.networks import (
     registry,
     save_generator,
 )
-from segsrgan.networks.download import PUBLISHED, blob_sha1, download
+from segsrgan.networks.registry import PUBLISHED, blob_sha1, download
 
 GOLDEN = Path(__file__).parent / "golden"
 every_variant = pytest.mark.parametrize("spec", VARIANTS, ids=name_of)
