@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
 
 def gan(objective=None, conditional=False, **options):
-    spec = GeneratorSpec(2, conditional=conditional)
+    spec = GeneratorSpec(2, conditional=conditional, blocks=1)
     return Gan.build(spec, matching(spec, 16, 4), 16, objective or Objective(), **options)
 
 

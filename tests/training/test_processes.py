@@ -9,12 +9,13 @@ import time
 import numpy as np
 import pytest
 from startup import start_up_lines, user_environment
+from training.command import GAN
 from training.samples import free_ports, write_table
 
 from segsrgan import load_generator
 from segsrgan.networks import load_discriminator
 
-FLAGS = "-n 1 1 3 --patch_size 16 --stride 8 --kernel_gen 2 --kernel_dis 2 --batch_size 2"
+FLAGS = f"-n 1 1 3 {GAN}"
 
 
 @pytest.fixture
