@@ -41,11 +41,13 @@ class SpatialTransformer3D(keras.layers.Layer):
             result = _take(flat, ops.floor(points + 0.5), size)
         else:
             low = ops.floor(points)
-            share = points - low
+            fraction = points - low
             result = 0
             for corner in itertools.product((0, 1), repeat=3):
                 corner = ops.convert_to_tensor(corner, "float32")
-                weight = ops.prod(ops.where(corner > 0, share, 1 - share), axis=-1, keepdims=True)
+                weight = ops.prod(
+                    ops.where(corner > 0, fraction, 1 - fraction), axis=-1, keepdims=True
+                )
                 result = result + ops.cast(weight, flat.dtype) * _take(flat, low + corner, size)
         return ops.reshape(result, ops.shape(volumes))
 
@@ -54,8 +56,8 @@ class SpatialTransformer3D(keras.layers.Layer):
         axes = [ops.arange(n, dtype="float32") for n in size]
         grid = ops.reshape(ops.stack(ops.meshgrid(*axes, indexing="ij"), axis=-1), (-1, 3))
         centre = (ops.cast(ops.stack(size), "float32") - 1) / 2
-        turned = ops.einsum("bij,nj->bni", matrices[:, :, :3], grid - centre)
-        return turned + matrices[:, None, :, 3] + centre
+        moved = ops.einsum("bij,nj->bni", matrices[:, :, :3], grid - centre)
+        return moved + matrices[:, None, :, 3] + centre
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
@@ -102,7 +104,7 @@ class PatchReassembly(keras.layers.Layer):
         """Sums `(x, y, z, c + 1)` with further patches; `total` itself is left as it is.
 
         Args:
-            total: of `begin` or `add`.
+            total: what `begin` or `add` returned.
             patches: `(n, px, py, pz, c)`.
             starts: int `(n, 3)`.
             weights: positive `(px, py, pz)`, how much each voxel of a patch counts; 1 when None.
@@ -113,12 +115,12 @@ class PatchReassembly(keras.layers.Layer):
         if weights is not None:
             counted = counted * ops.cast(weights, counted.dtype)[..., None]
 
-        def add_one(index, volume):
+        def add_patch(index, volume):
             start = ops.concatenate([starts[index], ops.zeros((1,), "int32")])
             window = ops.slice(volume, start, extent)
             return ops.slice_update(volume, start, window + counted[index])
 
-        return ops.fori_loop(0, ops.shape(patches)[0], add_one, total)
+        return ops.fori_loop(0, ops.shape(patches)[0], add_patch, total)
 
     def finish(self, total):
         """The weighted mean `(x, y, z, c)` of sums, 0 where no patch lies."""

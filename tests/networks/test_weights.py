@@ -122,7 +122,7 @@ def test_a_file_that_does_not_fit_is_refused_with_the_list(tmp_path):
     )
 
 
-def test_a_file_with_a_number_that_is_none_is_refused(tmp_path):
+def test_weights_that_are_not_numbers_are_refused(tmp_path):
     save_generator(build_generator(GeneratorSpec(2)), tmp_path / "w")
     with h5py.File(tmp_path / "w", "r+") as file:
         file["generator/gen_conv1/kernel"][0, 0, 0, 0, 0] = np.nan
