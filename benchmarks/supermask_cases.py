@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from segsrgan.volumes import SUFFIXES
+from segsrgan.tables import IMAGE_SUFFIXES
 from supermask.datasets import find_pairs, read_channel, read_mask
 from supermask.simulation import Simulation, simulate
 from supermask.training import paint
@@ -58,7 +58,7 @@ def _case(args, distance, volume, key):
 
 def _name(path):
     """A file's name without its suffix; those of BraTS 2015 hold dots."""
-    suffix = next(s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(s))
+    suffix = next(s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if path.name.endswith(s))
     return path.name.removesuffix(suffix)
 
 
@@ -68,7 +68,7 @@ def _volumes(args):
         pairs = find_pairs(args.collection)
     else:
         masks = sorted(
-            p for p in args.masks.iterdir() if p.name[0] != "." and p.name.endswith(SUFFIXES)
+            p for p in args.masks.iterdir() if p.name[0] != "." and p.name.endswith(IMAGE_SUFFIXES)
         )
         pairs = [(None, mask) for mask in masks]
     wanted = args.train + args.test

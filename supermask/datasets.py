@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from segsrgan.errors import UserError, VolumeError
-from segsrgan.volumes import SUFFIXES, read_volume
+from segsrgan.tables import IMAGE_SUFFIXES
+from segsrgan.volumes import read_volume
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 # The ends of names without suffix: BraTS 2017 to 2021, 2023 on.
@@ -123,7 +124,7 @@ def _images(folder):
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.name[0] != "." and path.name.lower().endswith(SUFFIXES) and path.is_file()
+        if path.name[0] != "." and path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file()
     )
 
 
@@ -145,13 +146,13 @@ def _beside(mask, modality):
         found = [
             path
             for path in mask.parent.iterdir()
-            if _stem(path).lower() in names and path.name.lower().endswith(SUFFIXES)
+            if _stem(path).lower() in names and path.name.lower().endswith(IMAGE_SUFFIXES)
         ]
     return found[0] if len(found) == 1 else None
 
 
 def _stem(path):
     name = path.name
-    suffixes = sorted(SUFFIXES, key=len, reverse=True)
+    suffixes = sorted(IMAGE_SUFFIXES, key=len, reverse=True)
     suffix = next((s for s in suffixes if name.lower().endswith(s)), "")
     return name[: len(name) - len(suffix)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from segsrgan.errors import UserError
 from segsrgan.volumes import Grid, Volume, read_volume
-from segsrgan.volumes.dicom import read_patient_id
+from segsrgan.volumes.reading import read_patient_id
 from supermask.geometry import corners, overlaps, sample, slice_axis
 
 logger = logging.getLogger(__name__)

@@ -7,31 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
+from pydicom.datadict import dictionary_description
 
 from segsrgan.errors import VolumeError
-from segsrgan.volumes.dicom_tags import TRANSFER_SYNTAX, read_tags
-from segsrgan.volumes.grid import nearest_rotation
 from segsrgan.volumes.itk import quiet, reason
 from segsrgan.volumes.volume import Volume
 
 _logger = logging.getLogger(__name__)
 
-# What tells images at one position apart, the likeliest first.
-_LABELS = {
-    "echo time": "0018|0081",
-    "echo number": "0018|0086",
-    "image type": "0008|0008",
-    "temporal position": "0020|0100",
-    "b-value": "0018|9087",
-    "sequence name": "0018|0024",
-    "inversion time": "0018|0082",
-    "flip angle": "0018|1314",
-    "trigger time": "0018|1060",
-    "acquisition number": "0020|0012",
-}
-_INSTANCE, _POSITION = "0008|0018", "0020|0032"
-_BETWEEN, _THICKNESS = "0018|0088", "0018|0050"
 _SAME_POSITION = 0.01  # mm
 _UNEVEN = 0.05  # of the spacing
 _TILTED = 0.05  # of a pixel
@@ -39,39 +22,36 @@ _TILTED = 0.05  # of a pixel
 
 @dataclass
 class Slice:
-    """One image in one plane; `labels` are the values that tell repeated images apart."""
+    """One image in one plane.
+
+    Attributes:
+        path: of its file.
+        size: pixels along (x, y).
+        spacing: mm along x, y and across; 0 where the file says nothing.
+        origin: position (LPS, mm) of the centre of the first pixel, float64 (3,).
+        direction: (3, 3); the columns are the directions of x, of y and of their cross product.
+        instance: what copies of the image share, a UID.
+        has_position: whether the file says where it lies.
+        frame: its number in the file, from 0; None for the only image of a file.
+        labels: DICOM keyword -> str, values that distinguish images in one position.
+        syntax: of the file, for messages.
+    """
 
     path: Path
     size: tuple[int, int]
     spacing: tuple[float, float, float]
     origin: np.ndarray
     direction: np.ndarray
-    frame: int | None = None
     instance: str = ""
     has_position: bool = True
+    frame: int | None = None
     labels: dict = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, reader, path, tag):
-        """The slice in a file whose header `reader` has read; `tag` looks values up."""
-        across = next(
-            (float(tag(key)) for key in (_BETWEEN, _THICKNESS) if _positive(tag(key))), 0.0
-        )
-        return cls(
-            path=path,
-            size=tuple(reader.GetSize()[:2]),
-            spacing=(*reader.GetSpacing()[:2], across),
-            origin=np.array(reader.GetOrigin()),
-            direction=np.array(reader.GetDirection()).reshape(3, 3),
-            instance=tag(_INSTANCE),
-            has_position=bool(tag(_POSITION)) or np.any(reader.GetOrigin()),
-            labels={name: tag(key) for name, key in _LABELS.items()},
-        )
+    syntax: str = "unknown"
 
     @property
     def normal(self):
         """Unit vector across the slice."""
-        return np.cross(self.direction[:, 0], self.direction[:, 1])
+        return self.direction[:, 2]
 
     def is_parallel(self, other, direction_tolerance, spacing_tolerance):
         """Say whether two slices have one size, orientation and in-plane spacing."""
@@ -96,28 +76,29 @@ def separate_repeats(slices, name):
     Raises:
         VolumeError: if slices have no position, or no label separates the repeats.
     """
-    if len(slices) > 1 and not all(one.has_position for one in slices):
+    if len(slices) > 1 and not all(image.has_position for image in slices):
         raise VolumeError(
             f"{name}: expected slices with a position (ImagePositionPatient), received some "
             "without; give one file, or convert the series to NIfTI with its scanner's software"
         )
     # With the position, for some anonymisers give all images of a series one identifier.
     copies = {
-        (one.instance or str(one.path), one.frame, *np.round(one.origin, 2)): one for one in slices
+        (image.instance or str(image.path), image.frame, *np.round(image.origin, 2)): image
+        for image in slices
     }
     slices = _sorted(list(copies.values()))
     places = _places(slices)
     if len(set(places)) == len(slices):
         return slices
     for label in slices[0].labels:
-        values = sorted({one.labels.get(label, "") for one in slices}, key=_by_number)
+        values = sorted({image.labels.get(label, "") for image in slices}, key=_by_number)
         for value in values if len(values) > 1 else ():
-            part = [k for k, one in enumerate(slices) if one.labels.get(label, "") == value]
+            part = [k for k, image in enumerate(slices) if image.labels.get(label, "") == value]
             if {places[k] for k in part} == set(places) and len(part) == len(set(places)):
                 _logger.warning(
                     "%s: several images per position; of %s %s taking %s",
                     name,
-                    label,
+                    dictionary_description(label).lower(),
                     ", ".join(map(str, values)),
                     value,
                 )
@@ -140,11 +121,15 @@ def assemble(slices, name):
         name: of the stack, for messages.
 
     Raises:
-        VolumeError: if a slice cannot be read, a lone one has no thickness, or more slices are
-            missing than there are.
+        VolumeError: if a slice cannot be read, the size of pixels or the thickness of a lone
+            slice is missing, or more slices are missing than there are.
     """
     first = slices[0]
-    direction = nearest_rotation(np.column_stack([first.direction[:, :2], first.normal]))
+    if not min(first.spacing[:2]) > 0:
+        raise VolumeError(
+            f"{name}: expected the size of a pixel in mm (PixelSpacing), received none; export the "
+            "image again, or convert it with the scanner's software"
+        )
     array = np.stack(_load(slices), axis=-1)
     if len(slices) == 1:
         if not first.spacing[2] > 0:
@@ -152,36 +137,35 @@ def assemble(slices, name):
                 f"{name}: a single slice must say how thick it is (SliceThickness), received "
                 "nothing; give the folder of the whole series"
             )
-        return Volume(array, first.spacing, first.origin, direction)
-    offsets = (np.array([one.origin for one in slices]) - first.origin) @ direction
+        return Volume(array, first.spacing, first.origin, first.direction)
+    offsets = (np.array([image.origin for image in slices]) - first.origin) @ first.direction
     array = _upright(array, offsets[:, :2] / first.spacing[:2], name)
     array, spacing = _even(array, offsets[:, 2], name)
-    return Volume(array, (*first.spacing[:2], spacing), first.origin, direction)
+    return Volume(array, (*first.spacing[:2], spacing), first.origin, first.direction)
 
 
 def _load(slices):
     """Arrays (x, y) of the slices, float32, rescaled as their files say."""
     arrays, path, pixels = [], None, None
-    for one in slices:
-        if one.path != path:
-            path, pixels = one.path, _pixels(one)
-        arrays.append(pixels[one.frame or 0].T)
+    for image in slices:
+        if image.path != path:
+            path, pixels = image.path, _pixels(image)
+        arrays.append(pixels[image.frame or 0].T)
     return arrays
 
 
-def _pixels(one):
+def _pixels(image):
     """Array (frames, y, x) of the file of a slice."""
     try:
         with quiet():
-            image = sitk.ReadImage(str(one.path), sitk.sitkFloat32, "GDCMImageIO")
+            pixels = sitk.ReadImage(str(image.path), sitk.sitkFloat32, "GDCMImageIO")
     except RuntimeError as error:
-        syntax = read_tags(one.path).get(TRANSFER_SYNTAX, ["unknown"])[0]
         raise VolumeError(
-            f"{one.path}: its pixels, of transfer syntax {syntax}, cannot be read "
+            f"{image.path}: its pixels, of transfer syntax {image.syntax}, cannot be read "
             f"({reason(error)}); decompress it with another program (gdcmconv --raw, dcmdjpeg) or "
             "copy it again"
         ) from error
-    return sitk.GetArrayFromImage(image)
+    return sitk.GetArrayFromImage(pixels)
 
 
 def _upright(array, shifts, name):
@@ -192,6 +176,8 @@ def _upright(array, shifts, name):
     _logger.warning(
         "%s: tilted, the slices are offset by up to %.1f pixels; making it upright", name, largest
     )
+    from scipy import ndimage  # slow to load
+
     for k, shift in enumerate(shifts):
         array[..., k] = ndimage.shift(array[..., k], shift, order=1, mode="nearest")
     return array
@@ -209,16 +195,16 @@ def _even(array, positions, name):
         and np.abs(np.append(positions - grid, gaps - spacing)).max() <= _UNEVEN * spacing
     ):
         return array, spacing
-    told = f"{len(positions)} slices at distances of {gaps.min():.2f} to {gaps.max():.2f} mm"
+    found = f"{len(positions)} slices at distances of {gaps.min():.2f} to {gaps.max():.2f} mm"
     if missing > len(positions):
         raise VolumeError(
-            f"{name}: expected slices at even distances, received {told}; "
+            f"{name}: expected slices at even distances, received {found}; "
             f"{missing} are missing, copy the series again"
         )
     _logger.warning(
         "%s: %s (%d missing); interpolating linearly to %d slices every %.3f mm",
         name,
-        told,
+        found,
         max(0, missing),
         intervals + 1,
         spacing,
@@ -229,13 +215,13 @@ def _even(array, positions, name):
 
 def _sorted(slices):
     normal = slices[0].normal
-    return sorted(slices, key=lambda one: float(one.origin @ normal))
+    return sorted(slices, key=lambda image: float(image.origin @ normal))
 
 
 def _places(slices):
     """A number per sorted slice, equal for slices in one position."""
     normal = slices[0].normal
-    gaps = np.diff([one.origin @ normal for one in slices])
+    gaps = np.diff([image.origin @ normal for image in slices])
     return [0, *np.cumsum(gaps > _SAME_POSITION).tolist()]
 
 
@@ -244,10 +230,3 @@ def _by_number(value):
         return (0, float(value), "")
     except (TypeError, ValueError):
         return (1, 0.0, str(value))
-
-
-def _positive(text):
-    try:
-        return float(text) > 0
-    except ValueError:
-        return False
