@@ -20,7 +20,7 @@ results, in OUTPUT/PATIENT/: mask.nii.gz, probability.nii.gz, image.nii.gz (the 
   is), report.json. Finished patients are skipped.
 
 exit status: 0 all done, 1 some patients failed or are doubtful (aligned masks hardly overlap), or a
-stack could not be used, 2 nothing could be done, 130 interrupted. docs/supermask.md tells more.
+stack could not be used, 2 nothing could be done, 130 interrupted. docs/use/supermask.md tells more.
 """
 
 

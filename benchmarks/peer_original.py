@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Child of `inference.py`: the released SegSRGAN 2.2.4, in a Python 3.7 of its own.
+"""The released SegSRGAN 2.2.4 on one image, for a Python 3.7 of its own.
 
-    python3.7 inference_original.py IMAGE PATCH STEP FOLDER WEIGHTS
+    python3.7 peer_original.py IMAGE PATCH STEP FOLDER WEIGHTS
 
-What its own command does for one image, without its download of weights.
+What its own command does, without its download of weights.
 """
 
 import os
