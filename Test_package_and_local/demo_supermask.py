@@ -143,7 +143,8 @@ def main(argv=None):
     print(f"\n{'Dice of the masks':<34}{'by header':>12}{'aligned':>12}")
     for patient in supermask.read_patients(table):
         before, results = overlaps(patient), folder / "results" / patient.name
-        for item in json.loads((results / "report.json").read_text())["agreement"]:
+        record = json.loads((results / "results.json").read_text())
+        for item in record["results"][""]["agreement"]:
             name = f"{patient.name}: {item['first']} and {item['second']}"
             print(f"{name:<34}{before[item['first'], item['second']]:>12.3f}{item['dice']:>12.3f}")
         mask = read_volume(results / "mask.nii.gz")

@@ -329,6 +329,20 @@ def add_flag(group, name, rule, default=MISSING):
     group.add_argument(*rule.flags, f"--{name}", **options)
 
 
+def typed(args, settings_class):
+    """The settings of parsed flags; what was not typed takes its default.
+
+    Args:
+        args: namespace of a parser with the flags of `add_flags`, None or absent where not typed.
+        settings_class: the class of these flags.
+
+    Raises:
+        UserError: if a value is not what is expected.
+    """
+    values = {name: getattr(args, name, None) for name in rules_of(settings_class)}
+    return settings_class(**{name: v for name, v in values.items() if v is not None})
+
+
 def to_toml(settings, command):
     """The text of a settings file, from which `from_toml` reads the same values.
 

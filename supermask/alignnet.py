@@ -1,13 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""AlignNet: two images in, the rigid transform between them out (Gu et al. 2023, section 2.2)."""
+"""AlignNet: two images in, the rigid transform between them out (Gu et al. 2023, section 2.2).
+
+The network, what its answers mean, and views aligned by it.
+"""
 
 import math
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 from keras import ops
 
-from supermask.geometry import THROUGH
+from segsrgan.config import check, setting
+from segsrgan.errors import UserError
+from supermask.geometry import (
+    THROUGH,
+    canonical_direction,
+    corners,
+    isotropic_grid,
+    voxels_of,
+)
+from supermask.rigid import Rigid
 
 
 @dataclass(frozen=True)
@@ -25,43 +38,30 @@ class AlignNetSpec:
             equal images then give the identity whatever the weights are, and exchanged images
             the inverse motion, see `motion_matrices`. Not in the paper, whose network moves an
             image aligned with itself.
-        through: how slices are brought onto that grid, see `supermask.geometry.sample`.
+        through: how slices are brought onto that grid: the "nearest" one's value, as in the paper,
+            or "linear" between them.
+
+    Raises:
+        UserError: if a value is out of range.
     """
 
-    size: int = 128
-    spacing: float = 2.0
-    kernels: tuple[int, ...] = (16, 32, 64)
-    hidden: int = 32
-    largest_angle: float = math.pi / 4
-    largest_shift: float = 0.5
-    antisymmetric: bool = True
-    through: str = "nearest"
+    size: int = setting(int, 128, low=1)
+    spacing: float = setting(float, 2.0, low=0, above=True)
+    kernels: tuple[int, ...] = setting(int, (16, 32, 64), low=1, many=True)
+    hidden: int = setting(int, 32, low=1)
+    # Beyond pi / 2 angles are ambiguous.
+    largest_angle: float = setting(float, math.pi / 4, low=0, above=True, high=math.pi / 2)
+    largest_shift: float = setting(float, 0.5, low=0, above=True)
+    antisymmetric: bool = setting(bool, True)
+    through: str = setting(str, "nearest", choices=THROUGH)
 
     def __post_init__(self):
-        object.__setattr__(self, "kernels", tuple(self.kernels))
-        if min(self.kernels, default=0) < 1 or self.hidden < 1:
-            raise ValueError(
-                f"kernels and hidden must be at least 1, received {self.kernels} and {self.hidden}"
-            )
-        if not min(self.spacing, self.largest_angle, self.largest_shift) > 0:
-            raise ValueError(
-                "spacing, largest_angle and largest_shift must be positive, received "
-                f"{self.spacing}, {self.largest_angle} and {self.largest_shift}"
-            )
-        if self.largest_angle > math.pi / 2:
-            raise ValueError(
-                "largest_angle must be at most pi / 2, beyond which angles are ambiguous, received "
-                f"{self.largest_angle}"
-            )
-        if self.through not in THROUGH:
-            raise ValueError(
-                f"through must be one of {', '.join(THROUGH)}, received {self.through!r}"
-            )
+        check(self)
         left = self.size // 2
         for _ in self.kernels:
             left = (left - 4) // 2
         if left < 1:
-            raise ValueError(
+            raise UserError(
                 f"size must leave a voxel after {len(self.kernels)} convolutions of 5^3, received "
                 f"{self.size}; take a larger one, or fewer kernels"
             )
@@ -148,10 +148,10 @@ def motion_matrices(parameters, spec):
     """
     if not spec.antisymmetric:
         return rigid_matrices(parameters, spec.spacing)
-    there = rigid_matrices(parameters / 2, spec.spacing)
+    forth = rigid_matrices(parameters / 2, spec.spacing)
     back = rigid_matrices(-parameters / 2, spec.spacing)
-    turn = ops.matmul(there[:, :, :3], ops.transpose(back[:, :, :3], (0, 2, 1)))
-    shift = there[:, :, 3:] - ops.matmul(turn, back[:, :, 3:])
+    turn = ops.matmul(forth[:, :, :3], ops.transpose(back[:, :, :3], (0, 2, 1)))
+    shift = forth[:, :, 3:] - ops.matmul(turn, back[:, :, 3:])
     return ops.concatenate([turn, shift], axis=2)
 
 
@@ -174,3 +174,53 @@ def rigid_matrices(parameters, spacing):
         [-cx * sy, sx, cx * cy, shift[2]],
     ]
     return ops.stack([ops.stack(row, axis=-1) for row in rows], axis=1)
+
+
+def motion_of(parameters, grid, spec):
+    """The motion of points of a grid that AlignNet's answer means, a `Rigid`.
+
+    Args:
+        parameters: (6,) radians and mm along the axes of the grid.
+        grid: an isotropic `Grid` with right-handed axes.
+        spec: the network's `AlignNetSpec`; `motion_matrices` says what its `antisymmetric`
+            means.
+    """
+    if not spec.antisymmetric:
+        return Rigid.in_grid(parameters, grid)
+    half = np.asarray(parameters, np.float64) / 2
+    return Rigid.in_grid(half, grid) @ Rigid.in_grid(-half, grid).inverse()
+
+
+def align_by_network(alignnet, reference, view, passes=1):
+    """The rigid transform from the reference to a view that AlignNet finds.
+
+    Where both have masks, their middles are put on each other first. Every pass looks at the
+    view's own voxels at the transform so far, so that nothing is interpolated twice.
+
+    Args:
+        alignnet: a model of `build_alignnet`.
+        reference: a `View`.
+        view: a `View`.
+        passes: how often.
+
+    Returns:
+        A `Rigid`.
+    """
+    spec = alignnet.spec
+    points = voxels_of(reference.mask) if reference.has_object else corners(reference.grid)
+    direction = canonical_direction(reference.grid.direction)
+    grid = isotropic_grid(points, direction, spec.spacing, spec.size)
+    fixed = _batch(reference.image_on(grid, through=spec.through))
+    transform = Rigid()
+    if reference.has_object and view.has_object:
+        transform = Rigid(translation=voxels_of(view.mask).mean(axis=0) - points.mean(axis=0))
+    for _ in range(passes):
+        moving = _batch(view.image_on(grid, transform, spec.through))
+        parameters = np.asarray(alignnet.predict_on_batch([moving, fixed]))[0]
+        # The network's motion comes first: it is one of points of the grid.
+        transform = transform @ motion_of(parameters, grid, spec)
+    return transform
+
+
+def _batch(array):
+    return array[np.newaxis, ..., np.newaxis]

@@ -2,12 +2,11 @@
 """Public collections as users download them: Medical Segmentation Decathlon and BraTS."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 
 from segsrgan.errors import UserError, VolumeError
-from segsrgan.tables import IMAGE_SUFFIXES
+from segsrgan.tables import expanded, image_files, is_image_name, stem
 from segsrgan.volumes import read_volume
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -39,7 +38,7 @@ def find_pairs(folder, modality="flair"):
     Raises:
         UserError: if there are none, or a mask has no image.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     if modality not in MODALITIES:
         raise UserError(f"modality must be one of {', '.join(MODALITIES)}, received {modality!r}")
     if not folder.is_dir():
@@ -47,7 +46,7 @@ def find_pairs(folder, modality="flair"):
     if (folder / "labelsTr").is_dir():
         pairs = [(folder / "imagesTr" / mask.name, mask) for mask in _images(folder / "labelsTr")]
     else:
-        masks = [path for path in _images(folder) if _is_mask(_stem(path))]
+        masks = [path for path in _images(folder) if _is_mask(stem(path))]
         pairs = [(_beside(mask, modality), mask) for mask in masks]
     if not pairs:
         raise UserError(
@@ -64,7 +63,7 @@ def find_pairs(folder, modality="flair"):
 
 
 def read_mask(path, labels=None):
-    """The object of a mask, whatever its values.
+    """Reads the object of a mask, whatever its values.
 
     Args:
         path: of the mask.
@@ -85,11 +84,14 @@ def read_mask(path, labels=None):
 
 
 def read_channel(path, channel=0):
-    """One volume of an image that may have several, as the Decathlon's brains do.
+    """Reads one volume of an image that may have several, as the Decathlon's brains do.
 
     Args:
         path: of the image.
         channel: which one; 0 for an image that has one.
+
+    Returns:
+        A `Volume`.
 
     Raises:
         VolumeError: if it cannot be read.
@@ -124,35 +126,24 @@ def _images(folder):
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.name[0] != "." and path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file()
+        if path.name[0] != "." and is_image_name(path.name) and path.is_file()
     )
 
 
-def _is_mask(stem):
-    return stem.lower().endswith(_MASK_ENDS) or _OLD_MASK.search(stem.lower()) is not None
+def _is_mask(name):
+    return name.lower().endswith(_MASK_ENDS) or _OLD_MASK.search(name.lower()) is not None
 
 
 def _beside(mask, modality):
     """The image of a mask of BraTS, None if it is missing or not the only one."""
-    stem = _stem(mask)
-    if _OLD_MASK.search(stem.lower()):
+    name = stem(mask)
+    if _OLD_MASK.search(name.lower()):
         wanted = re.compile(rf"\.mr_{_OLD[modality]}\.\d+$")
         # Unpacked as it is, each of a patient's volumes has a folder of its own.
         folder = mask.parent if len(_images(mask.parent)) > 1 else mask.parent.parent
-        found = [path for path in _images(folder) if wanted.search(_stem(path).lower())]
+        found = [path for path in _images(folder) if wanted.search(stem(path).lower())]
     else:
-        end = next(end for end in _MASK_ENDS if stem.lower().endswith(end))
-        names = {(stem[: -len(end)] + other).lower() for other in _ENDS[modality]}
-        found = [
-            path
-            for path in mask.parent.iterdir()
-            if _stem(path).lower() in names and path.name.lower().endswith(IMAGE_SUFFIXES)
-        ]
+        end = next(end for end in _MASK_ENDS if name.lower().endswith(end))
+        names = {(name[: -len(end)] + other).lower() for other in _ENDS[modality]}
+        found = [path for path in image_files(mask.parent) if stem(path).lower() in names]
     return found[0] if len(found) == 1 else None
-
-
-def _stem(path):
-    name = path.name
-    suffixes = sorted(IMAGE_SUFFIXES, key=len, reverse=True)
-    suffix = next((s for s in suffixes if name.lower().endswith(s)), "")
-    return name[: len(name) - len(suffix)]

@@ -1,15 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""Several aligned views of one object made into one (Gu et al. 2023, section 2.4).
+"""Aligned views of one object made into one, and how well they agree (Gu et al. 2023, sec. 2.4).
 
 Each view is sure of itself on its acquired slices and less so between them. Equation 3 as printed
 divides by `P_i / sum P`, which cancels the confidences P; like the paper's code, this multiplies.
 """
 
+import itertools
+import math
+from typing import NamedTuple
+
 import numpy as np
+from scipy import ndimage
 
 from segsrgan.errors import UserError
+from segsrgan.volumes import dice
+from supermask.registration import correlation
 from supermask.settings import FUSIONS
 
+LEAST_DICE = 0.7
+LEAST_CORRELATION = 0.3
+_SURROUNDINGS = 3  # voxels around the masks in which images are compared
+_LEAST_VOXELS = 100
 _TIE = 1e-6
 _LEAST = np.float32(1e-20)
 _INVERTED = -0.3  # correlation from which two images show the same in opposite contrast
@@ -47,7 +58,7 @@ def fuse(masks, confidences, fusion="gaussian", least=0.0):
     Args:
         masks: per view (x, y, z), probabilities in [0, 1].
         confidences: per view (x, y, z) of `confidence`; a view counts where its is above 0.
-        fusion: "gaussian": the mean weighted by the confidences; "vote": the share of the views
+        fusion: "gaussian": the mean weighted by the confidences; "vote": the fraction of the views
             that see the object (a majority where it exceeds one half; the surer views decide a
             tie); "nearest": the surest view's.
         least: total confidence below which a voxel is outside (0.4 in the paper's code, where it
@@ -59,31 +70,15 @@ def fuse(masks, confidences, fusion="gaussian", least=0.0):
     Raises:
         UserError: if the fusion is unknown, or the numbers or shapes of arrays differ.
     """
-    _check_fusion(fusion)
     shapes = [np.shape(array) for array in (*masks, *confidences)]
     if len(masks) != len(confidences) or not masks or len(set(shapes)) > 1:
         raise UserError(
             f"expected as many confidences as masks, all of one shape, received {shapes}"
         )
     total = np.sum(confidences, axis=0)
-    if fusion == "nearest":
-        result = _of_the_surest(masks, confidences)
-    elif fusion == "vote":
-        result = _vote(masks, confidences)
-    else:
-        result = weighted_mean(masks, confidences)
+    result = _combined(masks, confidences, fusion, _vote)
     result[(total <= 0) | (total < least)] = 0
     return result
-
-
-def weighted_mean(values, confidences):
-    """The mean (x, y, z) of values weighted by confidences, float32; 0 where these are all 0."""
-    total = np.zeros(values[0].shape, np.float32)
-    weights = np.zeros_like(total)
-    for value, weight in zip(values, confidences, strict=True):
-        total += weight * value
-        weights += weight
-    return np.divide(total, weights, out=np.zeros_like(total), where=weights > 0)
 
 
 def fuse_images(images, confidences, region, fusion="gaussian"):
@@ -105,19 +100,47 @@ def fuse_images(images, confidences, region, fusion="gaussian"):
     Raises:
         UserError: if the fusion is unknown.
     """
-    _check_fusion(fusion)
     matched = [images[0]]
     for image, weight in zip(images[1:], confidences[1:], strict=True):
         both = region & (weight > 0) & (confidences[0] > 0)
         matched.append(_matched(image, images[0], both))
-    if fusion == "gaussian":
-        return weighted_mean(matched, confidences)
-    result = (
-        _of_the_surest(matched, confidences)
-        if fusion == "nearest"
-        else _median(matched, confidences)
-    )
+    result = _combined(matched, confidences, fusion, _median)
     return np.where(np.sum(confidences, axis=0) > 0, result, np.float32(0))
+
+
+def _combined(values, confidences, fusion, vote):
+    if fusion not in FUSIONS:
+        raise UserError(f"fusion must be one of {', '.join(FUSIONS)}, received {fusion!r}")
+    combine = {"gaussian": weighted_mean, "vote": vote, "nearest": _surest}[fusion]
+    return combine(values, confidences)
+
+
+def weighted_mean(values, confidences):
+    """The mean (x, y, z) of values weighted by confidences, float32; 0 where these are all 0."""
+    total = np.zeros(values[0].shape, np.float32)
+    weights = np.zeros_like(total)
+    for value, weight in zip(values, confidences, strict=True):
+        total += weight * value
+        weights += weight
+    return np.divide(total, weights, out=np.zeros_like(total), where=weights > 0)
+
+
+def _surest(values, confidences):
+    result, best = values[0].astype(np.float32), confidences[0]
+    for value, weight in zip(values[1:], confidences[1:], strict=True):
+        surer = weight > best
+        result = np.where(surer, value, result)
+        best = np.maximum(best, weight)
+    return result
+
+
+def _vote(masks, confidences):
+    votes = [(mask >= 0.5).astype(np.float32) for mask in masks]
+    fraction = weighted_mean(votes, [(weight > 0).astype(np.float32) for weight in confidences])
+    tie = np.abs(fraction - 0.5) < _TIE
+    # Just beside one half, on the side of the surer views.
+    decided = np.where(weighted_mean(votes, confidences) >= 0.5, 0.5, 0.49)
+    return np.where(tie, decided, fraction).astype(np.float32)
 
 
 def _median(images, confidences):
@@ -130,12 +153,8 @@ def _median(images, confidences):
     return ((ends[0] + ends[1]) / 2).astype(np.float32)
 
 
-def _check_fusion(fusion):
-    if fusion not in FUSIONS:
-        raise UserError(f"fusion must be one of {', '.join(FUSIONS)}, received {fusion!r}")
-
-
 def _matched(image, reference, region):
+    """An image with the mean, deviation and sign that the reference has in a region."""
     if np.count_nonzero(region) < 2:
         return image
     deviation, wanted = float(image[region].std()), float(reference[region].std())
@@ -146,24 +165,75 @@ def _matched(image, reference, region):
     return (image * np.float32(gain) + np.float32(offset)).astype(np.float32)
 
 
-def _of_the_surest(masks, confidences):
-    result, best = masks[0].astype(np.float32), confidences[0]
-    for mask, weight in zip(masks[1:], confidences[1:], strict=True):
-        surer = weight > best
-        result = np.where(surer, mask, result)
-        best = np.maximum(best, weight)
-    return result
+class Agreement(NamedTuple):
+    """How well two aligned views agree, which tells whether a result can be trusted.
+
+    Attributes:
+        first, second: their names.
+        dice: of their masks where both see; nan if they nowhere see together.
+        correlation: Pearson's, of their images in and around the masks where both see; nan if they
+            nowhere see together.
+        overlap: fraction of the first's field of view, inside the grid, that the second sees, too.
+    """
+
+    first: str
+    second: str
+    dice: float
+    correlation: float
+    overlap: float
+
+    @property
+    def is_doubtful(self):
+        """Whether the masks hardly overlap: nothing that other contrasts would explain."""
+        return not self.dice >= LEAST_DICE
+
+    def warnings(self):
+        """What is wrong with it, a list of str."""
+        names = f"{self.first} and {self.second}"
+        if math.isnan(self.dice):
+            return [f"{names} nowhere see the same part of the object once they are aligned"]
+        result = []
+        if self.dice < LEAST_DICE:
+            result.append(
+                f"{names} agree badly once they are aligned (Dice of their masks {self.dice:.2f}, "
+                f"expected {LEAST_DICE:g} or more): are they of one patient and one object? Look "
+                "at the aligned masks; another --alignment may help"
+            )
+        if self.correlation < LEAST_CORRELATION:
+            result.append(
+                f"{names}: their images hardly resemble each other once they are aligned "
+                f"(correlation {self.correlation:.2f}, expected {LEAST_CORRELATION:g} or more); "
+                "unless their contrasts differ, the alignment has failed"
+            )
+        return result
 
 
-def _vote(masks, confidences):
-    counts = [weight > 0 for weight in confidences]
-    votes = sum(
-        (count & (mask >= 0.5)).astype(np.float32)
-        for mask, count in zip(masks, counts, strict=True)
-    )
-    voters = np.sum(counts, axis=0, dtype=np.float32)
-    share = np.divide(votes, voters, out=np.zeros_like(votes), where=voters > 0)
-    tie = np.abs(share - 0.5) < _TIE
-    sure = weighted_mean([(mask >= 0.5).astype(np.float32) for mask in masks], confidences)
-    # Just beside one half, on the side of the surer views.
-    return np.where(tie, 0.5 + np.where(sure >= 0.5, 0, -0.01), share).astype(np.float32)
+def agreements(names, masks, images, insides):
+    """The `Agreement` of every two views.
+
+    Args:
+        names: of the views.
+        masks: per view (x, y, z), bool or probabilities.
+        images: per view (x, y, z).
+        insides: per view bool (x, y, z), its field of view.
+
+    Returns:
+        A list of `Agreement`.
+    """
+    views = zip(names, [mask >= 0.5 for mask in masks], images, insides, strict=True)
+    return [_agreement(*pair) for pair in itertools.combinations(views, 2)]
+
+
+def _agreement(first, second):
+    (name, mask, image, inside), (other_name, other_mask, other_image, other_inside) = first, second
+    both = inside & other_inside
+    overlap = np.count_nonzero(both) / max(1, np.count_nonzero(inside))
+    a, b = mask & both, other_mask & both
+    # Neither mask where both see, while there are masks: nothing to agree upon.
+    if not (a.any() or b.any()):
+        return Agreement(name, other_name, math.nan, math.nan, overlap)
+    near = ndimage.binary_dilation(a | b, iterations=_SURROUNDINGS) & both
+    resemblance = math.nan
+    if np.count_nonzero(near) >= _LEAST_VOXELS:
+        resemblance = correlation(image[near], other_image[near])
+    return Agreement(name, other_name, dice(a, b), resemblance, overlap)

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from segsrgan.errors import UserError
 from segsrgan.volumes import Grid
-from segsrgan.volumes.volume import MAX_VOXELS
+from segsrgan.volumes.grid import MAX_VOXELS
 from supermask.rigid import Rigid
 
 THROUGH = ("linear", "nearest")
@@ -27,11 +27,6 @@ _SLAB = 2**19  # voxels whose coordinates are held at once
 ORIENTATIONS = tuple(
     itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3))
 )
-
-
-def slice_axis(grid):
-    """The through-plane axis of a grid; None if no spacing stands out, as of an isotropic one."""
-    return grid.thick_axis
 
 
 def canonical_direction(direction):
@@ -46,13 +41,7 @@ def canonical_direction(direction):
         (3, 3), right-handed.
     """
     candidates = [direction[:, order] * signs for order, signs in ORIENTATIONS]
-    turns = [matrix for matrix in candidates if np.linalg.det(matrix) > 0]
-    return max(turns, key=np.trace)
-
-
-def _nearest_axes(direction):
-    """The axes of voxels in the order of the patient's, and their signs, mirrored ones too."""
-    return max(ORIENTATIONS, key=lambda item: np.trace(direction[:, item[0]] * item[1]))
+    return max((matrix for matrix in candidates if np.linalg.det(matrix) > 0), key=np.trace)
 
 
 def isotropic_grid(points, direction, spacing, size=None, margin=0.0):
@@ -116,7 +105,7 @@ def affine(source, grid, transform=None):
         transform: a `Rigid` from the reference to the view; identity when None.
 
     Returns:
-        `(matrix (3, 3), offset (3,))`.
+        `(matrix (3, 3), offset (3,))`, voxels.
     """
     transform = transform or Rigid()
     start, *steps = source.physical_to_index(
@@ -145,7 +134,7 @@ def sample(volume, grid, transform=None, through="linear", order=1):
     if through not in THROUGH:
         raise ValueError(f"through must be one of {', '.join(THROUGH)}, received {through!r}")
     matrix, offset = affine(volume.grid, grid, transform)
-    axis = slice_axis(volume.grid) if through == "nearest" else None
+    axis = volume.grid.thick_axis if through == "nearest" else None
     array = np.asarray(volume.array, np.float32)
     if order > 1:
         array = ndimage.spline_filter(array, order=order, mode="mirror", output=np.float32)
@@ -193,12 +182,12 @@ def sampling(source, grid, transform=None):
     matrix, offset = affine(source, grid, transform)
     inside = np.ones(grid.shape, bool)
     for axis in range(3):
-        index = _one_index(matrix[axis], offset[axis], grid.shape)
+        index = _coordinate(matrix[axis], offset[axis], grid.shape)
         inside &= (index >= -0.5 - _EDGE) & (index <= source.shape[axis] - 0.5 + _EDGE)
-    axis = slice_axis(source)
+    axis = source.thick_axis
     if axis is None:
         return Sampling(np.zeros(grid.shape, np.float32), inside.copy(), inside)
-    index = _one_index(matrix[axis], offset[axis], grid.shape)
+    index = _coordinate(matrix[axis], offset[axis], grid.shape)
     nearest = np.clip(np.rint(index), 0, source.shape[axis] - 1)
     signed = (index - nearest) * source.spacing[axis]
     # Half open, so that a slice midway between two layers of voxels belongs to one of them.
@@ -213,7 +202,8 @@ def voxels_of(volume, threshold=0.5, most=20000):
     They are spread over the whole mask, always the same ones, its outermost corners among them.
     """
     # In the order of the patient's axes: the same ones however the voxels are stored.
-    order, signs = _nearest_axes(volume.grid.direction)
+    direction = volume.grid.direction
+    order, signs = max(ORIENTATIONS, key=lambda item: np.trace(direction[:, item[0]] * item[1]))
     flips = tuple(slice(None, None, sign) for sign in signs)
     index = np.argwhere(volume.array.transpose(order)[flips] >= threshold)
     step = max(1, math.ceil(len(index) / most))
@@ -225,7 +215,7 @@ def voxels_of(volume, threshold=0.5, most=20000):
     return volume.grid.index_to_physical(stored)
 
 
-def _one_index(row, offset, shape):
+def _coordinate(row, offset, shape):
     """One coordinate (x, y, z) of the source's index, for all voxels of a grid."""
     x, y, z = (np.arange(n) * step for n, step in zip(shape, row, strict=True))
     return (x + offset)[:, None, None] + y[:, None] + z

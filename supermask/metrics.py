@@ -3,7 +3,7 @@
 
 from typing import NamedTuple
 
-from segsrgan.volumes import boundary_agreement, dice, overlap_errors
+from segsrgan.volumes import boundary_agreement, dice, false_share, missed_share, share_rms
 
 
 class Scores(NamedTuple):
@@ -45,12 +45,11 @@ def score(prediction, truth):
         >>> score(truth, truth).dsc
         1.0
     """
-    errors = overlap_errors(prediction, truth)
     return Scores(
         dice(prediction, truth),
-        errors.false,
-        errors.missed,
-        errors.rms,
+        false_share(prediction, truth),
+        missed_share(prediction, truth),
+        share_rms(prediction, truth),
         boundary_agreement(prediction, truth),
         boundary_agreement(prediction, truth, flat=False),
     )

@@ -1,17 +1,32 @@
 # SPDX-License-Identifier: MIT
-"""What becomes of aligned views: one mask, one image, and how well they agree."""
+"""The views of one patient aligned, segmented and fused into one high-resolution mask."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
+from segsrgan.errors import UserError
+from segsrgan.memory import GIB, available_memory
 from segsrgan.volumes import Volume
-from supermask.agreement import Agreement, agreements
-from supermask.fusion import confidence, fuse, fuse_images
-from supermask.geometry import sample, sampling
+from supermask.fusion import Agreement, agreements, confidence, fuse, fuse_images
+from supermask.geometry import (
+    canonical_direction,
+    corners,
+    isotropic_grid,
+    sample,
+    sampling,
+    voxels_of,
+)
+from supermask.registration import RegistrationSettings, refine, register
 from supermask.rigid import Rigid
+from supermask.settings import PATCH, PredictionSettings
+from supermask.views import check_together, choose_reference, in_plane, with_unique_names
 
+_BYTES = 40  # of a voxel of the result and a view, about
+_STEPS = 4
+_SEEN = 0.5  # probability from which a voxel shows the object, or the threshold if that is lower
+_MARGIN = 3  # voxels of the result around the object
 _SURROUNDINGS = 3  # voxels around the mask in which intensities are matched
 
 
@@ -24,7 +39,7 @@ class AlignedView:
         path: of its stack.
         transform: a `Rigid` from the reference to the view; a resampler to the reference takes it
             as it is.
-        mask: uint8 `Volume`, its own mask.
+        mask: uint8 `Volume`, the view's mask alone.
     """
 
     name: str
@@ -39,7 +54,7 @@ class Prediction:
 
     Attributes:
         mask: uint8, 1 where the probability reaches the threshold; of votes, one half.
-        probability: float32 in [0, 1]; of votes, the share of the views.
+        probability: float32 in [0, 1]; of votes, the fraction of the views.
         image: float32, the views' intensities fused, in those of the reference.
         views: an `AlignedView` of each view, the reference first.
         agreements: an `Agreement` of every two of them.
@@ -63,6 +78,193 @@ class Prediction:
         return self.views[0].name
 
 
+def predict_views(views, settings=None, networks=None, sharpener=None, progress=None):
+    """Makes one high-resolution mask of one, two or three stacks of a patient.
+
+    Args:
+        views: a list of `View`. A mask that one has is used; the segmentor makes the others.
+        settings: a `PredictionSettings`.
+        networks: `Networks` of `load_networks`; None where all views have masks.
+        sharpener: a `segsrgan.Predictor`, which super-resolves the stacks first, or None.
+        progress: called as `progress(what is done now, steps done, steps in all)`.
+
+    Returns:
+        A `Prediction`.
+
+    Raises:
+        UserError: if there is no view, none has a mask and nothing can make one, two do not
+            meet in patient space or are of different patients, or the result would not fit in
+            memory.
+    """
+    settings = settings or PredictionSettings()
+    segmentor, alignnet = (getattr(networks, n, None) for n in ("segmentor", "alignnet"))
+    alignment = settings.alignment or ("alignnet" if alignnet is not None else "classical")
+    check_alignment(alignment, alignnet)
+    settings = replace(settings, alignment=alignment)
+    progress = progress or (lambda *_: None)
+    views, lost, warnings = _usable(list(views), settings, segmentor)
+    if sharpener is not None:
+        progress("super-resolving", 0, _STEPS)
+        views = [sharpen(view, sharpener, settings.patch) for view in views]
+    progress("segmenting", 1, _STEPS)
+    drawn = [view.mask is not None for view in views]
+    complete, views = _with_masks(views, segmentor, settings.patch)
+    progress("aligning", 2, _STEPS)
+    transforms = [Rigid(), *(align(views[0], view, settings, alignnet) for view in views[1:])]
+    progress("fusing", 3, _STEPS)
+    grid, cut = _result_grid(views, transforms, settings, None if all(drawn) else segmentor)
+    masks = [
+        view.mask_on(grid, transform)
+        if is_drawn or settings.order == "segment"
+        else _segmented(segmentor, view, grid, transform, settings.patch)
+        for view, transform, is_drawn in zip(complete, transforms, drawn, strict=True)
+    ]
+    result = assemble(views, transforms, masks, grid, settings, lost, [*warnings, *cut])
+    progress("fusing", _STEPS, _STEPS)
+    return result
+
+
+def check_alignment(alignment, alignnet):
+    """Raises `UserError` if AlignNet is asked for and is not there."""
+    if alignment == "alignnet" and alignnet is None:
+        raise UserError(
+            "alignment alignnet needs weights with an AlignNet; name them, or take classical"
+        )
+
+
+def align(reference, view, settings, alignnet=None):
+    """The rigid transform from the reference to a view.
+
+    Args:
+        reference: a `View`.
+        view: a `View`.
+        settings: a `PredictionSettings` with an `alignment`; "none" trusts the headers.
+        alignnet: a model of `build_alignnet`, for "alignnet".
+
+    Returns:
+        A `Rigid`.
+
+    Raises:
+        UserError: if there is nothing to register.
+    """
+    if settings.alignment == "none":
+        return Rigid()
+    classical = RegistrationSettings(on=settings.on)
+    if settings.alignment == "classical":
+        return register(reference, view, classical).transform
+    from supermask.alignnet import align_by_network  # loads Keras
+
+    transform = align_by_network(alignnet, reference, view, settings.passes)
+    if settings.refine is False:
+        return transform
+    return refine(reference, view, transform, classical).transform
+
+
+def sharpen(view, predictor, patch=PATCH):
+    """A view whose slices SegSRGAN has filled in, at its in-plane spacing.
+
+    Which voxels were acquired is remembered: the confidences of the fusion stay those of the
+    scanner's slices.
+
+    Args:
+        view: a `View`; an isotropic one is returned as it is.
+        predictor: a `segsrgan.Predictor`.
+        patch: edge of what the network sees at once, voxels.
+
+    Returns:
+        A `View`.
+
+    Raises:
+        UserError: if the patch is not divisible by 4, or the result would not fit in memory.
+    """
+    if view.axis is None:
+        return view
+    spacing = in_plane(view.grid)
+    sharp = predictor.predict(view.volume, patch=patch, new_resolution=spacing).sr
+    return replace(view, volume=sharp, acquired=view.grid)
+
+
+def _usable(views, settings, segmentor):
+    """The views that can contribute, the reference first, with unique names; lost; warnings."""
+    if not views:
+        raise UserError("expected one to three views, received none")
+    least = min(_SEEN, settings.threshold)  # a mask that is nowhere so probable shows no object
+    kept, lost = [], []
+    for view in views:
+        if segmentor is not None if view.mask is None else (view.mask.array >= least).any():
+            kept.append(view)
+        else:
+            what = "has no mask" if view.mask is None else "its mask is empty"
+            lost.append(f"{view.path}: {what}; it is left out, and its detail with it")
+    if not kept:
+        with_voxels = "" if all(view.mask is None for view in views) else " with voxels"
+        raise UserError(
+            f"{', '.join(view.path for view in views)}: none have masks{with_voxels}; give masks "
+            "of the object, or weights with a segmentor"
+        )
+    warnings = check_together(kept)
+    if len(kept) == 1 and kept[0].axis is not None:
+        warnings.append(f"{kept[0].path}: is the only view; between its slices nothing is known")
+    kept = with_unique_names(kept)
+    kept.insert(0, kept.pop(choose_reference(kept, settings.reference)))
+    return kept, lost, warnings
+
+
+def _with_masks(views, segmentor, patch):
+    """The views with masks, drawn or segmented; and without islands, to show where the object is.
+
+    The result is made of the former.
+    """
+    if all(view.mask is not None for view in views):
+        return views, views
+    from supermask.segmentation import with_mask, without_islands  # loads Keras
+
+    complete = [v if v.mask is not None else with_mask(v, segmentor, patch) for v in views]
+    located = [
+        view if view.mask is not None else without_islands(whole)
+        for view, whole in zip(views, complete, strict=True)
+    ]
+    return complete, located
+
+
+def _segmented(segmentor, view, grid, transform, patch):
+    from supermask.segmentation import segment  # loads Keras
+
+    return segment(segmentor, view, grid, transform, patch)
+
+
+def _result_grid(views, transforms, settings, segmentor):
+    """The grid around the object in the pose of the first view, and warnings, a list of str."""
+    spacing = settings.spacing or (
+        segmentor.spec.spacing if segmentor else min(in_plane(view.grid) for view in views)
+    )
+    direction = canonical_direction(views[0].grid.direction)
+    least = min(_SEEN, settings.threshold)
+    points = [
+        transform.inverse().apply(voxels_of(view.mask, least))
+        for view, transform in zip(views, transforms, strict=True)
+        if (view.mask.array >= least).any()
+    ] or [corners(views[0].grid)]
+    margin = max(view.thickness for view in views) / 2 + _MARGIN * spacing
+    points = np.concatenate(points)
+    grid = isotropic_grid(points, direction, spacing, settings.size, margin)
+    needed, free = np.prod(grid.shape, dtype=float) * len(views) * _BYTES, available_memory()
+    if free is not None and needed > free:
+        raise UserError(
+            f"a result of {'x'.join(map(str, grid.shape))} voxels of {spacing:g} mm needs about "
+            f"{needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free; take a larger "
+            "spacing, or a size"
+        )
+    index = grid.physical_to_index(points)
+    outside = ((index < -0.5) | (index > np.array(grid.shape) - 0.5)).any(axis=-1).mean()
+    if outside == 0:
+        return grid, []
+    return grid, [
+        f"{100 * outside:.3g} % of the object lie beyond the result of {settings.size} voxels of "
+        f"{spacing:g} mm and are cut off; take a larger size"
+    ]
+
+
 def assemble(views, transforms, masks, grid, settings, lost=(), warnings=()):
     """The `Prediction` of aligned views.
 
@@ -71,9 +273,9 @@ def assemble(views, transforms, masks, grid, settings, lost=(), warnings=()):
         transforms: a `Rigid` from the reference to each.
         masks: per view (x, y, z), the object's probability on the grid.
         grid: an isotropic `Grid` in the pose of the reference.
-        settings: a `Settings`: `alignment` for the result, `fusion`, `width`, `least`, `threshold`.
+        settings: a `PredictionSettings` with an `alignment`.
         lost: str each, for the result.
-        warnings: likewise.
+        warnings: str each, for the result.
     """
     pairs = list(zip(views, transforms, strict=True))
     samplings = [sampling(view.grid, grid, transform) for view, transform in pairs]
@@ -81,45 +283,46 @@ def assemble(views, transforms, masks, grid, settings, lost=(), warnings=()):
         confidence(found, view.thickness, grid.spacing[0], settings.width)
         for found, view in zip(samplings, views, strict=True)
     ]
-    warnings, weights = list(warnings), list(confidences)
-    own = [mask >= settings.threshold for mask in masks]
-    seen = [bool(part.any()) for part in own]
-    if not any(seen):
-        warnings.append("the object is seen in no view: the mask is empty")
-    for k, view in enumerate(views):
-        if any(seen) and not seen[k]:
-            weights[k] = np.zeros_like(weights[k])
-            warnings.append(f"{view.path}: the object is nowhere seen in it; its mask is left out")
-    votes = settings.fusion == "vote"
-    probability = fuse(own if votes else masks, weights, settings.fusion, settings.least)
-    # What a view votes for, the threshold has said; how many it takes is another matter.
-    mask = probability >= (0.5 if votes else settings.threshold)
-    if any(seen) and not mask.any():
-        warnings.append(
-            "views see the object, but nowhere enough of them: the mask is empty; look at theirs"
-        )
+    binary = [mask >= settings.threshold for mask in masks]
+    probability, mask, doubts = _fused(views, masks, binary, confidences, settings)
     near = ndimage.binary_dilation(mask, iterations=_SURROUNDINGS) if mask.any() else ~mask
     images = [sample(view.volume, grid, transform, order=3) for view, transform in pairs]
     image = fuse_images(images, confidences, near, settings.fusion)
     names = [view.name for view in views]
-    found = agreements(names, own, images, [item.inside for item in samplings])
-    for item in found:
-        warnings += item.warnings()
-
-    def placed(array):
-        return Volume.from_grid(array, grid)
-
+    agreement = agreements(names, binary, images, [item.inside for item in samplings])
+    doubts += [text for item in agreement for text in item.warnings()]
     aligned = [
-        AlignedView(view.name, view.path, transform, placed(part.astype(np.uint8)))
-        for (view, transform), part in zip(pairs, own, strict=True)
+        AlignedView(v.name, v.path, transform, Volume.from_grid(part.astype(np.uint8), grid))
+        for (v, transform), part in zip(pairs, binary, strict=True)
     ]
     return Prediction(
-        placed(mask.astype(np.uint8)),
-        placed(probability),
-        placed(image),
-        tuple(aligned),
-        tuple(found),
-        tuple(lost),
-        tuple(warnings),
-        settings.alignment,
+        mask=Volume.from_grid(mask.astype(np.uint8), grid),
+        probability=Volume.from_grid(probability, grid),
+        image=Volume.from_grid(image, grid),
+        views=tuple(aligned),
+        agreements=tuple(agreement),
+        lost=tuple(lost),
+        warnings=(*warnings, *doubts),
+        alignment=settings.alignment,
     )
+
+
+def _fused(views, masks, binary, confidences, settings):
+    """The fused probability and mask (x, y, z), and warnings, a list of str."""
+    weights, warnings = list(confidences), []
+    sees = [bool(part.any()) for part in binary]
+    if not any(sees):
+        warnings.append("the object is seen in no view: the mask is empty")
+    for k, view in enumerate(views):
+        if any(sees) and not sees[k]:
+            weights[k] = np.zeros_like(weights[k])
+            warnings.append(f"{view.path}: the object is nowhere seen in it; its mask is left out")
+    votes = settings.fusion == "vote"
+    probability = fuse(binary if votes else masks, weights, settings.fusion, settings.least)
+    # The threshold has decided what a view votes for; how many votes it takes is another matter.
+    mask = probability >= (0.5 if votes else settings.threshold)
+    if any(sees) and not mask.any():
+        warnings.append(
+            "views see the object, but nowhere enough of them: the mask is empty; look at theirs"
+        )
+    return probability, mask, warnings

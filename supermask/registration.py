@@ -5,6 +5,11 @@ Two kinds of pictures are registered: the images near the object, and the masks 
 their surface. Whatever an optimiser returns is judged by one number, the cross-correlation of the
 images plus the Dice of the masks, and is kept only if that grows. Nothing depends on chance and
 one thread computes each candidate, so that the same input gives the same transform.
+
+The region compared is the object and its surroundings where the fixed view has a mask, else its
+whole field of view. Thick slices blur each view along its own normal, so that even perfectly
+aligned views differ, and least where one of them is turned a little. Each is therefore blurred
+along the normal of the other, too: then both show the same.
 """
 
 import itertools
@@ -12,19 +17,40 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
+from segsrgan.config import check, setting
 from segsrgan.errors import UserError
+from segsrgan.volumes import Volume
 from segsrgan.volumes.itk import quiet, to_itk
-from supermask.pyramid import Pyramid
-from supermask.rigid import Rigid
+from supermask.geometry import (
+    canonical_direction,
+    corners,
+    isotropic_grid,
+    sample,
+    sampling,
+    voxels_of,
+)
+from supermask.rigid import Rigid, middle_of
 from supermask.settings import ON
+from supermask.views import in_plane
 
 logger = logging.getLogger(__name__)
 
+IMAGE, MASK = "image", "mask"
+_COARSEST = 14  # voxels along the region at the first level
+_MOST_LEVELS = 4
+_SURROUNDINGS = 0.15  # of the object's size
+_LEAST_OVERLAP = 0.4  # fraction of the region that must lie in the moving view
+_PROFILE = 1 / np.sqrt(8 * np.log(2))  # sigma of a slice profile, of the slice distance
+_REACH = 2.0  # sigmas
+_ROUNDING = 1e-6  # of an array's size, below which its deviation is none
+_JUDGED = 10  # times the voxels that an optimiser compares
 _STEPS = (-2, -1, 0, 1, 2)  # starts along each angle
 _NEAR = (-1, 0, 1)  # those around a transform to be refined
 _KEPT = (6, 3, 2)  # candidates that leave the starts, the first level, the second ...
@@ -33,9 +59,9 @@ _THREADS = 8
 _GAIN = 1e-5  # of the judgement, below which a transform is not worth a change
 
 
-@dataclass(frozen=True)
-class Classical:
-    """Settings of the classical alignment.
+@dataclass(frozen=True, kw_only=True)
+class RegistrationSettings:
+    """How the classical alignment searches.
 
     Attributes:
         on: what is registered: "image", "mask", or "auto", both where both views have masks.
@@ -48,23 +74,13 @@ class Classical:
         UserError: if a value is out of range.
     """
 
-    on: str = "auto"
-    angle: float = 22.5
-    iterations: int = 10
-    samples: int = 100_000
+    on: str = setting(str, "auto", choices=ON)
+    angle: float = setting(float, 22.5, low=0, high=45, example=22.5)
+    iterations: int = setting(int, 10, low=1)
+    samples: int = setting(int, 100_000, low=1000)
 
     def __post_init__(self):
-        if self.on not in ON:
-            raise UserError(f"on must be one of {', '.join(ON)}, received {self.on!r}")
-        if not 0 <= self.angle <= 45:
-            raise UserError(
-                f"angle must be between 0 and 45 degrees, received {self.angle:g}; try 22.5"
-            )
-        if self.iterations < 1 or self.samples < 1000:
-            raise UserError(
-                "iterations must be at least 1 and samples at least 1000, received "
-                f"{self.iterations} and {self.samples}"
-            )
+        check(self)
 
 
 class Registered(NamedTuple):
@@ -74,7 +90,8 @@ class Registered(NamedTuple):
         transform: a `Rigid` from the fixed view to the moving one.
         score: its judgement at the finest level: cross-correlation of the images (0 to 1) plus
             Dice of the masks (0 to 1), as far as these were registered.
-        before: the judgement of no motion, likewise.
+        before: the judgement of the transform that the search began with: no motion, or the one
+            to be refined.
     """
 
     transform: Rigid
@@ -88,7 +105,7 @@ def register(fixed, moving, settings=None):
     Args:
         fixed: a `View`, the reference.
         moving: a `View`.
-        settings: a `Classical`.
+        settings: a `RegistrationSettings`.
 
     Returns:
         `Registered`.
@@ -100,11 +117,11 @@ def register(fixed, moving, settings=None):
         >>> found = register(axial, sagittal)
         >>> moved = sagittal.image_on(axial.grid, found.transform)
     """
-    settings = settings or Classical()
+    settings = settings or RegistrationSettings()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
-    found = _search(pyramid, _starts(pyramid, settings.angle), pyramid.spacings, settings)
-    _warn(found, fixed, moving)
-    return found
+    centre, turns = pyramid.centre, _turns(settings.angle, _STEPS)
+    starts = [Rigid(turn, tuple(shift), centre) for shift in pyramid.shifts for turn in turns]
+    return _search(pyramid, [Rigid(centre=centre), *starts], settings)
 
 
 def refine(fixed, moving, transform, settings=None):
@@ -116,38 +133,29 @@ def refine(fixed, moving, transform, settings=None):
         fixed: a `View`, the reference.
         moving: a `View`.
         transform: a `Rigid` from the fixed view to the moving one.
-        settings: a `Classical`.
+        settings: a `RegistrationSettings`.
 
     Returns:
-        `Registered`; `before` is the judgement of `transform`.
+        `Registered`.
 
     Raises:
         UserError: if there is nothing to register.
     """
-    settings = settings or Classical()
+    settings = settings or RegistrationSettings()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
     start = transform.about(pyramid.centre)
     near = [start @ Rigid(turn, centre=pyramid.centre) for turn in _turns(settings.angle, _NEAR)]
-    found = _search(pyramid, [start, *near], pyramid.spacings, settings, start)
-    _warn(found, fixed, moving)
-    return found
+    return _search(pyramid, [start, *near], settings)
 
 
-def _warn(found, fixed, moving):
-    if found.score < 0:
-        logger.warning(
-            "%s and %s: too little of one lies in the field of view of the other to be compared; "
-            "they stay as they were",
-            fixed.path,
-            moving.path,
-        )
+def _search(pyramid, candidates, settings):
+    """The best of candidates after the optimiser has gone from each through the levels.
 
-
-def _search(pyramid, candidates, spacings, settings, before=None):
-    """The best of candidates after the optimiser has gone from each through the levels."""
-    before = before or Rigid(centre=pyramid.centre)
-    for number, spacing in enumerate(spacings):
-        level = pyramid.level(spacing, candidates[0] if number else before)
+    The first candidate is kept where nothing better is found.
+    """
+    before = candidates[0]
+    for number, spacing in enumerate(pyramid.spacings):
+        level = pyramid.level(spacing, candidates[0])
         if number == 0:
             candidates = _best(level, candidates, _KEPT[0], _APART)
         tasks = [
@@ -157,34 +165,33 @@ def _search(pyramid, candidates, spacings, settings, before=None):
             for picture in (level.pictures if number == 0 or rank == 0 else level.leading)
         ]
         with quiet():
-            found = _at_once(_optimise, tasks)
+            found = _concurrently(_optimise, tasks)
         count = _KEPT[min(number + 1, len(_KEPT) - 1)]
         candidates = _best(level, [*candidates, *filter(None, found)], count)
     scores = [level.judge(candidate) for candidate in candidates]
     start = level.judge(before)
     best = int(np.argmax(scores))
     logger.debug("registration: %.4f before, %.4f after", start, scores[best])
-    if scores[best] <= start + _GAIN:
-        return Registered(before, start, start)
-    return Registered(candidates[best], scores[best], start)
-
-
-def _starts(pyramid, angle):
-    """No motion, and the likely shifts with turns about all axes."""
-    centre, turns = pyramid.centre, _turns(angle, _STEPS)
-    starts = [Rigid(turn, tuple(shift), centre) for shift in pyramid.shifts for turn in turns]
-    return [Rigid(centre=centre), *starts]
+    if scores[best] > start + _GAIN:
+        return Registered(candidates[best], scores[best], start)
+    if start < 0:
+        logger.warning(
+            "%s and %s: too little of one lies in the field of view of the other to be compared; "
+            "they stay as they were",
+            *pyramid.paths,
+        )
+    return Registered(before, start, start)
 
 
 def _turns(angle, steps):
-    """Angles about x, y, z: all combinations of steps of an angle; none, if that is 0."""
+    """Angles about x, y, z: all combinations of steps of an angle; no turn where that is 0."""
     turns = itertools.product(steps if angle else (0,), repeat=3)
     return [tuple(np.deg2rad(angle) * np.array(turn)) for turn in turns]
 
 
 def _best(level, candidates, count, apart=0.0):
     """The candidates judged best, best first; at least `apart` degrees between them."""
-    scores = np.array(_at_once(level.judge, [(candidate,) for candidate in candidates]))
+    scores = np.array(_concurrently(level.judge, [(candidate,) for candidate in candidates]))
     chosen = []
     for index in np.argsort(-scores, kind="stable"):
         candidate = candidates[index]
@@ -194,7 +201,7 @@ def _best(level, candidates, count, apart=0.0):
     return chosen
 
 
-def _at_once(function, tasks):
+def _concurrently(function, tasks):
     """What a function returns for each tuple of arguments, several at a time."""
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda task: function(*task), tasks))
@@ -210,10 +217,10 @@ def _optimise(level, picture, start, settings):
     method.SetMetricAsCorrelation()
     method.SetInterpolator(sitk.sitkLinear)
     method.SetMetricFixedMask(to_itk(level.region))
-    share = settings.samples / max(1, np.count_nonzero(level.region.array))
-    if share < 1:
+    fraction = settings.samples / max(1, np.count_nonzero(level.region.array))
+    if fraction < 1:
         method.SetMetricSamplingStrategy(method.REGULAR)
-        method.SetMetricSamplingPercentage(share, seed=1)
+        method.SetMetricSamplingPercentage(fraction, seed=1)
     # Along the axes an angle times the object's radius counts like a shift: both are mm.
     method.SetOptimizerScales([level.radius] * 3 + [1.0] * 3)
     method.SetOptimizerAsPowell(
@@ -231,3 +238,281 @@ def _optimise(level, picture, start, settings):
         logger.debug("registration failed from %s: %s", start, str(error).splitlines()[-1])
         return None
     return found
+
+
+class Pyramid:
+    """What two views show at several resolutions.
+
+    Args:
+        fixed: a `View`, the reference.
+        moving: a `View`.
+        on: "image", "mask" or "auto".
+        samples: voxels that an optimiser compares at most, about; the judgement ten times as many.
+
+    Attributes:
+        spacings: of the levels, mm, coarse to fine.
+        centre: about which is turned: the middle of the fixed view's object or field of view, mm.
+        shifts: likely ones, mm: between the middles of the objects; without masks none, and
+            between the centres of mass of the images.
+        paths: of both stacks, for messages.
+
+    Raises:
+        UserError: if there is nothing to register.
+    """
+
+    def __init__(self, fixed, moving, on="auto", samples=100_000):
+        self._fixed, self._moving, self._samples = fixed, moving, samples
+        self._depth = cache(Depth)  # the same at every level, and slow
+        self.paths = fixed.path, moving.path
+        masks = fixed.has_object and moving.has_object
+        if on == MASK and not masks:
+            raise UserError(
+                f"{fixed.path} and {moving.path}: expected masks of both to register them; "
+                "register the images instead"
+            )
+        self._kinds = {"auto": [IMAGE] + [MASK] * masks, IMAGE: [IMAGE], MASK: [MASK]}[on]
+        self._direction = canonical_direction(fixed.grid.direction)
+        self._points = voxels_of(fixed.mask) if fixed.has_object else corners(fixed.grid)
+        extent = np.ptp(self._points @ self._direction, axis=0)
+        self._margin = 0.0
+        if fixed.has_object:
+            self._margin = max(_SURROUNDINGS * extent.max(), fixed.thickness, moving.thickness)
+        self.centre = tuple(
+            self._points.mean(axis=0) if fixed.has_object else middle_of(fixed.grid)
+        )
+        if masks:
+            self.shifts = [voxels_of(moving.mask).mean(axis=0) - self.centre]
+        else:
+            self.shifts = [np.zeros(3), _centre_of_mass(moving) - _centre_of_mass(fixed)]
+        size = float(np.cbrt(np.prod(extent + 2 * self._margin)))
+        self.spacings = _spacings(size, max(_finest(fixed), _finest(moving)))
+
+    def level(self, spacing, pose=None):
+        """The `Level` of a spacing.
+
+        Args:
+            spacing: mm.
+            pose: the `Rigid` known so far, which says how the slices lie to each other.
+        """
+        pose = pose or Rigid()
+        grid = isotropic_grid(self._points, self._direction, spacing, margin=self._margin)
+        inside = sampling(self._fixed.grid, grid).inside
+        if self._fixed.has_object:
+            inside &= self._depth(self._fixed).on(grid) > -self._margin
+        # Each view, its grid, and the profile of the other's slices as a vector in its space, mm.
+        sides = (
+            (self._fixed, grid, pose.rotation.T @ _profile(self._moving)),
+            (self._moving, self._moving_grid(spacing), pose.rotation @ _profile(self._fixed)),
+        )
+        pictures, masks = {}, None
+        if IMAGE in self._kinds:
+            pictures[IMAGE] = tuple(
+                _blurred(_smoothed(view.scaled, spacing), place, profile, order=3)
+                for view, place, profile in sides
+            )
+        if MASK in self._kinds:
+            pictures[MASK] = tuple(
+                Volume.from_grid(self._depth(view).on(place), place) for view, place, _ in sides
+            )
+            masks = tuple(_blurred(view.mask, place, profile) for view, place, profile in sides)
+        region = Volume.from_grid(inside.astype(np.uint8), grid)
+        return Level(spacing, region, pictures, masks, _JUDGED * self._samples)
+
+    def _moving_grid(self, spacing):
+        """An isotropic grid along the moving view's axes, as far as the region may come."""
+        grid = self._moving.grid
+        ends = corners(grid) @ grid.direction
+        low, high = ends.min(axis=0), ends.max(axis=0)
+        if self._moving.has_object:
+            along = voxels_of(self._moving.mask) @ grid.direction
+            room = self._margin + _radius(self._points)
+            low = np.maximum(low, along.min(axis=0) - room)
+            high = np.minimum(high, along.max(axis=0) + room)
+        box = np.stack([low, high]) @ grid.direction.T
+        return isotropic_grid(box, grid.direction, spacing)
+
+
+class Level:
+    """Two views at one resolution.
+
+    Attributes:
+        spacing: mm.
+        region: uint8 `Volume`, 1 where is compared.
+        pictures: `IMAGE` and `MASK` -> (fixed, moving), `Volume`s on isotropic grids.
+        leading: the more telling kind, a list of one: images, if there are any.
+        radius: mm, root of the mean square distance of the region's voxels from its middle.
+    """
+
+    def __init__(self, spacing, region, pictures, masks=None, most=10**6):
+        self.spacing, self.region, self.pictures = spacing, region, pictures
+        index = np.argwhere(region.array)
+        if not len(index):
+            raise UserError("the region to register is empty; check the masks and headers")
+        self.leading, self._fraction = list(pictures)[:1], 1.0
+        if len(index) > most:  # anywhere among them, but always the same ones
+            chosen = np.random.default_rng(0).choice(len(index), most, replace=False)
+            self._fraction, index = most / len(index), index[np.sort(chosen)]
+        self._points = region.grid.index_to_physical(index)
+        self.radius = _radius(self._points)
+        self._images = None
+        if IMAGE in pictures:
+            fixed, moving = pictures[IMAGE]
+            self._images = fixed.array[tuple(index.T)], moving
+        self._masks = None
+        if masks is not None:
+            fixed, moving = masks
+            volumes = [float(np.sum(mask.array, dtype=np.float64)) for mask in masks]
+            self._masks = fixed.array[tuple(index.T)], moving, sum(volumes)
+
+    def judge(self, transform):
+        """How well a transform aligns both views.
+
+        Args:
+            transform: a `Rigid` from the fixed view to the moving one.
+
+        Returns:
+            The correlation of the images without its sign, in the region, plus the Dice of the
+            masks; -1 if the region hardly lies in the moving view.
+        """
+        points, result = transform.apply(self._points), 0.0
+        if self._images is not None:
+            fixed, moving = self._images
+            values, inside = _look_up(moving, points)
+            if inside.mean() < _LEAST_OVERLAP:
+                return -1.0
+            result += abs(correlation(fixed[inside], values[inside]))
+        if self._masks is not None:
+            fixed, moving, total = self._masks
+            values, _ = _look_up(moving, points)
+            common = float(np.minimum(fixed, values).sum(dtype=np.float64)) / self._fraction
+            # A mask finer than the level may lie between its voxels.
+            result += 2 * common / total if total > 0 else 0.0
+        return result
+
+
+def correlation(a, b):
+    """Pearson's correlation of two arrays of one shape; 0 where one of them is constant."""
+    a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
+    if a.size < 2:
+        return 0.0
+    noise = [_ROUNDING * np.sqrt(values @ values) for values in (a, b)]
+    a, b = a - a.mean(), b - b.mean()
+    scales = [np.sqrt(values @ values) for values in (a, b)]
+    if any(scale <= least for scale, least in zip(scales, noise, strict=True)):
+        return 0.0
+    return float(a @ b / (scales[0] * scales[1]))
+
+
+def _look_up(volume, points):
+    """Linearly interpolated values at physical points, and which of these lie inside."""
+    index = volume.grid.physical_to_index(points).T
+    last = np.array(volume.array.shape)[:, None] - 1
+    inside = ((index >= -0.5) & (index <= last + 0.5)).all(axis=0)
+    values = ndimage.map_coordinates(
+        volume.array, np.clip(index, 0, last), np.float32, order=1, prefilter=False
+    )
+    return np.where(inside, values, 0), inside
+
+
+def _spacings(size, finest):
+    """Halved from level to level, until as fine as the views deserve."""
+    spacings = [max(finest, size / _COARSEST)]
+    while spacings[-1] > 1.2 * finest and len(spacings) < _MOST_LEVELS:
+        spacings.append(max(finest, spacings[-1] / 2))
+    return spacings
+
+
+def _finest(view):
+    """The spacing, mm, below which a view adds nothing to a registration."""
+    return max(in_plane(view.grid), view.thickness / 4)
+
+
+def _smoothed(volume, spacing):
+    """A volume blurred so that it may be sampled at a spacing (mm), as far as it is finer."""
+    steps = np.array(volume.spacing)
+    sigma = np.sqrt(np.maximum(0, spacing**2 - steps**2)) / 2 / steps
+    return volume.with_array(ndimage.gaussian_filter(volume.array, sigma, mode="nearest"))
+
+
+def _profile(view):
+    """The slice normal times the sigma of the slice profile, (3,) mm; 0 if isotropic."""
+    return np.zeros(3) if view.normal is None else view.normal * view.thickness * _PROFILE
+
+
+def _blurred(volume, grid, profile, order=1):
+    """A volume on an isotropic grid, blurred along one line by a Gaussian.
+
+    Args:
+        volume: a `Volume`.
+        grid: a `Grid`.
+        profile: (3,) mm, the line's direction times sigma.
+        order: of the interpolation, see `sample`.
+
+    Returns:
+        A float32 `Volume`. The blur leaves out what lies beyond the field of view.
+    """
+    values = sample(volume, grid, order=order)
+    inside = sampling(volume.grid, grid).inside.astype(np.float32)
+    sigma, step = float(np.linalg.norm(profile)), grid.spacing[0]
+    count = int(np.ceil(_REACH * sigma / step)) if sigma > step / 4 else 0
+    if not count:
+        return Volume.from_grid(values, grid)
+    along = grid.direction.T @ profile / step  # voxels, of one sigma
+    total, weights = np.zeros_like(values), np.zeros_like(values)
+    for sigmas in np.linspace(-_REACH, _REACH, 2 * count + 1):
+        weight = np.float32(np.exp(-0.5 * sigmas**2))
+        for picture, result in ((values, total), (inside, weights)):
+            result += weight * ndimage.shift(picture, sigmas * along, order=1, prefilter=False)
+    mean = np.divide(total, weights, out=np.zeros_like(total), where=weights > 1e-3)
+    return Volume.from_grid(np.where(inside > 0, mean, np.float32(0)), grid)
+
+
+def _centre_of_mass(view):
+    """The physical point (3,) about which the intensities of a stack balance, mm."""
+    return view.volume.grid.index_to_physical(ndimage.center_of_mass(view.scaled.array))
+
+
+def _radius(points):
+    return float(np.sqrt(np.mean(np.sum((points - points.mean(axis=0)) ** 2, axis=-1))))
+
+
+class Depth:
+    """How deep in the object of a view a point lies, mm, negative outside; cut at its size.
+
+    Unlike a mask it has a slope everywhere, which an optimiser can follow.
+
+    Args:
+        view: a `View` that has an object.
+    """
+
+    def __init__(self, view):
+        mask, grid = view.mask.array >= 0.5, view.mask.grid
+        near = _around(mask, (1, 1, 1))
+        if mask[near].all():
+            inside = np.full(mask[near].shape, max(grid.spacing))
+        else:
+            inside = ndimage.distance_transform_edt(mask[near], sampling=grid.spacing)
+        self._lowest = -2 * inside.max()
+        # Farther away it has its lowest value.
+        near = _around(mask, np.ceil(-self._lowest / np.array(grid.spacing)).astype(int) + 1)
+        mask = mask[near]
+        depth = -ndimage.distance_transform_edt(~mask, sampling=grid.spacing)
+        np.maximum(depth, self._lowest, out=depth)
+        depth[mask] = inside[inside > 0]
+        origin = grid.index_to_physical([part.start for part in near])
+        # Above the lowest, since volumes are 0 outside.
+        height = (depth - self._lowest).astype(np.float32)
+        self._height = Volume(height, grid.spacing, origin, grid.direction)
+
+    def on(self, grid):
+        """Its values (x, y, z) on a grid, float32."""
+        return sample(self._height, grid) + np.float32(self._lowest)
+
+
+def _around(mask, margin):
+    """Slices of the box around what is True, and of a margin in voxels as far as there are any."""
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return tuple(
+        slice(max(0, part.start - room), min(size, part.stop + room))
+        for part, room, size in zip(box, margin, mask.shape, strict=True)
+    )

@@ -1,23 +1,197 @@
 # SPDX-License-Identifier: MIT
-"""The results of a patient as files."""
+"""From files to files: `predict` for one patient, `Job` for many, and the folders of results."""
 
+import logging
 import math
+import os
+import re
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
+from segsrgan.errors import UserError, one_line
+from segsrgan.files import ResultsFolder, check_writable, stamp
 from segsrgan.volumes import write_volume
+from supermask.patients import MOST_VIEWS
+from supermask.prediction import predict_views
 from supermask.rigid import write_transform
-from supermask.store import store
+from supermask.settings import PredictionSettings
+from supermask.views import View, load_views, read_view
 
-REPORT = "report.json"
+logger = logging.getLogger(__name__)
+
+FINISHED, SKIPPED, FAILED = "finished", "skipped", "failed"
+# Names that files of results may have.
+_OURS = re.compile(r"(mask|probability|image|.+_mask)\.nii\.gz|.+_to_.+\.tfm|report\.json")
+
+
+def predict(
+    stacks,
+    masks=None,
+    weights=None,
+    segsrgan=None,
+    labels=None,
+    output=None,
+    overwrite=False,
+    progress=None,
+    **settings,
+):
+    """Makes one high-resolution mask of one, two or three stacks of a patient.
+
+    Args:
+        stacks: paths of image files or DICOM folders, or `View`s, in any order and orientation.
+        masks: as many paths of the object's masks, None where there is none and for `View`s, which
+            bring theirs; None: no masks at all.
+        weights: of segmentor and AlignNet: a file, a name of the registry, or `Networks`; None
+            where all stacks have masks.
+        segsrgan: weights of SegSRGAN, by which each stack is super-resolved first, or None.
+        labels: values of the masks that make the object, see `supermask.read_view`.
+        output: folder for the results as files, or None.
+        overwrite: whether results in `output` are replaced.
+        progress: called as `progress(what is done now, steps done, steps in all)`.
+        **settings: of `supermask.PredictionSettings`: `alignment`, `fusion`, `spacing`, ...
+
+    Returns:
+        A `Prediction`: `mask`, `probability`, `image`, `views`, `agreements`, `lost`, `warnings`.
+
+    Raises:
+        UserError: if an argument is wrong, or the stacks cannot be used together.
+        VolumeError, WeightsError: if a file cannot be read or written, or there are no weights.
+
+    Example:
+        >>> result = supermask.predict(["axial.nii.gz", "coronal.nii.gz"], weights="networks.h5")
+        >>> result.mask.spacing, result.views[1].transform.angle(), result.agreements[0].dice
+        ((0.8, 0.8, 0.8), 4.2, 0.93)
+    """
+    settings = _settings(settings)
+    pairs = _pairs(stacks, masks)
+    if output is not None:
+        check_folder(_folder(output), overwrite)
+    # Before anything is read: what is replaced from here on has changed.
+    files = [pair for pair in pairs if not isinstance(pair[0], View)]
+    record = {"settings": asdict(settings), **_inputs(files)}
+    models = load_models(weights, segsrgan)
+    views = [s if isinstance(s, View) else read_view(s, m, labels=labels) for s, m in pairs]
+    result = predict_views(views, settings, models.supermask, models.segsrgan, progress)
+    if output is not None:
+        write_results(result, output, overwrite, labels=labels, **record, **models.record)
+    return result
+
+
+def _settings(values):
+    known = PredictionSettings.__dataclass_fields__
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise UserError(f"{', '.join(unknown)}: unknown; settings are {', '.join(known)}")
+    return PredictionSettings(**values)
+
+
+def _pairs(stacks, masks):
+    """Each stack with its mask or None, checked."""
+    for name, values in (("stacks", stacks), ("masks", masks)):
+        if isinstance(values, (str, bytes, View)) or hasattr(values, "__fspath__"):
+            raise UserError(f"{name} must be a list, received {values!r}")
+    stacks = list(stacks)
+    masks = [None] * len(stacks) if masks is None else list(masks)
+    if not 1 <= len(stacks) <= MOST_VIEWS or len(masks) != len(stacks):
+        raise UserError(
+            "expected one to three stacks and as many masks, or None, received "
+            f"{len(stacks)} and {len(masks)}"
+        )
+    for stack, mask in zip(stacks, masks, strict=True):
+        if isinstance(stack, View) and mask is not None:
+            raise UserError(
+                f"{stack.path}: a View brings its own mask, received {mask} besides; give "
+                "View(volume, mask) or the paths of both"
+            )
+    return list(zip(stacks, masks, strict=True))
+
+
+@dataclass(frozen=True)
+class Models:
+    """The networks of a run.
+
+    Attributes:
+        supermask: `Networks`, or None.
+        segsrgan: a `segsrgan.Predictor`, which super-resolves the stacks first, or None.
+        record: what is recorded of them: names, stamps of the files, engines and precisions.
+    """
+
+    supermask: Any = None
+    segsrgan: Any = None
+    record: dict = field(default_factory=dict)
+
+
+def load_models(weights=None, segsrgan=None):
+    """Loads the networks of a run.
+
+    Args:
+        weights: of segmentor and AlignNet: a file, a name of the registry, `Networks`, or None.
+        segsrgan: weights of SegSRGAN, a file or a name of its registry, or None.
+
+    Returns:
+        `Models`.
+
+    Raises:
+        WeightsError: if there are no such weights.
+    """
+    networks = weights if _path(weights) is None else None
+    names = {"supermask": _path(weights), "segsrgan": _path(segsrgan)}
+    stamps, engines, predictor = {}, {}, None
+    if any(names.values()):
+        from segsrgan.networks import resolve  # loads what reads weights
+
+        stamps = {key: stamp(resolve(name)) for key, name in names.items() if name}
+    if names["supermask"]:
+        from supermask.weights import load_networks  # loads Keras
+
+        networks = load_networks(weights)
+    if networks is not None:
+        import keras
+
+        precision = keras.config.dtype_policy().compute_dtype
+        engines["supermask"] = {"engine": keras.backend.backend(), "precision": precision}
+    if names["segsrgan"]:
+        from segsrgan.inference.predictor import Predictor  # loads an engine
+
+        predictor = Predictor(segsrgan)
+        engine, keys = predictor.engine, {"engine": "name", "precision": "precision"}
+        engines["segsrgan"] = {key: getattr(engine, name, None) for key, name in keys.items()}
+    return Models(
+        networks, predictor, {"weights": names, "weights_stamps": stamps, "engines": engines}
+    )
+
+
+def _path(name):
+    return os.fspath(name) if isinstance(name, str) or hasattr(name, "__fspath__") else None
+
+
+def _inputs(files, series=()):
+    """Which files results are made of and what they look like now, JSON values of the record.
+
+    Args:
+        files: a path of a stack and of its mask, or None, for each.
+        series: DICOM series of each stack, or none at all.
+    """
+    series = series or [None] * len(files)
+    stacks = [
+        {"stack": os.path.abspath(stack), "mask": mask and os.path.abspath(mask), "series": name}
+        for (stack, mask), name in zip(files, series, strict=True)
+    ]
+    paths = [path for item in stacks for path in (item["stack"], item["mask"]) if path]
+    return {"stacks": stacks, "inputs": {path: stamp(path) for path in paths}}
 
 
 def write_results(prediction, folder, overwrite=False, **notes):
-    """Writes a prediction: mask, probability, image, the views' masks and transforms, a report.
+    """Writes a prediction: mask, probability, image, the views' masks and transforms, a record.
 
     Args:
         prediction: a `Prediction`.
         folder: of the patient; made if it is not there.
-        overwrite: whether earlier results of ours are replaced.
-        **notes: JSON values for the report, e.g. `patient`, `settings`, also instead of ours.
+        overwrite: whether earlier results of this package are replaced.
+        **notes: JSON values for the record, e.g. `settings`; `patient`, the name of the patient,
+            that of the folder by default.
 
     Returns:
         The folder's `Path`.
@@ -26,24 +200,66 @@ def write_results(prediction, folder, overwrite=False, **notes):
         UserError: if the folder holds results already, or anything else.
         VolumeError, OSError: if a file cannot be written; then nothing has changed.
     """
-
-    def write(place):
-        volumes = {name: getattr(prediction, name) for name in ("mask", "probability", "image")}
-        volumes |= {f"{view.name}_mask": view.mask for view in prediction.views}
+    results = _folder(folder, notes.get("patient"))
+    check_folder(results, overwrite)
+    volumes = {name: getattr(prediction, name) for name in ("mask", "probability", "image")}
+    volumes |= {f"{view.name}_mask": view.mask for view in prediction.views}
+    transforms = {
+        f"{view.name}_to_{prediction.reference}": view.transform for view in prediction.views[1:]
+    }
+    entry = {"patient": results.source, **_summary(prediction), **notes}
+    with replaced(results, entry, _OURS) as folder:
         for name, volume in volumes.items():
-            write_volume(volume, place / f"{name}.nii.gz")
-        transforms = {
-            f"{view.name}_to_{prediction.reference}.tfm": view.transform
-            for view in prediction.views[1:]
-        }
+            write_volume(volume, folder / f"{name}.nii.gz")
         for name, transform in transforms.items():
-            write_transform(transform, place / name)
-        return [*(f"{name}.nii.gz" for name in volumes), *transforms]
-
-    return store(folder, REPORT, write, {**_content(prediction), **notes}, overwrite)
+            write_transform(transform, folder / f"{name}.tfm")
+    return results.folder
 
 
-def _content(prediction):
+def _folder(folder, patient=None):
+    folder = Path(folder)
+    return ResultsFolder(folder, patient or folder.resolve().name)
+
+
+def check_folder(results, overwrite=False):
+    """Checks that files may and can go into a folder of results.
+
+    Args:
+        results: a `ResultsFolder`, whose files lie in the folder itself; it need not exist.
+        overwrite: whether whole results may be replaced.
+
+    Raises:
+        UserError: if the folder holds anything else, or cannot be written to.
+    """
+    folder = results.folder
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name another output folder")
+    if folder.is_dir() and not results.knows():
+        others = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+        if others:
+            raise UserError(
+                f"{folder}: holds files of others, such as {others[0]}; name another output folder"
+            )
+    if results.entry() is not None and not overwrite:
+        raise UserError(f"{folder}: is finished already; --overwrite replaces it")
+    check_writable(folder)
+
+
+def replaced(results, entry, names):
+    """`results.replacing` for files in the folder itself; what a killed run left is removed.
+
+    Args:
+        results: a `ResultsFolder` that `check_folder` has passed.
+        entry: of the record, a dict of JSON values.
+        names: pattern of the names that its files may have.
+    """
+    left = []
+    if results.knows() and results.entry() is None:
+        left = [path.name for path in results.folder.iterdir() if names.fullmatch(path.name)]
+    return results.replacing("", entry, left)
+
+
+def _summary(prediction):
     return {
         "reference": prediction.reference,
         "alignment": prediction.alignment,
@@ -52,9 +268,10 @@ def _content(prediction):
             for view in prediction.views
         ],
         "agreement": [
-            {key: _number(value) for key, value in item._asdict().items()}
+            {key: None if value != value else value for key, value in item._asdict().items()}
             for item in prediction.agreements
         ],
+        "doubtful": any(item.is_doubtful for item in prediction.agreements),
         "lost": list(prediction.lost),
         "warnings": list(prediction.warnings),
     }
@@ -70,5 +287,190 @@ def in_words(transform):
     }
 
 
-def _number(value):
-    return None if isinstance(value, float) and math.isnan(value) else value
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a patient.
+
+    Attributes:
+        patient: the name.
+        result: "finished", "skipped" (was finished already) or "failed".
+        folder: of the results.
+        lost: stacks that could not be used, and why, a str each.
+        agreements: an `Agreement` of every two views.
+        doubtful: whether masks that were aligned hardly overlap.
+        detail: the cause of a failure.
+        seconds: time taken.
+    """
+
+    patient: str
+    result: str
+    folder: Path
+    lost: tuple[str, ...] = ()
+    agreements: tuple = ()
+    doubtful: bool = False
+    detail: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Many patients: what is missing is computed, what fails is reported, the rest goes on.
+
+    Attributes:
+        output: folder of the results, which has one for each patient.
+        settings: a `PredictionSettings`.
+        models: of `load_models`.
+        labels: values of the masks that make the object, see `supermask.read_view`.
+        overwrite: whether finished patients are computed again.
+        progress: called as `progress(patient, steps done, steps in all, what is done now)`.
+    """
+
+    output: Path
+    settings: PredictionSettings
+    models: Models = Models()
+    labels: tuple[int, ...] | None = None
+    overwrite: bool = False
+    progress: Any = None
+
+    def run(self, patients):
+        """Makes the mask of each patient and writes it.
+
+        Args:
+            patients: a list of `Patient`.
+
+        Yields:
+            An `Outcome` for each patient.
+        """
+        for patient in patients:
+            start, folder = time.perf_counter(), Path(self.output) / patient.name
+            try:
+                outcome = self._run(patient, _folder(folder, patient.name))
+            except Exception as error:
+                logger.error("%s: %s", patient.name, one_line(error))
+                logger.debug("%s", patient.name, exc_info=error)
+                outcome = {"result": FAILED, "detail": one_line(error)}
+            seconds = time.perf_counter() - start
+            yield Outcome(patient.name, folder=folder, seconds=seconds, **outcome)
+
+    def _run(self, patient, results):
+        # Before anything is read: what is replaced from here on has changed.
+        record = {
+            "settings": asdict(self.settings),
+            "labels": self.labels,
+            **_inputs([*zip(patient.views, patient.masks, strict=True)], patient.series),
+            **self.models.record,
+        }
+        entry, before = results.entry(), []
+        if entry is not None and not self.overwrite:
+            changes = _changes(results.folder, entry, record)
+            before = entry.get("lost") or []
+            if not (changes and before):
+                return _skipped(patient, results.folder, entry, changes)
+            text = "%s: a stack was lost when it was made, in %s; once more"
+            logger.info(text, patient.name, results.folder)
+        overwrite = self.overwrite or bool(before)
+        check_folder(results, overwrite)
+        prediction, lost = self._predict(patient, results.folder, before)
+        lost = (*lost, *prediction.lost)
+        notes = {**record, "patient": patient.name, "lost": lost}
+        write_results(prediction, results.folder, overwrite, **notes)
+        doubtful = any(item.is_doubtful for item in prediction.agreements)
+        agreements = prediction.agreements
+        return {"result": FINISHED, "lost": lost, "agreements": agreements, "doubtful": doubtful}
+
+    def _predict(self, patient, folder, before):
+        """The `Prediction` of a patient, and what is lost before it, a list of str.
+
+        `before` is what was lost when the results that are there were made.
+        """
+        views, lost = load_views(patient, self.labels)
+        if not views:
+            raise UserError("no stack can be used: " + "; ".join(lost))
+        if before and len(lost) > len(before):
+            raise UserError(
+                f"{folder}: is kept, since more stacks are lost now than when it was made: "
+                f"{'; '.join(lost)}; --overwrite replaces it all the same"
+            )
+        for text in lost:
+            logger.error(
+                "%s: %s; going on without this stack, its detail is lost", patient.name, text
+            )
+
+        def progress(what, done, total):
+            if self.progress is not None:
+                self.progress(patient.name, done, total, what)
+
+        models = self.models
+        found = predict_views(views, self.settings, models.supermask, models.segsrgan, progress)
+        for text in (*found.lost, *found.warnings):
+            logger.warning("%s: %s", patient.name, text)
+        if (lost or found.lost) and self.settings.reference is None:
+            logger.warning("%s: the result has the pose of %s", patient.name, found.views[0].path)
+        return found, lost
+
+
+def _changes(folder, entry, wanted):
+    """How finished results differ from those wanted, a list of str.
+
+    Raises:
+        UserError: if they are of other files.
+    """
+    stacks, inputs = _recorded_inputs(entry)
+    for name in ("stack", "mask", "series"):
+        made, now = (
+            [s[name] for s in found or wanted["stacks"]] for found in (stacks, wanted["stacks"])
+        )
+        if made != now:
+            first = next((item for item in made if item not in now), made[0])
+            raise UserError(
+                f"{folder}: holds the results of other files ({name} {first}); name another "
+                "output folder or patient, or replace them with --overwrite"
+            )
+    changes = [] if inputs in (None, wanted["inputs"]) else ["files that have changed since"]
+    made = {**wanted["settings"], **entry.get("settings", {}), "labels": entry.get("labels")}
+    labels = wanted["labels"] and list(wanted["labels"])
+    now = {**wanted["settings"], "labels": labels}
+    changes += [f"{name} {made[name]}" for name in now if made[name] != now[name]]
+    for name, text in (
+        ("weights", "weights {}"),
+        ("weights_stamps", "weights that have changed since"),
+    ):
+        if name in entry and entry[name] != wanted.get(name, entry[name]):
+            return [*changes, text.format(entry[name])]
+    return changes
+
+
+def _recorded_inputs(entry):
+    """The stacks and the stamps of their files that an entry holds, None where it has none."""
+    inputs = entry.get("inputs")
+    if not isinstance(inputs, list):
+        return entry.get("stacks"), inputs
+    # Of version 3.0.0.
+    stacks = [
+        {
+            "stack": os.path.normpath(item["stack"]),
+            "mask": item["mask"] and os.path.normpath(item["mask"]),
+            "series": item.get("series"),
+        }
+        for item in inputs
+    ]
+    stamps = {
+        path: found
+        for stack, item in zip(stacks, inputs, strict=True)
+        for path, found in zip((stack["stack"], stack["mask"]), item["stamps"], strict=True)
+        if path
+    }
+    return stacks, stamps
+
+
+def _skipped(patient, folder, entry, changes):
+    """What becomes of a finished patient; logs how its results differ and what they lack."""
+    if changes:
+        text = "%s: is finished, in %s, but with %s; --overwrite makes it anew"
+        logger.warning(text, patient.name, folder, ", ".join(changes))
+    else:
+        logger.info("%s: is finished, in %s", patient.name, folder)
+    lost = tuple(entry.get("lost") or ())
+    for text in lost:
+        logger.warning("%s: was made without a stack, and nothing has changed: %s", folder, text)
+    return {"result": SKIPPED, "lost": lost, "doubtful": bool(entry.get("doubtful"))}

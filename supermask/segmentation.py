@@ -1,16 +1,107 @@
 # SPDX-License-Identifier: MIT
-"""The segmentor applied to a view, on any grid, in patches of bounded size."""
+"""The segmentor, a 3-D U-Net (Çiçek et al. 2016; Gu et al. 2023, sec. 2.2), and its use on views.
+
+A view is segmented on any grid, in patches of bounded size.
+"""
 
 from copy import copy
+from dataclasses import dataclass
 
+import keras
 import numpy as np
 from scipy import ndimage
 
+from segsrgan.config import check, setting
 from segsrgan.volumes import Accumulator, Volume, plan
-from supermask.geometry import canonical_direction, corners, isotropic_grid, sample, sampling
+from supermask.geometry import (
+    THROUGH,
+    canonical_direction,
+    corners,
+    isotropic_grid,
+    sample,
+    sampling,
+)
 from supermask.settings import PATCH
 
-_ISLAND = 0.1  # of the largest part's volume, below which another part does not tell where it is
+_MOMENTUM, _EPSILON = 0.9, 1e-5
+_ISLAND = 0.1  # of the largest part's volume, below which a part says nothing about the place
+
+
+@dataclass(frozen=True)
+class SegmentorSpec:
+    """What distinguishes one segmentor from another.
+
+    Attributes:
+        kernel: channels of the first convolution; each level has it doubled and doubled again,
+            32-64, 64-128, 128-256 in the paper.
+        levels: resolutions.
+        spacing: voxel size of the grid that it is trained on, mm.
+        through: how slices are brought onto that grid: the "nearest" one's value, as in the paper,
+            or "linear" between them.
+
+    Raises:
+        UserError: if a value is out of range.
+    """
+
+    kernel: int = setting(int, 32, low=1)
+    levels: int = setting(int, 3, low=1)
+    spacing: float = setting(float, 1.0, low=0, above=True, example=1)
+    through: str = setting(str, "nearest", choices=THROUGH)
+
+    def __post_init__(self):
+        check(self)
+
+    @property
+    def multiple(self):
+        """What sizes must be divisible by."""
+        return 2 ** (self.levels - 1)
+
+
+def build_segmentor(spec=None):
+    """Builds the segmentor of a spec.
+
+    Args:
+        spec: a `SegmentorSpec`; the paper's by default.
+
+    Returns:
+        A `keras.Model` with the attribute `spec`: images `(b, x, y, z, 1)` in [0, 1], of sizes
+        divisible by `spec.multiple`, to probabilities of the same shape, float32.
+
+    Example:
+        >>> build_segmentor(SegmentorSpec(kernel=2)).output_shape
+        (None, None, None, None, 1)
+    """
+    spec = spec or SegmentorSpec()
+    image = x = keras.Input((None, None, None, 1), name="image")
+    skips = []
+    for level in range(spec.levels):
+        wide = spec.kernel * 2**level
+        if level:
+            x = keras.layers.MaxPooling3D(2, name=f"pool_{level}")(x)
+        x = _block(x, wide, f"down_{level}_a")
+        x = _block(x, 2 * wide, f"down_{level}_b")
+        skips.append(x)
+    for level in reversed(range(spec.levels - 1)):
+        wide = 2 * spec.kernel * 2**level
+        x = keras.layers.Conv3DTranspose(2 * wide, 2, strides=2, name=f"up_{level}")(x)
+        x = keras.layers.Concatenate(name=f"join_{level}")([skips[level], x])
+        x = _block(x, wide, f"up_{level}_a")
+        x = _block(x, wide, f"up_{level}_b")
+    # Not in the compute dtype of a mixed-precision policy: probabilities are compared.
+    x = keras.layers.Conv3D(1, 1, activation="sigmoid", dtype="float32", name="head")(x)
+    model = keras.Model(image, x, name="segmentor")
+    model.spec = spec
+    return model
+
+
+def _block(x, filters, name):
+    x = keras.layers.Conv3D(
+        filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+    )(x)
+    x = keras.layers.BatchNormalization(momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{name}_norm")(
+        x
+    )
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
 def segment(segmentor, view, grid, transform=None, patch=PATCH):
@@ -43,7 +134,7 @@ def with_mask(view, segmentor, patch=PATCH):
 
 
 def without_islands(view):
-    """The view without the small parts of its mask: what tells where the object is.
+    """The view without the small parts of its mask: what shows where the object is.
 
     A segmentor sees a few voxels of the object in other places, too. They would move its middle,
     to which AlignNet looks, and enlarge the grid around it.
@@ -64,7 +155,7 @@ def without_islands(view):
 
 
 def _masked(view, mask):
-    """The view with a mask of ours, which need not lie on the stack's voxels as a given one."""
+    """The view with a computed mask, which need not lie on the stack's voxels as a drawn one."""
     result = copy(view)
     object.__setattr__(result, "mask", mask)
     return result

@@ -1,83 +1,129 @@
 # SPDX-License-Identifier: MIT
-"""The settings of a prediction, checked; needs no library that is slow to load."""
+"""The settings of predictions and simulations; needs no library that is slow to load."""
 
-import math
 from dataclasses import dataclass
 
+from segsrgan.config import check, setting
 from segsrgan.errors import UserError
 
 ALIGNMENTS = ("alignnet", "classical", "none")
 FUSIONS = ("gaussian", "vote", "nearest")
 ORDERS = ("align", "segment")
 ON = ("auto", "image", "mask")
+# Of the slice normal: the patient's left-right, front-back and feet-head axis.
+PLANES = ("sagittal", "coronal", "axial")
 PATCH = 128
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How views are aligned, segmented and fused.
+@dataclass(frozen=True, kw_only=True)
+class PredictionSettings:
+    """How views are aligned, segmented and fused; the help of a field says what it is.
 
-    Attributes:
-        alignment: one of `ALIGNMENTS`; None: alignnet if the weights have one, else classical.
-        reference: name of the view that the others are aligned to; None: the axial one if there is.
-        fusion: one of `FUSIONS`, see `supermask.fusion.fuse`.
-        order: "align": an image is aligned, then segmented, as in the paper; "segment": its
-            segmentation is aligned. Without effect on masks that are given.
-        passes: of AlignNet.
-        refine: whether the classical optimiser goes on from AlignNet's answer; None: it does.
-        on: what the classical alignment registers, see `supermask.registration.Classical`.
-        spacing: voxel size of the result, mm; None: the segmentor's, or where it makes no mask the
-            smallest in-plane spacing of the views.
-        size: edge of the result in voxels; None: as large as the object.
-        threshold: probability from which a voxel belongs to a mask, a view's and the fused one; of
-            votes a majority.
-        width: factor of the confidences' Gaussian.
-        least: total confidence below which a voxel is outside.
-        patch: edge of what the segmentor sees at once, voxels.
+    None stands for a default that depends on the views and networks.
 
     Raises:
-        UserError: if a value is out of range.
+        UserError: if a value is out of range, or two contradict each other.
     """
 
-    alignment: str | None = None
-    reference: str | None = None
-    fusion: str = "gaussian"
-    order: str = "align"
-    passes: int = 1
-    refine: bool | None = None
-    on: str = "auto"
-    spacing: float | None = None
-    size: int | None = None
-    threshold: float = 0.5
-    width: float = 1.0
-    least: float = 0.0
-    patch: int = PATCH
+    alignment: str | None = setting(
+        str,
+        None,
+        "none: trust the headers (default: alignnet if the weights have one, else classical)",
+        choices=ALIGNMENTS,
+    )
+    reference: str | None = setting(
+        str, None, "view that gives the pose (default: axial)", metavar="VIEW"
+    )
+    passes: int = setting(int, 1, "passes of AlignNet, each on what the last has aligned", low=1)
+    refine: bool | None = setting(
+        bool, None, "go on classically from AlignNet's answer, keep the better (default: True)"
+    )
+    on: str = setting(str, "auto", "what is registered classically", choices=ON)
+    order: str = setting(
+        str, "align", "align images, then segment; or segment, then align masks", choices=ORDERS
+    )
+    fusion: str = setting(str, "gaussian", "of masks and images", choices=FUSIONS)
+    width: float = setting(
+        float, 1.0, "factor of the confidences' Gaussian", low=0, above=True, example=1
+    )
+    least: float = setting(
+        float, 0.0, "total confidence below which a voxel is outside", low=0, high=3, example=0
+    )
+    spacing: float | None = setting(
+        float,
+        None,
+        "voxel size of the result (default: the segmentor's, or the views' smallest in plane)",
+        low=0,
+        above=True,
+        example=1,
+        metavar="MM",
+    )
+    size: int | None = setting(
+        int, None, "edge of the result in voxels (default: as large as the object)", low=1
+    )
+    threshold: float = setting(
+        float,
+        0.5,
+        "probability from which a voxel belongs to a view's mask and to the fused one",
+        low=0,
+        above=True,
+        below=1,
+        example=0.5,
+    )
+    patch: int = setting(int, PATCH, "edge of what the segmentor sees at once, voxels", low=1)
 
     def __post_init__(self):
-        for name, choices in (
-            ("alignment", (None, *ALIGNMENTS)),
-            ("fusion", FUSIONS),
-            ("order", ORDERS),
-            ("on", ON),
-        ):
-            if getattr(self, name) not in choices:
-                known = ", ".join(choice for choice in choices if choice)
-                raise UserError(f"{name} must be one of {known}, received {getattr(self, name)!r}")
-        for name in ("passes", "size", "patch"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UserError(f"{name} must be a whole number from 1, received {value!r}")
-        for name in ("spacing", "width"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise UserError(f"{name} must be positive, received {value:g}; try 1")
-        if not 0 < self.threshold < 1:
-            raise UserError(
-                f"threshold must be between 0 and 1, received {self.threshold:g}; try 0.5"
-            )
-        if not 0 <= self.least <= 3:
-            raise UserError(f"least must be between 0 and 3, received {self.least:g}; try 0")
+        check(self)
         if self.refine and self.alignment in ("classical", "none"):
             raise UserError(
                 f"refine goes on from AlignNet, received alignment {self.alignment}; leave it out"
             )
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How examinations are simulated; the help of a field says what it is.
+
+    Attributes:
+        slices: distance of the slices, mm; one for all planes, or one for each.
+        planes: of the stacks; the first does not move and has the pose of the truth.
+        contrast: whether the extremes of each view's intensities are cut at random and it is
+            scaled to [0, 1].
+
+    Raises:
+        UserError: if a value is out of range, or two contradict each other.
+    """
+
+    slices: tuple[float, ...] = setting(float, (8.0,), many=True)
+    planes: tuple[str, ...] = setting(str, tuple(reversed(PLANES)), many=True, choices=PLANES)
+    spacing: float = setting(
+        float, 1.0, "of the truth, and of the views in plane", low=0, above=True, metavar="MM"
+    )
+    size: int | None = setting(
+        int,
+        None,
+        "edge of the cube in voxels (default: the object and half of it, and room for the shifts)",
+        low=16,
+    )
+    angle: float = setting(
+        float, 45.0, "largest turn about each axis", low=0, high=90, metavar="DEGREES"
+    )
+    shift: float = setting(float, 30.0, "largest shift along each axis", low=0, metavar="VOXELS")
+    contrast: bool = setting(bool, True)
+    noise: float = setting(
+        float, 0.0, "standard deviation of Gaussian noise, as a fraction of a view's range", low=0
+    )
+
+    def __post_init__(self):
+        check(self)
+        if len(set(self.planes)) < len(self.planes):
+            raise UserError(
+                f"planes must differ, received {', '.join(self.planes)}; name each once"
+            )
+        count = len(self.planes)
+        if len(self.slices) not in (1, count) or min(self.slices) <= self.spacing:
+            raise UserError(
+                f"slices must be one distance or {count}, above the spacing of "
+                f"{self.spacing:g} mm, received {self.slices}; try 8"
+            )
+        object.__setattr__(self, "slices", self.slices * (count // len(self.slices)))

@@ -3,74 +3,39 @@
 
 The volume is centred on its object, brought to an isotropic cube, and seen in three planes. In
 each but the reference's the patient has moved rigidly; each is acquired in thick slices and has
-its own contrast.
+its own contrast. `simulate` makes one in memory, `make_case` the files of one.
 """
 
-from dataclasses import dataclass
+import csv
+import io
+import itertools
+import json
+import logging
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
-from segsrgan.errors import UserError
-from segsrgan.volumes import Volume, degrade
+from segsrgan.errors import UserError, one_line
+from segsrgan.files import ResultsFolder, stamp, write_text
+from segsrgan.tables import stem
+from segsrgan.volumes import Volume, degrade, write_volume
+from supermask.datasets import read_channel, read_mask
 from supermask.geometry import canonical_direction, isotropic_grid, sample, voxels_of
-from supermask.rigid import Rigid, middle_of
-from supermask.views import PLANES, View
+from supermask.patients import safe_name
+from supermask.results import check_folder, in_words, replaced
+from supermask.rigid import Rigid, middle_of, write_transform
+from supermask.settings import PLANES, Simulation
+from supermask.views import View
 
-_MIN_SIZE = 16
+logger = logging.getLogger(__name__)
+
+RECORD, TABLE = "case.json", "cases.csv"
+# Names that files of a case may have.
+_OURS = re.compile(r"(truth|truth_image|(axial|coronal|sagittal)(_mask)?)\.nii\.gz|true_\w+\.tfm")
+_MIN_SIZE = 16  # voxels of a cube's edge
 _CUT = 2.0  # percent of the voxels, at most, that auto-contrast makes black or white
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """How examinations are made.
-
-    Attributes:
-        slices: distance of the slices, mm; one for all planes, or one each in the order of
-            `planes`.
-        planes: of the views; the first is the reference, whose pose is the truth's.
-        spacing: of the truth, and of the views in plane, mm.
-        size: edge of the cube, voxels (256 in the paper); None: half as large again as the
-            object, and room for the shifts.
-        angle: bound of the random angles about each axis, degrees.
-        shift: bound of the random shifts along each axis, voxels.
-        contrast: whether the extremes of each view's intensities are cut at random and it is
-            scaled to [0, 1].
-        noise: standard deviation of Gaussian noise, as a fraction of the view's range.
-
-    Raises:
-        UserError: if a value is out of range.
-    """
-
-    slices: tuple[float, ...] = (8.0,)
-    planes: tuple[str, ...] = ("axial", "coronal", "sagittal")
-    spacing: float = 1.0
-    size: int | None = None
-    angle: float = 45.0
-    shift: float = 30.0
-    contrast: bool = True
-    noise: float = 0.0
-
-    def __post_init__(self):
-        planes = tuple(self.planes)
-        if not planes or len(set(planes)) < len(planes) or not set(planes) <= set(PLANES):
-            raise UserError(
-                f"planes must be one to three of {', '.join(PLANES)}, received {', '.join(planes)}"
-            )
-        slices = tuple(float(size) for size in self.slices)
-        if len(slices) not in (1, len(planes)) or not min(slices) > self.spacing > 0:
-            raise UserError(
-                f"slices must be one distance or {len(planes)}, above the spacing of "
-                f"{self.spacing:g} mm, received {slices}; try 8"
-            )
-        if not 0 <= self.angle <= 90 or self.shift < 0 or self.noise < 0:
-            raise UserError(
-                "angle must be 0 to 90 degrees, shift and noise 0 or more, received "
-                f"{self.angle:g}, {self.shift:g} and {self.noise:g}"
-            )
-        if self.size is not None and self.size < _MIN_SIZE:
-            raise UserError(f"size must be at least {_MIN_SIZE}, received {self.size}")
-        object.__setattr__(self, "planes", planes)
-        object.__setattr__(self, "slices", slices * (len(planes) // len(slices)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,3 +143,190 @@ def _auto_contrast(array, rng):
     if high <= low:  # most of the volume is empty
         low, high = array.min(), array.max()
     return np.clip((array - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CasePlan:
+    """An examination to be made.
+
+    Attributes:
+        mask: path.
+        image: path or None.
+        folder: where it goes.
+        seed: of its random numbers, a tuple of int.
+        base: "Train" or "Test".
+        channel: of the image, if it has several.
+    """
+
+    mask: Path
+    image: Path | None
+    folder: Path
+    seed: tuple[int, ...]
+    base: str = "Train"
+    channel: int = 0
+
+
+def plan_cases(masks, images, output, *, repeat=1, test=0.0, seed=0, channel=0):
+    """The examinations of volumes.
+
+    Args:
+        masks: paths.
+        images: as many paths, or None.
+        output: folder of the cases.
+        repeat: examinations of each volume.
+        test: fraction of the volumes, the last ones, whose cases are for testing.
+        seed: of all random numbers.
+        channel: of images that have several.
+
+    Returns:
+        A list of `CasePlan`.
+
+    Raises:
+        UserError: if the numbers of paths differ, or a number is out of range.
+    """
+    if images and len(images) != len(masks):
+        raise UserError(
+            f"expected as many images as masks, received {len(images)} and {len(masks)}"
+        )
+    if repeat < 1 or not 0 <= test < 1 or seed < 0:
+        raise UserError(
+            "repeat must be at least 1, test from 0 to below 1, seed 0 or more, received "
+            f"{repeat}, {test:g} and {seed}"
+        )
+    first_test = len(masks) - round(test * len(masks))
+    plans, taken = [], set()
+    for index, mask in enumerate(masks):
+        name = stem(images[index] if images else mask)
+        numbered = (f"{name}_{k}" for k in itertools.count(index + 1))
+        name = next(n for n in itertools.chain([name], numbered) if n.lower() not in taken)
+        taken.add(name.lower())
+        for number in range(repeat):
+            folder = safe_name(name if repeat == 1 else f"{name}_{number + 1:02d}")
+            plans.append(
+                CasePlan(
+                    mask=Path(mask),
+                    image=Path(images[index]) if images else None,
+                    folder=Path(output) / folder,
+                    seed=(seed, index, number),
+                    base="Test" if index >= first_test else "Train",
+                    channel=channel,
+                )
+            )
+    return plans
+
+
+def make_case(plan, simulation, labels=None, overwrite=False):
+    """Makes an examination and writes it; a finished one is kept.
+
+    Args:
+        plan: a `CasePlan`.
+        simulation: a `Simulation`.
+        labels: values of the mask that make the object; None: every value but 0.
+        overwrite: whether a finished one is made again.
+
+    Returns:
+        Whether there is a whole one now; if not, the cause has been logged.
+    """
+    results = _folder(plan.folder)
+    # Before anything is read: what is replaced from here on has changed.
+    entry = {
+        "mask": str(plan.mask),
+        "image": None if plan.image is None else str(plan.image),
+        "stamps": [None if path is None else stamp(path) for path in (plan.mask, plan.image)],
+        "labels": None if labels is None else list(labels),
+        "channel": plan.channel,
+        "seed": list(plan.seed),
+        "base": plan.base,
+        "simulation": asdict(simulation),
+    }
+    if results.entry() is not None and not overwrite:
+        return _is_the_same(plan.folder, results.entry(), entry)
+    try:
+        check_folder(results, overwrite)
+        mask, image = read_mask(plan.mask, labels), None
+        if plan.image is not None:
+            image = read_channel(plan.image, plan.channel)
+            View(image, mask, path=str(plan.image))  # checks that they belong together
+        case = simulate(image, mask, np.random.default_rng(plan.seed), simulation)
+        _write(case, results, entry)
+    except (ValueError, OSError, MemoryError) as error:
+        logger.error("%s: %s", plan.mask, one_line(error))
+        return False
+    return True
+
+
+def _folder(folder):
+    return ResultsFolder(folder, folder.name, RECORD)
+
+
+def _is_the_same(folder, made, wanted):
+    """Whether a finished examination is the one that is wanted; logs if not."""
+    wanted = json.loads(json.dumps(wanted))
+    wanted |= wanted.pop("simulation")
+    made = {**made, **made.get("simulation", {})}
+    others = [f"{name} {made.get(name)}" for name in wanted if made.get(name) != wanted[name]]
+    if others:
+        logger.error(
+            "%s: is finished, but with %s; --overwrite makes it anew, or name another output "
+            "folder",
+            folder,
+            ", ".join(others),
+        )
+        return False
+    logger.info("%s: is finished", folder)
+    return True
+
+
+def _write(case, results, entry):
+    reference = case.views[0].name
+    pairs = list(zip(case.views, case.transforms, strict=True))
+    volumes = {view.name: view.volume for view in case.views}
+    volumes |= {
+        f"{view.name}_mask": view.mask.with_array(view.mask.array.astype(np.uint8))
+        for view in case.views
+    }
+    volumes |= {"truth": case.truth, "truth_image": case.image}
+    entry = {**entry, "motion": {view.name: in_words(transform) for view, transform in pairs}}
+    with replaced(results, entry, _OURS) as folder:
+        for name, volume in volumes.items():
+            write_volume(volume, folder / f"{name}.nii.gz")
+        for view, transform in pairs[1:]:
+            write_transform(transform, folder / f"true_{view.name}_to_{reference}.tfm")
+
+
+def check_table(output):
+    """Raises `UserError` if the table's name is taken by a file of others."""
+    path = Path(output) / TABLE
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        names = file.readline().rstrip().split(",")
+    if names[0] != "patient" or names[-2:] != ["truth", "base"]:
+        raise UserError(f"{path}: is not a table of simulated cases; name another output folder")
+
+
+def write_table(output):
+    """Writes the table of the cases in a folder, which `read_patients` reads.
+
+    Args:
+        output: folder of the cases; those of earlier calls are listed, too.
+
+    Returns:
+        The table's `Path`.
+    """
+    folders = sorted(path.parent for path in Path(output).glob(f"*/{RECORD}"))
+    entries = {folder.name: _folder(folder).entry() for folder in folders}
+    entries = {name: entry for name, entry in entries.items() if entry is not None}
+    planes = list(dict.fromkeys(p for e in entries.values() for p in e["simulation"]["planes"]))
+    text = io.StringIO()
+    columns = ["patient", *planes, *(f"{p}_mask" for p in planes), "truth", "base"]
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for name, entry in entries.items():
+        seen = entry["simulation"]["planes"]
+        files = [*seen, *(f"{plane}_mask" for plane in seen), "truth"]
+        paths = {file: f"{name}/{file}.nii.gz" for file in files}
+        writer.writerow({"patient": name, **paths, "base": entry["base"]})
+    path = Path(output) / TABLE
+    write_text(path, text.getvalue())
+    return path

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: MIT
 """The stacks of one patient: read, checked, named by their planes, scaled."""
 
+import itertools
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from segsrgan.errors import UserError
+from segsrgan.errors import UserError, one_line
 from segsrgan.volumes import Grid, Volume, read_volume
-from segsrgan.volumes.reading import read_patient_id
-from supermask.geometry import corners, overlaps, sample, slice_axis
+from segsrgan.volumes.dicom import read_patient_id
+from supermask.geometry import corners, overlaps, sample
+from supermask.settings import PLANES
 
 logger = logging.getLogger(__name__)
 
-# Of the slice normal: the patient's left-right, front-back and feet-head axis.
-PLANES = ("sagittal", "coronal", "axial")
 ISOTROPIC = "isotropic"
 PERCENTILES = (2, 98)
 _SAME_PLANE = 30.0  # degrees between slice normals
@@ -23,8 +23,8 @@ _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
 _LISTED = 10  # values of a mask, in messages
 _MOST_VALUES = 250  # of a label map; images have more
 _FEW = 3  # slices
-_POINTS = 20  # along each axis of a stack, at which it is seen whether a mask lies over it
-_COVERED = 0.98  # share of a stack over which its mask lies
+_POINTS = 20  # along each axis of a stack, at which is looked whether a mask lies over it
+_COVERED = 0.98  # fraction of a stack over which its mask lies
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class View:
         mask: a `Volume` of 0 to 1, the mask or its probability, or None.
         name: of the view; its plane when empty.
         path: of the stack, for messages.
-        patient: what its DICOM header says of whose it is, "" where nothing is said.
+        patient: the ID in its DICOM header, "" where there is none.
         acquired: the `Grid` on which the scanner acquired it, if `volume` has been super-resolved
             since; None: that of `volume`.
 
@@ -94,7 +94,7 @@ class View:
     @property
     def axis(self):
         """The through-plane axis, None for an isotropic volume."""
-        return slice_axis(self.grid)
+        return self.grid.thick_axis
 
     @property
     def thickness(self):
@@ -123,20 +123,23 @@ class View:
 
     @cached_property
     def scaled(self):
-        """The stack clipped at these and scaled to [0, 1], a float32 `Volume`."""
+        """The stack, clipped at `intensity` and scaled to [0, 1], a float32 `Volume`."""
         low, high = self.intensity
         array = (self.volume.array.astype(np.float32) - np.float32(low)) / np.float32(high - low)
         return self.volume.with_array(np.clip(array, 0, 1, out=array))
 
     def image_on(self, grid, transform=None, through="linear"):
-        """The scaled image on a grid, 0 outside the field of view: what the networks see.
+        """The scaled image (x, y, z) on a grid, float32 in [0, 1], 0 outside the field of view.
 
-        Arguments and result as of `supermask.geometry.sample`.
+        Args:
+            grid: a `Grid`.
+            transform: a `Rigid` from the reference to this view; identity when None.
+            through: "linear" between slices, or "nearest": the nearest slice's value.
         """
         return sample(self.scaled, grid, transform, through)
 
     def mask_on(self, grid, transform=None, through="linear"):
-        """The mask's probability on a grid; likewise."""
+        """The mask's probability (x, y, z) on a grid, float32 in [0, 1]; see `image_on`."""
         return sample(self.mask, grid, transform, through)
 
 
@@ -148,13 +151,13 @@ def _apart(first, second):
 
 def in_plane(grid):
     """The voxel size in plane, mm: the larger of the two; that of an isotropic grid itself."""
-    axis = slice_axis(grid)
+    axis = grid.thick_axis
     return max(size for k, size in enumerate(grid.spacing) if k != axis)
 
 
 def plane_of(grid):
     """The plane in which a grid's slices lie: the nearest of `PLANES`, or "isotropic"."""
-    axis = slice_axis(grid)
+    axis = grid.thick_axis
     if axis is None:
         return ISOTROPIC
     return PLANES[int(np.abs(grid.direction[:, axis]).argmax())]
@@ -172,7 +175,7 @@ def read_view(path, mask_path=None, series=None, labels=None):
     Args:
         path: of the stack, any format of `read_volume`.
         mask_path: of the mask, or None.
-        series: of a DICOM folder, see `read_volume`.
+        series: number, UID or description of a series of a DICOM folder.
         labels: the values of the mask that make the object; None: probabilities if there are
             fractions from 0 to 1, else every value but 0.
 
@@ -191,6 +194,26 @@ def read_view(path, mask_path=None, series=None, labels=None):
         logger.warning("%s: holds %s, none of the labels %s", mask_path, held, wanted)
     mask = None if mask is None else _object(mask, labels, mask_path)
     return View(volume, mask, path=str(path), patient=read_patient_id(path, series))
+
+
+def load_views(patient, labels=None):
+    """Reads the stacks of a patient, as far as they can be read.
+
+    Args:
+        patient: a `supermask.patients.Patient`.
+        labels: values of the masks that make the object; None: see `read_view`.
+
+    Returns:
+        `(views, lost)`: a list of `View`, and a list of str, why the others are not among them.
+    """
+    views, lost = [], []
+    for path, mask, series in zip(patient.views, patient.masks, patient.series, strict=True):
+        try:
+            views.append(read_view(path, mask, series, labels))
+        except (ValueError, OSError, MemoryError) as error:
+            text = one_line(error)
+            lost.append(text if str(path) in text else f"{path}: {text}")
+    return views, lost
 
 
 def _object(volume, labels, path):
@@ -212,7 +235,7 @@ def _object(volume, labels, path):
 
 
 def with_unique_names(views):
-    """The views, those of one plane told apart by a number: axial, axial_2."""
+    """The views; of several with one name the later get a number: axial, axial_2."""
     counts, result = {}, []
     for view in views:
         counts[view.name] = counts.get(view.name, 0) + 1
@@ -258,34 +281,40 @@ def check_together(views):
         UserError: if two stacks are of different patients, or their fields of view do not
             meet.
     """
-    warnings = [text for view in views for text in _about_mask(view)]
+    warnings = [text for view in views for text in _uncovered(view)]
     warnings += [
-        f"{view.path}: has {_slices(view)} slice(s), which tell little of the object and of how to "
+        f"{view.path}: has {_slices(view)} slice(s), which show little of the object and of how to "
         "align them; is it the whole stack?"
         for view in views
         if _slices(view) < _FEW
     ]
-    for index, first in enumerate(views):
-        for second in views[index + 1 :]:
-            if first.patient != second.patient and first.patient and second.patient:
-                raise UserError(
-                    f"{first.path} and {second.path}: are of different patients, as their DICOM "
-                    "headers say; give stacks of one patient"
-                )
-            if not overlaps(first.grid, second.grid):
-                raise UserError(
-                    f"{first.path} and {second.path}: do not meet anywhere in patient space; check "
-                    "that they are of one patient and one examination, and that no program has "
-                    "changed their headers"
-                )
-            angle = _angle(first.normal, second.normal)
-            if angle is not None and angle < _SAME_PLANE:
-                warnings.append(
-                    f"{first.path} and {second.path}: their slices are {angle:.0f} degrees apart, "
-                    f"both are {first.plane}; along that axis the result is as coarse as they "
-                    "are; take stacks of different planes"
-                )
+    for first, second in itertools.combinations(views, 2):
+        warnings += _check_pair(first, second)
     return warnings
+
+
+def _check_pair(first, second):
+    """Raises where two stacks cannot be of one patient; what is lost with them, a list of str."""
+    names = f"{first.path} and {second.path}"
+    if first.patient != second.patient and first.patient and second.patient:
+        raise UserError(
+            f"{names}: are of different patients, as their DICOM headers say; give stacks of one "
+            "patient"
+        )
+    if not overlaps(first.grid, second.grid):
+        raise UserError(
+            f"{names}: do not meet anywhere in patient space; check that they are of one patient "
+            "and one examination, and that no program has changed their headers"
+        )
+    if first.normal is None or second.normal is None:
+        return []
+    angle = np.rad2deg(np.arccos(min(1.0, abs(float(first.normal @ second.normal)))))
+    if angle >= _SAME_PLANE:
+        return []
+    return [
+        f"{names}: their slices are {angle:.0f} degrees apart, both are {first.plane}; along that "
+        "axis the result is as coarse as they are; take stacks of different planes"
+    ]
 
 
 def _slices(view):
@@ -293,7 +322,7 @@ def _slices(view):
     return min(view.grid.shape) if view.axis is None else view.grid.shape[view.axis]
 
 
-def _about_mask(view):
+def _uncovered(view):
     """What is lost where a mask does not lie over all of its stack, a list of str."""
     if view.mask is None:
         return []
@@ -302,17 +331,10 @@ def _about_mask(view):
     points = np.stack(np.meshgrid(*points, indexing="ij"), axis=-1).reshape(-1, 3)
     index = mask.physical_to_index(grid.index_to_physical(points))
     inside = (index >= -0.5) & (index <= np.array(mask.shape) - 0.5)
-    share = inside.all(axis=-1).mean()
-    if share >= _COVERED:
+    covered = inside.all(axis=-1).mean()
+    if covered >= _COVERED:
         return []
     return [
-        f"{view.path}: its mask lies over {100 * share:.0f} % of it; beyond that nothing is taken "
-        "for the object; check that they belong together"
+        f"{view.path}: its mask lies over {100 * covered:.0f} % of it; beyond that nothing is "
+        "taken for the object; check that they belong together"
     ]
-
-
-def _angle(first, second):
-    """Degrees between two slice normals, 0 to 90; None where a volume is isotropic."""
-    if first is None or second is None:
-        return None
-    return float(np.rad2deg(np.arccos(min(1.0, abs(float(first @ second))))))

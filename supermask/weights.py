@@ -14,7 +14,7 @@ from segsrgan.networks.hdf5 import opened, read_arrays, read_json, subgroups
 from segsrgan.networks.models import assign_weights, named_weights, read_weights
 from segsrgan.networks.weights import write_networks
 from supermask.alignnet import AlignNetSpec, build_alignnet
-from supermask.unet import SegmentorSpec, build_segmentor
+from supermask.segmentation import SegmentorSpec, build_segmentor
 
 FORMAT, FORMAT_VERSION = "supermask", 1
 _SPECS = {"segmentor": SegmentorSpec, "alignnet": AlignNetSpec}

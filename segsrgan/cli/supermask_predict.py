@@ -1,10 +1,56 @@
 # SPDX-License-Identifier: MIT
 """The command `supermask-predict`: a high-resolution mask of each patient's stacks."""
 
+import argparse
 import sys
 
-from segsrgan.cli.console import ProgressBar, import_quietly, messages, status_of
-from segsrgan.cli.supermask_flags import build_parser, labels_of, patients_of, settings_of
+from segsrgan.cli.console import Parser, ProgressBar, import_quietly, messages, status_of
+from segsrgan.config import add_flags, typed, whole_numbers
+from segsrgan.errors import UserError
+from supermask.settings import PredictionSettings
+
+_EPILOG = """
+input, one of:
+  --path CSV      a row for each patient; columns view_1, view_2, view_3 (any order; or axial,
+                  coronal, sagittal), mask_1, ... or axial_mask, ..., patient
+  --path FOLDER   of one patient, or of folders of patients: axial.nii.gz, axial_mask.nii.gz, ...
+  --views         the stacks of one patient, and --masks theirs in the same order
+
+results, in OUTPUT/PATIENT/: mask.nii.gz, probability.nii.gz, image.nii.gz (the views' intensities
+  fused), <view>_mask.nii.gz (aligned), <view>_to_<reference>.tfm (ITK; a resampler takes it as it
+  is), results.json. Finished patients are skipped.
+
+exit status: 0 all done, 1 some patients failed or are doubtful (aligned masks hardly overlap), or a
+stack could not be used, 2 nothing could be done, 130 interrupted. More in docs/supermask.md.
+"""
+
+
+def build_parser(prog="supermask-predict"):
+    """The parser of the command line."""
+    parser = Parser(
+        prog=prog,
+        description="Makes one high-resolution mask of two or three unaligned stacks of a patient.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("-p", "--path", metavar="PLACE", help="CSV file or folder of the patients")
+    add("--views", nargs="+", metavar="STACK", help="one to three stacks of one patient")
+    add("--masks", nargs="+", metavar="MASK", help="their masks, in the same order")
+    add("-o", "--output", required=True, metavar="FOLDER", help="where the results go")
+    add("-w", "--weights", metavar="WEIGHTS", help="weight file of segmentor and AlignNet")
+    add("--segsrgan", metavar="WEIGHTS", help="super-resolve each stack by SegSRGAN first")
+    add(
+        "--labels",
+        metavar="VALUES",
+        help="values of the masks that make the object, by comma: 3,42 (default: all but 0)",
+    )
+    add_flags(parser, PredictionSettings)
+    add("--no-refine", dest="refine", action="store_false", default=None, help="as --refine False")
+    add("--overwrite", action="store_true", help="replace finished results")
+    add("--quiet", action="store_true", help="errors only")
+    add("--verbose", action="store_true", help="more messages, tracebacks of failures included")
+    return parser
 
 
 def main(argv=None, prog="supermask-predict"):
@@ -28,40 +74,52 @@ def main(argv=None, prog="supermask-predict"):
 
 
 def _run(args):
-    settings, labels, patients = settings_of(args), labels_of(args), patients_of(args)
-    networks = sharpener = None
+    settings = typed(args, PredictionSettings)
+    labels = None if args.labels is None else whole_numbers(args.labels, "labels")
+    patients = _patients(args.path, args.views, args.masks)
     if args.weights:
-        networks = import_quietly("supermask.weights").load_networks(args.weights)
+        import_quietly("supermask.weights")
     if args.segsrgan:
         import_quietly("segsrgan.inference.predictor")
-        sharpener = import_quietly("supermask.sharpening").load_sharpener(args.segsrgan)
 
-    from supermask.alignment import check_alignment
-    from supermask.job import FAILED, run_patients
+    from supermask.prediction import check_alignment
+    from supermask.results import FAILED, Job, load_models
 
-    check_alignment(settings.alignment or "none", getattr(networks, "alignnet", None))
+    models = load_models(args.weights, args.segsrgan)
+    check_alignment(settings.alignment, getattr(models.supermask, "alignnet", None))
     bar = ProgressBar(args.quiet, unit="step")
-    outcomes = []
+    job = Job(
+        output=args.output,
+        settings=settings,
+        models=models,
+        labels=labels,
+        overwrite=args.overwrite,
+        progress=bar,
+    )
+    is_bad = False
     try:
-        for outcome in run_patients(
-            patients,
-            args.output,
-            settings,
-            networks,
-            sharpener=sharpener,
-            labels=labels,
-            overwrite=args.overwrite,
-            weights={"supermask": args.weights, "segsrgan": args.segsrgan},
-            progress=bar,
-        ):
-            outcomes.append(outcome)
+        for outcome in job.run(patients):
+            is_bad |= outcome.result == FAILED or bool(outcome.lost) or outcome.doubtful
             bar.close()
             if not args.quiet:
                 print(_line(outcome), flush=True)
     finally:
         bar.close()
-    bad = (one.result == FAILED or one.lost or one.doubtful for one in outcomes)
-    return int(any(bad))
+    return int(is_bad)
+
+
+def _patients(path, views, masks):
+    if (path is None) == (views is None):
+        raise UserError("give either --path or --views")
+    from supermask.patients import Patient, read_patients
+
+    if path is not None:
+        if masks:
+            raise UserError("--masks goes with --views; put masks into the CSV or folder")
+        return read_patients(path)
+    if masks and len(masks) != len(views):
+        raise UserError(f"expected as many masks as views, received {len(masks)} and {len(views)}")
+    return [Patient("patient", tuple(views), tuple(masks or ()))]
 
 
 def _line(outcome):

@@ -6,6 +6,9 @@ import logging
 import sys
 
 from segsrgan.cli.console import Parser, ProgressBar, messages, status_of
+from segsrgan.config import add_flags, typed, whole_numbers
+from segsrgan.errors import UserError
+from supermask.settings import Simulation
 
 logger = logging.getLogger(__name__)
 
@@ -44,24 +47,18 @@ def build_parser(prog="supermask-simulate"):
         "--slices",
         nargs="+",
         type=float,
-        default=[8.0],
         metavar="MM",
-        help="their distance, one or for each plane",
+        help="their distance, one or one for each plane (default: 8)",
     )
     add(
         "--planes",
         nargs="+",
-        default=["axial", "coronal", "sagittal"],
         metavar="PLANE",
         help="of the stacks; the first does not move (default: axial coronal sagittal)",
     )
-    add("--spacing", type=float, default=1.0, metavar="MM", help="of the truth (default: 1)")
-    add("--size", type=int, metavar="N", help="edge of the cube in voxels (default: as needed)")
-    add("--angle", type=float, default=45.0, metavar="DEG", help="largest (default: 45)")
-    add("--shift", type=float, default=30.0, metavar="VOXELS", help="largest (default: 30)")
-    add("--noise", type=float, default=0.0, metavar="F", help="fraction of the range (default: 0)")
+    add_flags(parser, Simulation)
     add("--repeat", type=int, default=1, metavar="N", help="examinations of each volume")
-    add("--test", type=float, default=0.0, metavar="SHARE", help="of the volumes, marked Test")
+    add("--test", type=float, default=0.0, metavar="FRACTION", help="of the volumes, marked Test")
     add("--seed", type=int, default=0, metavar="N", help="of all random numbers (default: 0)")
     add("--overwrite", action="store_true", help="replace cases that are there")
     add("--quiet", action="store_true", help="errors only")
@@ -90,15 +87,20 @@ def main(argv=None, prog="supermask-simulate"):
 
 
 def _run(args):
-    from segsrgan.cli.supermask_flags import labels_of
-    from supermask.cases import check_table, make_case, plan_cases, write_table
-    from supermask.simulation import Simulation
+    from supermask.simulation import check_table, make_case, plan_cases, write_table
 
-    names = set(Simulation.__dataclass_fields__) & set(vars(args))
-    simulation, labels = Simulation(**{n: getattr(args, n) for n in names}), labels_of(args)
+    simulation = typed(args, Simulation)
+    labels = None if args.labels is None else whole_numbers(args.labels, "labels")
     images, masks = _files(args)
-    numbers = (args.repeat, args.test, args.seed, args.channel)
-    plans = plan_cases(masks, images, args.output, *numbers)
+    plans = plan_cases(
+        masks,
+        images,
+        args.output,
+        repeat=args.repeat,
+        test=args.test,
+        seed=args.seed,
+        channel=args.channel,
+    )
     check_table(args.output)
     bar = ProgressBar(args.quiet, unit="case")
     whole = 0
@@ -117,7 +119,6 @@ def _run(args):
 
 def _files(args):
     """The paths of the volumes, None where there are only masks, and of the masks."""
-    from segsrgan.errors import UserError
     from supermask.datasets import find_pairs
 
     if (args.path is None) == (args.masks is None):

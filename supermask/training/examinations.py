@@ -11,12 +11,11 @@ from segsrgan.errors import TableError, UserError, one_line, problems_error
 from segsrgan.tables import image_files, read_table, resolved, stem
 from segsrgan.volumes import read_volume
 from supermask.datasets import read_mask
-from supermask.job import load_views
+from supermask.patients import read_patients
 from supermask.rigid import Rigid, read_transform
 from supermask.simulation import Simulation, simulate
-from supermask.table import read_patients
 from supermask.training.painting import paint
-from supermask.views import View, check_together
+from supermask.views import View, check_together, load_views
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from supermask.losses import (
     similarity_loss,
     soft_dice_loss,
 )
-from supermask.unet import SegmentorSpec, build_segmentor
+from supermask.segmentation import SegmentorSpec, build_segmentor
 from supermask.weights import Networks, load_networks
 
 # Of the root mean square distance of two motions over a cube of half the grid's edge.

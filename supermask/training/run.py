@@ -75,7 +75,7 @@ def fit(cases, settings, folder, test=(), progress=None, stop=None):
     Returns:
         `Networks`: the segmentor and AlignNet as the training left them, and the last row of the
         history in their `metadata["history"]`. `supermask.predict` takes them as `weights`,
-        `supermask.inference.predict_views` as `networks`, `supermask.weights.save_networks` writes
+        `supermask.prediction.predict_views` as `networks`, `supermask.weights.save_networks` writes
         them. A training stopped before its end gives them as they were then.
 
     Raises:

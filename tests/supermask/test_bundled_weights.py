@@ -10,9 +10,9 @@ import pytest
 from segsrgan.networks import registry
 from segsrgan.volumes import dice, read_volume
 from supermask.geometry import sample
-from supermask.inference import predict_views
+from supermask.prediction import predict_views
 from supermask.rigid import middle_of
-from supermask.settings import Settings
+from supermask.settings import PredictionSettings
 from supermask.simulation import Simulation, simulate
 from supermask.training import paint
 from supermask.views import View
@@ -63,7 +63,7 @@ def test_the_entry_tells_what_the_file_holds(entry, networks):
 def test_equal_images_stay_where_they_are(networks, examinations):
     first = examinations[0].views[0]
     same = replace(View(first.volume, name="b"))
-    settings = Settings(alignment="alignnet", refine=False, reference="a")
+    settings = PredictionSettings(alignment="alignnet", refine=False, reference="a")
     result = predict_views([View(first.volume, name="a"), same], settings, networks)
     assert result.views[1].transform.angle() < 0.01
 
@@ -72,7 +72,7 @@ def test_alignnet_finds_motions_as_well_as_is_said(entry, networks, examinations
     stated = entry["scores"]["held out"]
     before, after = [], []
     for case in examinations:
-        result = predicted(case, networks, Settings(alignment="alignnet", refine=False))
+        result = predicted(case, networks, PredictionSettings(alignment="alignnet", refine=False))
         for view, true in zip(result.views[1:], case.transforms[1:], strict=True):
             before.append(true.angle())
             after.append((view.transform.inverse() @ true).angle())
@@ -81,7 +81,7 @@ def test_alignnet_finds_motions_as_well_as_is_said(entry, networks, examinations
 
 def test_three_moved_stacks_become_one_mask(networks, examinations):
     for case in examinations:
-        result = predicted(case, networks, Settings(alignment="alignnet"))
+        result = predicted(case, networks, PredictionSettings(alignment="alignnet"))
         truth = sample(case.truth, result.mask.grid) >= 0.5
         assert dice(result.mask.array, truth) > 0.7
         points = [middle_of(case.truth.grid)]

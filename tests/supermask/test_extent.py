@@ -9,13 +9,13 @@ import pytest
 from examinations import points_of, stack_grid
 
 from segsrgan.volumes import Grid, Volume
-from supermask.inference import predict_views
-from supermask.settings import Settings
-from supermask.unet import SegmentorSpec
+from supermask.prediction import predict_views
+from supermask.segmentation import SegmentorSpec
+from supermask.settings import PredictionSettings
 from supermask.views import View
 from supermask.weights import Networks
 
-ALIGNED = Settings(alignment="none")
+ALIGNED = PredictionSettings(alignment="none")
 
 
 @pytest.mark.parametrize("spacing", [0.99, 0.993])

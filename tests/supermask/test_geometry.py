@@ -16,7 +16,6 @@ from supermask.geometry import (
     overlaps,
     sample,
     sampling,
-    slice_axis,
     voxels_of,
 )
 from supermask.rigid import Rigid, middle_of, rotation
@@ -28,13 +27,6 @@ def ramp(grid):
     """A volume whose values are a linear function of the place in patient space."""
     points = grid.index_to_physical(np.moveaxis(np.indices(grid.shape), 0, -1))
     return Volume.from_grid((points @ (1.0, -2.0, 0.5)).astype(np.float32), grid)
-
-
-def test_the_slice_axis_is_that_of_the_one_large_spacing():
-    assert slice_axis(Grid((4, 4, 4), (1, 5, 1))) == 1
-    assert slice_axis(Grid((4, 4, 4), (1, 1.02, 1))) is None
-    # Slices nearer to each other than the voxels in them: none is thick.
-    assert slice_axis(Grid((4, 4, 4), (1, 1, 0.9))) is None
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))

@@ -19,18 +19,16 @@ from examinations import (
 
 from segsrgan.errors import UserError
 from segsrgan.volumes import Volume, dice
-from supermask.alignment import align_by_network
-from supermask.alignnet import AlignNetSpec, build_alignnet
+from supermask.alignnet import AlignNetSpec, align_by_network, build_alignnet
 from supermask.geometry import sample
-from supermask.inference import predict_views
+from supermask.prediction import predict_views
 from supermask.rigid import Rigid, rotation
-from supermask.segmentation import without_islands
-from supermask.settings import Settings
-from supermask.unet import SegmentorSpec
+from supermask.segmentation import SegmentorSpec, without_islands
+from supermask.settings import PredictionSettings
 from supermask.views import View
 from supermask.weights import Networks
 
-ALIGNED = Settings(alignment="none")
+ALIGNED = PredictionSettings(alignment="none")
 
 
 def stored(view, order, flips):
@@ -128,14 +126,16 @@ def test_moved_views_of_any_header_are_brought_together_alike(change):
             stored(views[0], (0, 1, 2), (True, False, False)),
             stored(views[1], (2, 0, 1), (False, True, True)),
         ]
-    found = predict_views(changed, Settings(alignment="classical")).views[1].transform
+    found = predict_views(changed, PredictionSettings(alignment="classical")).views[1].transform
     true = turn @ MOTION @ turn.inverse()
     assert found.distance(true, turn.apply(object_points())) < 1
 
 
 def test_moved_views_are_brought_together():
     views = examination({"sagittal": MOTION})
-    before, after = (predict_views(views, Settings(alignment=a)) for a in ("none", "classical"))
+    before, after = (
+        predict_views(views, PredictionSettings(alignment=a)) for a in ("none", "classical")
+    )
     assert after.agreements[1].dice > before.agreements[1].dice + 0.1
     assert score(after) > score(before) + 0.03 and score(after) > 0.94
     assert after.views[2].transform.distance(MOTION, object_points()) < 1
@@ -143,7 +143,7 @@ def test_moved_views_are_brought_together():
 
 def test_the_reference_gives_the_pose():
     views = examination({"sagittal": MOTION}, planes=("axial", "sagittal"))
-    found = predict_views(views, Settings(alignment="classical", reference="sagittal"))
+    found = predict_views(views, PredictionSettings(alignment="classical", reference="sagittal"))
     assert found.reference == "sagittal"
     expected = MOTION.inverse()
     assert found.views[1].transform.distance(expected, MOTION.apply(object_points())) < 1
@@ -192,7 +192,7 @@ class Knowing:
 def test_masks_that_are_missing_are_made_by_the_segmentor(views, order):
     bare = [views[0], *(View(view.volume) for view in views[1:])]
     networks = Networks(segmentor=Thresholding())
-    found = predict_views(bare, Settings(alignment="none", order=order), networks)
+    found = predict_views(bare, PredictionSettings(alignment="none", order=order), networks)
     assert score(found) > 0.85 and not found.lost
     assert networks.segmentor.calls == (4 if order == "align" else 2)
 
@@ -201,7 +201,9 @@ def test_patches_of_the_segmentor_make_no_difference(views):
     bare = [View(view.volume) for view in views]
     networks = Networks(segmentor=Thresholding())
     whole, parts = (
-        predict_views(bare, Settings(alignment="none", patch=patch), networks).probability.array
+        predict_views(
+            bare, PredictionSettings(alignment="none", patch=patch), networks
+        ).probability.array
         for patch in (128, 20)
     )
     np.testing.assert_allclose(whole, parts, atol=1e-6)
@@ -217,7 +219,7 @@ def test_islands_far_from_the_object_do_not_say_where_it_is(views, order):
     bare = [View(view.volume) for view in views]
     wrong = [island(view) for view in views]
     networks = Networks(Thresholding(), Knowing(np.zeros(6)))
-    settings = Settings(refine=False, order=order)
+    settings = PredictionSettings(refine=False, order=order)
     expected, found = (predict_views(v, settings, networks) for v in (bare, wrong))
     assert found.mask.grid.is_close(expected.mask.grid, 0.5)
     for one, other in zip(found.views, expected.views, strict=True):
@@ -282,7 +284,7 @@ def test_alignnets_answer_is_refined_unless_that_is_unwanted():
     near = Rigid(tuple(np.array(MOTION.angles) + 0.05), (0, 0, 0), MOTION.centre)
     networks = Networks(alignnet=Knowing([*near.angles, 0, 0, 0]))
     errors = [
-        predict_views(views, Settings(refine=refine), networks)
+        predict_views(views, PredictionSettings(refine=refine), networks)
         .views[1]
         .transform.distance(MOTION, object_points())
         for refine in (False, None)
@@ -299,7 +301,7 @@ def test_stacks_may_be_super_resolved_first(views):
         return SimpleNamespace(sr=Volume.from_grid(sample(volume, grid, order=3), grid))
 
     sharpener = SimpleNamespace(predict=super_resolved)
-    found = predict_views(views, Settings(alignment="none", patch=32), None, sharpener)
+    found = predict_views(views, PredictionSettings(alignment="none", patch=32), None, sharpener)
     assert asked == [(32, 2.0)] * 3
     # What was acquired is known still: the confidences, and so the mask, are the same.
     assert score(found) == pytest.approx(score(predict_views(views, ALIGNED)), abs=1e-6)
@@ -384,12 +386,12 @@ def test_two_stacks_of_one_plane_are_pointed_out(views):
 
 def test_a_result_beyond_all_memory_is_refused(views, monkeypatch):
     with pytest.raises(UserError, match="too large; take a larger spacing"):
-        predict_views(views, Settings(alignment="none", spacing=0.01))
-    monkeypatch.setattr("supermask.inference.available_memory", lambda: 1000)
+        predict_views(views, PredictionSettings(alignment="none", spacing=0.01))
+    monkeypatch.setattr("supermask.prediction.available_memory", lambda: 1000)
     with pytest.raises(UserError, match="GiB are free; take a larger spacing"):
         predict_views(views, ALIGNED)
 
 
 def test_alignnet_needs_weights(views):
     with pytest.raises(UserError, match="alignment alignnet needs weights with an AlignNet"):
-        predict_views(views, Settings(alignment="alignnet"))
+        predict_views(views, PredictionSettings(alignment="alignnet"))

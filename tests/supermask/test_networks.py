@@ -10,10 +10,15 @@ from segsrgan.errors import WeightsError
 from segsrgan.networks import describe
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid
-from supermask.alignment import motion_of
-from supermask.alignnet import AlignNetSpec, build_alignnet, motion_matrices, rigid_matrices
+from supermask.alignnet import (
+    AlignNetSpec,
+    build_alignnet,
+    motion_matrices,
+    motion_of,
+    rigid_matrices,
+)
 from supermask.rigid import Rigid
-from supermask.unet import SegmentorSpec, build_segmentor
+from supermask.segmentation import SegmentorSpec, build_segmentor
 from supermask.weights import describe_networks, load_networks, save_networks
 
 SMALL = AlignNetSpec(size=32, spacing=2.0, kernels=(2, 3), hidden=4)
@@ -58,8 +63,8 @@ def test_the_segmentor_uses_moving_statistics_at_test():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kernel": 0}, "at least 1"),
-        ({"spacing": 0}, "spacing must be positive"),
+        ({"kernel": 0}, "kernel must be a whole number from 1 up"),
+        ({"spacing": 0}, "spacing must be a number above 0"),
         ({"through": "cubic"}, "received 'cubic'"),
     ],
 )
@@ -157,9 +162,9 @@ def test_zero_parameters_leave_an_image_as_it_is():
     ("change", "message"),
     [
         ({"size": 8}, "size must leave a voxel"),
-        ({"kernels": ()}, "at least 1"),
-        ({"largest_angle": 2.0}, "at most pi / 2"),
-        ({"spacing": -1}, "must be positive"),
+        ({"kernels": ()}, "kernels must be whole numbers"),
+        ({"largest_angle": 2.0}, "largest_angle must be a number above 0 and up to 1.57"),
+        ({"spacing": -1}, "spacing must be a number above 0"),
     ],
 )
 def test_an_alignnet_spec_is_checked(change, message):

@@ -16,8 +16,9 @@ import supermask
 from segsrgan.cli.supermask_predict import main
 from segsrgan.errors import UserError
 from segsrgan.volumes import Volume, dice, read_volume, write_volume
+from supermask.prediction import predict_views
 from supermask.rigid import Rigid
-from supermask.unet import SegmentorSpec, build_segmentor
+from supermask.segmentation import SegmentorSpec, build_segmentor
 from supermask.weights import save_networks
 
 MOVED = {"sagittal": Rigid((0.05, 0, 0.1), (3, 0, -2))}
@@ -28,7 +29,7 @@ FILES = {
     "axial_mask.nii.gz",
     "sagittal_mask.nii.gz",
     "sagittal_to_axial.tfm",
-    "report.json",
+    "results.json",
 }
 
 
@@ -52,6 +53,11 @@ def laid_out(folder, views):
     return folder
 
 
+def recorded(folder):
+    """What the record of a folder of results says of them."""
+    return json.loads((folder / "results.json").read_text())["results"][""]
+
+
 def run(capsys, *flags):
     status = main([str(flag) for flag in flags])
     found = capsys.readouterr()
@@ -65,9 +71,9 @@ def test_a_folder_of_stacks_becomes_a_mask(folder, tmp_path, capsys):
     assert out.startswith("patient 1: finished; axial-sagittal Dice 0.9") and str(results) in out
     mask = read_volume(results / "mask.nii.gz")
     assert dice(mask.array, truth_on(mask.grid)) > 0.9
-    report = json.loads((results / "report.json").read_text())
-    assert report["patient"] == "patient 1" and report["whole"] and report["lost"] == []
-    assert set(report["files"]) == FILES - {"report.json"}
+    report = recorded(results)
+    assert report["patient"] == "patient 1" and report["lost"] == []
+    assert set(report["files"]) == FILES - {"results.json"}
     (agreement,) = report["agreement"]
     assert (agreement["first"], agreement["second"]) == ("axial", "sagittal")
     assert agreement["dice"] > 0.9 and report["views"][1]["turned_degrees"] > 4
@@ -123,7 +129,7 @@ def test_a_stack_that_was_lost_is_tried_again(views, tmp_path, capsys):
     (folder / "sagittal.nii.gz").write_bytes(whole)
     status, out, err = run(capsys, *flags)
     assert status == 0 and "data: finished; axial-sagittal" in out and "once more" in err
-    report = json.loads((tmp_path / "out" / "data" / "report.json").read_text())
+    report = recorded(tmp_path / "out" / "data")
     assert report["lost"] == [] and report["alignment"] == "none"
 
 
@@ -159,6 +165,62 @@ def test_drawn_masks_need_no_tensorflow(folder, tmp_path):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_what_is_replaced_while_it_is_computed_has_changed(folder, tmp_path, capsys, monkeypatch):
+    def replacing(*args):
+        for path in (folder / "axial.nii.gz", tmp_path / "small.h5"):
+            os.utime(path, (1, 1))
+        return predict_views(*args)
+
+    names = ("axial", "sagittal")
+    stacks, masks = ([folder / f"{name}{end}.nii.gz" for name in names] for end in ("", "_mask"))
+    save_networks(tmp_path / "small.h5", build_segmentor(SegmentorSpec(kernel=1, levels=1)), None)
+    flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none")
+    flags = (*flags, "--weights", tmp_path / "small.h5")
+    monkeypatch.setattr("supermask.results.predict_views", replacing)
+    assert run(capsys, *flags)[0] == 0
+    weights, output = str(tmp_path / "small.h5"), tmp_path / "out2" / "patient 1"
+    supermask.predict(stacks, masks, weights, alignment="none", output=output)
+    assert recorded(output)["engines"]["supermask"]["precision"] == "float32"
+    for place in ("out", "out2"):
+        for path in (folder / "axial.nii.gz", tmp_path / "small.h5"):
+            os.utime(path, (2, 2))
+        status, out, err = run(capsys, *flags, "-o", tmp_path / place)
+        assert status == 0 and "patient 1: skipped" in out
+        assert "but with files that have changed since, weights that have changed since" in err
+
+
+def as_version_3_0_0(folder):
+    """Give a folder of results the record that version 3.0.0 wrote."""
+    entry = recorded(folder)
+    (folder / "results.json").unlink()
+    inputs = [
+        {**stack, "stamps": [entry["inputs"].get(stack[key]) for key in ("stack", "mask")]}
+        for stack in entry.pop("stacks")
+    ]
+    entry = {"supermask": "3.0.0", "whole": True, **entry, "inputs": inputs}
+    del entry["engines"]
+    (folder / "report.json").write_text(json.dumps(entry))
+
+
+def test_results_of_version_3_0_0_are_finished(folder, tmp_path, capsys):
+    flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none")
+    run(capsys, *flags)
+    results = tmp_path / "out" / "patient 1"
+    as_version_3_0_0(results)
+    before = (results / "mask.nii.gz").stat().st_mtime_ns
+    status, out, err = run(capsys, *flags)
+    assert status == 0 and "patient 1: skipped" in out and "but with" not in err
+    assert (results / "mask.nii.gz").stat().st_mtime_ns == before
+    os.utime(folder / "sagittal_mask.nii.gz", (1, 1))
+    assert "but with files that have changed since" in run(capsys, *flags)[2]
+    other = folder.rename(folder.with_name("elsewhere"))
+    other.rename(tmp_path / "patient 1")
+    status, _, err = run(capsys, "--path", tmp_path / "patient 1", *flags[2:])
+    assert status == 1 and "holds the results of other files (stack " in err
+    assert run(capsys, "--path", tmp_path / "patient 1", *flags[2:], "--overwrite")[0] == 0
+    assert {path.name for path in results.iterdir()} == FILES
+
+
 def test_weights_that_have_changed_are_pointed_out(folder, tmp_path, capsys):
     weights = tmp_path / "small.h5"
     save_networks(weights, build_segmentor(SegmentorSpec(kernel=1, levels=1, spacing=3.0)), None)
@@ -186,7 +248,7 @@ def test_what_a_killed_run_left_is_cleared_away(folder, tmp_path, capsys):
     flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none")
     run(capsys, *flags)
     results = tmp_path / "out" / "patient 1"
-    report = json.loads((results / "report.json").read_text())
+    record = json.loads((results / "results.json").read_text())
     gone = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
     )
@@ -195,7 +257,8 @@ def test_what_a_killed_run_left_is_cleared_away(folder, tmp_path, capsys):
     left.mkdir()
     (left / "mask.nii.gz").write_bytes(b"half")
     (results / "mask.nii.gz").write_bytes(b"half")
-    (results / "report.json").write_text(json.dumps({**report, "whole": False}))
+    (results / "coronal_mask.nii.gz").write_bytes(b"of an older result")
+    (results / "results.json").write_text(json.dumps({**record, "results": {"": None}}))
     status, out, _ = run(capsys, *flags)
     assert status == 0 and "patient 1: finished" in out
     assert {path.name for path in results.iterdir()} == FILES
@@ -208,7 +271,7 @@ def test_files_of_others_are_never_replaced(folder, tmp_path, capsys):
     other.write_text("mine")
     flags = ("--path", folder, "-o", tmp_path / "out", "--alignment", "none", "--overwrite")
     status, _, err = run(capsys, *flags)
-    assert status == 1 and "holds files that are not ours, such as mask.nii.gz" in err
+    assert status == 1 and "holds files of others, such as mask.nii.gz" in err
     assert other.read_text() == "mine"
 
 
@@ -229,7 +292,7 @@ def test_a_bad_patient_and_a_bad_stack_do_not_stop_the_others(views, tmp_path, c
     assert "failed" in lines["lacking"] and "nothing.nii: no such file" in lines["lacking"]
     assert "finished" in lines["half"] and "finished" in lines["whole"]
     assert "sagittal.nii.gz" in err and "going on without this stack, its detail is lost" in err
-    report = json.loads((tmp_path / "out" / "half" / "report.json").read_text())
+    report = recorded(tmp_path / "out" / "half")
     assert len(report["lost"]) == 1 and [view["name"] for view in report["views"]] == ["axial"]
     assert "is the only view" in report["warnings"][0]
     assert f"half: the result has the pose of {tmp_path / 'half' / 'axial.nii.gz'}" in err
@@ -261,9 +324,12 @@ def test_stacks_without_overlap_fail_with_the_cause(views, tmp_path, capsys):
         (["--views", "a.nii", "--masks", "a.nii", "b.nii"], "expected as many masks as views"),
         (["--views", "a.nii", "a.nii"], "names one stack twice"),
         (["--views", "a", "b", "c", "d"], "expected one to three stacks, received 4"),
-        (["--path", "missing"], "missing: no such file or folder"),
+        (["--path", "missing"], "missing: no such file; expected a CSV file"),
         (["--views", "a.nii", "--fusion", "mean"], "invalid choice: 'mean'"),
-        (["--views", "a.nii", "--threshold", "2"], "threshold must be between 0 and 1"),
+        (
+            ["--views", "a.nii", "--threshold", "2"],
+            "threshold must be a number above 0 and below 1",
+        ),
         (["--views", "a.nii", "--alignment", "alignnet"], "needs weights with an AlignNet"),
         (["--views", "a.nii", "--labels", "x"], "labels must be whole numbers"),
         (["--views", "a.nii", "--labels", ","], "labels must be whole numbers"),
@@ -285,7 +351,7 @@ def test_the_function_does_as_the_command(folder, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     written = read_volume(tmp_path / "out" / "mask.nii.gz")
     np.testing.assert_array_equal(written.array, found.mask.array)
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = recorded(tmp_path / "out")
     assert report["settings"]["alignment"] == "none"
     with pytest.raises(UserError, match="is finished already"):
         supermask.predict(stacks, masks, alignment="none", output=tmp_path / "out")

@@ -8,10 +8,16 @@ from scipy import ndimage
 
 from segsrgan.errors import UserError
 from segsrgan.volumes import Grid, Volume, degrade, read_volume, resample
-from supermask.depth import Depth
 from supermask.geometry import sample, voxels_of
-from supermask.pyramid import Level, Pyramid, correlation
-from supermask.registration import Classical, refine, register
+from supermask.registration import (
+    Depth,
+    Level,
+    Pyramid,
+    RegistrationSettings,
+    correlation,
+    refine,
+    register,
+)
 from supermask.rigid import Rigid, middle_of
 from supermask.views import View
 
@@ -28,7 +34,7 @@ def moved():
 
 @pytest.mark.parametrize("on", ["auto", "image", "mask"])
 def test_a_known_motion_is_found(moved, on):
-    found = register(*moved, Classical(on=on))
+    found = register(*moved, RegistrationSettings(on=on))
     degrees, mm = error_of(found.transform, MOTION, object_points())
     assert (degrees < 7 and mm < 1.7) if on == "mask" else (degrees < 1 and mm < 0.5)
     assert found.score > found.before
@@ -41,7 +47,7 @@ def test_a_known_motion_is_found(moved, on):
 
 
 def test_the_same_input_gives_the_same_transform(moved):
-    quick = Classical(angle=0, iterations=2)
+    quick = RegistrationSettings(angle=0, iterations=2)
     first, second = (register(*moved, quick).transform for _ in range(2))
     assert first == second
 
@@ -57,7 +63,9 @@ def test_a_view_aligned_with_itself_again_and_again_does_not_move():
     points, transform = object_points(), Rigid()
     for _ in range(10):
         moved = View(view.volume.with_array(sample(view.volume, view.grid, transform)), view.mask)
-        transform = transform @ register(view, moved, Classical(angle=0, iterations=3)).transform
+        transform = (
+            transform @ register(view, moved, RegistrationSettings(angle=0, iterations=3)).transform
+        )
     assert transform.distance(Rigid(), points) < 0.1
 
 
@@ -119,7 +127,7 @@ def test_objects_between_the_voxels_of_a_level_are_no_failure(moved):
         mask = np.zeros_like(view.mask.array)
         mask[tuple(np.array(mask.shape) // 2)] = 1
         tiny.append(View(view.volume, view.mask.with_array(mask)))
-    assert np.isfinite(register(*tiny, Classical(angle=0, iterations=1)).score)
+    assert np.isfinite(register(*tiny, RegistrationSettings(angle=0, iterations=1)).score)
     grid = Grid((4, 4, 4))
     image = Volume.from_grid(np.arange(64, dtype=np.float32).reshape(4, 4, 4), grid)
     region = Volume.from_grid(np.ones((4, 4, 4), np.uint8), grid)
@@ -130,13 +138,13 @@ def test_objects_between_the_voxels_of_a_level_are_no_failure(moved):
 
 def test_masks_are_needed_where_they_are_asked_for(moved):
     with pytest.raises(UserError, match="expected masks of both"):
-        register(moved[0], View(moved[1].volume), Classical(on="mask"))
+        register(moved[0], View(moved[1].volume), RegistrationSettings(on="mask"))
 
 
 def test_views_that_cannot_be_compared_stay_where_they_are_and_are_named(moved, caplog):
     volume = moved[1].volume
     part = View(Volume(volume.array[:3], volume.spacing, volume.origin), path="part.nii")
-    found = register(View(moved[0].volume), part, Classical(angle=0))
+    found = register(View(moved[0].volume), part, RegistrationSettings(angle=0))
     assert found.transform.is_close(Rigid()) and found.score == -1
     assert "part.nii: too little of one lies in the field of view of the other" in caplog.text
 
@@ -146,7 +154,7 @@ def test_views_that_cannot_be_compared_stay_where_they_are_and_are_named(moved, 
 )
 def test_settings_are_checked(change):
     with pytest.raises(UserError, match="received"):
-        Classical(**change)
+        RegistrationSettings(**change)
 
 
 def test_the_depth_is_the_distance_to_the_surface_everywhere():

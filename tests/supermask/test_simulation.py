@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Simulated examinations: the geometry is that of the record, and the truth is in its pose."""
 
+import json
+import os
+
 import numpy as np
 import pytest
 from examinations import CENTRE, inside, intensity, points_of
@@ -8,11 +11,10 @@ from examinations import CENTRE, inside, intensity, points_of
 from segsrgan.cli.supermask_simulate import main
 from segsrgan.errors import UserError
 from segsrgan.volumes import Grid, Volume, dice, read_volume, write_volume
-from supermask.cases import make_case, plan_cases, write_table
 from supermask.geometry import sample
+from supermask.patients import read_patients
 from supermask.rigid import Rigid, read_transform, rotation
-from supermask.simulation import Simulation, simulate
-from supermask.table import read_patients
+from supermask.simulation import Simulation, make_case, plan_cases, simulate, write_table
 
 GRID = Grid((30, 26, 22), (2.0, 2.0, 2.0), tuple(CENTRE - (29, 25, 21)))
 SMALL = Simulation(slices=(6,), spacing=2.0, angle=20, shift=3)
@@ -95,10 +97,11 @@ def test_noise_is_a_share_of_the_views_range():
     [
         ({"slices": (1,)}, "slices must be one distance or 3, above the spacing"),
         ({"slices": (8, 8)}, "slices must be"),
-        ({"planes": ("axial", "axial")}, "planes must be"),
-        ({"angle": 100}, "angle must be 0 to 90"),
-        ({"noise": -1}, "noise 0 or more"),
-        ({"size": 3}, "at least 16, received 3"),
+        ({"planes": ("axial", "axial")}, "planes must differ"),
+        ({"planes": ("axial", "oblique")}, "some of sagittal, coronal, axial, received 'oblique'"),
+        ({"angle": 100}, "angle must be a number from 0 to 90"),
+        ({"noise": -1}, "noise must be a number from 0 up"),
+        ({"size": 3}, "size must be a whole number from 16 up, received 3"),
     ],
 )
 def test_settings_are_checked(change, message):
@@ -181,6 +184,33 @@ def test_the_table_lists_the_cases_of_earlier_calls_too(files):
     ]
 
 
+def test_a_volume_replaced_while_it_is_simulated_has_changed(files, capsys, monkeypatch):
+    def replacing(*args):
+        os.utime(files / "imagesTr" / "a.nii.gz", (1, 1))
+        return simulate(*args)
+
+    monkeypatch.setattr("supermask.simulation.simulate", replacing)
+    flags = ["--path", str(files), "-o", str(files / "cases"), *FLAGS]
+    assert main(flags) == 0
+    assert main(flags) == 1
+    assert "a: is finished, but with stamps [[" in capsys.readouterr().err
+
+
+def test_cases_of_version_3_0_0_are_finished_and_listed(files):
+    flags = ["--path", str(files), "-o", str(files / "cases"), *FLAGS]
+    assert main(flags) == 0
+    for name in ("a", "b"):
+        path = files / "cases" / name / "case.json"
+        entry = json.loads(path.read_text())["results"][""]
+        path.write_text(json.dumps({"supermask": "3.0.0", "whole": name == "a", **entry}))
+    before = (files / "cases" / "a" / "axial.nii.gz").stat().st_mtime_ns
+    write_table(files / "cases")
+    assert [p.name for p in read_patients(files / "cases" / "cases.csv")] == ["a"]
+    assert main(flags) == 0
+    assert (files / "cases" / "a" / "axial.nii.gz").stat().st_mtime_ns == before
+    assert len(read_patients(files / "cases" / "cases.csv")) == 2
+
+
 def test_a_finished_case_of_other_settings_is_not_the_one_wanted(files, capsys):
     flags = ["--path", str(files), "-o", str(files / "cases"), *FLAGS]
     assert main(flags) == 0
@@ -238,5 +268,5 @@ def test_a_table_of_others_is_never_replaced(files, capsys):
     table.parent.mkdir()
     table.write_text("mine,truth\n")
     status = main(["--path", str(files), "-o", str(table.parent), *FLAGS])
-    assert status == 2 and "is no table of simulated cases" in capsys.readouterr().err
+    assert status == 2 and "is not a table of simulated cases" in capsys.readouterr().err
     assert table.read_text() == "mine,truth\n" and len(list(table.parent.iterdir())) == 1

@@ -143,7 +143,7 @@ def test_a_stack_of_one_slice_is_pointed_out_and_no_reference():
     one = View(Volume.from_grid(one.volume.array[:, :, 5:6], grid), path="one.nii")
     assert choose_reference([one, sagittal]) == 1 and choose_reference([one]) == 0
     (warning,) = check_together([one, sagittal])
-    assert warning.startswith("one.nii: has 1 slice(s), which tell little")
+    assert warning.startswith("one.nii: has 1 slice(s), which show little")
 
 
 def test_views_of_one_plane_have_names_of_their_own():

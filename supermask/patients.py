@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: MIT
+"""Which files belong to which patient: a CSV with a row for each, or a folder for each."""
+
+import logging
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from segsrgan.errors import TableError, UserError, problems_error
+from segsrgan.tables import expanded, image_files, read_table, resolved, stem
+
+logger = logging.getLogger(__name__)
+
+MOST_VIEWS = 3
+_EXPECTED = (
+    "columns view_1, view_2, view_3 (or axial, coronal, sagittal), and perhaps mask_1, ... (or "
+    "axial_mask, ...), patient, truth, base"
+)
+_NAMES = ("patient", "case", "subject", "name", "id")
+_PLANE = "(axial|coronal|sagittal)"
+# What a column is, by its name in lower case; the group is the number or plane of a view.
+_ROLES = {
+    "view": rf"(?:view|stack|image)_?([1-3])|{_PLANE}(?:_(?:view|stack|image))?",
+    "mask": rf"mask_?([1-3])|{_PLANE}_mask|mask_{_PLANE}",
+    "series": rf"series_?([1-3])|{_PLANE}_series|series_{_PLANE}",
+}
+_PROBED = 20  # files of a folder looked at for DICOM
+
+
+@dataclass(frozen=True)
+class Patient:
+    """The files of one patient; they need not exist.
+
+    Attributes:
+        name: can name a folder.
+        views: paths of one to three stacks, files or DICOM folders, in any order.
+        masks: as many paths of their masks, None where there is none.
+        series: as many names of DICOM series, None where there is nothing to choose.
+        truth: path of a high-resolution mask in the pose of the reference, or None.
+        base: "Train", "Test" or None.
+
+    Raises:
+        UserError: if there are not one to three views, one is named twice, or masks or
+            series are not as many.
+    """
+
+    name: str
+    views: tuple[Path, ...]
+    masks: tuple[Path | None, ...] = ()
+    series: tuple[str | None, ...] = ()
+    truth: Path | None = None
+    base: str | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "name", safe_name(self.name))
+        object.__setattr__(self, "views", tuple(Path(path) for path in self.views))
+        if not 1 <= len(self.views) <= MOST_VIEWS:
+            raise UserError(
+                f"{self.name}: expected one to three stacks, received {len(self.views)}"
+            )
+        for name in ("masks", "series"):
+            values = tuple(getattr(self, name)) or (None,) * len(self.views)
+            if len(values) != len(self.views):
+                raise UserError(
+                    f"{self.name}: expected as many {name} as stacks, received {len(values)} and "
+                    f"{len(self.views)}"
+                )
+            object.__setattr__(self, name, values)
+        if len({*zip(self.views, self.series, strict=True)}) < len(self.views):
+            raise UserError(f"{self.name}: names one stack twice")
+
+
+def safe_name(name):
+    """A name without what a folder's cannot have."""
+    return re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", str(name)).strip(" .") or "patient"
+
+
+def read_patients(path):
+    """The patients that a CSV file or a folder names.
+
+    CSV: a line for each patient, see `segsrgan.tables.read_table`; cells may be empty. `view_1`,
+    `view_2`, `view_3` or `axial`, `coronal`, `sagittal` are the stacks (which plane a stack is,
+    its header says); `mask_1` or `axial_mask` their masks; `series_1` or `axial_series` a DICOM
+    series; `truth` the high-resolution mask; `patient` a name; `base` Train or Test.
+
+    Folder: of one patient, or of folders of patients. A patient's folder holds the stacks, files
+    or DICOM folders. A file whose name ends with "mask" is the mask of the stack whose name it
+    begins with; one whose name begins with "truth" is not a stack, `truth.nii.gz` is the truth.
+
+    Args:
+        path: of the CSV file or folder.
+
+    Returns:
+        A list of `Patient` with names that all differ. The files need not exist.
+
+    Raises:
+        TableError: if a CSV file cannot be read; one message with every problem of its rows.
+        UserError: if a folder holds no patient, or it is not clear which file is which.
+    """
+    path = expanded(path)
+    patients = _of_folder(path) if path.is_dir() else _of_table(path)
+    taken, result = set(), []
+    for patient in patients:
+        name, number = patient.name, 1
+        while name.lower() in taken:  # some file systems do not tell a from A
+            number += 1
+            name = f"{patient.name}_{number}"
+        taken.add(name.lower())
+        result.append(replace(patient, name=name))
+    return result
+
+
+def _of_table(path):
+    table = read_table(path, _EXPECTED)
+    if not table.rows:
+        raise TableError(f"{path}: names no patient; expected a line for each, with {_EXPECTED}")
+    roles = _roles(table)
+    patients, problems = [], []
+    for row in table.rows:
+        cells = {roles[name]: cell for name, cell in row.cells.items() if name in roles}
+        try:
+            patients.append(_of_row(cells, table.path.parent, f"line {row.line}"))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise problems_error(path, problems)
+    return patients
+
+
+def _roles(table):
+    """`(role, number or plane)` of each known column by its name in lower case."""
+    found = {name: _role(name) for name in table.columns}
+    known = {name: role for name, role in found.items() if role}
+    unknown = [name for name in found if name and name not in known]
+    if unknown:
+        logger.warning("%s: unknown columns, ignored: %s", table.path, ", ".join(unknown))
+    if not any(role == "view" for role, _ in known.values()):
+        raise TableError(f"{table.path}: has no column of stacks; expected {_EXPECTED}")
+    for role, count in Counter(known.values()).items():
+        if count > 1:
+            doubled = ", ".join(name for name in known if known[name] == role)
+            raise TableError(f"{table.path}: {doubled} mean the same; keep one of them")
+    return {name.lower(): role for name, role in known.items()}
+
+
+def _role(column):
+    name = re.sub(r"[\s-]+", "_", column.strip().lower())
+    if name in _NAMES:
+        return "patient", None
+    if name in ("truth", "base"):
+        return name, None
+    for role, pattern in _ROLES.items():
+        found = re.fullmatch(pattern, name)
+        if found:
+            return role, next(group for group in found.groups() if group)
+    return None
+
+
+def _of_row(cells, base, line):
+    def path(*role):
+        return resolved(cells[role], base) if role in cells else None
+
+    keys = [key for role, key in cells if role == "view"]
+    for role, key in cells:
+        if role in ("mask", "series") and key not in keys:
+            raise UserError(f"{line}: has a {role} {key}, but no stack {key}")
+    part = cells.get(("base", None))
+    if part not in (None, "Train", "Test"):
+        raise UserError(f"{line}: base must be Train or Test, received {part}")
+    patient = Patient(
+        line,
+        tuple(path("view", key) for key in keys),
+        tuple(path("mask", key) for key in keys),
+        tuple(cells.get(("series", key)) for key in keys),
+        path("truth", None),
+        part,
+    )
+    # Checked under the name of its line, so that messages say where to look.
+    return replace(patient, name=cells.get(("patient", None)) or patient.views[0].parent.name)
+
+
+def _of_folder(folder):
+    """The patient whose stacks lie in a folder, or those whose folders lie in it."""
+    patient = _patient_of(folder)
+    if patient is not None:
+        return [patient]
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
+    found = {path.name: _patient_of(path) for path in below}
+    patients = [patient for patient in found.values() if patient is not None]
+    if not patients:
+        raise UserError(
+            f"{folder}: holds no stacks, nor do its folders; expected files such as "
+            "axial.nii.gz, or DICOM folders"
+        )
+    without = [name for name, patient in found.items() if patient is None]
+    if without:
+        logger.warning("%s: no stacks in %s; left out", folder, ", ".join(without))
+    return patients
+
+
+def _patient_of(folder):
+    """The patient whose stacks lie directly in a folder, None if none do."""
+    images = _by_stem(path for path in image_files(folder) if path.suffix.lower() != ".dcm")
+    truths = {name: images.pop(name) for name in list(images) if name.lower().startswith("truth")}
+    masks = {name: images.pop(name) for name in list(images) if name.lower().endswith("mask")}
+    series = [path for path in sorted(folder.iterdir()) if _holds_dicom(path)]
+    stacks = _by_stem([*images.values(), *series])
+    if not stacks:
+        return None
+    if len(stacks) > MOST_VIEWS:
+        raise UserError(
+            f"{folder}: expected one to three stacks, received {len(stacks)} "
+            f"({', '.join(sorted(stacks))}); choose among them in a CSV file"
+        )
+    masked = {}
+    for name, path in masks.items():
+        # The stack with the longest name that the mask's begins with.
+        stack = max((other for other in stacks if name.startswith(other)), key=len, default=None)
+        if stack is None or stack in masked:
+            raise UserError(
+                f"{path}: of which stack is this the only mask? Begin its name with that of one of "
+                f"{', '.join(sorted(stacks))}, or use a CSV file"
+            )
+        masked[stack] = path
+    return Patient(
+        folder.resolve().name,
+        tuple(stacks.values()),
+        tuple(masked.get(name) for name in stacks),
+        truth=truths.get("truth") or truths.get("truth_mask"),
+    )
+
+
+def _by_stem(paths):
+    """Paths by their names without suffixes."""
+    result = {}
+    for path in paths:
+        other = result.setdefault(stem(path), path)
+        if other is not path:
+            raise UserError(
+                f"{other} and {path}: which of them is the stack, or mask? Remove one, or choose "
+                "in a CSV file"
+            )
+    return result
+
+
+def _holds_dicom(folder):
+    if folder.name[0] == "." or not folder.is_dir():
+        return False
+    from segsrgan.volumes.dicom import is_dicom  # slow to load
+
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    return any(is_dicom(path, old=False) for path in files[:_PROBED])
