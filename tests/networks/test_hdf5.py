@@ -12,6 +12,8 @@ from networks.variants import randomise, write_released
 from segsrgan.errors import WeightsError
 from segsrgan.networks import GeneratorSpec, build_generator, hdf5, read_generator, save_generator
 from segsrgan.networks.hdf5 import read_arrays
+from supermask.alignnet import AlignNetSpec, build_alignnet
+from supermask.weights import load_networks, save_networks
 
 NAME = "gen_conv1/kernel"
 SHAPE = (7, 7, 7, 1, 2)
@@ -182,3 +184,14 @@ def test_arrays_of_any_number_type_are_read_as_they_are(tmp_path):
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype
         np.testing.assert_array_equal(found[name], array)
+
+
+def test_weights_of_supermask_are_read_with_the_same_care(path):
+    save_networks(path, alignnet=build_alignnet(AlignNetSpec(size=32, kernels=(2,))))
+    with h5py.File(path, "r+") as file:
+        shape = file["alignnet/conv_1/kernel"].shape
+        del file["alignnet/conv_1/kernel"]
+        source = [(str(path.parent / "secret"), 0, BYTES)]
+        file["alignnet"].create_dataset("conv_1/kernel", shape, "float32", external=source)
+    with pytest.raises(WeightsError, match="in other files"):
+        load_networks(path)
