@@ -60,7 +60,7 @@ weights: $(venv)/.dev ## train and score the weights that ship, from data=FOLDER
 	$(bin)/python benchmarks/train_weights.py --data "$(data)" --folder weights_run/both \
 	  --start "$$(ls -t weights_run/image/SegSRGAN_epoch_* | head -1)" --seed 1 --lrgen 1.5e-3 \
 	  --lambda_image 60 --lambda_dice 0.6 $(weights_flags)
-	$(bin)/python benchmarks/score_weights.py --data "$(data)" --output weights_run/scores.json \
+	$(bin)/python -m benchmarks weights --data "$(data)" --output weights_run/scores.json \
 	  --conditions all --weights "$$(ls -t weights_run/both/SegSRGAN_epoch_* | head -1)"
 
 clean: ## remove what builds, tests and the demo wrote

@@ -1,84 +1,249 @@
 # SPDX-License-Identifier: MIT
 """Seconds, memory, distance to the machine's limit, and accuracy of applying a network.
 
-    python benchmarks/inference.py [--runs 3] [--only jobs limit scaling accuracy gpu] [--small]
-        [--original PYTHON3.7] [--monai PYTHON] [--output docs/speed]
-
 jobs      whole jobs on a synthetic scan of 196x232x63 voxels of 1x1x3 mm to 1 mm with the paper's
           network (first kernel 16, random weights): plain Keras fed patch by patch, every engine
           and precision that this processor computes, MONAI's sliding window over the same network
-          in torch where it is installed, and with `--original`, the interpreter of an environment
+          in torch where it is installed, and with --original, the interpreter of an environment
           with SegSRGAN 2.2.4, the released code.
 limit     seconds for one patch of 128^3 over (operations of the rewritten network / rate of a large
           matrix product at the same precision), and where the time goes.
 scaling   seconds and peak memory against step, patch and size of the volume.
 accuracy  PSNR, SSIM and Dice of the bundled weights by engine and precision, on nilearn's T1
           template with simulated slices of 4 mm.
-gpu       290x290x198 voxels, patch 128, steps 100 to 10, where TensorFlow sees a GPU.
 
-Every job is a process of its own; runs are interleaved; one job of each kind on a tiny scan comes
-first, so that the self-check of the engines, made once per machine and weights, is not counted.
-`--output NAME` writes NAME.json and NAME_tables.md.
+Every job is a process of its own; runs are interleaved.
 """
 
-import argparse
-import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from inference_jobs import gpu_jobs, scaling_jobs, warm_up, whole_jobs
-from inference_report import machine, summary, tables
-from inference_run import run, run_child
+import numpy as np
 
-PARTS = ("jobs", "limit", "scaling", "accuracy", "gpu")
-# Jobs that take many minutes, and are run only so often.
-SLOW = "SegSRGAN 2.2.4"
+from benchmarks.common import (
+    HERE,
+    interleaved,
+    markdown,
+    memory_cell,
+    script,
+    seconds_cell,
+    summary,
+    timed,
+)
 
-
-def measure(jobs, args):
-    """Runs jobs in turns; `{key: command}` to a list of rows."""
-    results = {key: [] for key in jobs}
-    for number in range(args.runs):
-        for key, command in jobs.items():
-            if key[0] != SLOW or number < args.original_runs:
-                results[key].append(run(command))
-                print(*key, json.dumps(results[key][-1]), file=sys.stderr, flush=True)
-    return [summary(key, found) for key, found in results.items()]
+PARTS = ("jobs", "limit", "scaling", "accuracy")
+ORIGINAL, MONAI, PLAIN = "SegSRGAN 2.2.4", "MONAI, torch", "plain Keras"
 
 
-def part(name, args, folder):
-    """The results of one part, and what was left out of it with the reason."""
-    if name in ("limit", "accuracy"):
-        options = ["--small"] if args.small else []
-        return run_child(f"inference_{name}.py", "--runs", args.runs, *options), []
-    make = {"jobs": whole_jobs, "scaling": scaling_jobs, "gpu": gpu_jobs}[name]
-    jobs, left_out = make(args, folder)
-    return measure(jobs, args), left_out
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_arguments(parser):
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--small", action="store_true", help="tiny sizes, to try the script")
+    parser.add_argument("--small", action="store_true", help="tiny sizes, to try it out")
     parser.add_argument("--original", help="python 3.7 of an environment with SegSRGAN 2.2.4")
     parser.add_argument("--original_runs", type=int, default=1)
     parser.add_argument("--monai", default=sys.executable, help="python with MONAI and torch")
-    parser.add_argument("--output", type=Path)
-    args = parser.parse_args(argv)
-    report = {"machine": machine(), "small": args.small}
+
+
+def run(args, save):
+    report = {"small": args.small}
+    makers = {"jobs": whole_jobs, "scaling": scaling_jobs}
     with tempfile.TemporaryDirectory() as name:
-        warm_up(args, Path(name))
-        for what in args.only:
-            rows, left_out = part(what, args, Path(name))
-            report[what] = {"rows": rows, "left_out": left_out}
-    text = tables(report)
-    print(text)
-    if args.output:
-        args.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-        args.output.with_name(f"{args.output.name}_tables.md").write_text(text + "\n")
+        for part in args.only:
+            if part in makers:
+                jobs, left_out = makers[part](args, Path(name))
+                found = interleaved(jobs, args.runs, [ORIGINAL], args.original_runs)
+                keys = ("job", "patch", "step", "shape")
+                rows = [
+                    {**dict(zip(keys, key, strict=False)), **summary(results)}
+                    for key, results in found.items()
+                ]
+            else:
+                small = ["--small"] * args.small
+                found, left_out = timed(script("ours.py", part, args.runs, *small)), []
+                rows = found.get("rows", [found])
+            report[part] = {"rows": rows, "left_out": left_out}
+            save(report)
+    return report
 
 
-if __name__ == "__main__":
-    main()
+def engines():
+    """(engine, precision) pairs that this machine computes."""
+    from importlib.util import find_spec
+
+    from segsrgan.config import ENGINES
+    from segsrgan.inference.engines import engine_module
+
+    found = [name for name in ENGINES if find_spec(name)]
+    return [(name, precision) for name in found for precision in engine_module(name).precisions()]
+
+
+def ours(csv, weights_path, patch, step, engine="auto", precision="float32"):
+    """The command of a `job_model.py` job."""
+    command = [sys.executable, "-m", "segsrgan.job_model", "-p", csv, "-pa", patch, "-s", step]
+    command += ["-n", "1,1,1", "-wp", weights_path, "--overwrite", "--quiet"]
+    return [*command, "--engine", engine, "--precision", precision]
+
+
+def scan(folder, shape, spacing):
+    """Writes a synthetic scan and its CSV, once; returns the CSV's path.
+
+    Smooth structures and noise everywhere: no patch of it is constant, so that nothing is gained
+    by the background of real heads.
+    """
+    from scipy import ndimage
+
+    from segsrgan import Volume, write_volume
+
+    name = "x".join(map(str, shape))
+    csv = folder / f"{name}.csv"
+    if not csv.exists():
+        rng = np.random.default_rng(0)
+        coarse = rng.random([-(-n // 8) + 2 for n in shape], dtype=np.float32)
+        smooth = ndimage.zoom(coarse, 8, order=1)[tuple(slice(0, n) for n in shape)]
+        array = 100 * smooth + rng.normal(0, 2, shape).astype(np.float32)
+        write_volume(Volume(np.maximum(array, 0), spacing), folder / f"{name}.nii.gz")
+        csv.write_text(f"{name}.nii.gz\n")
+    return csv
+
+
+def weights(folder, small):
+    """The paper's generator with random weights, in our layout and in the released one."""
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from networks.variants import randomise, write_released
+
+    from segsrgan.networks import (
+        DiscriminatorSpec,
+        GeneratorSpec,
+        build_discriminator,
+        build_generator,
+        save_generator,
+    )
+
+    paths = folder / "weights", folder / "released"
+    if not paths[0].exists():
+        generator = randomise(build_generator(GeneratorSpec(4 if small else 16)))
+        # The released code finds the generator as the second group of the file.
+        write_released(paths[1], generator, build_discriminator(DiscriminatorSpec(2)))
+        save_generator(generator, paths[0])
+    return paths
+
+
+def whole_jobs(args, folder):
+    """`({(job, patch, step): command}, left out)` of the part "jobs"."""
+    shape = (40, 36, 12) if args.small else (196, 232, 63)
+    csv = scan(folder, shape, (1.0, 1.0, 3.0))
+    path, released = weights(folder, args.small)
+    image, jobs, left_out = csv.with_suffix(".nii.gz"), {}, []
+    probe = [args.monai, "-c", "import monai, torch"]
+    if subprocess.run(probe, capture_output=True).returncode:
+        left_out.append("MONAI: not installed")
+    if not args.original:
+        left_out.append(f"{ORIGINAL}: no --original PYTHON3.7")
+    for patch, step in ((16, 8), (32, 16)) if args.small else ((64, 32), (128, 64)):
+        place = [image, patch, step, folder]
+        jobs[PLAIN, patch, step] = script("ours.py", "job", *place, path)
+        for pair in engines():
+            jobs[" ".join(pair), patch, step] = ours(csv, path, patch, step, *pair)
+        if "MONAI: not installed" not in left_out:
+            kernel = 4 if args.small else 16
+            peer = script("peer_monai.py", *place, kernel, python=args.monai)
+            jobs[MONAI, patch, step] = peer
+        if args.original:
+            peer = script("peer_original.py", *place, released, python=args.original)
+            jobs[ORIGINAL, patch, step] = peer
+    return jobs, left_out
+
+
+def scaling_jobs(args, folder):
+    """Jobs whose step, patch or volume changes while the rest stays, see `whole_jobs`."""
+    path, _ = weights(folder, args.small)
+    scale, jobs = 8 if args.small else 1, {}
+    for varied, shape, patch, step in [
+        *(("step", (160, 160, 160), 64, step) for step in (64, 48, 32, 24, 16)),
+        *(("patch", (192, 192, 192), patch, patch // 2) for patch in (64, 96, 128, 192)),
+        *(("volume", (n, n, n), 128, 64) for n in (128, 192, 256)),
+        ("volume", (512, 512, 400), 128, 128),
+    ]:
+        shape, patch, step = tuple(n // scale for n in shape), patch // scale, step // scale
+        csv = scan(folder, (*shape[:2], shape[2] // 2), (1.0, 1.0, 2.0))
+        jobs[f"auto, by {varied}", patch, step, shape] = ours(csv, path, patch, step)
+    return jobs, []
+
+
+def tables(report):
+    """All parts as Markdown."""
+    makers = {"jobs": _jobs, "limit": _limit, "scaling": _scaling, "accuracy": _accuracy}
+    blocks = []
+    for name, make in makers.items():
+        if name in report:
+            rows = report[name]["rows"]
+            blocks += [make(rows)] if rows else []
+            blocks += [f"Left out: {text}." for text in report[name]["left_out"]]
+    return "\n\n".join(blocks)
+
+
+def _jobs(rows):
+    plain = {(row["patch"], row["step"]): row.get("seconds") for row in rows if row["job"] == PLAIN}
+    lines = []
+    for row in rows:
+        base = plain[row["patch"], row["step"]]
+        times = f"{base / row['seconds']:.1f}" if base and "seconds" in row else ""
+        place = f"{row['patch']}, {row['step']}"
+        lines.append([row["job"], place, seconds_cell(row), memory_cell(row), times])
+    heads = ["job", "patch, step", "seconds (min to max)", "peak memory, GB", "plain Keras over it"]
+    return markdown(heads, lines)
+
+
+def _limit(rows):
+    if "failed" in rows[0]:
+        return f"Limit failed: {rows[0]['failed']}"
+    lines, texts = [], []
+    for row in rows:
+        name = f"{row['engine']} {row['precision']}"
+        rates = [f"{row[key] / 1e9:.0f}" for key in ("operations", "matrix_rate")]
+        lines.append([name, seconds_cell(row), *rates, f"{row['times_the_limit']:.2f}"])
+        if parts := row.get("profile"):
+            total = sum(parts.values())
+            longest = [f"{kind} {100 * t / total:.0f} %" for kind, t in parts.items()][:8]
+            texts.append(f"{name}: {', '.join(longest)}.")
+    heads = ["engine", "seconds a patch (min to max)", "GFLOP", "GFLOP/s of a product"]
+    return "\n\n".join([markdown([*heads, "limit times"], lines), *texts])
+
+
+def _scaling(rows):
+    from segsrgan.volumes import plan
+
+    lines, by_step = [], []
+    for row in rows:
+        count = len(plan(row["shape"], row["patch"], row["step"]).starts)
+        volume = "x".join(map(str, row["shape"]))
+        place = f"{row['patch']}, {row['step']}"
+        lines.append([row["job"], volume, place, count, seconds_cell(row), memory_cell(row)])
+        if row["job"].endswith("step") and "seconds" in row:
+            by_step.append((count, row["seconds"]))
+    heads = ["varied", "volume", "patch, step", "patches", "seconds (min to max)"]
+    text = markdown([*heads, "peak memory, GB"], lines)
+    if len(by_step) > 2:
+        count, seconds = np.array(by_step).T
+        slope, start = np.polyfit(count, seconds, 1)
+        explained = np.corrcoef(count, seconds)[0, 1] ** 2
+        text += f"\n\nBy step: {start:.1f} s + {slope:.3f} s a patch (R^2 {explained:.4f})."
+    return text
+
+
+def _accuracy(rows):
+    if "failed" in rows[0]:
+        return f"Accuracy failed: {rows[0]['failed']}"
+    lines = [
+        [
+            f"{row['engine']} {row['precision']}",
+            f"{row['psnr']:.3f}",
+            f"{row['ssim']:.4f}",
+            f"{row['dice']:.4f}",
+            f"{row['dice_with_plain']:.5f}",
+        ]
+        for row in rows
+    ]
+    return markdown(["engine", "PSNR, dB", "SSIM", "Dice", "Dice with the plain network"], lines)

@@ -1,62 +1,85 @@
 # SPDX-License-Identifier: MIT
-"""The SuperMask paper's Tables 1, 2 and 4 in kind, on examinations with a known answer.
+"""The SuperMask paper's Tables 1, 2 and 4, qualitatively, on examinations with a known answer.
 
-    python benchmarks/supermask.py --masks FOLDER --runs RUNS
-    python benchmarks/supermask.py --collection BRATS --runs RUNS --grid_size 128 --spacing 2
+Examinations are simulated of masks with synthesised intensities, or of a collection of images with
+masks (Medical Segmentation Decathlon, BraTS). Every seed leaves out other volumes to test on. For
+each it trains an AlignNet by the true motions of the cases of all slice distances, a segmentor of
+high-resolution images (Unet-HR), and for every distance on the same cases: the segmentor by itself
+(with AlignNet: one stage), both together (two stages), and the segmentor alone on as many more
+images (Unet-LR and the classical baselines). What is trained already in --runs is used again,
+whatever the other flags say: one folder for each choice of them. The defaults are for two cores;
+the paper's size is --grid_size 256 --spacing 1 --kernel 32 --alignnet_kernels 16,32,64.
 
-Examinations are simulated (`supermask.simulate`) of masks with synthesised intensities, or of a
-collection of images with masks (Medical Segmentation Decathlon, BraTS). Every seed leaves out other
-volumes to test on. For each it trains an AlignNet by the true motions of the cases of all slice
-distances, a segmentor of high-resolution images (Unet-HR), and for every distance on the same
-cases: the segmentor by itself (with AlignNet: one stage), both together (two stages), and the
-segmentor alone on as many more images (Unet-LR and the classical baselines). What is trained
-already in RUNS is used again, whatever the other flags say: one RUNS for each choice of them. The
-defaults are for two cores; the paper's size is `--grid_size 256 --spacing 1 --kernel 32
---alignnet_kernels 16,32,64`. Writes `NAME.json` and `NAME_tables.md`.
+"img" and "msk" are registered classically by images or by masks; "nst" takes the surest view of
+each voxel, "vote" the majority. The classical registration is ours, which has a pyramid and several
+starts, unlike the paper's. "Masks as drawn" are those of the test case, which tell what the fusion
+gains where the segmentor makes no errors.
 """
 
-import argparse
-import json
 import logging
+import math
+import os
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
-# In place of this script's own folder, where `supermask` would be this file.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+import numpy as np
 
-from benchmarks.supermask_cases import gather  # noqa: E402
-from benchmarks.supermask_methods import (  # noqa: E402
-    ABLATIONS,
-    METHODS,
-    needed,
-    settings,
-    train,
-    try_methods,
-)
-from benchmarks.supermask_networks import trained_alignnet  # noqa: E402
-from benchmarks.supermask_report import tables  # noqa: E402
+from benchmarks.common import markdown, mean_and_deviation
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+logger = logging.getLogger(__name__)
+
+EPOCH = 50  # updates
+# Learning rates of AlignNet, each with its fraction of the updates.
+RATES = ((4e-4, 0.6), (1e-4, 0.2), (3e-5, 0.2))
+BASELINE, HIGH = "Unet-LR", "Unet-HR"
+# name -> (training, None being the masks as drawn; views; settings, None being the segmentor alone)
+ALL, TRUTH = (0, 1, 2), "aligned by the truth"
+REFINED = {"alignment": "alignnet", "refine": True}
+BY_HEADERS = {"alignment": "none"}
 
 
-def build_parser():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def _classical(on, fusion):
+    return {"alignment": "classical", "on": on, "order": "segment", "fusion": fusion}
+
+
+METHODS = {
+    BASELINE: ("segmentor", (0,), None),
+    "Unet-img-cc-nst": ("segmentor", ALL, _classical("image", "nearest")),
+    "Unet-img-cc-vote": ("segmentor", ALL, _classical("image", "vote")),
+    "Unet-msk-cc-nst": ("segmentor", ALL, _classical("mask", "nearest")),
+    "Unet-msk-cc-vote": ("segmentor", ALL, _classical("mask", "vote")),
+    "SuperMask, 1 view": ("both", (0,), REFINED),
+    "SuperMask, 2 views": ("both", (0, 2), REFINED),
+    "SuperMask": ("both", ALL, REFINED),
+    HIGH: ("high", (0,), None),
+}
+ABLATIONS = {
+    "not refined": ("both", ALL, {"alignment": "alignnet", "refine": False}),
+    "one stage": ("apart", ALL, REFINED),
+    "one stage, as long": ("long", ALL, REFINED),
+    "voting": ("both", ALL, {**REFINED, "fusion": "vote"}),
+    "nearest": ("both", ALL, {**REFINED, "fusion": "nearest"}),
+    "classical alignment": ("both", ALL, {"alignment": "classical"}),
+    TRUTH: ("both", ALL, BY_HEADERS),
+    "masks as drawn, 1 view": (None, (0,), BY_HEADERS),
+    f"masks as drawn, {TRUTH}": (None, ALL, BY_HEADERS),
+}
+EVERY = METHODS | ABLATIONS
+SCORES = ("dsc", "us", "os", "rms", "mba", "mba_3d")
+
+
+def add_arguments(parser):
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--masks", type=Path, help="folder of masks; their images are painted")
     source.add_argument("--collection", type=Path, help="folder of the Decathlon or of BraTS")
     add("--runs", type=Path, required=True, help="folder of the trainings")
-    add("--output", type=Path, default=DOCS, help="folder of the tables (default: docs)")
-    add("--name", default="supermask", help="of the tables (default: supermask)")
     add("--slices", type=float, nargs="+", default=[8.0, 16.0], help="distances, mm")
-    add(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=[0],
-        help="each trains everything, leaving out others",
-    )
+    add("--seeds", type=int, nargs="+", default=[0], help="each trains everything anew")
     add("--train", type=int, default=15, help="volumes to train on (default: 15)")
     add("--test", type=int, default=5, help="volumes to test on (default: 5)")
     add("--repeats", type=int, default=16, help="examinations of a training volume (default: 16)")
@@ -70,45 +93,298 @@ def build_parser():
     add("--alignnet_updates", type=int, default=4000, help="(default: 4000)")
     add("--segmentor_updates", type=int, default=600, help="(default: 600)")
     add("--stage2_updates", type=int, default=150, help="(default: 150)")
-    add(
-        "--precision",
-        default="mixed_bfloat16",
-        help="of the segmentor and stage 2 (default: mixed_bfloat16)",
-    )
+    add("--precision", default="mixed_bfloat16", help="of all but AlignNet by itself")
     add("--passes", type=int, default=2, help="of AlignNet (default: 2)")
-    add("--methods", nargs="+", choices=[*METHODS, *ABLATIONS], help="(default: all)")
-    return parser
+    add("--methods", nargs="+", choices=EVERY, default=list(EVERY), help="(default: all)")
 
 
-def main(argv=None):
-    """Trains, tests and writes the tables; returns the exit status."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    start, rows = time.perf_counter(), []
+def run(args, save):
+    report = {"settings": {k: v for k, v in vars(args).items() if not isinstance(v, Path)}}
+    report["settings"]["data"] = (args.masks or args.collection).name
+    report["rows"] = []
     for seed in args.seeds:
         parts = {distance: gather(args, distance, seed) for distance in args.slices}
         known = [case for trained, _ in parts.values() for _, case in trained]
-        alignnet = None
-        if needed(args) & {"apart", "both", "long"}:
-            folder = args.runs / f"alignnet_{seed}"
-            alignnet = trained_alignnet(folder, known, settings(args, seed), args.alignnet_updates)
+        networks = Trainings(args, seed, known)
         for distance, (trained, tested) in parts.items():
-            cases = [case for _, case in trained]
-            networks = train(args, cases, alignnet, distance, seed)
+            found = networks.of([case for _, case in trained], distance)
             for name, case in tested:
-                found = try_methods(args, case, networks)
-                rows += [{"slices": distance, "seed": seed, "case": name, **row} for row in found]
-                print(f"{distance:g} mm, seed {seed}, {name}: {len(found)} methods", flush=True)
-    args.output.mkdir(parents=True, exist_ok=True)
-    chosen = {key: v for key, v in vars(args).items() if not isinstance(v, Path)}
-    chosen["data"] = (args.masks or args.collection).name
-    content = {"settings": chosen, "seconds": time.perf_counter() - start, "rows": rows}
-    (args.output / f"{args.name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    text = tables(rows)
-    (args.output / f"{args.name}_tables.md").write_text(text)
-    print(text)
-    return 0
+                for method in args.methods:
+                    row = {"slices": distance, "seed": seed, "case": name, "method": method}
+                    report["rows"].append(row | scored(args, case, method, found))
+                print(f"{distance:g} mm, seed {seed}, {name}", file=sys.stderr, flush=True)
+            save(report)
+    return report
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def gather(args, distance, seed):
+    """The cases of a seed, `(train, test)`, lists of (volume's name, `Case`).
+
+    Every seed leaves out other volumes, as long as there are others: a cross-validation. Of each
+    volume to train on there are `args.repeats`, side by side, of one to test on one.
+    """
+    from supermask.datasets import find_pairs
+
+    if args.collection:
+        pairs = find_pairs(args.collection)
+    else:
+        from segsrgan.tables import image_files
+
+        pairs = [(None, mask) for mask in image_files(args.masks)]
+    wanted = args.train + args.test
+    if len(pairs) < wanted:
+        sys.exit(
+            f"expected --train {args.train} and --test {args.test}, found {len(pairs)} volumes"
+        )
+    volumes = list(enumerate(pairs[:wanted]))
+    first = (wanted - (seed + 1) * args.test) % wanted
+    volumes = volumes[first:] + volumes[:first]
+    # The test case of a volume is the same one for every seed.
+    tasks = [(volume, [0, index, 0, True]) for index, volume in volumes[: args.test]]
+    for index, volume in sorted(volumes[args.test :]):
+        tasks += [(volume, [seed, index, number, False]) for number in range(args.repeats)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        cases = list(pool.map(lambda task: _case(args, distance, *task), tasks))
+    return cases[args.test :], cases[: args.test]
+
+
+def _case(args, distance, volume, key):
+    from segsrgan.tables import stem
+    from supermask.datasets import read_channel, read_mask
+    from supermask.simulation import Simulation, simulate
+    from supermask.training import paint
+
+    image_path, mask_path = volume
+    rng, mask = np.random.default_rng(key), read_mask(mask_path)
+    image = read_channel(image_path) if image_path else paint(mask, rng, args.spacing, anatomy=0)
+    motion = {"angle": args.angle, "shift": args.shift / args.spacing}
+    simulation = Simulation((distance,), spacing=args.spacing, noise=args.noise, **motion)
+    return stem(mask_path), simulate(image, mask, rng, simulation)
+
+
+class Trainings:
+    """The networks that the chosen methods need, trained unless they lie in `args.runs`."""
+
+    def __init__(self, args, seed, cases):
+        from supermask.training import TrainingSettings
+
+        self.args, self.seed = args, seed
+        self.needed = {EVERY[name][0] for name in args.methods} - {None}
+        names = "grid_size spacing kernel alignnet_kernels precision".split()
+        self.common = TrainingSettings(
+            **{name: getattr(args, name) for name in names},
+            seed=seed,
+            hidden=64,
+            largest_angle=60.0,
+            rotation=args.angle,
+            shift=args.shift / args.spacing,
+            contrast_max=0.2,
+            window=7,
+            supervised_alignment="transforms",
+            stage1_epochs=1,
+            snapshot=10**6,
+        )
+        self.alignnet = None
+        if self.needed & {"apart", "both", "long"}:
+            self.alignnet = self._alignnet(cases)
+
+    def of(self, cases, distance):
+        """{name of a training: `Networks`}: "apart" after stage 1, "both" after stage 2.
+
+        "segmentor" was trained alone on as many more images as stage 2 sees, "long" is that one
+        and AlignNet, "high" as that one, on high-resolution images.
+        """
+        from supermask.weights import Networks, save_networks
+
+        folder, networks = self.args.runs / f"{distance:g}mm_{self.seed}", {}
+        if self.needed - {"high"}:
+            segmentor, longer = self._segmentors(folder, cases)
+            networks = {"apart": Networks(segmentor, self.alignnet), "segmentor": Networks(longer)}
+            networks["long"] = Networks(longer, self.alignnet)
+        if "both" in self.needed:
+            apart = folder / "apart.h5"
+            save_networks(apart, segmentor, self.alignnet)
+            stages = {"stage1_epochs": 0, "stage2_epochs": _epochs(self.args.stage2_updates)}
+            networks["both"] = self._trained(folder / "both", cases, weights=str(apart), **stages)
+        if "high" in self.needed:  # the same one for all distances
+            sharp = [SimpleNamespace(views=(_sharp(case),), transforms=None) for case in cases]
+            _, high = self._segmentors(self.args.runs / f"high_{self.seed}", sharp)
+            networks["high"] = Networks(high)
+        return networks
+
+    def _trained(self, path, cases, **changes):
+        """The networks of a training, `Networks`, kept in PATH.h5."""
+        from supermask.training import fit
+        from supermask.weights import load_networks, save_networks
+
+        file = path.with_name(f"{path.name}.h5")
+        if not file.exists():
+            always = {"steps": EPOCH, "resume": True, "tensorboard": False}
+            found = fit(cases, replace(self.common, **always, **changes), path)
+            save_networks(file, found.segmentor, found.alignnet)
+        return load_networks(file)
+
+    def _alignnet(self, cases):
+        """AlignNet by itself, by the true motions, on large batches in several orientations.
+
+        It needs tens of thousands of pairs before it finds rotations.
+        """
+        alone = {"train": "alignnet", "lambda_sim": 0.0, "precision": "float32", "batch_size": 16}
+        alone |= {"orientations": 6, "stage2_epochs": 0}
+        weights = None
+        for number, (rate, part) in enumerate(RATES, start=1):
+            path = self.args.runs / f"alignnet_{self.seed}" / f"alignnet_{number}"
+            alone["stage1_epochs"] = _epochs(part * self.args.alignnet_updates)
+            changes = {"lr1": rate, "seed": self.seed + number, "weights": weights}
+            found = self._trained(path, cases, **alone, **changes)
+            weights = f"{path}.h5"
+        return found.alignnet
+
+    def _segmentors(self, folder, cases):
+        """A segmentor, and what becomes of it in as many more updates as stage 2 has.
+
+        Each of these has as many images as one of stage 2, and its learning rate.
+        """
+        alone = {"train": "segmentor", "stage2_epochs": 0}
+        epochs = _epochs(self.args.segmentor_updates)
+        first = self._trained(folder / "segmentor", cases, stage1_epochs=epochs, **alone)
+        alone |= {"lr1": self.common.lr2, "batch_size": 2 * self.common.batch_size}
+        alone |= {"stage1_epochs": _epochs(self.args.stage2_updates)}
+        start = str(folder / "segmentor.h5")
+        longer = self._trained(folder / "longer", cases, weights=start, **alone)
+        return first.segmentor, longer.segmentor
+
+
+def _epochs(updates):
+    return max(1, round(updates / EPOCH))
+
+
+def _sharp(case):
+    """The high-resolution image and truth of a case, as a view."""
+    from supermask.views import View
+
+    return View(case.image, case.truth.with_array(case.truth.array.astype(np.float32)))
+
+
+def scored(args, case, name, trainings):
+    """The paper's scores of a method on a case, a dict.
+
+    `between` is the Dice between the masks of three aligned views and the truth (Table 2), else
+    None.
+    """
+    from segsrgan.volumes import Volume
+    from supermask.geometry import sample
+    from supermask.metrics import score
+    from supermask.segmentation import segment, without_islands
+    from supermask.views import View
+
+    training, views, settings = EVERY[name]
+    networks, truth, between = trainings.get(training), case.truth, None
+    if settings is None:
+        view = _sharp(case) if name == HIGH else case.views[0]
+        answer = segment(networks.segmentor, View(view.volume), truth.grid)
+        # As a prediction, which ends around the object.
+        whole = without_islands(View(view.volume, Volume.from_grid(answer, truth.grid)))
+        found = whole.mask.array >= 0.5
+    elif (result := _predicted(args, case, name, networks)) is None:
+        found = np.zeros(truth.array.shape, bool)
+    else:
+        found = sample(result.probability, truth.grid) >= 0.5
+        between = _between(result, truth) if len(views) == 3 else None
+    scores = score(found, truth.array)._asdict()
+    scores = {key: float(v) if math.isfinite(v) else None for key, v in scores.items()}
+    return {**scores, "between": between}
+
+
+def _predicted(args, case, name, networks):
+    """The fused result of a method; None where it fails, as when masks to be aligned are empty."""
+    from segsrgan.errors import UserError
+    from supermask.prediction import predict_views
+    from supermask.settings import PredictionSettings
+    from supermask.views import View
+    from supermask.weights import Networks
+
+    training, indices, settings = EVERY[name]
+    views = [case.views[k] for k in indices]
+    if training is not None:
+        views = [View(view.volume, name=view.name) for view in views]
+    if TRUTH in name:
+        views = [_back(view, case.transforms[k]) for k, view in enumerate(views)]
+    # By name: a header that was turned back may say that another view is axial.
+    place = {"spacing": case.truth.spacing[0], "reference": case.views[0].name}
+    settings = PredictionSettings(**settings, **place, passes=args.passes)
+    if networks is not None and settings.alignment != "alignnet":
+        networks = Networks(networks.segmentor)
+    try:
+        return predict_views(views, settings, networks)
+    except UserError as error:
+        logger.warning("%s: %s", name, error)
+        return None
+
+
+def _back(view, transform):
+    """A view whose header says where the patient really was: aligned with the reference."""
+    from segsrgan.volumes import Volume
+    from supermask.views import View
+
+    back, grid = transform.inverse(), view.volume.grid
+    turned = {"origin": tuple(back.apply(grid.origin))}
+    grid = replace(grid, **turned, direction=back.rotation @ view.volume.direction)
+    mask = None if view.mask is None else Volume.from_grid(view.mask.array, grid)
+    return View(Volume.from_grid(view.volume.array, grid), mask, name=view.name)
+
+
+def _between(result, truth):
+    from segsrgan.volumes import dice
+    from supermask.geometry import sample
+
+    masks = {view.name: view.mask.array for view in result.views}
+    pairs = {f"{a} & {b}": dice(masks[a], masks[b]) for a, b in combinations(masks, 2)}
+    high = sample(truth, result.mask.grid) >= 0.5
+    return pairs | {f"{name} & HR": dice(masks[name], high) for name in list(masks)[1:]}
+
+
+def tables(report):
+    """Tables 1, 2 and 4: means and deviations over cases and seeds, gains case by case."""
+    parts = []
+    for distance in sorted({row["slices"] for row in report["rows"]}):
+        here = [row for row in report["rows"] if row["slices"] == distance]
+        cases = len({(row["seed"], row["case"]) for row in here})
+        parts += [f"## Slices of {distance:g} mm, {cases} cases", "### Masks (Table 1)"]
+        parts += [_score_table(here, METHODS), "### Ablations (Table 4)"]
+        parts += [_score_table(here, ["SuperMask", *ABLATIONS])]
+        pairs = {}
+        for row in here:
+            if row["between"]:
+                pairs.setdefault(row["method"], []).append(row["between"])
+        if pairs:
+            names = list(next(iter(pairs.values()))[0])
+            lines = [
+                [method, *(_cell([item[name] for item in items]) for name in names)]
+                for method, items in pairs.items()
+            ]
+            heads = ["method", *names]
+            parts += ["### Dice between aligned views (Table 2)", markdown(heads, lines)]
+    return "\n\n".join(parts)
+
+
+def _score_table(rows, methods):
+    base = {(row["seed"], row["case"]): row["dsc"] for row in rows if row["method"] == BASELINE}
+    lines = []
+    for name in methods:
+        found = [row for row in rows if row["method"] == name]
+        if found:
+            keys = [(row["seed"], row["case"]) for row in found]
+            gains = [row["dsc"] - base[k] for row, k in zip(found, keys, strict=True) if k in base]
+            cells = [_cell([row[score] for row in found]) for score in SCORES]
+            lines.append([name, *cells, _cell(gains, "+")])
+    heads = [score.upper().replace("MBA", "mBA") for score in SCORES]
+    return markdown(["method", *heads, f"DSC over {BASELINE}"], lines)
+
+
+def _cell(values, sign=""):
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if not known:
+        return "-"
+    lacking = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
+    return "{:{s}.3f} ± {:.3f}".format(*mean_and_deviation(known), s=sign) + lacking

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from segsrgan.errors import UserError
 from segsrgan.volumes import Grid
-from segsrgan.volumes.grid import MAX_VOXELS
+from segsrgan.volumes.volume import MAX_VOXELS
 from supermask.rigid import Rigid
 
 THROUGH = ("linear", "nearest")

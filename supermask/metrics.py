@@ -3,7 +3,7 @@
 
 from typing import NamedTuple
 
-from segsrgan.volumes import boundary_agreement, dice, false_share, missed_share, share_rms
+from segsrgan.volumes import boundary_agreement, dice, overlap_errors
 
 
 class Scores(NamedTuple):
@@ -45,11 +45,12 @@ def score(prediction, truth):
         >>> score(truth, truth).dsc
         1.0
     """
+    errors = overlap_errors(prediction, truth)
     return Scores(
         dice(prediction, truth),
-        false_share(prediction, truth),
-        missed_share(prediction, truth),
-        share_rms(prediction, truth),
+        errors.false,
+        errors.missed,
+        errors.rms,
         boundary_agreement(prediction, truth),
         boundary_agreement(prediction, truth, flat=False),
     )

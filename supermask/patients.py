@@ -247,7 +247,7 @@ def _by_stem(paths):
 def _holds_dicom(folder):
     if folder.name[0] == "." or not folder.is_dir():
         return False
-    from segsrgan.volumes.dicom import is_dicom  # slow to load
+    from segsrgan.volumes.reading import is_dicom
 
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
     return any(is_dicom(path, old=False) for path in files[:_PROBED])

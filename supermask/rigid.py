@@ -12,7 +12,7 @@ import numpy as np
 
 from segsrgan.errors import UserError
 from segsrgan.files import write_text
-from segsrgan.volumes.grid import as_triple, is_orthonormal, nearest_rotation
+from segsrgan.volumes.volume import as_triple, is_orthonormal, nearest_rotation
 
 _ITK_CENTRED = ("Euler3DTransform", "VersorRigid3DTransform", "AffineTransform")
 

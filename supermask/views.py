@@ -10,7 +10,7 @@ import numpy as np
 
 from segsrgan.errors import UserError, one_line
 from segsrgan.volumes import Grid, Volume, read_volume
-from segsrgan.volumes.dicom import read_patient_id
+from segsrgan.volumes.reading import read_patient_id
 from supermask.geometry import corners, overlaps, sample
 from supermask.settings import PLANES
 

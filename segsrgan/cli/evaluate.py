@@ -28,7 +28,7 @@ input, one of:
                  or patterns in quotes whose one * is the name: "hr/*_T2w.nii.gz"
 
 exit status: 0 all measured, 1 some cases failed, 2 nothing could be done, 130 interrupted.
-docs/evaluate.md defines the measures.
+docs/use/evaluation.md defines the measures.
 """
 
 

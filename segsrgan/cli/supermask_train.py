@@ -41,7 +41,7 @@ SIGTERM or Ctrl-C ends the training after the current cycle with its state saved
 at once.
 
 exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted by Ctrl-C,
-143 by SIGTERM. docs/supermask_training.md tells more.
+143 by SIGTERM. docs/use/supermask_training.md tells more.
 """
 
 

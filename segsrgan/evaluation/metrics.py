@@ -35,6 +35,11 @@ class LabelPair:
         """The `SurfaceDistances` from prediction to reference and back, computed once."""
         return volumes.surface_distances(self.prediction, self.reference, self.spacing)
 
+    @cached_property
+    def overlap_errors(self):
+        """The fractions that the prediction misses and has in excess, computed once."""
+        return volumes.overlap_errors(self.prediction, self.reference)
+
     def millilitres(self, binary):
         """The volume of a bool array (x, y, z) in ml."""
         return np.count_nonzero(binary) * math.prod(self.spacing) / 1000
@@ -164,19 +169,19 @@ def _volume_difference(pair):
 @_metric("false_share", "label", better="lower", digits=4)
 def _false_share(pair):
     """Fraction of the prediction that is not in the reference."""
-    return volumes.false_share(pair.prediction, pair.reference)
+    return pair.overlap_errors.false
 
 
 @_metric("missed_share", "label", better="lower", digits=4)
 def _missed_share(pair):
     """Fraction of the reference that the prediction misses."""
-    return volumes.missed_share(pair.prediction, pair.reference)
+    return pair.overlap_errors.missed
 
 
 @_metric("share_rms", "label", better="lower", digits=4)
 def _share_rms(pair):
     """Root of the mean square of false_share and missed_share."""
-    return volumes.share_rms(pair.prediction, pair.reference)
+    return pair.overlap_errors.rms
 
 
 @_metric("boundary_agreement", "label", better="higher", digits=4)

@@ -12,12 +12,11 @@ from segsrgan.inference.engines import make_engine, prepare_engine
 from segsrgan.inference.streaming import default_batch_size, predict_tiled
 from segsrgan.memory import GIB, MemoryBudget, required_memory
 from segsrgan.networks import GeneratorSpec, load_generator
-from segsrgan.volumes.grid import Grid
 from segsrgan.volumes.intensity import Normalisation
 from segsrgan.volumes.reading import read_volume
 from segsrgan.volumes.resampling import legacy_resample, resample, resample_to
 from segsrgan.volumes.tiling import plan
-from segsrgan.volumes.volume import Volume
+from segsrgan.volumes.volume import Grid, Volume
 
 # Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
 _LARGEST_SIZE = 10**18

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Weight files: ours, which carry their spec, and the released original's.
+"""Weight files: ours, which carry their spec, and those of the released SegSRGAN; all HDF5.
 
-Our layout (HDF5): root attributes `format` ("segsrgan"), `format_version`, `metadata` (JSON); a
-group `generator` and perhaps `discriminator` with the attribute `spec` (JSON) and the arrays
+Ours: root attributes `format` ("segsrgan"), `format_version`, `metadata` (JSON); a group
+`generator` and perhaps `discriminator` with the attribute `spec` (JSON) and the arrays
 `<layer>/<weight>`.
+
+The released ones were written by Keras 2.2.4: each network is a root group named after its variant,
+`G[_unet][_cond][_nn_residual]` or `DX[_cond]`, whose attribute `weight_names` lists its arrays as
+`<group>_<layer>/<weight>:0`. Everything is found by these names. Kernels are stored
+(kx, ky, kz, in, out), as ours are.
 """
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,14 +28,18 @@ from segsrgan.networks.architecture import (
     generator_shapes,
     spec_values,
 )
-from segsrgan.networks.hdf5 import opened, read_arrays, read_json, subgroups
-from segsrgan.networks.original_weights import read_original
+from segsrgan.networks.hdf5 import declared_shapes, opened, read_arrays, read_json, subgroups
+from segsrgan.networks.outputs import channel_count
 from segsrgan.networks.registry import resolve
 
 FORMAT_VERSION = 1
 _KINDS = {
     "generator": (GeneratorSpec, generator_shapes),
     "discriminator": (DiscriminatorSpec, discriminator_shapes),
+}
+_RELEASED = {
+    "generator": re.compile(r"G(?P<unet>_unet)?(?P<cond>_cond)?(?P<plain>_nn_residual)?"),
+    "discriminator": re.compile(r"DX(?P<cond>_cond)?"),
 }
 _EXPECTED = "a weights file written by this package or by the released SegSRGAN"
 
@@ -221,7 +231,7 @@ def _read(path):
             networks = {name: _read_ours(name, groups[name]) for name in _KINDS if name in groups}
             content = _Content(networks, "segsrgan", read_json(file, "metadata"))
         else:
-            content = _Content(read_original(file), "released original", {})
+            content = _Content(_read_released(file), "released original", {})
     if "generator" not in content.networks:
         raise WeightsError(
             f"{path}: holds no SegSRGAN generator; expected a file written by this package or by "
@@ -243,3 +253,71 @@ def _check_version(path, file):
             f"{path}: has format version {version}, this package reads up to {FORMAT_VERSION}; "
             "install a newer one"
         )
+
+
+def _read_released(file):
+    """The networks of a file of the released layout; an empty dict for files of another kind."""
+    groups = subgroups(file)
+    if "model_weights" in groups:  # model.save() puts them one level down
+        groups = subgroups(groups["model_weights"])
+    networks = {}
+    for name, group in groups.items():
+        for network, pattern in _RELEASED.items():
+            match = pattern.fullmatch(name)
+            if match and (found := _read_released_network(network, match, group)):
+                networks[network] = found
+    return networks
+
+
+def _read_released_network(network, match, group):
+    """`(spec, arrays)` of a group; None if it lacks the weights that a spec is known by."""
+    listed = _list_attribute(group.attrs, "weight_names")
+    theirs = {entry.removesuffix(":0").removeprefix(f"{match[0]}_"): entry for entry in listed}
+    declared = declared_shapes(group)
+    shapes = {name: declared[entry] for name, entry in theirs.items() if entry in declared}
+    spec_of = _generator_spec if network == "generator" else _discriminator_spec
+    if (spec := spec_of(match, shapes)) is None:
+        return None
+    names = _KINDS[network][1](spec)
+    # A name that is not listed is reported as it is.
+    arrays = read_arrays(group, {theirs.get(name, name): shape for name, shape in names.items()})
+    return spec, {name: arrays[theirs[name]] for name in names}
+
+
+def _list_attribute(attributes, key):
+    """A list attribute; long ones are split into `key0`, `key1`, ..."""
+    if key in attributes:
+        chunks = [attributes[key]]
+    else:
+        chunks = []
+        while f"{key}{len(chunks)}" in attributes:
+            chunks.append(attributes[f"{key}{len(chunks)}"])
+    return [n.decode() if isinstance(n, bytes) else str(n) for chunk in chunks for n in chunk]
+
+
+def _generator_spec(match, shapes):
+    """The spec that a group's name and the shapes of its arrays tell; None if they do not."""
+    first, last = shapes.get("gen_conv1/kernel"), shapes.get("gen_1conv/kernel")
+    if first is None or last is None:
+        return None
+    return GeneratorSpec(
+        kernel=first[-1],
+        unet=bool(match["unet"]),
+        conditional=bool(match["cond"]),
+        residual=not match["plain"],
+        mask_classes=last[-1] - channel_count(GeneratorSpec()),
+    )
+
+
+def _discriminator_spec(match, shapes):
+    first = shapes.get("conv_dis_1/kernel")
+    if first is None:
+        return None
+    plain = DiscriminatorSpec(conditional=bool(match["cond"]))
+    depth = sum(key.endswith("/kernel") and key.startswith("conv_dis") for key in shapes)
+    return DiscriminatorSpec(
+        kernel=first[-1],
+        conditional=plain.conditional,
+        mask_classes=first[-2] - plain.channels,
+        patch=2 ** (depth + 1),
+    )

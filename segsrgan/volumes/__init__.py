@@ -10,15 +10,15 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "grid": ["Grid"],
         "intensity": ["Normalisation"],
-        "metrics": ["connected_components", "dice", "psnr", "ssim"],
-        "outline": ["boundary_agreement", "false_share", "missed_share", "share_rms"],
-        "reading": ["SUFFIXES", "read_volume"],
+        "metrics": [
+            *("OverlapErrors", "SurfaceDistances", "boundary_agreement", "connected_components"),
+            *("dice", "overlap_errors", "psnr", "ssim", "surface_distances", "surface_voxels"),
+        ],
+        "reading": ["read_volume"],
         "resampling": ["degrade", "legacy_resample", "resample", "resample_to"],
-        "surface": ["SurfaceDistances", "surface_distances", "surface_voxels"],
         "tiling": ["Accumulator", "Tiling", "plan"],
-        "volume": ["Volume"],
+        "volume": ["Grid", "Volume"],
         "writing": ["write_volume"],
     },
 )

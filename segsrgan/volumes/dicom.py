@@ -1,45 +1,81 @@
 # SPDX-License-Identifier: MIT
-"""DICOM: which images a file or folder holds, and which of them to take."""
+"""DICOM: which images a file or folder holds, and which of them to take.
+
+pydicom reads every element; SimpleITK reads the pixels alone, for where it finds no spacing,
+position or orientation it makes one up.
+
+Reference: DICOM PS3.3, sections C.7.6.2 (image plane) and C.7.6.16 (functional groups).
+"""
 
 import logging
 import os
-from dataclasses import dataclass, field
-from pathlib import Path
+import warnings
+from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
+import pydicom
 
 from segsrgan.errors import VolumeError
-from segsrgan.volumes.dicom_stack import Slice, assemble, count_positions, separate_repeats
-from segsrgan.volumes.dicom_tags import (
-    FRAME_LABELS,
-    ORIENTATION,
-    PIXEL_SPACING,
-    POSITION,
-    RESCALE,
-    ROWS,
-    SERIES,
-    read_tags,
-)
-from segsrgan.volumes.itk import quiet, read_itk
+from segsrgan.volumes.stacks import Slice, assemble, count_positions, separate_repeats
+from segsrgan.volumes.volume import is_orthonormal, nearest_rotation
 
 _logger = logging.getLogger(__name__)
 
-_SERIES_UID, _NUMBER, _DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
-_PATIENT_ID = "0010|0020"
 _SAME_DIRECTION = 1e-3
 _SAME_SPACING = 1e-3
+_ROUNDED_DIRECTION = 0.05  # direction cosines of two decimals deviate less
+# What distinguishes images in one position, the likeliest first.
+_LABELS = (
+    *("StackID", "EffectiveEchoTime", "EchoTime", "EchoNumbers", "ImageType"),
+    *("TemporalPositionIndex", "TemporalPositionIdentifier", "DiffusionBValue", "SequenceName"),
+    *("InversionTime", "FlipAngle", "TriggerTime", "AcquisitionNumber"),
+)
+_SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID")
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_ACROSS = ("SpacingBetweenSlices", "SliceThickness")
+_READ = (
+    *("Rows", "Columns", "NumberOfFrames", "BitsAllocated", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "SOPClassUID", "SOPInstanceUID"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    *(*_ACROSS, *_SERIES, *_GROUPS, *_LABELS),
+)
+_UNCOMPRESSED = (
+    None,  # files older than transfer syntaxes
+    pydicom.uid.ImplicitVRLittleEndian,
+    pydicom.uid.ExplicitVRLittleEndian,
+    pydicom.uid.ExplicitVRBigEndian,
+)
+
+
+class _NoImage(VolumeError):
+    """A DICOM file without an image of one real number per pixel."""
+
+
+class _Damaged(VolumeError):
+    """An image, of the series with a UID, whose file ends too early."""
+
+    def __init__(self, path, uid):
+        super().__init__(f"{path}: cannot be read, it is damaged or truncated; copy it again")
+        self.path, self.uid = path, uid
 
 
 @dataclass
 class Stack:
-    """Slices of one series with one orientation, size and in-plane spacing."""
+    """Slices of one series with one orientation, size and in-plane spacing.
+
+    Attributes:
+        uid: SeriesInstanceUID.
+        number: SeriesNumber, a str.
+        description: SeriesDescription.
+        patient: PatientID.
+        slices: list of `Slice`.
+    """
 
     uid: str
     number: str
     description: str
-    patient: str = ""
-    slices: list[Slice] = field(default_factory=list)
+    patient: str
+    slices: list[Slice]
 
     @property
     def positions(self):
@@ -47,25 +83,8 @@ class Stack:
         return count_positions(self.slices)
 
     def __str__(self):
-        name = self.description or "no description"
-        return (
-            f"series {self.uid} ('{name}', number {self.number or '?'}, {len(self.slices)} slices)"
-        )
-
-
-def is_dicom(path, old=True):
-    """Say whether a file begins as DICOM does, its name notwithstanding.
-
-    Args:
-        path: of the file.
-        old: accept files without the preamble, too, which other formats may resemble.
-    """
-    with open(path, "rb") as file:
-        head = file.read(132)
-    if head[128:] == b"DICM":
-        return True
-    # Without a preamble a file begins with a low element of group 2 or 8: (0008,0016), say.
-    return old and head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"
+        name, number = self.description or "no description", self.number or "?"
+        return f"series {self.uid} ('{name}', number {number}, {len(self.slices)} slices)"
 
 
 def read_dicom_file(path):
@@ -73,193 +92,269 @@ def read_dicom_file(path):
 
     The spacing across a lone slice is its SpacingBetweenSlices, else its SliceThickness.
 
+    Args:
+        path: of the file.
+
+    Returns:
+        A volume with a float32 array (x, y, z).
+
     Raises:
-        VolumeError: if it is no scalar image, or its geometry is incomplete.
+        VolumeError: if it is not a scalar image, or its geometry is incomplete.
     """
-    scanned = _scan(path)
-    if not isinstance(scanned, Stack):
-        return read_itk(path)  # raises, and says why
-    if len(scanned.slices) == 1 and scanned.slices[0].frame is None:
+    stack = scan(path)
+    if len(stack.slices) == 1 and stack.slices[0].frame is None:
         _logger.warning("%s: one slice; give its folder to read the whole series", path)
-    return _read_stack(scanned, str(path))
+    return assemble(separate_repeats(stack.slices, path), path)
 
 
-def read_dicom_folder(path, series=None):
-    """Read one series of a folder, subfolders included; file names do not matter.
+def read_dicom_series(folder, files, series=None):
+    """Read one series of a folder; file names do not matter.
 
     Args:
-        path: the folder.
+        folder: its path, for messages.
+        files: paths of its DICOM files.
         series: SeriesInstanceUID, a part of it or of the description, or the series' number.
             None: the series with most slices in different positions.
+
+    Returns:
+        A volume with a float32 array (x, y, z).
 
     Raises:
         VolumeError: if there is no such series or it makes no volume.
     """
-    stacks, damaged, refused = _scan_folder(path)
+    stacks, damaged, refused = _scan_all(files)
     if refused and not stacks:
         raise refused[0]
     for error in refused:
         _logger.warning("left out: %s", error)
     if not stacks:
-        why = f"; {damaged[0][1]} is damaged" if damaged else ""
+        why = f"; {damaged[0].path} is damaged" if damaged else ""
         raise VolumeError(
-            f"{path}: expected a folder with DICOM images, received none{why}; check the path"
+            f"{folder}: expected a folder with DICOM images, received none{why}; check the path"
         )
-    chosen = _choose(stacks, series, path)
-    lost = [file for uid, file in damaged if uid == chosen.uid]
+    chosen = _choose(stacks, series, folder)
+    lost = [error.path for error in damaged if error.uid == chosen.uid]
     if lost:
         raise VolumeError(
             f"{lost[0]}: damaged or truncated, like {len(lost) - 1} other files of its series; "
             "copy the series again"
         )
-    others = [str(stack) for stack in stacks if stack is not chosen]
-    _logger.info("%s: taking %s; also there: %s", path, chosen, ", ".join(others) or "nothing")
-    if any(stack.uid == chosen.uid for stack in stacks if stack is not chosen):
-        _logger.warning("%s: slices of other orientation or size are left out of %s", path, chosen)
-    return _read_stack(chosen, f"{path}: {chosen}")
+    others = [stack for stack in stacks if stack is not chosen]
+    listed = ", ".join(map(str, others)) or "nothing"
+    _logger.info("%s: taking %s; also there: %s", folder, chosen, listed)
+    if any(stack.uid == chosen.uid for stack in others):
+        _logger.warning(
+            "%s: slices of other orientation or size are left out of %s", folder, chosen
+        )
+    name = f"{folder}: {chosen}"
+    return assemble(separate_repeats(chosen.slices, name), name)
 
 
-def read_patient_id(path, series=None):
-    """The PatientID of a DICOM file, or of the series that `read_dicom_folder` takes of a folder.
+def find_patient_id(folder, files, series=None):
+    """The PatientID of the series that `read_dicom_series` takes of a folder, a str.
 
     Args:
-        path: of a file or folder that `read_volume` can read.
-        series: as there.
+        folder: its path, for messages.
+        files: paths of its DICOM files.
+        series: see `read_dicom_series`.
+
+    Raises:
+        VolumeError: if there is no such series.
+    """
+    return _choose(_scan_all(files)[0], series, folder).patient
+
+
+def scan(path):
+    """The slices in a DICOM file, one for each frame, without their pixels.
+
+    Args:
+        path: of the file.
 
     Returns:
-        str, "" where nothing is said, or where it is not DICOM.
+        A `Stack`.
+
+    Raises:
+        VolumeError: if it holds no scalar image, is damaged, or its frames make no stack.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _choose(_scan_folder(path)[0], series, path).patient
-    scanned = _scan(path) if is_dicom(path, old=False) else None
-    return scanned.patient if isinstance(scanned, Stack) else ""
+    with warnings.catch_warnings():
+        # pydicom's, of values that the standard does not allow; those used here are checked.
+        warnings.simplefilter("ignore")
+        dataset, missing = _elements(path)
+        if "Rows" not in dataset:
+            kind = dataset.get("SOPClassUID") or pydicom.uid.UID("of unknown kind")
+            raise _NoImage(f"{path}: expected a DICOM file with an image, received {kind.name}")
+        if missing:
+            raise _Damaged(path, _text(dataset, "SeriesInstanceUID"))
+        photometric = _text(dataset, "PhotometricInterpretation")
+        samples = _text(dataset, "SamplesPerPixel") or "1"
+        if samples != "1" or photometric.startswith("PALETTE"):
+            raise _NoImage(
+                f"{path}: expected one real number per voxel, received {samples} ({photometric}); "
+                "convert it to a scalar image first"
+            )
+        return Stack(*(_text(dataset, name) for name in _SERIES), _slices(dataset, path))
 
 
-def _read_stack(stack, name):
-    return assemble(separate_repeats(stack.slices, name), name)
-
-
-def _choose(stacks, series, folder):
-    """The named stack; of several, the one with most positions, earlier in the folder first."""
-    if series is None:
-        return max(stacks, key=lambda stack: stack.positions)
-    wanted = str(series).strip()
-    for matches in (
-        lambda stack: wanted == stack.uid,
-        lambda stack: wanted == stack.number,
-        lambda stack: wanted.lower() == stack.description.lower(),
-        lambda stack: wanted in stack.uid or wanted.lower() in stack.description.lower(),
-    ):
-        found = [stack for stack in stacks if wanted and matches(stack)]
-        if len({stack.uid for stack in found}) == 1:
-            return max(found, key=lambda stack: stack.positions)
-        if found:
-            break
-    else:
-        found = stacks
-    raise VolumeError(
-        f"{folder}: expected the name of one series, received {wanted!r}; give the UID of one of: "
-        + ", ".join(str(stack) for stack in found)
-    )
-
-
-def _scan_folder(path):
-    """Stacks of all images below a folder, (series UID, path) of damaged ones, errors of others."""
+def _scan_all(files):
+    """Stacks of all images, damaged images, and errors of those that make no stack."""
     stacks, damaged, refused = [], [], []
-    for parent, folders, names in os.walk(path):
-        folders.sort()
-        for file in (Path(parent, name) for name in sorted(names)):
-            if not file.is_file() or not is_dicom(file):
-                continue
-            try:
-                scanned = _scan(file)
-            except VolumeError as error:
-                refused.append(error)
-                continue
-            if isinstance(scanned, Stack):
-                _merge(stacks, scanned)
-            elif scanned is not None:
-                damaged.append((scanned, file))
+    for file in files:
+        try:
+            _merge(stacks, scan(file))
+        except _NoImage as error:
+            _logger.debug("left out: %s", error)
+        except _Damaged as error:
+            damaged.append(error)
+        except VolumeError as error:
+            refused.append(error)
     return stacks, damaged, refused
 
 
 def _merge(stacks, new):
     """Add the slices of `new` to the stack of its series and geometry, or as another stack."""
-    first = new.slices[0]
     for stack in stacks:
         if stack.uid == new.uid and stack.slices[0].is_parallel(
-            first, _SAME_DIRECTION, _SAME_SPACING
+            new.slices[0], _SAME_DIRECTION, _SAME_SPACING
         ):
             stack.slices.extend(new.slices)
             return
     stacks.append(new)
 
 
-def _scan(path):
-    """The stack of a file's slices; its series UID if it is a damaged image; None if no image."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    try:
-        with quiet():
-            reader.ReadImageInformation()
-    except RuntimeError:
-        tags = read_tags(path)
-        return tags.get(SERIES, [""])[0] if ROWS in tags else None
-    if reader.GetNumberOfComponents() != 1 or reader.GetDimension() != 3:
-        return None
-
-    def tag(key):
-        return reader.GetMetaData(key).strip("\0 ") if reader.HasMetaDataKey(key) else ""
-
-    stack = Stack(tag(_SERIES_UID), tag(_NUMBER), tag(_DESCRIPTION), tag(_PATIENT_ID))
-    frames = reader.GetSize()[2]
-    stack.slices = _frames(reader, path) if frames > 1 else [Slice.of(reader, path, tag)]
-    return stack
+def _choose(stacks, wanted, folder):
+    """The named stack; of several, the one with most positions, earlier in the folder first."""
+    text = "" if wanted is None else str(wanted).strip()
+    found = []
+    for matches in (
+        lambda stack: text == stack.uid,
+        lambda stack: text == stack.number,
+        lambda stack: text.lower() == stack.description.lower(),
+        lambda stack: text in stack.uid or text.lower() in stack.description.lower(),
+    ):
+        found = found or [stack for stack in stacks if text and matches(stack)]
+    if wanted is None or len({stack.uid for stack in found}) == 1:
+        return max(found or stacks, key=lambda stack: stack.positions)
+    raise VolumeError(
+        f"{folder}: expected the name of one series, received {text!r}; give the UID of one of: "
+        + ", ".join(map(str, found or stacks))
+    )
 
 
-def _frames(reader, path):
-    """One slice per frame, placed by the file's own functional groups."""
-    count, tags = reader.GetSize()[2], read_tags(path)
-    if any(len(set(tags.get(tag, ()))) > 1 for tag in RESCALE):
+def _elements(path):
+    """The elements before the pixels, and whether the pixels are missing, wholly or in part."""
+    with open(path, "rb") as file:
+        try:
+            dataset = pydicom.dcmread(
+                file, stop_before_pixels=True, force=True, specific_tags=list(_READ)
+            )
+            syntax = dataset.file_meta.get("TransferSyntaxUID")
+            needed = 1
+            if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
+                needed = 0  # all was read to inflate it
+            elif syntax in _UNCOMPRESSED and "Rows" in dataset:
+                bits = dataset.Rows * dataset.Columns * _count(dataset) * dataset.BitsAllocated
+                needed = bits // 8 + (8 if dataset.original_encoding[0] else 12)
+            return dataset, os.fstat(file.fileno()).st_size - file.tell() < needed
+        except Exception as error:  # whatever a stranger's bytes do to the parser
+            raise VolumeError(
+                f"{path}: cannot be read as DICOM ({type(error).__name__}: {error}); copy it again"
+            ) from error
+
+
+def _slices(dataset, path):
+    """The only slice of a file, or one per frame."""
+    shared, own = (_value(dataset, name) or [] for name in _GROUPS)
+    count = _count(dataset)
+    if count == 1 and not own:
+        return [_slice(dataset, path)]
+    frames = [_frame(dataset, [*shared, groups]) for groups in own]
+    if len({(_text(f, "RescaleSlope"), _text(f, "RescaleIntercept")) for f in frames}) > 1:
         raise VolumeError(
             f"{path}: expected one intensity scale, received several; convert it to NIfTI"
         )
-    positions = _numbers(tags.get(POSITION, ()), 3)
-    orientations = _numbers(tags.get(ORIENTATION, ()), 6)
-    spacings = _numbers(tags.get(PIXEL_SPACING, ()), 2)
-    if len(positions) != count or not (_alike(orientations) and _alike(spacings)):
+    slices = [_slice(frame, path, number) for number, frame in enumerate(frames)]
+    placed = sum(image.has_position for image in slices)
+    if placed != count or not all(
+        image.is_parallel(slices[0], _SAME_DIRECTION, _SAME_SPACING) for image in slices
+    ):
         raise VolumeError(
-            f"{path}: expected a position for each of {count} frames and one orientation, received "
-            f"{len(positions)} positions, {len(orientations)} orientations; convert it to NIfTI"
+            f"{path}: expected positions of {count} frames and one orientation, received {placed} "
+            f"positions of {len(slices)} frames; convert it to NIfTI"
         )
-    labels = {
-        name: tags[tag] for name, tag in FRAME_LABELS.items() if len(tags.get(tag, ())) == count
-    }
-    along_row, along_column = orientations[0].reshape(2, 3)
-    between_rows, between_columns = spacings[0]
-    return [
-        Slice(
-            path=path,
-            size=tuple(reader.GetSize()[:2]),
-            spacing=(between_columns, between_rows, 0.0),
-            origin=position,
-            direction=np.column_stack([along_row, along_column, np.cross(along_row, along_column)]),
-            frame=frame,
-            labels={name: values[frame] for name, values in labels.items()},
-        )
-        for frame, position in enumerate(positions)
-    ]
+    return slices
 
 
-def _numbers(texts, count):
-    """Array (n, count) of texts of `count` numbers; empty if one of them is something else."""
+def _frame(dataset, groups):
+    """What holds for a frame: the file's elements and those in its functional groups."""
+    frame = pydicom.Dataset()
+    frame.update(dataset)
+    for group in groups:
+        for element in group:
+            # Philips keeps a second, older header in a private sequence.
+            if element.VR == "SQ" and not element.tag.is_private:
+                for item in element.value:
+                    frame.update(item)
+    frame.file_meta = dataset.file_meta
+    return frame
+
+
+def _slice(dataset, path, frame=None):
+    position = _numbers(_value(dataset, "ImagePositionPatient"), 3)
+    orientation = _numbers(_value(dataset, "ImageOrientationPatient"), 6)
+    between_pixels = _numbers(_value(dataset, "PixelSpacing"), 2)
+    if between_pixels is None or not min(between_pixels) > 0:
+        between_pixels = np.zeros(2)
+    across = [_numbers(_value(dataset, keyword), 1) for keyword in _ACROSS]
+    across = next((value[0] for value in across if value is not None and value[0] > 0), 0.0)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    return Slice(
+        path=path,
+        size=(dataset.Columns, dataset.Rows),
+        spacing=(*map(float, between_pixels[::-1]), float(across)),  # DICOM's order is y, x
+        origin=np.zeros(3) if position is None else position,
+        direction=np.eye(3) if orientation is None else _direction(orientation, path),
+        instance=_text(dataset, "SOPInstanceUID"),
+        has_position=position is not None and orientation is not None,
+        frame=frame,
+        labels={keyword: _text(dataset, keyword) for keyword in _LABELS},
+        syntax=f"{syntax} ({syntax.name})" if syntax else "unknown",
+    )
+
+
+def _value(dataset, keyword):
+    """The value of an element; None where there is none that pydicom understands."""
     try:
-        return np.array([text.split("\\") for text in texts], dtype=np.float64).reshape(-1, count)
-    except (ValueError, AttributeError):
-        return np.empty((0, count))
+        return dataset.get(keyword)
+    except (ValueError, TypeError, ArithmeticError, NotImplementedError):
+        return None
 
 
-def _alike(rows):
-    return len(rows) > 0 and np.ptp(rows, axis=0).max() <= _SAME_DIRECTION
+def _text(dataset, keyword):
+    value = _value(dataset, keyword)
+    values = value if isinstance(value, pydicom.multival.MultiValue) else [value]
+    return "\\".join("" if value is None else str(value).strip() for value in values)
+
+
+def _count(dataset):
+    return int(dataset.get("NumberOfFrames") or 1)
+
+
+def _numbers(value, count):
+    """Array of `count` finite numbers; None if the value is anything else."""
+    try:
+        numbers = np.array(value, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        return None
+    return numbers if numbers.size == count and np.isfinite(numbers).all() else None
+
+
+def _direction(cosines, path):
+    """(3, 3) of the six direction cosines of rows and columns."""
+    along_row, along_column = cosines.reshape(2, 3)
+    matrix = np.column_stack([along_row, along_column, np.cross(along_row, along_column)])
+    if not is_orthonormal(matrix, _ROUNDED_DIRECTION):
+        raise VolumeError(
+            f"{path}: expected two orthonormal directions (ImageOrientationPatient), received "
+            f"{cosines.tolist()}; convert it to NIfTI with its scanner's software"
+        )
+    return nearest_rotation(matrix)

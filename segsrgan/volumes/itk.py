@@ -8,8 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from segsrgan.errors import VolumeError
-from segsrgan.volumes.grid import is_orthonormal, nearest_rotation
-from segsrgan.volumes.volume import Volume
+from segsrgan.volumes.volume import Volume, is_orthonormal, nearest_rotation
 
 _logger = logging.getLogger(__name__)
 
@@ -75,8 +74,8 @@ def read_itk(path):
 def reason(error):
     """The telling part of one of SimpleITK's long messages, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if "ERROR" in line and line[-1] != ":"] or lines
-    return told[-1].split("): ")[-1].replace("ITK ERROR: ", "").rstrip(".!")
+    errors = [line for line in lines if "ERROR" in line and line[-1] != ":"] or lines
+    return errors[-1].split("): ")[-1].replace("ITK ERROR: ", "").rstrip(".!")
 
 
 def _check_kind(reader, path):

@@ -1,25 +1,44 @@
 # SPDX-License-Identifier: MIT
-"""Voxels of NIfTI and Analyze files."""
+"""NIfTI-1, NIfTI-2, Analyze 7.5 and FreeSurfer's MGH: what nibabel reads, checked.
+
+nibabel knows the layouts; what a header may say is decided here, for neither a made-up spacing
+nor zeros in place of a missing part must happen silently to a medical image.
+
+Reference: the NIfTI-1 and NIfTI-2 standards, https://nifti.nimh.nih.gov.
+"""
 
 import gzip
+import logging
 import math
 import zlib
 from pathlib import Path
 
+import nibabel
 import numpy as np
+from nibabel.freesurfer import mghformat
+from nibabel.freesurfer.mghformat import MGHHeader
+from nibabel.quaternions import quat2mat
+from nibabel.spatialimages import HeaderDataError
 
 from segsrgan.errors import VolumeError
-from segsrgan.volumes.nifti_header import HEADER_BYTES, parse_header
-from segsrgan.volumes.volume import Volume
+from segsrgan.tables import FREESURFER_SUFFIXES
+from segsrgan.volumes.volume import Grid, Volume, is_orthonormal, nearest_rotation
+
+_logger = logging.getLogger(__name__)
 
 _CHUNK = 2**20
+_HEADER_BYTES = nibabel.Nifti2Header.sizeof_hdr  # the longest of all
+_PAIRED = {".hdr.gz": ".img", ".hdr": ".img", ".img.gz": ".hdr", ".img": ".hdr"}
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre, micron; everything else is taken as mm
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 def read_nifti(path):
-    """Read a 3-D NIfTI-1, NIfTI-2 or Analyze 7.5 image.
+    """Read a 3-D NIfTI-1, NIfTI-2, Analyze 7.5 or MGH image.
 
     Args:
-        path: of the .nii or .nii.gz file, or of either file of a .hdr/.img pair.
+        path: of a .nii, .mgh, .mgz or .nii.gz file, or of either file of a .hdr/.img pair;
+            compression is seen by content, not by name.
 
     Returns:
         A volume with a float32 array (x, y, z), intensities scaled as the header says.
@@ -29,44 +48,165 @@ def read_nifti(path):
         OSError: if a file cannot be opened.
     """
     path = Path(path)
-    header_path, data_path = _files(path)
+    header_path, data_path = _header_and_data(path)
     try:
-        with _open(header_path) as file:
-            header = parse_header(file.read(HEADER_BYTES), str(header_path))
-        with _open(data_path) as file:
-            data = _voxels(file, header, data_path)
+        with _opened(header_path) as file:
+            header = _header(file.read(_HEADER_BYTES), header_path)
+        grid = _grid(header, _shape(header, header_path), header_path)
+        dtype = _dtype(header, header_path)
+        with _opened(data_path) as file:
+            array = _voxels(file, _offset(header), dtype, grid.shape, data_path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise VolumeError(
             f"{path}: the compressed file is truncated or damaged ({error}); copy it again"
         ) from error
-    return Volume.from_grid(_scale(data, header), header.grid)
+    return Volume.from_grid(_scaled(array, header), grid)
 
 
-def _files(path):
+def single_file_header(grid, dtype):
+    """Return the bytes before the voxels of a NIfTI-1 file, and the dtype of its voxels.
+
+    Qform and sform both hold the geometry (scanner coordinates, mm).
+
+    Args:
+        grid: the geometry (LPS).
+        dtype: of the array; bool is stored as uint8, float16 as float32.
+
+    Returns:
+        352 bytes and a little-endian dtype.
+
+    Raises:
+        ValueError: if an axis is too long for NIfTI-1, or it has no such type.
+    """
+    dtype = {"?": np.dtype("u1"), "e": np.dtype("f4")}.get(np.dtype(dtype).char, np.dtype(dtype))
+    if max(grid.shape) > np.iinfo(np.int16).max:
+        raise ValueError(f"NIfTI-1 holds at most 32767 voxels per axis, received {grid.shape}")
+    header = nibabel.Nifti1Header(endianness="<")
+    try:
+        header.set_data_dtype(dtype if dtype.kind in "iuf" else "unknown")
+    except HeaderDataError as error:
+        raise ValueError(
+            f"no image in NIfTI has voxels of dtype {dtype}; convert them to float32"
+        ) from error
+    header.set_data_shape(grid.shape)
+    affine = np.eye(4)
+    affine[:3, :3] = _RAS_TO_LPS @ grid.direction * grid.spacing
+    affine[:3, 3] = _RAS_TO_LPS @ grid.origin
+    header.set_qform(affine, 1)
+    header.set_sform(affine, 1)
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(1, 0)
+    header["vox_offset"] = header.single_vox_offset
+    return header.binaryblock + bytes(4), dtype.newbyteorder("<")
+
+
+def _header_and_data(path):
     """The files of header and voxels: two for Analyze and paired NIfTI, else one."""
-    suffix = path.suffix.lower()
-    if suffix not in (".hdr", ".img"):
+    suffix = next((s for s in _PAIRED if path.name.lower().endswith(s)), None)
+    if suffix is None:
         return path, path
-    other = {".hdr": ".img", ".img": ".hdr"}[suffix]
-    partner = path.with_suffix(other.upper() if path.suffix.isupper() else other)
-    if not partner.is_file():
+    base, given = path.name[: -len(suffix)], path.name[-len(suffix) :]
+    other = _PAIRED[suffix]
+    names = [entry.name for entry in path.parent.iterdir() if entry.name.startswith(base)]
+    ends = [name[len(base) :] for name in names]
+    ends = [end for end in ends if end.lower() in (other, f"{other}.gz")]
+    if not ends:
         raise VolumeError(
-            f"{path}: its other half {partner.name} is missing; put both files in one folder"
+            f"{path}: its other half {base}{other} is missing; put both files in one folder"
         )
-    return (path, partner) if suffix == ".hdr" else (partner, path)
+    # Of several, the one whose name is written in the same way.
+    end = min(ends, key=lambda end: (end.isupper() != given.isupper(), len(end) != len(given)))
+    partner = path.with_name(base + end)
+    return (path, partner) if other == ".img" else (partner, path)
 
 
-def _open(path):
+def _opened(path):
     """Open for reading, through gzip where the content, whatever the name, is compressed."""
     with open(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if compressed else open(path, "rb")
 
 
-def _voxels(file, header, path):
+def _header(raw, path):
+    """The header of the first bytes of a file, in its byte order."""
+    if path.name.lower().endswith(FREESURFER_SUFFIXES):
+        return _mgh_header(raw, path)
+    for kind in (nibabel.Nifti2Header, nibabel.Nifti1Header, nibabel.AnalyzeHeader):
+        if kind.may_contain_header(raw):
+            header = kind(raw[: kind.sizeof_hdr], check=False)
+            if header["sizeof_hdr"] == kind.sizeof_hdr:
+                return header
+    raise _not_a_header("a NIfTI or Analyze", raw, path)
+
+
+def _mgh_header(raw, path):
+    if len(raw) < mghformat.DATA_OFFSET or raw[:4] != b"\0\0\0\1":  # its version
+        raise _not_a_header("an MGH", raw, path)
+    if raw[28:30] != b"\0\1":  # nibabel would make up 1 mm
+        raise VolumeError(
+            f"{path}: its header says nothing of voxel size and orientation (goodRASFlag); convert "
+            "the image that it was made from again"
+        )
+    return MGHHeader(raw, check=False)
+
+
+def _not_a_header(kind, raw, path):
+    return VolumeError(
+        f"{path}: expected {kind} header, received {len(raw)} bytes of something else; "
+        "check that the file is complete and its name right"
+    )
+
+
+def _shape(header, path):
+    """Three sizes (x, y, z); further axes must have one element."""
+    if isinstance(header, MGHHeader):
+        count, sizes = 4, [int(size) for size in header["dims"]]
+    else:
+        count, *sizes = (int(size) for size in header["dim"])
+    sizes = sizes[:count]
+    if not 1 <= count <= 7 or min(sizes) < 1:
+        raise VolumeError(
+            f"{path}: damaged header, it says {count} axes of {sizes} voxels; export the image "
+            "again"
+        )
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes.pop()
+    if len(sizes) != 3:
+        raise VolumeError(
+            f"{path}: expected a 3-D image, received {len(sizes)}-D {tuple(sizes)}; "
+            + ("give a stack of slices" if len(sizes) < 3 else "extract one volume of it first")
+        )
+    return tuple(sizes)
+
+
+def _dtype(header, path):
+    """The dtype of the stored voxels, byte order included."""
+    is_mgh = isinstance(header, MGHHeader)
+    codes = mghformat.data_type_codes if is_mgh else nibabel.nifti1.data_type_codes
+    code = int(header["type" if is_mgh else "datatype"])
+    is_known = code in codes.label
+    kind = codes.label[code] if is_known else "unknown"
+    dtype = np.dtype(codes.dtype[code] if is_known else np.void)
+    if dtype.kind not in "iuf":
+        raise VolumeError(
+            f"{path}: expected one real number per voxel, received data type {code} ({kind}); "
+            "convert it to a scalar image first"
+        )
+    return dtype.newbyteorder(header.endianness)
+
+
+def _offset(header):
+    """Where the voxels begin, bytes."""
+    if isinstance(header, MGHHeader):
+        return header.get_data_offset()
+    is_single = isinstance(header, nibabel.Nifti1Header) and header["magic"].item()[:2] == b"n+"
+    return int(max(header.single_vox_offset if is_single else 0, float(header["vox_offset"])))
+
+
+def _voxels(file, offset, dtype, shape, path):
     """Array (x, y, z) as stored."""
-    size = math.prod(header.grid.shape) * header.dtype.itemsize
-    file.seek(header.offset)
+    size = math.prod(shape) * dtype.itemsize
+    file.seek(offset)
     raw = file.read(size)
     if len(raw) < size:
         raise VolumeError(
@@ -75,11 +215,94 @@ def _voxels(file, header, path):
         )
     while file.read(_CHUNK):  # at its end the checksum of a gzip stream is compared
         pass
-    return np.frombuffer(raw, header.dtype).reshape(header.grid.shape, order="F")
+    return np.frombuffer(raw, dtype).reshape(shape, order="F")
 
 
-def _scale(data, header):
+def _scaled(array, header):
+    """float32 intensities: slope * v + intercept of a stored v in NIfTI, itself elsewhere."""
+    slope, inter = 1.0, 0.0
+    if isinstance(header, nibabel.Nifti1Header):
+        slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, refused where it is used
-        if (header.slope, header.inter) != (1, 0):
-            data = data * np.float64(header.slope) + header.inter
-        return np.array(data, dtype=np.float32, order="C")
+        if slope != 0 and np.isfinite([slope, inter]).all() and (slope, inter) != (1, 0):
+            array = array * np.float64(slope) + inter
+        return np.array(array, dtype=np.float32, order="C")
+
+
+def _grid(header, shape, path):
+    """The grid (LPS, mm) that a header describes, refused where it is impossible."""
+    is_mgh = isinstance(header, MGHHeader)
+    sizes = np.array(header["delta"] if is_mgh else header["pixdim"][1:4], dtype=np.float64)
+    if not np.all(np.isfinite(sizes) & (sizes > 0)):
+        raise VolumeError(
+            f"{path}: the voxel size must be positive in mm, its header "
+            f"({'delta' if is_mgh else 'pixdim'}) says "
+            f"{' x '.join(f'{size:g}' for size in sizes)}; repair the header"
+        )
+    try:
+        with np.errstate(invalid="ignore"):
+            spacing, offset, rotation = _place(header, sizes, shape, path)
+        return Grid(shape, spacing, _RAS_TO_LPS @ offset, _RAS_TO_LPS @ rotation)
+    except VolumeError:
+        raise
+    except (ValueError, np.linalg.LinAlgError) as error:
+        raise VolumeError(f"{path}: unusable geometry: {error}; repair its header") from error
+
+
+def _place(header, sizes, shape, path):
+    """Spacing, offset, rotation (RAS, mm): sform before qform, as nibabel and ITK have it."""
+    if isinstance(header, MGHHeader):
+        affine = header.get_affine()
+        return sizes, affine[:3, 3], nearest_rotation(affine[:3, :3])
+    is_nifti = isinstance(header, nibabel.Nifti1Header)
+    if is_nifti and header["sform_code"] > 0:
+        spacing, offset, rotation = _sform(header, sizes, shape, path)
+    elif is_nifti and header["qform_code"] > 0:
+        spacing, offset, rotation = _qform(header, sizes)
+    else:
+        _logger.info("%s: the header says nothing of the orientation; taking LPS axes", path)
+        spacing, offset, rotation = sizes, np.zeros(3), _RAS_TO_LPS
+    unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0) if is_nifti else 1.0
+    return unit * spacing, unit * offset, rotation
+
+
+def _sform(header, sizes, shape, path):
+    """That of the sform; where it is sheared, of the qform or of the nearest rotation."""
+    affine = header.get_sform()
+    matrix, offset = affine[:3, :3], affine[:3, 3]
+    spacing = np.linalg.norm(matrix, axis=0)
+    regular = np.all(np.isfinite(affine)) and np.linalg.matrix_rank(matrix) == 3
+    if regular and is_orthonormal(matrix / spacing):
+        if not np.allclose(spacing, sizes, rtol=1e-3):
+            _logger.warning(
+                "%s: voxel size %s by its sform but %s by pixdim; taking the sform",
+                path,
+                np.round(spacing, 4),
+                np.round(sizes, 4),
+            )
+        return spacing, offset, nearest_rotation(matrix)
+    if header["qform_code"] > 0:
+        _logger.warning("%s: the axes of its sform are not at right angles; taking its qform", path)
+        return _qform(header, sizes)
+    if not regular:
+        raise VolumeError(
+            f"{path}: its sform is singular and it has no qform; repair the header, for instance "
+            "with the affine of the image it was made from"
+        )
+    _logger.warning(
+        "%s: the axes of its sform are not at right angles; taking the nearest rotation", path
+    )
+    rotation = nearest_rotation(matrix)
+    centre = (np.array(shape) - 1) / 2  # stays in place
+    return spacing, offset + matrix @ centre - rotation @ (spacing * centre), rotation
+
+
+def _qform(header, sizes):
+    """That of the quaternion, normalised as the standard's own code does."""
+    vector = np.array([header[f"quatern_{part}"] for part in "bcd"], dtype=np.float64)
+    square = 1 - vector @ vector
+    # Rounding of b, c, d to float32 must not turn an exact half turn by a thousandth.
+    first = np.sqrt(square) if square > 3 * np.finfo(np.float32).eps else 0.0
+    rotation = quat2mat([first, *vector]) * [1, 1, -1 if header["pixdim"][0] < 0 else 1]
+    offset = [header[f"qoffset_{axis}"] for axis in "xyz"]
+    return sizes, np.array(offset, dtype=np.float64), nearest_rotation(rotation)

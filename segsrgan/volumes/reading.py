@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Read a volume from any of the known formats."""
+"""Read a volume from any of the known formats; the library of each is loaded when it is needed."""
 
 from pathlib import Path
 
 from segsrgan.errors import VolumeError
-from segsrgan.tables import ITK_SUFFIXES, NIFTI_SUFFIXES
-from segsrgan.volumes.dicom import is_dicom, read_dicom_file, read_dicom_folder
-from segsrgan.volumes.itk import read_itk
-from segsrgan.volumes.nifti import read_nifti
+from segsrgan.files import files_below
+from segsrgan.tables import FREESURFER_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES
 
-SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
+_NIBABEL_SUFFIXES = NIFTI_SUFFIXES + FREESURFER_SUFFIXES
 
 
 def read_volume(path, series=None):
-    """Read a 3-D image: NIfTI, Analyze, NRRD, MetaImage, a DICOM file or a folder of DICOM files.
+    """Read a 3-D image: NIfTI, Analyze, MGH, NRRD, MetaImage, a DICOM file or folder.
 
     Args:
-        path: a file of one of `SUFFIXES`, a DICOM file of any name, or a folder with DICOM files.
+        path: a .nii, .hdr, .img, .mgh, .nrrd, .nhdr, .mha or .mhd file (the first four also
+            compressed: .nii.gz, .mgz), a DICOM file of any name, or a folder with DICOM files,
+            in subfolders, too.
         series: which series of a DICOM folder: its SeriesInstanceUID, a part of it or of the
             description, or its number. None: the one with most slices in different positions.
 
@@ -42,21 +42,70 @@ def read_volume(path, series=None):
         raise VolumeError(f"{path}: too large for this computer's memory; crop it first") from error
 
 
+def read_patient_id(path, series=None):
+    """The PatientID of a DICOM file, or of the series that `read_volume` takes of a folder.
+
+    Args:
+        path: of a file or folder that `read_volume` can read.
+        series: which series of a DICOM folder, see `read_volume`.
+
+    Returns:
+        str, "" where nothing is said, or where it is not DICOM.
+    """
+    path = Path(path)
+    if path.is_dir():
+        from segsrgan.volumes.dicom import find_patient_id
+
+        return find_patient_id(path, _dicom_files(path), series)
+    if not is_dicom(path, old=False):
+        return ""
+    from segsrgan.volumes.dicom import scan
+
+    return scan(path).series.patient
+
+
+def is_dicom(path, old=True):
+    """Say whether a file begins as DICOM does, its name notwithstanding.
+
+    Args:
+        path: of the file.
+        old: accept files without the preamble, too, which other formats may resemble.
+    """
+    with open(path, "rb") as file:
+        head = file.read(132)
+    if head[128:] == b"DICM":
+        return True
+    # Without a preamble a file begins with a low element of group 2 or 8: (0008,0016), say.
+    return old and head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"
+
+
+def _dicom_files(folder):
+    return [file for file in files_below(folder) if is_dicom(file)]
+
+
 def _read(path, series):
     if path.is_dir():
-        return read_dicom_folder(path, series)
+        from segsrgan.volumes.dicom import read_dicom_series
+
+        return read_dicom_series(path, _dicom_files(path), series)
     if not path.exists():
         raise VolumeError(f"{path}: no such file or folder; check the path")
     if path.stat().st_size == 0:
         raise VolumeError(f"{path}: the file is empty; copy or export it again")
     name = path.name.lower()
-    if is_dicom(path, old=not name.endswith(SUFFIXES)):
+    if is_dicom(path, old=not name.endswith(_NIBABEL_SUFFIXES + ITK_SUFFIXES)):
+        from segsrgan.volumes.dicom import read_dicom_file
+
         return read_dicom_file(path)
-    if name.endswith(NIFTI_SUFFIXES):
+    if name.endswith(_NIBABEL_SUFFIXES):
+        from segsrgan.volumes.nifti import read_nifti
+
         return read_nifti(path)
     if name.endswith(ITK_SUFFIXES):
+        from segsrgan.volumes.itk import read_itk
+
         return read_itk(path)
     raise VolumeError(
         f"{path}: expected an image, received an unknown kind of file; give one of "
-        f"{', '.join(SUFFIXES)}, a DICOM file or a DICOM folder"
+        f"{', '.join(_NIBABEL_SUFFIXES + ITK_SUFFIXES)}, a DICOM file or a DICOM folder"
     )

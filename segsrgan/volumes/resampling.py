@@ -11,8 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from segsrgan.config import INTERPOLATION_TYPES, INTERPS
-from segsrgan.volumes.grid import as_triple, check_spacing
-from segsrgan.volumes.volume import Volume
+from segsrgan.volumes.volume import Volume, as_triple, check_spacing
 
 _MARGIN = 24  # samples; a spline's response has decayed to 1e-8 by then
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))

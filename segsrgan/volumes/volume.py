@@ -1,11 +1,161 @@
 # SPDX-License-Identifier: MIT
-"""A 3-D image with its place in patient space."""
+"""A 3-D image and where its voxels lie: a regular grid in patient space.
 
+Physical coordinates are ITK's patient space (LPS: left, posterior, superior), in mm. A voxel's
+centre has integer index; the field of view reaches half a voxel beyond the outermost centres.
+"""
+
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from segsrgan.volumes.grid import Grid
+# Beyond this a resolution is a slip of the keyboard: one float32 channel would take 8 GiB.
+MAX_VOXELS = 2**31
+_ORTHONORMAL_TOLERANCE = 1e-4
+_THICK_RATIO = 1.05
+
+
+def nearest_rotation(matrix):
+    """Return the orthonormal matrix nearest to `matrix` (polar decomposition), handedness kept.
+
+    Args:
+        matrix: (3, 3) invertible; its columns are scaled to length one first, so that a thick
+            axis weighs no more than a thin one.
+    """
+    matrix = np.asarray(matrix, dtype=np.float64)
+    left, _, right = np.linalg.svd(matrix / np.linalg.norm(matrix, axis=0))
+    return left @ right
+
+
+def is_orthonormal(matrix, tolerance=_ORTHONORMAL_TOLERANCE):
+    """Say whether the columns of a (3, 3) matrix have length one and right angles."""
+    matrix = np.asarray(matrix, dtype=np.float64)
+    return bool(np.allclose(matrix.T @ matrix, np.eye(3), atol=tolerance))
+
+
+def as_triple(value, name):
+    """Return `value`, a number or three, as a tuple of three floats.
+
+    Raises:
+        ValueError: if there are not one or three numbers.
+    """
+    numbers = np.asarray(value, dtype=np.float64).ravel()
+    if numbers.size not in (1, 3):
+        raise ValueError(f"{name} must be one number or three (x, y, z), received {value!r}")
+    return tuple(float(number) for number in np.broadcast_to(numbers, 3))
+
+
+def check_spacing(spacing):
+    """Return `spacing` as three positive finite floats, in mm.
+
+    Raises:
+        ValueError: if a number is not positive and finite, or there are not one or three.
+    """
+    spacing = as_triple(spacing, "spacing")
+    if not all(math.isfinite(size) and size > 0 for size in spacing):
+        raise ValueError(
+            f"spacing must be positive and finite in mm, received {spacing}; try (0.5, 0.5, 0.5)"
+        )
+    return spacing
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A regular grid of voxels in patient space (LPS, mm).
+
+    Args:
+        shape: voxels along (x, y, z).
+        spacing: distance between voxel centres along each axis, mm.
+        origin: physical position of the centre of voxel (0, 0, 0), mm.
+        direction: (3, 3) float array; column k is the physical direction of axis k.
+
+    Raises:
+        ValueError: if the shape has an axis without voxels, the spacing is not positive and
+            finite, or the direction is not orthonormal.
+
+    Example:
+        >>> grid = Grid((10, 10, 4), (1.0, 1.0, 3.0))
+        >>> grid.corner_aligned(1.0).shape
+        (10, 10, 12)
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: np.ndarray = field(default_factory=lambda: np.eye(3))
+
+    def __post_init__(self):
+        shape = tuple(int(size) for size in self.shape)
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape must be three positive sizes (x, y, z), received {self.shape}")
+        origin = as_triple(self.origin, "origin")
+        if not np.all(np.isfinite(origin)):
+            raise ValueError(f"origin must be three finite numbers in mm, received {self.origin}")
+        direction = np.array(self.direction, dtype=np.float64)
+        if direction.size != 9 or not is_orthonormal(direction.reshape(3, 3)):
+            raise ValueError(
+                "direction must be a 3x3 matrix with orthonormal columns, "
+                f"received {np.round(direction, 5).tolist()}"
+            )
+        direction = direction.reshape(3, 3)
+        direction.flags.writeable = False
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "spacing", check_spacing(self.spacing))
+        object.__setattr__(self, "origin", origin)
+        object.__setattr__(self, "direction", direction)
+
+    def index_to_physical(self, index):
+        """Physical points (..., 3) in mm of continuous voxel indices (..., 3)."""
+        scaled = np.asarray(index, dtype=np.float64) * self.spacing
+        return scaled @ self.direction.T + self.origin
+
+    def physical_to_index(self, point):
+        """Continuous voxel indices (..., 3) of physical points (..., 3) in mm."""
+        centred = np.asarray(point, dtype=np.float64) - self.origin
+        return centred @ self.direction / self.spacing
+
+    def corner_aligned(self, spacing):
+        """Return the grid of another spacing over the same field of view.
+
+        The outer corner of the first voxel stays exactly where it is; the far end is covered,
+        with less than one new voxel to spare::
+
+            old  |     0     |     1     |        3 mm, centres at 0 and 3
+            new  | 0 | 1 | 2 | 3 | 4 | 5 |        1 mm, centres at -1, 0, 1 ...
+
+        Args:
+            spacing: one number or three, mm.
+
+        Raises:
+            ValueError: if the spacing is not positive or asks for more than `MAX_VOXELS`.
+        """
+        new, old = np.array(check_spacing(spacing)), np.array(self.spacing)
+        shape = [max(1, math.ceil(size)) for size in np.array(self.shape) * old / new - 1e-3]
+        if math.prod(shape) > MAX_VOXELS:
+            raise ValueError(
+                f"a resolution of {tuple(map(float, new))} mm makes {' x '.join(map(str, shape))} "
+                f"voxels, more than {MAX_VOXELS} in all; try a coarser one, such as 0.5 0.5 0.5"
+            )
+        origin = self.origin + self.direction @ ((new - old) / 2)
+        return Grid(tuple(shape), tuple(new), tuple(origin), self.direction)
+
+    @property
+    def thick_axis(self):
+        """The axis whose spacing exceeds both others by more than 5 %, or None."""
+        axis = int(np.argmax(self.spacing))
+        others = [size for k, size in enumerate(self.spacing) if k != axis]
+        return axis if self.spacing[axis] > _THICK_RATIO * max(others) else None
+
+    def is_close(self, other, tolerance=1e-3):
+        """Say whether two grids have one shape and their corners lie within `tolerance` mm."""
+        corners = (np.indices((2, 2, 2)).reshape(3, -1).T) * (np.array(self.shape) - 1)
+        return self.shape == other.shape and np.allclose(
+            self.index_to_physical(corners),
+            other.index_to_physical(corners),
+            rtol=0,
+            atol=tolerance,
+        )
 
 
 @dataclass(frozen=True, eq=False)

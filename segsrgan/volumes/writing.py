@@ -1,27 +1,38 @@
 # SPDX-License-Identifier: MIT
-"""Write a volume as NIfTI, whole or not at all."""
+"""Write a volume as NIfTI, whole or not at all, and compress it quickly.
 
-import contextlib
+float32 voxels of a real image hardly compress; searching them for repetitions takes five times as
+long as coding them by frequency alone and gains 1 % of size. Masks and empty background are the
+opposite. So pieces are compressed in parallel, each with the method that suits it, and joined into
+one ordinary gzip member as pigz does it.
+"""
+
+import itertools
 import os
-import time
-import uuid
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from segsrgan.errors import VolumeError
-from segsrgan.volumes.gzip_stream import write_gzip
-from segsrgan.volumes.nifti_header import build_header, header_dtype
+from segsrgan.files import remove_stale, replaced_file
+from segsrgan.volumes.nifti import single_file_header
 
 _SLICES_AT_ONCE = 16
-_STALE_SECONDS = 600
+_GZIP_HEADER = b"\x1f\x8b\x08\0" + bytes(4) + b"\x04\xff"  # deflate, no name or time, any system
+_LAST_BLOCK = b"\x03\0"
+_SAMPLE = 2**16  # bytes that decide on the method
+_REPETITIVE = 0.6  # compressed to less of its size, a piece is worth the search
+_THREADS = min(4, os.cpu_count() or 1)
 
 
 def write_volume(volume, path):
     """Write a volume as NIfTI-1, keeping its dtype (uint8 masks, float32 images).
 
     The file appears under its name only when it is complete and on disk; whatever ends the
-    writing before, nothing is left, and an older file of that name stays.
+    writing before, nothing is left, and an older file of that name stays. A link is replaced.
 
     Args:
         volume: what to write.
@@ -35,12 +46,12 @@ def write_volume(volume, path):
     if not compressed and path.suffix.lower() != ".nii":
         raise VolumeError(f"{path}: results are written as NIfTI; end the name with .nii.gz")
     try:
-        dtype = header_dtype(volume.array.dtype)
-        header = build_header(volume.grid, dtype)
+        header, dtype = single_file_header(volume.grid, volume.array.dtype)
     except ValueError as error:
         raise VolumeError(f"{path}: {error}") from error
     try:
-        with _replacing(path) as file:
+        remove_stale(path.parent)
+        with replaced_file(path) as file:
             pieces = _pieces(header, volume.array, dtype)
             write_gzip(file, pieces) if compressed else file.writelines(pieces)
     except OSError as error:
@@ -50,34 +61,35 @@ def write_volume(volume, path):
         ) from error
 
 
+def write_gzip(file, pieces):
+    """Write an iterable of bytes-like pieces (a few MiB each) as one gzip member.
+
+    A few pieces are held at a time. zlib works without Python's lock, so threads suffice.
+    """
+    checksum, size, pieces = 0, 0, iter(pieces)
+    file.write(_GZIP_HEADER)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while batch := list(itertools.islice(pieces, _THREADS)):
+            for piece, packed in zip(batch, pool.map(_deflate, batch), strict=True):
+                checksum = zlib.crc32(piece, checksum)
+                size += len(piece)
+                file.write(packed)
+    file.write(_LAST_BLOCK + struct.pack("<II", checksum, size % 2**32))
+
+
+def _deflate(piece):
+    """Deflate blocks of a piece, ending at a byte and needing nothing before them."""
+    middle = max(0, len(piece) - _SAMPLE) // 2
+    sample = piece[middle : middle + _SAMPLE]
+    repetitive = len(zlib.compress(sample, 1)) < _REPETITIVE * len(sample)
+    strategy = zlib.Z_DEFAULT_STRATEGY if repetitive else zlib.Z_HUFFMAN_ONLY
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS, strategy=strategy)
+    return packer.compress(piece) + packer.flush(zlib.Z_FULL_FLUSH)
+
+
 def _pieces(header, array, dtype):
     """Bytes of header, then voxels with x running fastest; a few slices at a time."""
     yield header
     for first in range(0, array.shape[2], _SLICES_AT_ONCE):
         slab = array[:, :, first : first + _SLICES_AT_ONCE].T
         yield np.ascontiguousarray(slab, dtype=dtype).data.cast("B")
-
-
-@contextlib.contextmanager
-def _replacing(path):
-    """A binary file that takes the place of `path` on leaving without an exception."""
-    _remove_stale(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _remove_stale(path):
-    """Remove what a killed process (SIGKILL, power cut) left of an earlier attempt."""
-    for leftover in path.parent.glob(f".{path.name}.*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
-                leftover.unlink()

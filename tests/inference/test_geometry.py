@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from segsrgan.inference.predictor import Predictor
-from segsrgan.volumes.grid import Grid
 from segsrgan.volumes.reading import read_volume
-from segsrgan.volumes.volume import Volume
+from segsrgan.volumes.volume import Grid, Volume
 from segsrgan.volumes.writing import write_volume
 
 TOLERANCE = 0.01  # mm

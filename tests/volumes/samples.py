@@ -2,7 +2,8 @@
 """Small volumes and DICOM series with known contents."""
 
 import numpy as np
-import pytest
+import pydicom
+from pydicom.dataset import Dataset
 
 from segsrgan.volumes import Grid, Volume
 
@@ -69,7 +70,7 @@ def levels(volume):
     return (volume.array[0, 0] - 1000) / 10
 
 
-def _dataset(pydicom, path, sop_class, tags):
+def _dataset(path, sop_class, tags):
     meta = pydicom.dataset.FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
     meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
@@ -90,7 +91,6 @@ def _dataset(pydicom, path, sop_class, tags):
 
 def write_slice(path, position, pixels=None, orientation=(1, 0, 0, 0, 1, 0), **tags):
     """Write one DICOM slice at `position` mm along the normal; tags override the defaults."""
-    pydicom = pytest.importorskip("pydicom", reason="makes the DICOM files of these tests")
     orientation = np.array(orientation, dtype=float)
     origin = np.cross(orientation[:3], orientation[3:]) * position + [3, 4, 0]
     defaults = {
@@ -102,7 +102,7 @@ def write_slice(path, position, pixels=None, orientation=(1, 0, 0, 0, 1, 0), **t
         "PixelSpacing": [1.5, 2.0],  # between rows (y), between columns (x)
         "SliceThickness": 9,
     }
-    dataset = _dataset(pydicom, path, "1.2.840.10008.5.1.4.1.1.4", {**defaults, **tags})
+    dataset = _dataset(path, "1.2.840.10008.5.1.4.1.1.4", {**defaults, **tags})
     dataset.PixelData = (slice_pixels(position) if pixels is None else pixels).tobytes()
     for name in [name for name, value in tags.items() if value is None]:
         delattr(dataset, name)
@@ -111,12 +111,7 @@ def write_slice(path, position, pixels=None, orientation=(1, 0, 0, 0, 1, 0), **t
 
 def write_multiframe(path, positions, implicit=False, echoes=None, change=lambda dataset: None):
     """Write an enhanced MR image with one frame per position; `change` may alter it."""
-    pydicom = pytest.importorskip("pydicom", reason="makes the DICOM files of these tests")
-    from pydicom.dataset import Dataset
-
-    dataset = _dataset(
-        pydicom, path, "1.2.840.10008.5.1.4.1.1.4.1", {"NumberOfFrames": len(positions)}
-    )
+    dataset = _dataset(path, "1.2.840.10008.5.1.4.1.1.4.1", {"NumberOfFrames": len(positions)})
     if implicit:
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
     dataset.SeriesInstanceUID, dataset.SeriesNumber = "1.2.3.5", 5

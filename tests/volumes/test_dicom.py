@@ -104,6 +104,29 @@ def test_a_folder_is_searched_through_whatever_else_lies_there(tmp_path):
     assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
 
 
+def test_linked_subfolders_are_read_and_loops_are_not(tmp_path):
+    write_series(tmp_path / "elsewhere", EVEN)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+    assert levels(read_volume(tmp_path / "s")) == pytest.approx(EVEN)
+
+
+@pytest.mark.parametrize(
+    ("tags", "match"),
+    [
+        ({"PixelSpacing": None}, "PixelSpacing"),
+        ({"PixelSpacing": [0, 1]}, "PixelSpacing"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "ImageOrientationPatient"),
+        ({"ImageOrientationPatient": None}, "ImagePositionPatient"),
+    ],
+)
+def test_geometry_that_is_missing_or_impossible_is_not_made_up(tmp_path, tags, match):
+    write_series(tmp_path / "s", EVEN, **tags)
+    with pytest.raises(VolumeError, match=match):
+        read_volume(tmp_path / "s")
+
+
 @pytest.fixture
 def mixed(tmp_path):
     """Three series: 6 slices; 8 in one position; 3."""

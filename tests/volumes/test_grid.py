@@ -6,7 +6,7 @@ import pytest
 from volumes.samples import DIRECTIONS
 
 from segsrgan.volumes import Grid, Volume
-from segsrgan.volumes.grid import nearest_rotation
+from segsrgan.volumes.volume import nearest_rotation
 
 
 def corners(grid):

@@ -5,6 +5,7 @@ import gzip
 import logging
 import struct
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -13,7 +14,6 @@ from volumes.samples import DIRECTIONS, noise, rotation
 from segsrgan.errors import VolumeError
 from segsrgan.volumes import Grid, Volume, read_volume, write_volume
 
-nibabel = pytest.importorskip("nibabel", reason="reference for NIfTI")
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS <-> LPS
 PIXDIM, SFORM_CODE = 76, 254  # byte offsets in a NIfTI-1 header
 
@@ -181,15 +181,80 @@ def test_without_orientation_itk_is_followed(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [nibabel.AnalyzeImage, nibabel.Nifti1Pair])
-@pytest.mark.parametrize("given", [".hdr", ".img"])
-def test_pairs_are_read_by_either_file(tmp_path, kind, given):
+@pytest.mark.parametrize(
+    "names", ["a.hdr a.img", "a.HDR a.IMG", "a.hdr a.IMG", "a.hdr.gz a.img.gz"]
+)
+def test_pairs_are_read_by_either_file(tmp_path, kind, names):
     array = noise((4, 5, 6))
-    nibabel.save(kind(array, np.diag([-1.0, 2, 3, 1])), tmp_path / "a.img")
-    volume = read_volume(tmp_path / f"a{given}")
-    itk = sitk.ReadImage(str(tmp_path / "a.hdr"))
-    assert np.array_equal(volume.array, array)
+    nibabel.save(kind(array, np.diag([-1.0, 2, 3, 1])), tmp_path / "x.img")
+    itk = sitk.ReadImage(str(tmp_path / "x.hdr"))
     expected = Grid(array.shape, itk.GetSpacing(), itk.GetOrigin(), itk.GetDirection())
-    assert volume.grid.is_close(expected)
+    pair = [tmp_path / f"a{suffix}" for suffix in names.split()]
+    for path, suffix in zip(pair, (".hdr", ".img"), strict=True):
+        raw = (tmp_path / f"x{suffix}").read_bytes()
+        path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    for path in pair:
+        assert np.array_equal(read_volume(path).array, array)
+        assert read_volume(path).grid.is_close(expected)
+
+
+def test_of_several_halves_the_one_written_alike_is_taken(tmp_path):
+    for number, name in enumerate(("a.hdr", "A.HDR", "a.HDR")):
+        image = nibabel.AnalyzeImage(np.full((2, 2, 2), number, np.int16), np.eye(4))
+        nibabel.save(image, tmp_path / "x.img")
+        for suffix in (".hdr", ".img"):
+            cased = suffix.upper() if name.endswith("HDR") else suffix
+            (tmp_path / f"x{suffix}").rename(tmp_path / f"{name[0]}{cased}")
+    for number, name in enumerate(("a.hdr", "A.HDR", "a.IMG")):
+        assert np.all(read_volume(tmp_path / name).array == number)
+
+
+@pytest.mark.parametrize("suffix", [".mgh", ".mgz", ".MGZ"])
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "f4"])
+def test_images_of_freesurfer_are_read_as_by_nibabel(tmp_path, suffix, dtype):
+    array, matrix = (noise((4, 5, 6)) * 100).astype(dtype), np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation() * [0.7, 0.8, 2.5], (-9, 5, 7)
+    nibabel.save(nibabel.MGHImage(array, matrix), tmp_path / f"x{suffix.lower()}")
+    path = (tmp_path / f"x{suffix.lower()}").rename(tmp_path / f"a{suffix}")
+    volume = read_volume(path)
+    assert np.array_equal(volume.array, array.astype(np.float32))
+    assert affine(volume.grid) == pytest.approx(matrix, abs=1e-5)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) * 3 // 4])
+    with pytest.raises(VolumeError, match="truncated"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "values", "match"),
+    [
+        (0, ">i", (2,), "expected an MGH header"),
+        (16, ">i", (3,), "received 4-D"),
+        (4, ">i", (0,), "damaged header"),
+        (20, ">i", (2,), "one real number per voxel"),
+        (28, ">h", (0,), "goodRASFlag"),
+        (30, ">f", (0,), "positive in mm"),
+        (42, ">9f", (0,) * 9, "unusable geometry"),
+    ],
+)
+def test_bad_images_of_freesurfer_are_refused(tmp_path, offset, form, values, match):
+    nibabel.save(nibabel.MGHImage(noise((4, 5, 6)), np.eye(4)), tmp_path / "a.mgh")
+    patch(tmp_path / "a.mgh", offset, form, *values)
+    with pytest.raises(VolumeError, match=rf"a\.mgh: .*{match}"):
+        read_volume(tmp_path / "a.mgh")
+
+
+@pytest.mark.parametrize("angle", [180, 90.0])
+def test_a_qform_that_is_not_quite_normalised_is_read_exactly(tmp_path, angle):
+    turned = np.eye(4)
+    turned[:3, :3] = rotation(np.deg2rad([0, 0, angle])) * [1, 2, 3]
+    path = save(tmp_path / "a.nii", noise((4, 5, 6)), qform=turned)
+    d = np.sin(np.deg2rad(angle / 2))
+    patch(path, 256, "<3f", 0, 0, d * (1 - 1e-7))
+    assert affine(read_volume(path).grid) == pytest.approx(turned, abs=1e-5)
+    if angle == 180:  # rounded up, which nibabel refuses
+        patch(path, 256, "<3f", 0, 0, d * (1 + 1e-5))
+        assert affine(read_volume(path).grid) == pytest.approx(turned, abs=1e-5)
 
 
 def test_an_analyze_image_is_not_taken_for_an_old_dicom_file(tmp_path):

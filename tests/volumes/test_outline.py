@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from segsrgan.volumes import boundary_agreement, false_share, missed_share, share_rms
-from segsrgan.volumes.outline import _dilated as dilated
-from segsrgan.volumes.outline import boundary_radii
+from segsrgan.volumes import boundary_agreement, overlap_errors
+from segsrgan.volumes.metrics import _dilated as dilated
+from segsrgan.volumes.metrics import boundary_radii
 
 
 def box(low, high, shape=(12, 12, 12)):
@@ -22,35 +22,33 @@ SHIFTED = box((3, 2, 2), (7, 6, 6))  # 48 of them shared
 
 
 def test_scores_of_a_shifted_box_by_hand():
-    for measure in (missed_share, false_share, share_rms):
-        assert measure(SHIFTED, TRUTH) == 0.25
+    errors = overlap_errors(SHIFTED, TRUTH)
+    assert errors.missed == errors.false == errors.rms == 0.25
 
 
-def test_missed_and_false_shares_are_not_confused():
+def test_missed_and_false_fractions_are_not_confused():
     small = box((2, 2, 2), (4, 6, 6))
-    assert missed_share(small, TRUTH) == 0.5  # half of the truth is missed
-    assert false_share(small, TRUTH) == 0  # nothing of the prediction is false
-    assert share_rms(small, TRUTH) == pytest.approx(math.sqrt(0.125))
-    large = box((0, 2, 2), (8, 6, 6))
-    assert (missed_share(large, TRUTH), false_share(large, TRUTH)) == (0, 0.5)
+    assert overlap_errors(small, TRUTH) == (0.5, 0)  # half of the truth missed, nothing false
+    assert overlap_errors(small, TRUTH).rms == pytest.approx(math.sqrt(0.125))
+    assert overlap_errors(box((0, 2, 2), (8, 6, 6)), TRUTH) == (0, 0.5)
 
 
 def test_a_perfect_mask():
-    assert missed_share(TRUTH, TRUTH) == false_share(TRUTH, TRUTH) == share_rms(TRUTH, TRUTH) == 0
+    assert overlap_errors(TRUTH, TRUTH) == (0, 0) and overlap_errors(TRUTH, TRUTH).rms == 0
     assert boundary_agreement(TRUTH, TRUTH) == boundary_agreement(TRUTH, TRUTH, flat=False) == 1
 
 
 def test_empty_masks_are_undefined_rather_than_wrong():
     nothing = np.zeros_like(TRUTH)
-    assert missed_share(nothing, TRUTH) == 1 and math.isnan(false_share(nothing, TRUTH))
-    assert false_share(TRUTH, nothing) == 1 and math.isnan(missed_share(TRUTH, nothing))
-    assert math.isnan(share_rms(nothing, TRUTH)) and math.isnan(share_rms(TRUTH, nothing))
+    empty, excess = overlap_errors(nothing, TRUTH), overlap_errors(TRUTH, nothing)
+    assert empty.missed == 1 and math.isnan(empty.false) and math.isnan(empty.rms)
+    assert excess.false == 1 and math.isnan(excess.missed) and math.isnan(excess.rms)
     assert math.isnan(boundary_agreement(TRUTH, nothing))
 
 
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="one shape"):
-        missed_share(TRUTH, TRUTH[:-1])
+        overlap_errors(TRUTH, TRUTH[:-1])
 
 
 def test_radii_follow_the_formula():
@@ -101,7 +99,7 @@ def test_boundary_agreement_against_a_direct_loop(flat, monkeypatch):
     rng = np.random.default_rng(0)
     truth = box((3, 2, 2), (9, 8, 7), (11, 10, 9))
     prediction = truth ^ (rng.random(truth.shape) < 0.2)
-    monkeypatch.setattr("segsrgan.volumes.outline.boundary_radii", lambda shape: [2])
+    monkeypatch.setattr("segsrgan.volumes.metrics.boundary_radii", lambda shape: [2])
     reach = range(-2, 3)
     if flat:
         offsets = [(x, y, 0) for x in reach for y in reach if abs(x) < 2 or y == 0]

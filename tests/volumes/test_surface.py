@@ -137,7 +137,7 @@ def test_wrong_arguments_are_refused():
     cube = np.ones((3, 3, 3))
     with pytest.raises(ValueError, match=r"\(3, 3, 3\), \(3, 3, 4\)"):
         surface_distances(cube, np.ones((3, 3, 4)), 1)
-    with pytest.raises(ValueError, match="three axes"):
+    with pytest.raises(ValueError, match="received .*3, 3"):
         surface_voxels(np.ones((3, 3)))
     with pytest.raises(ValueError, match="positive"):
         surface_distances(cube, cube, (1, 0, 1))

@@ -7,16 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zlib
 
+import nibabel
 import numpy as np
 import pytest
 from volumes.samples import noise
 
 from segsrgan.errors import VolumeError
+from segsrgan.files import temporary_beside
 from segsrgan.volumes import Volume, read_volume, write_volume
-from segsrgan.volumes.gzip_stream import write_gzip
+from segsrgan.volumes.writing import write_gzip
 
 VOLUME = Volume(noise((5, 6, 70)), (1, 1, 3))
 
@@ -33,7 +34,6 @@ def test_a_volume_comes_back(tmp_path, name):
     [("u1", "u1"), ("?", "u1"), ("i2", "<i2"), ("f4", "<f4"), ("f2", "<f4"), (">f8", "<f8")],
 )
 def test_the_dtype_is_kept(tmp_path, given, stored):
-    nibabel = pytest.importorskip("nibabel")
     array = (noise((4, 5, 6)) > 0.5).astype(given)
     write_volume(Volume(array, (1, 1, 1)), tmp_path / "a.nii.gz")
     image = nibabel.load(tmp_path / "a.nii.gz")
@@ -108,12 +108,24 @@ def test_a_killed_process_leaves_no_result_and_the_next_one_tidies_up(tmp_path):
     assert not path.exists()
     (leftover,) = tmp_path.iterdir()
     assert leftover.name.startswith(".")
-    write_volume(VOLUME, path)  # might be in use by another process still
-    assert leftover.exists()
-    an_hour_ago = time.time() - 3600
-    os.utime(leftover, (an_hour_ago, an_hour_ago))
     write_volume(VOLUME, path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+def test_what_other_processes_are_writing_is_left_alone(tmp_path):
+    partial = temporary_beside(tmp_path / "a.nii.gz")  # of this process, which lives
+    partial.write_bytes(b"half")
+    write_volume(VOLUME, tmp_path / "a.nii.gz")
+    assert partial.read_bytes() == b"half"
+
+
+def test_a_link_is_replaced_and_never_written_through(tmp_path):
+    (tmp_path / "original").write_bytes(b"precious")
+    (tmp_path / "a.nii.gz").symlink_to("original")
+    write_volume(VOLUME, tmp_path / "a.nii.gz")
+    assert (tmp_path / "original").read_bytes() == b"precious"
+    assert not (tmp_path / "a.nii.gz").is_symlink()
+    assert np.array_equal(read_volume(tmp_path / "a.nii.gz").array, VOLUME.array)
 
 
 @pytest.mark.parametrize("name", ["a.mha", "a.nii.bz2", "a", "a.gz"])

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Runs a benchmark: `python -m benchmarks NAME --help`, in the root of a clone.
+
+A benchmark is a module of this folder with `add_arguments(parser)`, `run(args, save)` that returns
+its report, a dict of JSON values, and `tables(report)` that returns Markdown. `save(report)` may be
+called in between, so that nothing is lost when a long one is stopped.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from importlib import import_module
+from pathlib import Path
+
+BENCHMARKS = {
+    "inference": "seconds, memory, distance to the machine's limit and accuracy of applying",
+    "training": "seconds and memory of training cycles",
+    "weights": "scores of weights on volumes that their training never saw",
+    "paper": "the SegSRGAN paper's tables: steps, robustness, pipelines, adversarial loss",
+    "supermask": "the SuperMask paper's tables, on simulated examinations",
+    "supermask_speed": "seconds and memory of supermask-predict",
+}
+
+
+def main(argv=None):
+    """Runs the command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in BENCHMARKS:
+        lines = [f"  {name:<16} {text}" for name, text in BENCHMARKS.items()]
+        print("usage: python -m benchmarks NAME [--help] ...\n\n" + "\n".join(lines))
+        return 0 if argv in ([], ["-h"], ["--help"]) else 2
+    name = argv[0]
+    module = import_module(f"benchmarks.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    parser.add_argument("--output", type=Path, help="FILE.json; the tables go to FILE.md beside it")
+    args = parser.parse_args(argv[1:])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    from benchmarks.common import machine
+
+    about = {"command": f"python -m benchmarks {shlex.join(argv)}", "machine": machine()}
+
+    def save(report):
+        if args.output:
+            text = json.dumps({**about, **report}, indent=1, ensure_ascii=False)
+            args.output.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+            args.output.with_suffix(".md").write_text(module.tables(report) + "\n", "utf-8")
+
+    report = module.run(args, save)
+    save(report)
+    print(module.tables(report))
+    return int("failed" in json.dumps(report))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: MIT
+"""Processes of the benchmarks that compute with this package.
+
+python ours.py job IMAGE PATCH STEP FOLDER WEIGHTS
+python ours.py limit|accuracy RUNS [--small]
+python ours.py cycle BATCH PATCH PRECISION BACKEND CYCLES BUDGET
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+
+import segsrgan  # noqa: E402, F401 - sets the environment of TensorFlow before Keras loads it
+from benchmarks.common import spread  # noqa: E402
+from benchmarks.inference import engines  # noqa: E402
+
+DISCRIMINATOR_UPDATES = 5
+HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+RATIO = 4
+
+
+class Plain:
+    """An engine that is Keras' own `predict_on_batch`, of the layers as they are written."""
+
+    name, precision = "plain", "float32"
+
+    def __init__(self, path):
+        from segsrgan.networks import build_generator, load_generator
+
+        trained = load_generator(path)
+        self.model = build_generator(trained.spec, formulation="plain")
+        self.model.set_weights(trained.get_weights())
+
+    def predict_batch(self, patches, resolution=None):
+        return self.model.predict_on_batch(patches)
+
+
+def predictor(path, engine, precision="float32"):
+    """A `Predictor` of the weights; with the engine "plain", reading to writing remain ours."""
+    from segsrgan import Predictor
+
+    if engine != "plain":
+        return Predictor(path, engine=engine, precision=precision)
+    made = Predictor(path, engine="tensorflow", batch_size=1)
+    made.engine = Plain(path)
+    return made
+
+
+def job(image, patch, step, folder, weights):
+    """Plain Keras on one image."""
+    from segsrgan import write_volume
+
+    result = predictor(weights, "plain").predict(image, int(patch), int(step), 1.0)
+    for kind in ("sr", "cortex", "cortex_mask"):
+        write_volume(getattr(result, kind), Path(folder) / f"plain_{kind}.nii.gz")
+
+
+def limit(runs, small=None):
+    """How far one patch is from what the machine's matrix rate allows, a row for each engine."""
+    from segsrgan.inference.engines import engine_module
+    from segsrgan.networks import GeneratorSpec, build_generator
+    from segsrgan.networks.models import read_weights
+
+    size, edge, kernel = (256, 32, 4) if small else (4096, 128, 16)
+    patch = np.random.default_rng(0).random((1, edge, edge, edge, 1), dtype=np.float32)
+    model = build_generator(GeneratorSpec(kernel), (edge,) * 3)
+    network = model.spec, read_weights(model)
+    made = {pair: engine_module(pair[0]).make(network, pair[1], None) for pair in engines()}
+    times = {pair: [] for pair in made}
+    for number in range(int(runs) + 1):  # the first compiles
+        for pair, engine in made.items():
+            seconds = _seconds(lambda engine=engine: engine.predict_batch(patch, None))
+            times[pair] += [seconds] * bool(number)
+    rows = []
+    for (name, precision), seconds in times.items():
+        row = {"engine": name, "precision": precision, **spread(seconds)}
+        row["operations"] = int(sum(operations(model)))
+        row["matrix_rate"] = matrix_rate(precision, size)
+        row["times_the_limit"] = row["seconds"] * row["matrix_rate"] / row["operations"]
+        rows.append(row)
+    return {"rows": rows}
+
+
+def operations(model, rewritten=True):
+    """Floating-point operations of each convolution of a model for one patch.
+
+    Args:
+        model: with fixed sizes.
+        rewritten: whether the generator is computed as `segsrgan.networks.rewrites` says; as
+            written otherwise, but for the taps that nobody needs after an upsampling.
+    """
+    from segsrgan.networks.layers import FEW_FILTERS
+
+    result = []
+    for layer in model.layers:
+        if not hasattr(layer, "kernel"):
+            continue
+        edge, filters = layer.kernel.shape[0], layer.kernel.shape[-1]
+        taps = edge**3
+        if getattr(layer, "upsampling", 1) == 2:
+            taps = 2**3  # each output voxel sees two coarse ones along each axis
+        elif rewritten and layer.strides == 1 and filters <= FEW_FILTERS:
+            taps = (edge + 1) ** 3  # a kernel wider by one, with stride 2
+        voxels = np.prod(layer.output.shape[1:4], dtype=float)
+        result.append(2 * voxels * taps * layer.kernel.shape[-2] * filters)
+    return result
+
+
+def matrix_rate(precision, size, runs=5):
+    """Operations a second of a product of two square matrices, by the faster library at hand."""
+    first, second = np.random.default_rng(0).random((2, size, size), dtype=np.float32)
+    products = [_openvino_product(precision, first, second)]
+    if precision == "float32":
+        products.append(lambda: first @ second)
+    for product in products:
+        product()  # compiles
+    return 2 * size**3 / min(_seconds(product) for product in products for _ in range(runs))
+
+
+def _openvino_product(precision, first, second):
+    import openvino as ov
+    import openvino.opset15 as op
+
+    node = op.parameter(first.shape, np.float32)
+    # A constant, as weights are: it is brought into its best order once.
+    product = op.matmul(node, op.constant(second), False, False)
+    graph = ov.Model([op.result(op.reduce_mean(product, op.constant([1])))], [node])
+    options = {"INFERENCE_PRECISION_HINT": HINTS[precision]}
+    request = ov.Core().compile_model(graph, "CPU", options).create_infer_request()
+    return lambda: request.infer([first])
+
+
+def accuracy(runs, small=None):
+    """Scores of the bundled weights by engine and precision, a row for each.
+
+    PSNR (peak: the reference's maximum) and SSIM inside the brain; Dice of the thresholded cortex
+    with the grey-matter map above 0.5, and with the plain network's.
+    """
+    from nilearn import datasets
+
+    from segsrgan.networks import default_weights
+    from segsrgan.volumes import Volume, degrade, dice, psnr, ssim
+
+    loaders = (datasets.load_mni152_template, datasets.load_mni152_gm_template)
+    images = (load(resolution=1).get_fdata(dtype="float32") for load in loaders)
+    box = np.s_[80:112, 100:132, 80:112] if small else ...
+    truth, grey = (image[box][..., : image[box].shape[2] // RATIO * RATIO] for image in images)
+    scan = degrade(Volume(truth, (1.0, 1.0, 1.0)), (1.0, 1.0, float(RATIO)))
+    patch, rows, reference = 16 if small else 64, [], None
+    for pair in [("plain", "float32"), *engines()]:
+        result = predictor(default_weights(), *pair).predict(scan, patch, patch // 2, 1.0)
+        image, cortex = result.sr.array, result.cortex_mask.array
+        reference = cortex if reference is None else reference
+        row = {"psnr": psnr(truth, image, truth > 0), "ssim": ssim(truth, image, truth > 0)}
+        row |= {"dice": dice(grey > 0.5, cortex), "dice_with_plain": dice(reference, cortex)}
+        row = {name: float(value) for name, value in row.items()}
+        rows.append({"engine": pair[0], "precision": pair[1], **row})
+    return {"rows": rows}
+
+
+def cycle(batch, patch, precision, backend, cycles, budget):
+    """Our training step on random patches.
+
+    Returns:
+        dict: the seconds of the discriminator's and of the generator's updates in each cycle, and
+        the last losses, by which to see that all is finite; operations and the rate of a product.
+    """
+    os.environ["KERAS_BACKEND"] = backend
+    import keras
+
+    from segsrgan.networks import DiscriminatorSpec, GeneratorSpec
+    from segsrgan.training.dataset import Batch
+    from segsrgan.training.gan import Gan
+
+    batch, patch = int(batch), int(patch)
+    module = importlib.import_module(f"segsrgan.training.step_{backend}")
+    module.deterministic()  # as `SegSRGAN_training.py` does
+    keras.config.set_dtype_policy(precision)
+    gan = Gan.build(GeneratorSpec(16), DiscriminatorSpec(32, patch=patch), patch)
+    step, rng = module.Step(gan), np.random.default_rng(0)
+    image, lr, label = rng.random((3, batch, patch, patch, patch), dtype=np.float32)
+    target = np.stack([image, (label > 0.5).astype(np.float32)], axis=-1)
+    epsilon = rng.random(batch, dtype=np.float32)
+    data = Batch(lr[..., None], target, np.full(batch, 3.0, np.float32), epsilon)
+
+    def update(function, times):
+        start = time.perf_counter()
+        for _ in range(times):
+            losses = function(data)
+        # The losses can be there before the weights are updated.
+        for model in (gan.generator, gan.discriminator):
+            keras.ops.convert_to_numpy(model.trainable_variables[-1])
+        return time.perf_counter() - start, [float(value) for value in losses.values()]
+
+    start = time.perf_counter()
+    update(step.discriminator, 1)  # compiles
+    update(step.generator, 1)
+    result = {"warm_up": time.perf_counter() - start, "discriminator": [], "generator": []}
+    start = time.perf_counter()
+    while len(result["generator"]) < int(cycles) and time.perf_counter() - start <= float(budget):
+        seconds, critic_losses = update(step.discriminator, DISCRIMINATOR_UPDATES)
+        result["discriminator"].append(seconds)
+        seconds, losses = update(step.generator, 1)
+        result["generator"].append(seconds)
+    result |= {
+        "losses": [*critic_losses, *losses],
+        "operations": batch * operations_of_a_cycle(gan),
+    }
+    return {**result, "matrix_rate": matrix_rate(precision.removeprefix("mixed_"), 2048)}
+
+
+def operations_of_a_cycle(gan):
+    """Multiplications and additions that a cycle needs for one patch, convolutions alone.
+
+    Forward, gradient of the weights and gradient of the input cost the same; the first layer's
+    input gradient is needed by the penalty alone. The penalty's own gradient goes back through
+    the input gradient (twice its cost) and no further: LeakyReLU is piecewise linear.
+    """
+    generator, critic = (operations(m, False) for m in (gan.generator, gan.discriminator))
+    g, d = sum(generator), sum(critic)
+    discriminator = g + 2 * (3 * d - critic[0]) + 4 * d
+    return DISCRIMINATOR_UPDATES * discriminator + 3 * g - generator[0] + 2 * d
+
+
+def _seconds(compute):
+    start = time.perf_counter()
+    compute()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    functions = {f.__name__: f for f in (job, limit, accuracy, cycle)}
+    print("\n" + json.dumps(functions[sys.argv[1]](*sys.argv[2:])), flush=True)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""The SegSRGAN paper's tables and figures, qualitatively, on fetal templates left out of training.
+
+steps        the bundled weights with several patches and steps: time, Dice, PSNR, SSIM, components
+             (Figures 6 to 8, Tables 2 to 5).
+robustness   noise and contrast at the test, networks trained with and without that augmentation
+             (Figures 9 to 12).
+pipelines    one network for both tasks against cubic splines, and against super-resolution followed
+             by a segmentation network (Tables 8 to 10).
+adversarial  two trainings that go on from the bundled weights, with and without the adversarial
+             loss (Table 7).
+
+Everything is measured with slices 4 times thicker. All but the first train what they compare by
+SegSRGAN_training.py, in --runs, on the other templates: same seed, network and length; what is
+trained there already is used again. --data is the folder that the benchmark weights reads.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import markdown, mean_and_deviation
+from benchmarks.weights import (
+    FETAL_CORTEX,
+    RATIO,
+    acquire,
+    fetal_cases,
+    fetal_templates,
+    measure,
+    predicted,
+    score,
+)
+
+PAIRS = {128: (30, 80, 128), 64: (20, 40, 64)}
+CHANGES = {"noise": (0.0, 0.01, 0.03, 0.05, 0.08), "power": (0.4, 0.6, 1.0, 1.5, 2.0)}
+THICK = (0.8, 0.8, 0.8 * RATIO)  # the templates have 0.8 mm
+DIGITS = {"seconds": 1, "psnr": 2, "ssim": 4, "dice": 3, "components": 1}
+
+
+def add_arguments(parser):
+    parser.add_argument("table", choices=sorted(TABLES))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, help="folder of the trainings")
+    parser.add_argument("--weights", help="of the steps: name or file (default: the bundled)")
+    parser.add_argument("--epochs", type=int, default=10, help="of a training (default: 10)")
+
+
+def run(args, save):
+    if args.table != "steps" and args.runs is None:
+        sys.exit(f"{args.table} trains networks: name a folder for them with --runs")
+    rows = []
+    for row, scores in TABLES[args.table](args):
+        # Means and deviations over the cases.
+        keys = [key for key, value in scores[0].items() if not isinstance(value, str)]
+        rows.append({**row, **{k: mean_and_deviation([float(s[k]) for s in scores]) for k in keys}})
+        print(tables({"rows": rows[-1:]}).splitlines()[-1], file=sys.stderr, flush=True)
+        save({"epochs": args.epochs, "rows": rows})
+    return {"epochs": args.epochs, "rows": rows}
+
+
+def steps(args):
+    """Yields ({patch, step}, scores of each case)."""
+    from segsrgan import Predictor
+
+    predictor, volumes = Predictor(args.weights), list(fetal_cases(args.data))
+    for patch, strides in PAIRS.items():
+        for stride in reversed(strides):
+            scores = []
+            for _, truth, cortex, brain in volumes:
+                truth, low = acquire(truth, brain)
+                if not scores:  # the first patch of a size compiles the network
+                    predictor.predict(low, patch, patch, truth.spacing)
+                start = time.perf_counter()
+                found = predicted(predictor, low, truth, cortex, brain, patch, stride)
+                scores.append({"seconds": time.perf_counter() - start, **found})
+            yield {"patch": patch, "step": stride}, scores
+
+
+def robustness(args):
+    """Yields ({network, noise or power}, scores of each case)."""
+    from segsrgan import Predictor
+
+    plain = ["--contrast_max", 0, "--percent_val_max", 0]
+    arms = {"with augmentation": ("joint", []), "without": ("without augmentation", plain)}
+    for arm, (name, flags) in arms.items():
+        predictor = Predictor(train(args, name, *flags))
+        for kind, values in CHANGES.items():
+            for value in values:
+                scores = []
+                for number, (_, truth, cortex, brain) in enumerate(fetal_cases(args.data)):
+                    truth, low = changed(truth, kind, value, number)
+                    scores.append(predicted(predictor, low, truth, cortex, brain))
+                yield {"network": arm, kind: value}, scores
+
+
+def changed(truth, kind, value, seed):
+    """A volume and its acquisition, with noise (a fraction of the maximum) or another contrast."""
+    from segsrgan.training.simulate import add_noise, change_contrast
+    from segsrgan.volumes import degrade
+
+    if kind == "power":
+        truth = truth.with_array(change_contrast(truth.array, value))
+    low = degrade(truth, tuple(np.array(truth.spacing) * (1, 1, RATIO)))
+    if kind == "noise":
+        low = low.with_array(add_noise(low.array, value, np.random.default_rng(seed)))
+    return truth, low
+
+
+def pipelines(args):
+    """Yields ({method}, scores of each case)."""
+    from segsrgan import Predictor
+    from segsrgan.volumes import resample_to
+
+    joint = Predictor(train(args, "joint"))
+    image = Predictor(train(args, "image alone", "--lambda_entropy", 0, "--lambda_dice", 0))
+    # The images themselves, undegraded, to the cortex.
+    sharp = ["--lambda_image", 0, "--percent_val_max", 0, "--new_low_res", 0.8, 0.8, 0.8]
+    segmentation = Predictor(train(args, "segmentation", *sharp))
+    found = {"cubic spline, then segmentation": [], "two networks": [], "one network": []}
+    for _, truth, cortex, brain in fetal_cases(args.data):
+        truth, low = acquire(truth, brain)
+        images = {
+            "cubic spline, then segmentation": resample_to(low, truth.grid),
+            "two networks": image.predict(low, 128, 64, truth.spacing).sr,
+        }
+        for method, volume in images.items():
+            mask = segmentation.predict(volume, 128, 64, truth.spacing).cortex_mask.array
+            found[method].append(measure(truth, volume.array, mask, cortex, brain))
+        found["one network"].append(predicted(joint, low, truth, cortex, brain))
+    for method, scores in found.items():
+        yield {"method": method}, scores
+
+
+def adversarial(args):
+    """Yields ({training}, scores of each case)."""
+    from segsrgan import Predictor
+    from segsrgan.networks import default_weights
+
+    flags = ["--weights", default_weights(), "--batch_size", 4, "--stride", 40, "--epoch", 10]
+    arms = {
+        "their beginning": default_weights(),
+        "without adversarial loss": train(args, "without adversarial loss", *flags),
+        "with adversarial loss": train(args, "adversarial", *flags, "--lambadv", 0.001),
+    }
+    for arm, weights in arms.items():
+        predictor = Predictor(str(weights))
+        yield (
+            {"training": arm},
+            [score(predictor, *volumes) for _, *volumes in fetal_cases(args.data)],
+        )
+
+
+TABLES = {
+    "steps": steps,
+    "robustness": robustness,
+    "pipelines": pipelines,
+    "adversarial": adversarial,
+}
+
+
+def train(args, name, *flags):
+    """The weights of one arm, trained by the command unless they are there.
+
+    Args:
+        args: of the benchmark.
+        name: of the arm, and of its folder in `args.runs`.
+        *flags: of `SegSRGAN_training.py`, which go before those that all arms have.
+    """
+    from segsrgan.SegSRGAN_training import main
+
+    folder = args.runs / name.replace(" ", "_")
+    last = folder / f"SegSRGAN_epoch_{args.epochs}"
+    if not last.exists():
+        command = ["--csv", training_table(args.data, args.runs), "--snapshot_folder", folder]
+        command += ["--dice_file", folder / "dice.csv", "--mse_file", folder / "mse.csv"]
+        command += ["--epoch", args.epochs, "--new_low_res", *THICK, *flags]
+        if main([str(flag) for flag in [*command, "--precision", "mixed_bfloat16"]]):
+            sys.exit(f"the training {name!r} failed")
+    return last
+
+
+def training_table(data, folder):
+    """The CSV of the trainings; labels of the cortex alone, made of the templates' labels."""
+    from segsrgan import read_volume, write_volume
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["HR_image,Label_image,Base"]
+    for base, held_out in (("Train", False), ("Test", True)):
+        for image, labels in fetal_templates(data, held_out):
+            volume = read_volume(labels)
+            target = folder / image.name.replace("_T2w", "_cortex")
+            cortex = (volume.array == FETAL_CORTEX[0]).astype("float32")
+            write_volume(volume.with_array(cortex), target)
+            lines.append(f"{image.resolve()},{target.resolve()},{base}")
+    (folder / "data.csv").write_text("\n".join(lines) + "\n")
+    return folder / "data.csv"
+
+
+def tables(report):
+    names = list(dict.fromkeys(key for row in report["rows"] for key in row))
+    lines = [[_cell(row.get(name, ""), name) for name in names] for row in report["rows"]]
+    return markdown(names, lines)
+
+
+def _cell(value, name):
+    if isinstance(value, (list, tuple)):
+        return "{:.{d}f} ± {:.{d}f}".format(*value, d=DIGITS.get(name, 2))
+    return value

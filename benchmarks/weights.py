@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""Scores weights on volumes that their training never saw, beside cubic spline interpolation.
+
+Left-out fetal templates (real T2 contrast), nilearn's T1 template, and left-out adult label maps
+painted with random contrast; slices 4 times thicker, without noise, along the third axis. With
+--conditions all also along the others, with the intensities turned over, squared and
+square-rooted, and with 3 % noise. PSNR (peak: the reference's maximum) and SSIM (7^3 windows)
+inside the brain; Dice and connected components of the thresholded cortex. Reference of the cortex:
+the labels, for the T1 template the grey-matter map above 0.5, which also holds cerebellum and deep
+grey matter. --data is a folder with fetal_templates/ (*_T2w.nii.gz and *_labels.nii.gz, cortex = 5)
+and adult_labels/ (FreeSurfer's numbers).
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import markdown
+
+# Left out of every training on this data.
+HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20")
+FETAL_CORTEX, ADULT_CORTEX = (5,), (3, 42)
+RATIO = 4
+# name -> (thick axis, change of the intensities in [0, 1], noise of the largest value)
+CONDITIONS = {
+    "z": (2, lambda image: image, 0.0),
+    "x": (0, lambda image: image, 0.0),
+    "y": (1, lambda image: image, 0.0),
+    "inverted": (2, lambda image: 1.05 - image, 0.0),
+    "squared": (2, np.square, 0.0),
+    "square root": (2, np.sqrt, 0.0),
+    "noise 3 %": (2, lambda image: image, 0.03),
+}
+
+
+def add_arguments(parser):
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", help="name or file (default: the bundled)")
+    parser.add_argument("--patch", type=int, default=128)
+    parser.add_argument("--step", type=int, default=64)
+    parser.add_argument("--conditions", default="z", help="all, or some by comma (default: z)")
+
+
+def run(args, save):
+    from segsrgan import Predictor
+
+    predictor, rows = Predictor(args.weights), []
+    conditions = CONDITIONS if args.conditions == "all" else args.conditions.split(",")
+    for group, name, *volumes in cases(args.data):
+        for condition in conditions:
+            scores = score(predictor, *volumes, args.patch, args.step, condition)
+            scores = {key: float(value) for key, value in scores.items()}
+            rows.append({"set": group, "name": name, "condition": condition, **scores})
+            print(*rows[-1].values(), file=sys.stderr, flush=True)
+            save({"mean": means(rows), "cases": rows})
+    return {"mean": means(rows), "cases": rows}
+
+
+def fetal_templates(folder, held_out):
+    """(path of the image, path of its labels) of the templates left out, or of the others."""
+    paths = sorted((folder / "fetal_templates").glob("*_T2w.nii.gz"))
+    chosen = [p for p in paths if any(name in p.name for name in HELD_OUT) == held_out]
+    return [(path, path.with_name(path.name.replace("_T2w", "_labels"))) for path in chosen]
+
+
+def fetal_cases(folder):
+    """Yields (name, truth Volume, cortex, brain) of the left-out templates, see `cases`."""
+    from segsrgan import read_volume
+
+    for path, label in fetal_templates(folder, True):
+        truth, labels = read_volume(path), read_volume(label).array
+        yield path.name[:-11], truth, np.isin(labels, FETAL_CORTEX), truth.array > 0
+
+
+def cases(folder):
+    """Yields (set, name, truth Volume, cortex, brain): bool arrays on the truth's grid."""
+    from nilearn import datasets
+
+    from segsrgan import Volume, read_volume
+    from segsrgan.training.synthesis import paint, prepare_labels
+
+    for case in fetal_cases(folder):
+        yield "fetal T2", *case
+    images = (datasets.load_mni152_template, datasets.load_mni152_gm_template)
+    t1, grey = (load(resolution=1).get_fdata(dtype="float32") for load in images)
+    yield "adult T1", "MNI152", Volume(t1, (1.0, 1.0, 1.0)), grey > 0.5, t1 > 0
+    for path in sorted((folder / "adult_labels").glob("*.nii.gz")):
+        if not any(name in path.name for name in HELD_OUT):
+            continue
+        volume = read_volume(path)
+        label_map = prepare_labels(volume.array, ADULT_CORTEX)
+        brain = label_map.brain[label_map.labels]
+        low, high = np.argwhere(brain).min(0) - 4, np.argwhere(brain).max(0) + 5
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        image = paint(label_map.labels[box], label_map, np.random.default_rng(20), strip=True)
+        cortex = np.isin(label_map.labels[box], label_map.cortex)
+        yield "adult, painted", path.name[:-7], Volume(image, volume.spacing), cortex, brain[box]
+
+
+def acquire(truth, brain, condition="z"):
+    """`(truth, low)`: a volume with the condition's intensities, and its thick slices."""
+    from segsrgan.training.simulate import add_noise
+    from segsrgan.volumes import degrade
+
+    axis, change, noise = CONDITIONS[condition]
+    array = np.clip(truth.array / truth.array.max(), 0, None)
+    # Turned over, the background would be the brightest: it stays dark.
+    changed = np.where(brain | (array > 0), change(array), 0)
+    truth = truth.with_array(changed.astype(np.float32))
+    spacing = np.array(truth.spacing)
+    spacing[axis] *= RATIO
+    low = degrade(truth, tuple(spacing))
+    return truth, low.with_array(add_noise(low.array, noise, np.random.default_rng(0)))
+
+
+def measure(truth, image, segmentation, cortex, brain):
+    """The scores of a result, arrays that may be longer than the truth, a dict."""
+    from segsrgan.volumes import connected_components, dice, psnr, ssim
+
+    window = tuple(slice(0, n) for n in truth.array.shape)
+    image, found = image[window], segmentation[window] > 0
+    return {
+        "psnr": psnr(truth.array, image, brain),
+        "ssim": ssim(truth.array, image, brain),
+        "dice": dice(found, cortex),
+        "components": connected_components(found),
+    }
+
+
+def predicted(predictor, low, truth, cortex, brain, patch=128, step=64):
+    """The scores of what a predictor makes of an acquisition, a dict."""
+    result = predictor.predict(low, patch, step, truth.spacing)
+    return measure(truth, result.sr.array, result.cortex_mask.array, cortex, brain)
+
+
+def score(predictor, truth, cortex, brain, patch=128, step=64, condition="z"):
+    """The scores of one case under a condition, those of the spline beside them, a dict."""
+    from segsrgan.volumes import psnr, resample_to, ssim
+
+    truth, low = acquire(truth, brain, condition)
+    spline = resample_to(low, truth.grid).array
+    return {
+        "psnr_spline": psnr(truth.array, spline, brain),
+        "ssim_spline": ssim(truth.array, spline, brain),
+        **predicted(predictor, low, truth, cortex, brain, patch, step),
+    }
+
+
+def means(rows):
+    """{set: {condition: mean scores}}."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(row["set"], {}).setdefault(row["condition"], []).append(row)
+    return {
+        name: {
+            condition: {
+                key: float(np.mean([row[key] for row in group]))
+                for key in group[0]
+                if isinstance(group[0][key], float)
+            }
+            for condition, group in conditions.items()
+        }
+        for name, conditions in groups.items()
+    }
+
+
+def tables(report):
+    lines = []
+    for group, conditions in report["mean"].items():
+        for name, row in conditions.items():
+            psnr, ssim = (f"{row[key] - row[f'{key}_spline']:+.{d}f}" for key, d in GAINS)
+            cells = [f"{row['psnr']:.2f}", psnr, f"{row['ssim']:.3f}", ssim]
+            lines.append([group, name, *cells, f"{row['dice']:.3f}", f"{row['components']:.0f}"])
+    heads = ["set", "condition", "PSNR, dB", "gain", "SSIM", "gain", "Dice", "components"]
+    return markdown(heads, lines)
+
+
+GAINS = (("psnr", 2), ("ssim", 3))

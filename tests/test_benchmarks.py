@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""The benchmarks' runner, what they time and how they tell it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import common
+from benchmarks.__main__ import BENCHMARKS, main
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def test_the_runner_lists_the_benchmarks(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in BENCHMARKS)
+    assert main(["no_such_thing"]) == 2
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"python -m benchmarks {name}" in capsys.readouterr().out
+
+
+def test_a_process_is_timed_with_its_memory_and_what_it_prints():
+    code = "import time, json; x = b'x' * 10**8; time.sleep(0.2); print(json.dumps({'a': len(x)}))"
+    found = common.timed([sys.executable, "-IS", "-c", code])
+    assert found["a"] == 10**8
+    assert 0.2 < found["seconds"] < 60
+    assert 0.1 < found["memory_gb"] < 0.3
+    assert common.timed([sys.executable, "-c", "raise SystemExit('no')"]) == {"failed": "no"}
+
+
+def test_runs_are_interleaved_and_failures_not_repeated(monkeypatch):
+    calls = []
+
+    def timed(command):
+        calls.append(command)
+        return {"failed": "x"} if command == "bad" else {"seconds": len(calls), "memory_gb": 1.0}
+
+    monkeypatch.setattr(common, "timed", timed)
+    jobs = {("a", 1): "a", ("bad", 1): "bad", ("rare", 1): "rare"}
+    results = common.interleaved(jobs, 3, rare=["rare"])
+    assert calls == ["a", "bad", "rare", "a", "a"]
+    assert common.summary(results["a", 1]) == {
+        "runs": 3,
+        "seconds": 4,
+        "min": 1,
+        "max": 5,
+        "memory_gb": 1.0,
+    }
+    assert common.summary(results["bad", 1]) == {"runs": 0, "failed": "x"}
+
+
+def test_a_benchmark_runs_and_writes_its_command_and_machine(tmp_path):
+    """The smallest one, as a user starts it: supermask-predict on tiny stacks."""
+    output = tmp_path / "speed.json"
+    command = [sys.executable, "-m", "benchmarks", "supermask_speed", "--shrink", "8"]
+    done = subprocess.run(
+        [*command, "--output", output], capture_output=True, encoding="utf-8", cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(output.read_text(encoding="utf-8"))
+    assert report["command"].startswith("python -m benchmarks supermask_speed --shrink 8")
+    assert report["machine"]["cores"] > 0
+    assert all(row["seconds"] > 0 for row in report["results"].values())
+    assert output.with_suffix(".md").read_text(encoding="utf-8").strip() == done.stdout.strip()
