@@ -29,6 +29,19 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks.common import markdown, mean_and_deviation
+from segsrgan.errors import UserError
+from segsrgan.tables import image_files, stem
+from segsrgan.volumes import Volume, dice
+from supermask.datasets import find_pairs, read_channel, read_mask
+from supermask.geometry import sample
+from supermask.metrics import score
+from supermask.prediction import predict_views
+from supermask.segmentation import segment, without_islands
+from supermask.settings import PredictionSettings, Simulation
+from supermask.simulation import simulate
+from supermask.training import TrainingSettings, fit, paint
+from supermask.views import View
+from supermask.weights import Networks, load_networks, save_networks
 
 logger = logging.getLogger(__name__)
 
@@ -123,13 +136,9 @@ def gather(args, distance, seed):
     Every seed leaves out other volumes, as long as there are others: a cross-validation. Of each
     volume to train on there are `args.repeats`, side by side, of one to test on one.
     """
-    from supermask.datasets import find_pairs
-
     if args.collection:
         pairs = find_pairs(args.collection)
     else:
-        from segsrgan.tables import image_files
-
         pairs = [(None, mask) for mask in image_files(args.masks)]
     wanted = args.train + args.test
     if len(pairs) < wanted:
@@ -149,11 +158,6 @@ def gather(args, distance, seed):
 
 
 def _case(args, distance, volume, key):
-    from segsrgan.tables import stem
-    from supermask.datasets import read_channel, read_mask
-    from supermask.simulation import Simulation, simulate
-    from supermask.training import paint
-
     image_path, mask_path = volume
     rng, mask = np.random.default_rng(key), read_mask(mask_path)
     image = read_channel(image_path) if image_path else paint(mask, rng, args.spacing, anatomy=0)
@@ -166,8 +170,6 @@ class Trainings:
     """The networks that the chosen methods need, trained unless they lie in `args.runs`."""
 
     def __init__(self, args, seed, cases):
-        from supermask.training import TrainingSettings
-
         self.args, self.seed = args, seed
         self.needed = {EVERY[name][0] for name in args.methods} - {None}
         names = "grid_size spacing kernel alignnet_kernels precision".split()
@@ -194,8 +196,6 @@ class Trainings:
         "segmentor" was trained alone on as many more images as stage 2 sees, "long" is that one
         and AlignNet, "high" as that one, on high-resolution images.
         """
-        from supermask.weights import Networks, save_networks
-
         folder, networks = self.args.runs / f"{distance:g}mm_{self.seed}", {}
         if self.needed - {"high"}:
             segmentor, longer = self._segmentors(folder, cases)
@@ -214,9 +214,6 @@ class Trainings:
 
     def _trained(self, path, cases, **changes):
         """The networks of a training, `Networks`, kept in PATH.h5."""
-        from supermask.training import fit
-        from supermask.weights import load_networks, save_networks
-
         file = path.with_name(f"{path.name}.h5")
         if not file.exists():
             always = {"steps": EPOCH, "resume": True, "tensorboard": False}
@@ -261,8 +258,6 @@ def _epochs(updates):
 
 def _sharp(case):
     """The high-resolution image and truth of a case, as a view."""
-    from supermask.views import View
-
     return View(case.image, case.truth.with_array(case.truth.array.astype(np.float32)))
 
 
@@ -272,12 +267,6 @@ def scored(args, case, name, trainings):
     `between` is the Dice between the masks of three aligned views and the truth (Table 2), else
     None.
     """
-    from segsrgan.volumes import Volume
-    from supermask.geometry import sample
-    from supermask.metrics import score
-    from supermask.segmentation import segment, without_islands
-    from supermask.views import View
-
     training, views, settings = EVERY[name]
     networks, truth, between = trainings.get(training), case.truth, None
     if settings is None:
@@ -298,12 +287,6 @@ def scored(args, case, name, trainings):
 
 def _predicted(args, case, name, networks):
     """The fused result of a method; None where it fails, as when masks to be aligned are empty."""
-    from segsrgan.errors import UserError
-    from supermask.prediction import predict_views
-    from supermask.settings import PredictionSettings
-    from supermask.views import View
-    from supermask.weights import Networks
-
     training, indices, settings = EVERY[name]
     views = [case.views[k] for k in indices]
     if training is not None:
@@ -324,9 +307,6 @@ def _predicted(args, case, name, networks):
 
 def _back(view, transform):
     """A view whose header says where the patient really was: aligned with the reference."""
-    from segsrgan.volumes import Volume
-    from supermask.views import View
-
     back, grid = transform.inverse(), view.volume.grid
     turned = {"origin": tuple(back.apply(grid.origin))}
     grid = replace(grid, **turned, direction=back.rotation @ view.volume.direction)
@@ -335,9 +315,6 @@ def _back(view, transform):
 
 
 def _between(result, truth):
-    from segsrgan.volumes import dice
-    from supermask.geometry import sample
-
     masks = {view.name: view.mask.array for view in result.views}
     pairs = {f"{a} & {b}": dice(masks[a], masks[b]) for a, b in combinations(masks, 2)}
     high = sample(truth, result.mask.grid) >= 0.5

@@ -149,31 +149,21 @@ def score(predictor, truth, cortex, brain, patch=128, step=64, condition="z"):
 
 def means(rows):
     """{set: {condition: mean scores}}."""
-    groups = {}
-    for row in rows:
-        groups.setdefault(row["set"], {}).setdefault(row["condition"], []).append(row)
-    return {
-        name: {
-            condition: {
-                key: float(np.mean([row[key] for row in group]))
-                for key in group[0]
-                if isinstance(group[0][key], float)
-            }
-            for condition, group in conditions.items()
-        }
-        for name, conditions in groups.items()
-    }
+    import pandas as pd
+
+    groups = pd.DataFrame(rows).groupby(["set", "condition"], sort=False).mean(numeric_only=True)
+    found = {}
+    for (name, condition), row in groups.iterrows():
+        found.setdefault(name, {})[condition] = row.to_dict()
+    return found
 
 
 def tables(report):
     lines = []
     for group, conditions in report["mean"].items():
         for name, row in conditions.items():
-            psnr, ssim = (f"{row[key] - row[f'{key}_spline']:+.{d}f}" for key, d in GAINS)
-            cells = [f"{row['psnr']:.2f}", psnr, f"{row['ssim']:.3f}", ssim]
+            cells = [f"{row['psnr']:.2f}", f"{row['psnr'] - row['psnr_spline']:+.2f}"]
+            cells += [f"{row['ssim']:.3f}", f"{row['ssim'] - row['ssim_spline']:+.3f}"]
             lines.append([group, name, *cells, f"{row['dice']:.3f}", f"{row['components']:.0f}"])
     heads = ["set", "condition", "PSNR, dB", "gain", "SSIM", "gain", "Dice", "components"]
     return markdown(heads, lines)
-
-
-GAINS = (("psnr", 2), ("ssim", 3))
