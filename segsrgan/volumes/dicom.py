@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pydicom
 
-from segsrgan.errors import VolumeError
+from segsrgan.errors import VolumeError, one_line
 from segsrgan.volumes.stacks import Slice, assemble, count_positions, separate_repeats
 from segsrgan.volumes.volume import is_orthonormal, nearest_rotation
 
@@ -61,20 +61,12 @@ class _Damaged(VolumeError):
 
 @dataclass
 class Stack:
-    """Slices of one series with one orientation, size and in-plane spacing.
-
-    Attributes:
-        uid: SeriesInstanceUID.
-        number: SeriesNumber, a str.
-        description: SeriesDescription.
-        patient: PatientID.
-        slices: list of `Slice`.
-    """
+    """Slices of one series with one orientation, size and in-plane spacing."""
 
     uid: str
     number: str
     description: str
-    patient: str
+    patient: str  # PatientID
     slices: list[Slice]
 
     @property
@@ -88,18 +80,10 @@ class Stack:
 
 
 def read_dicom_file(path):
-    """Read one DICOM file: a multi-frame image, or one slice as a volume one voxel thick.
+    """Read the volume of one file: a multi-frame image, or one slice, one voxel thick.
 
-    The spacing across a lone slice is its SpacingBetweenSlices, else its SliceThickness.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        A volume with a float32 array (x, y, z).
-
-    Raises:
-        VolumeError: if it is not a scalar image, or its geometry is incomplete.
+    The spacing across a lone slice is its SpacingBetweenSlices, else its SliceThickness. Raises
+    `VolumeError` if it is not a scalar image, or its geometry is incomplete.
     """
     stack = scan(path)
     if len(stack.slices) == 1 and stack.slices[0].frame is None:
@@ -108,16 +92,13 @@ def read_dicom_file(path):
 
 
 def read_dicom_series(folder, files, series=None):
-    """Read one series of a folder; file names do not matter.
+    """Read the volume of one series of a folder; file names do not matter.
 
     Args:
         folder: its path, for messages.
         files: paths of its DICOM files.
         series: SeriesInstanceUID, a part of it or of the description, or the series' number.
             None: the series with most slices in different positions.
-
-    Returns:
-        A volume with a float32 array (x, y, z).
 
     Raises:
         VolumeError: if there is no such series or it makes no volume.
@@ -151,48 +132,54 @@ def read_dicom_series(folder, files, series=None):
 
 
 def find_patient_id(folder, files, series=None):
-    """The PatientID of the series that `read_dicom_series` takes of a folder, a str.
-
-    Args:
-        folder: its path, for messages.
-        files: paths of its DICOM files.
-        series: see `read_dicom_series`.
-
-    Raises:
-        VolumeError: if there is no such series.
-    """
+    """The PatientID, a str, of the series that `read_dicom_series` takes of a folder."""
     return _choose(_scan_all(files)[0], series, folder).patient
 
 
 def scan(path):
-    """The slices in a DICOM file, one for each frame, without their pixels.
+    """The `Stack` of the slices in a file, one for each frame, without their pixels.
 
-    Args:
-        path: of the file.
-
-    Returns:
-        A `Stack`.
-
-    Raises:
-        VolumeError: if it holds no scalar image, is damaged, or its frames make no stack.
+    Raises `VolumeError` if it holds no scalar image, is damaged, or its frames make no stack.
     """
-    with warnings.catch_warnings():
+    with open(path, "rb") as file, warnings.catch_warnings():
         # pydicom's, of values that the standard does not allow; those used here are checked.
         warnings.simplefilter("ignore")
-        dataset, missing = _elements(path)
-        if "Rows" not in dataset:
-            kind = dataset.get("SOPClassUID") or pydicom.uid.UID("of unknown kind")
-            raise _NoImage(f"{path}: expected a DICOM file with an image, received {kind.name}")
-        if missing:
-            raise _Damaged(path, _text(dataset, "SeriesInstanceUID"))
-        photometric = _text(dataset, "PhotometricInterpretation")
-        samples = _text(dataset, "SamplesPerPixel") or "1"
-        if samples != "1" or photometric.startswith("PALETTE"):
-            raise _NoImage(
-                f"{path}: expected one real number per voxel, received {samples} ({photometric}); "
-                "convert it to a scalar image first"
-            )
-        return Stack(*(_text(dataset, name) for name in _SERIES), _slices(dataset, path))
+        try:
+            return _scan(file, path)
+        except VolumeError:
+            raise
+        except Exception as error:  # whatever a stranger's bytes do to the parser
+            raise VolumeError(
+                f"{path}: cannot be read as DICOM ({one_line(error)}); copy it again"
+            ) from error
+
+
+def _scan(file, path):
+    dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_READ))
+    if "Rows" not in dataset:
+        kind = dataset.get("SOPClassUID") or pydicom.uid.UID("of unknown kind")
+        raise _NoImage(f"{path}: expected a DICOM file with an image, received {kind.name}")
+    if os.fstat(file.fileno()).st_size - file.tell() < _least_bytes(dataset):
+        raise _Damaged(path, _text(dataset, "SeriesInstanceUID"))
+    photometric = _text(dataset, "PhotometricInterpretation")
+    samples = _text(dataset, "SamplesPerPixel") or "1"
+    if samples != "1" or photometric.startswith("PALETTE"):
+        raise _NoImage(
+            f"{path}: expected one real number per voxel, received {samples} ({photometric}); "
+            "convert it to a scalar image first"
+        )
+    return Stack(*(_text(dataset, name) for name in _SERIES), _slices(dataset, path))
+
+
+def _least_bytes(dataset):
+    """How many bytes must follow the elements before the pixels."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
+        return 0  # all was read to inflate it
+    if syntax not in _UNCOMPRESSED:
+        return 1
+    bits = dataset.Rows * dataset.Columns * _count(dataset) * dataset.BitsAllocated
+    return bits // 8 + (8 if dataset.original_encoding[0] else 12)
 
 
 def _scan_all(files):
@@ -240,30 +227,9 @@ def _choose(stacks, wanted, folder):
     )
 
 
-def _elements(path):
-    """The elements before the pixels, and whether the pixels are missing, wholly or in part."""
-    with open(path, "rb") as file:
-        try:
-            dataset = pydicom.dcmread(
-                file, stop_before_pixels=True, force=True, specific_tags=list(_READ)
-            )
-            syntax = dataset.file_meta.get("TransferSyntaxUID")
-            needed = 1
-            if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
-                needed = 0  # all was read to inflate it
-            elif syntax in _UNCOMPRESSED and "Rows" in dataset:
-                bits = dataset.Rows * dataset.Columns * _count(dataset) * dataset.BitsAllocated
-                needed = bits // 8 + (8 if dataset.original_encoding[0] else 12)
-            return dataset, os.fstat(file.fileno()).st_size - file.tell() < needed
-        except Exception as error:  # whatever a stranger's bytes do to the parser
-            raise VolumeError(
-                f"{path}: cannot be read as DICOM ({type(error).__name__}: {error}); copy it again"
-            ) from error
-
-
 def _slices(dataset, path):
     """The only slice of a file, or one per frame."""
-    shared, own = (_value(dataset, name) or [] for name in _GROUPS)
+    shared, own = (dataset.get(name, []) for name in _GROUPS)
     count = _count(dataset)
     if count == 1 and not own:
         return [_slice(dataset, path)]
@@ -299,12 +265,12 @@ def _frame(dataset, groups):
 
 
 def _slice(dataset, path, frame=None):
-    position = _numbers(_value(dataset, "ImagePositionPatient"), 3)
-    orientation = _numbers(_value(dataset, "ImageOrientationPatient"), 6)
-    between_pixels = _numbers(_value(dataset, "PixelSpacing"), 2)
+    position = _numbers(dataset.get("ImagePositionPatient"), 3)
+    orientation = _numbers(dataset.get("ImageOrientationPatient"), 6)
+    between_pixels = _numbers(dataset.get("PixelSpacing"), 2)
     if between_pixels is None or not min(between_pixels) > 0:
         between_pixels = np.zeros(2)
-    across = [_numbers(_value(dataset, keyword), 1) for keyword in _ACROSS]
+    across = [_numbers(dataset.get(keyword), 1) for keyword in _ACROSS]
     across = next((value[0] for value in across if value is not None and value[0] > 0), 0.0)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     return Slice(
@@ -321,16 +287,11 @@ def _slice(dataset, path, frame=None):
     )
 
 
-def _value(dataset, keyword):
-    """The value of an element; None where there is none that pydicom understands."""
-    try:
-        return dataset.get(keyword)
-    except (ValueError, TypeError, ArithmeticError, NotImplementedError):
-        return None
-
-
 def _text(dataset, keyword):
-    value = _value(dataset, keyword)
+    try:
+        value = dataset.get(keyword)
+    except ValueError:  # a comma in a number, say
+        return ""
     values = value if isinstance(value, pydicom.multival.MultiValue) else [value]
     return "\\".join("" if value is None else str(value).strip() for value in values)
 

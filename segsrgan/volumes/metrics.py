@@ -217,12 +217,9 @@ class SurfaceDistances(NamedTuple):
         return float(max(np.percentile(distances, percentile) for distances in self))
 
     def mean(self):
-        """The average symmetric surface distance, in mm: the mean over all voxels of both.
+        """The average symmetric surface distance, the mean over all voxels of both, in mm.
 
-        (Heimann et al., IEEE Transactions on Medical Imaging 2009.)
-
-        Returns:
-            mm; nan without distances.
+        nan without distances (Heimann et al., IEEE Transactions on Medical Imaging 2009).
         """
         return float(np.mean(np.concatenate(self))) if self.forward.size else math.nan
 

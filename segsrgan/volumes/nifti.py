@@ -34,14 +34,10 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 def read_nifti(path):
-    """Read a 3-D NIfTI-1, NIfTI-2, Analyze 7.5 or MGH image.
+    """Read a 3-D NIfTI-1, NIfTI-2, Analyze 7.5 or MGH image as a float32 volume.
 
     Args:
-        path: of a .nii, .mgh, .mgz or .nii.gz file, or of either file of a .hdr/.img pair;
-            compression is seen by content, not by name.
-
-    Returns:
-        A volume with a float32 array (x, y, z), intensities scaled as the header says.
+        path: of the file, or of either file of a .hdr/.img pair; compression is seen by content.
 
     Raises:
         VolumeError: if the image is damaged, incomplete or not a 3-D scalar one.
@@ -64,19 +60,10 @@ def read_nifti(path):
 
 
 def single_file_header(grid, dtype):
-    """Return the bytes before the voxels of a NIfTI-1 file, and the dtype of its voxels.
+    """The 352 bytes before the voxels of a NIfTI-1 file, and the dtype of its voxels.
 
-    Qform and sform both hold the geometry (scanner coordinates, mm).
-
-    Args:
-        grid: the geometry (LPS).
-        dtype: of the array; bool is stored as uint8, float16 as float32.
-
-    Returns:
-        352 bytes and a little-endian dtype.
-
-    Raises:
-        ValueError: if an axis is too long for NIfTI-1, or it has no such type.
+    Qform and sform both hold the geometry (scanner coordinates, mm). bool is stored as uint8 and
+    float16 as float32. Raises `ValueError` if an axis is too long or NIfTI has no such type.
     """
     dtype = {"?": np.dtype("u1"), "e": np.dtype("f4")}.get(np.dtype(dtype).char, np.dtype(dtype))
     if max(grid.shape) > np.iinfo(np.int16).max:
@@ -107,9 +94,11 @@ def _header_and_data(path):
         return path, path
     base, given = path.name[: -len(suffix)], path.name[-len(suffix) :]
     other = _PAIRED[suffix]
-    names = [entry.name for entry in path.parent.iterdir() if entry.name.startswith(base)]
-    ends = [name[len(base) :] for name in names]
-    ends = [end for end in ends if end.lower() in (other, f"{other}.gz")]
+    ends = [
+        entry.name[len(base) :]
+        for entry in path.parent.iterdir()
+        if entry.name.startswith(base) and entry.name[len(base) :].lower() in (other, f"{other}.gz")
+    ]
     if not ends:
         raise VolumeError(
             f"{path}: its other half {base}{other} is missing; put both files in one folder"
@@ -129,30 +118,24 @@ def _opened(path):
 
 def _header(raw, path):
     """The header of the first bytes of a file, in its byte order."""
+    kinds = (nibabel.Nifti2Header, nibabel.Nifti1Header, nibabel.AnalyzeHeader)
+    name = "a NIfTI or Analyze"
     if path.name.lower().endswith(FREESURFER_SUFFIXES):
-        return _mgh_header(raw, path)
-    for kind in (nibabel.Nifti2Header, nibabel.Nifti1Header, nibabel.AnalyzeHeader):
+        kinds, name = (), "an MGH"
+        if len(raw) >= mghformat.DATA_OFFSET and raw[:4] == b"\0\0\0\1":  # its version
+            if raw[28:30] == b"\0\1":
+                return MGHHeader(raw, check=False)
+            raise VolumeError(  # nibabel would make up 1 mm
+                f"{path}: its header says nothing of voxel size and orientation (goodRASFlag); "
+                "convert the image that it was made from again"
+            )
+    for kind in kinds:
         if kind.may_contain_header(raw):
             header = kind(raw[: kind.sizeof_hdr], check=False)
             if header["sizeof_hdr"] == kind.sizeof_hdr:
                 return header
-    raise _not_a_header("a NIfTI or Analyze", raw, path)
-
-
-def _mgh_header(raw, path):
-    if len(raw) < mghformat.DATA_OFFSET or raw[:4] != b"\0\0\0\1":  # its version
-        raise _not_a_header("an MGH", raw, path)
-    if raw[28:30] != b"\0\1":  # nibabel would make up 1 mm
-        raise VolumeError(
-            f"{path}: its header says nothing of voxel size and orientation (goodRASFlag); convert "
-            "the image that it was made from again"
-        )
-    return MGHHeader(raw, check=False)
-
-
-def _not_a_header(kind, raw, path):
-    return VolumeError(
-        f"{path}: expected {kind} header, received {len(raw)} bytes of something else; "
+    raise VolumeError(
+        f"{path}: expected {name} header, received {len(raw)} bytes of something else; "
         "check that the file is complete and its name right"
     )
 
@@ -274,12 +257,9 @@ def _sform(header, sizes, shape, path):
     regular = np.all(np.isfinite(affine)) and np.linalg.matrix_rank(matrix) == 3
     if regular and is_orthonormal(matrix / spacing):
         if not np.allclose(spacing, sizes, rtol=1e-3):
-            _logger.warning(
-                "%s: voxel size %s by its sform but %s by pixdim; taking the sform",
-                path,
-                np.round(spacing, 4),
-                np.round(sizes, 4),
-            )
+            by_forms = (np.round(spacing, 4), np.round(sizes, 4))
+            text = "%s: voxel size %s by its sform but %s by pixdim; taking the sform"
+            _logger.warning(text, path, *by_forms)
         return spacing, offset, nearest_rotation(matrix)
     if header["qform_code"] > 0:
         _logger.warning("%s: the axes of its sform are not at right angles; taking its qform", path)

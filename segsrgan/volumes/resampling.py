@@ -33,8 +33,7 @@ def resample_to(volume, grid, interp="scipy", interpolation_type="Spline", splin
             "scipy", but along the source's thick axis the likeliest image whose slices, blurred
             as `degrade` does, are those given (a Gaussian process; Rasmussen and Williams 2006,
             Eq. 2.23).
-        interpolation_type: with "sitk", a name of
-            `segsrgan.config.INTERPOLATION_TYPES`.
+        interpolation_type: with "sitk", a name of `segsrgan.config.INTERPOLATION_TYPES`.
         spline_order: with "scipy" and "profile", 0 (nearest neighbour) to 5.
 
     Returns:
@@ -55,13 +54,12 @@ def resample_to(volume, grid, interp="scipy", interpolation_type="Spline", splin
     matrices = []
     for axis, sign, size, spacing in zip(axes, signs, grid.shape, grid.spacing, strict=True):
         points = start[axis] + np.arange(size) * (sign * spacing / source.spacing[axis])
-        finer = spacing < source.spacing[axis]
-        if axis == thick and finer and spline_order:
+        if axis == thick and spacing < source.spacing[axis] and spline_order:
             matrices.append(_profile_inverse(source.shape[axis], points))
         else:
             matrices.append(_spline_matrix(source.shape[axis], points, spline_order))
-    result = _apply(matrices, array)
-    return Volume.from_grid(result.astype(_result_dtype(array, spline_order), copy=False), grid)
+    dtype = array.dtype if spline_order == 0 else np.float32
+    return Volume.from_grid(_apply(matrices, array).astype(dtype, copy=False), grid)
 
 
 def resample(volume, spacing, interp="scipy", interpolation_type="Spline", spline_order=3):
@@ -105,12 +103,10 @@ def legacy_resample(volume, spacing, spline_order=3):
     _check_order(spline_order)
     spacing = check_spacing(spacing)
     volume.grid.corner_aligned(spacing)  # refuses an absurd resolution
-    matrices = []
-    for size, old, new in zip(volume.array.shape, volume.spacing, spacing, strict=True):
-        unit = np.eye(size)
-        matrices.append(
-            unit if old == new else ndimage.zoom(unit, (old / new, 1), order=spline_order)
-        )
+    matrices = [np.eye(size) for size in volume.array.shape]
+    for axis, (old, new) in enumerate(zip(volume.spacing, spacing, strict=True)):
+        if old != new:
+            matrices[axis] = ndimage.zoom(matrices[axis], (old / new, 1), order=spline_order)
     return Volume(_apply(matrices, volume.array), spacing, volume.origin, volume.direction)
 
 
@@ -236,8 +232,7 @@ def _resample_itk(volume, grid, interpolation_type):
     from segsrgan.volumes.itk import from_itk, quiet, to_itk
 
     _check_choice("interpolation_type", interpolation_type, INTERPOLATION_TYPES)
-    nearest = interpolation_type == "NearestNeighbor"
-    dtype = _result_dtype(volume.array, 0 if nearest else 1)
+    dtype = volume.array.dtype if interpolation_type == "NearestNeighbor" else np.float32
     image = to_itk(volume.with_array(volume.array.astype(np.float32, copy=False)))
     resampler = sitk.ResampleImageFilter()
     resampler.SetSize(grid.shape)
@@ -250,10 +245,6 @@ def _resample_itk(volume, grid, interpolation_type):
     with quiet():
         result = from_itk(resampler.Execute(image)).array
     return Volume.from_grid(result.astype(dtype, copy=False), grid)
-
-
-def _result_dtype(array, order):
-    return array.dtype if order == 0 else np.dtype(np.float32)
 
 
 def _check_choice(name, value, choices):

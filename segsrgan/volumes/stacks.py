@@ -64,17 +64,15 @@ class Slice:
 
 def count_positions(slices):
     """How many different positions the slices have along the normal of the first."""
-    return len(set(_places(_sorted(slices))))
+    return _places(_sorted(slices))[-1] + 1
 
 
 def separate_repeats(slices, name):
     """Return one slice per position, in order along the normal of the first.
 
     Copies of one image count once. Where several images share positions (echoes, time points),
-    those with the first value of the label that separates them are taken, with a warning.
-
-    Raises:
-        VolumeError: if slices have no position, or no label separates the repeats.
+    those with the first value of the label that separates them are taken, with a warning. Raises
+    `VolumeError` if slices have no position, or no label separates the repeats.
     """
     if len(slices) > 1 and not all(image.has_position for image in slices):
         raise VolumeError(
@@ -88,24 +86,25 @@ def separate_repeats(slices, name):
     }
     slices = _sorted(list(copies.values()))
     places = _places(slices)
-    if len(set(places)) == len(slices):
+    if places[-1] + 1 == len(slices):
         return slices
+    count = places[-1] + 1
     for label in slices[0].labels:
-        values = sorted({image.labels.get(label, "") for image in slices}, key=_by_number)
+        values = sorted({image.labels[label] for image in slices}, key=_by_number)
         for value in values if len(values) > 1 else ():
-            part = [k for k, image in enumerate(slices) if image.labels.get(label, "") == value]
-            if {places[k] for k in part} == set(places) and len(part) == len(set(places)):
+            part = [k for k, image in enumerate(slices) if image.labels[label] == value]
+            if len(part) == count == len({places[k] for k in part}):
                 _logger.warning(
                     "%s: several images per position; of %s %s taking %s",
                     name,
                     dictionary_description(label).lower(),
-                    ", ".join(map(str, values)),
+                    ", ".join(values),
                     value,
                 )
                 return [slices[k] for k in part]
     raise VolumeError(
-        f"{name}: expected one slice per position, received {len(slices)} slices in "
-        f"{len(set(places))} positions; put the files of one image into a folder of their own"
+        f"{name}: expected one slice per position, received {len(slices)} slices in {count} "
+        "positions; put the files of one image into a folder of their own"
     )
 
 
@@ -219,14 +218,14 @@ def _sorted(slices):
 
 
 def _places(slices):
-    """A number per sorted slice, equal for slices in one position."""
+    """The number, from 0, of the position of each sorted slice."""
     normal = slices[0].normal
     gaps = np.diff([image.origin @ normal for image in slices])
     return [0, *np.cumsum(gaps > _SAME_POSITION).tolist()]
 
 
-def _by_number(value):
+def _by_number(text):
     try:
-        return (0, float(value), "")
-    except (TypeError, ValueError):
-        return (1, 0.0, str(value))
+        return (0, float(text), "")
+    except ValueError:
+        return (1, 0.0, text)

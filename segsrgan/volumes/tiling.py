@@ -100,7 +100,7 @@ def plan(shape, patch, step, geometry="exact", multiple=4):
         raise ValueError(f"geometry must be one of {', '.join(GEOMETRIES)}, received {geometry!r}")
     shape = _integers(shape, "shape")
     if patch is None:
-        pads = [_whole_pad(n, geometry, multiple) for n in shape]
+        pads = [multiple - n % multiple if geometry == "legacy" else -n % multiple for n in shape]
         sizes = tuple(n + pad for n, pad in zip(shape, pads, strict=True))
         axis_starts = ((0,), (0,), (0,))
     else:
@@ -134,14 +134,11 @@ class Accumulator:
     def __init__(self, tiling, channels, blend="uniform"):
         self.tiling = tiling
         self._sum = np.zeros((*tiling.padded_shape, channels), np.float32)
-        axis_weights = _axis_weights(tiling, blend)
         self._weights = patch_weights(tiling, blend)
-        self._totals = [
-            _axis_total(size, starts, weights)
-            for size, starts, weights in zip(
-                tiling.padded_shape, tiling.axis_starts, axis_weights, strict=True
-            )
-        ]
+        axes = zip(
+            tiling.padded_shape, tiling.axis_starts, _axis_weights(tiling, blend), strict=True
+        )
+        self._totals = [_axis_total(*axis) for axis in axes]
         self._missing = len(tiling.starts)
 
     def add(self, patch, start):
@@ -180,18 +177,11 @@ class Accumulator:
 def patch_weights(tiling, blend):
     """How much each voxel of a patch counts where patches overlap.
 
-    Args:
-        tiling: a `Tiling`.
-        blend: see `Accumulator`.
-
-    Returns:
-        float32 `(px, py, pz)`, None where all count alike.
-
-    Raises:
-        ValueError: if the blend is unknown.
+    float32 (px, py, pz); None where all count alike. Raises `ValueError` if the blend is unknown.
     """
-    weights = _axis_weights(tiling, blend)
-    return None if all(np.all(axis == 1) for axis in weights) else _outer(*weights)
+    x, y, z = _axis_weights(tiling, blend)
+    is_uniform = all(np.all(axis == 1) for axis in (x, y, z))
+    return None if is_uniform else x[:, None, None] * y[:, None] * z
 
 
 def _axis_weights(tiling, blend):
@@ -211,10 +201,6 @@ def _axis(n, patch, step, geometry):
     pad = max(0, patch - n)
     last = n + pad - patch
     return pad, (*range(0, last, step), last)
-
-
-def _whole_pad(n, geometry, multiple):
-    return multiple - n % multiple if geometry == "legacy" else -n % multiple
 
 
 def _integers(value, name):
@@ -242,10 +228,6 @@ def _check_sizes(patch, step, multiple):
 def _gaussian(size):
     distance = (np.arange(size) - (size - 1) / 2) / (_BLEND_SIGMA * size)
     return np.maximum(np.exp(-0.5 * distance**2), _BLEND_LEAST).astype(np.float32)
-
-
-def _outer(x, y, z):
-    return x[:, None, None] * y[:, None] * z
 
 
 def _axis_total(size, starts, weights):
