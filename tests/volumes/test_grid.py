@@ -46,9 +46,9 @@ def test_corner_aligned_covers_the_field_of_view(direction, spacing):
     assert np.all(beyond < spacing)
 
 
-def test_corner_aligned_adds_no_voxel_for_rounding_of_the_header():
-    assert Grid((10, 10, 30), (1, 1, 3.0000004)).corner_aligned(1).shape == (10, 10, 90)
-    assert Grid((10, 10, 30), (1, 1, 2.9999996)).corner_aligned(1).shape == (10, 10, 90)
+@pytest.mark.parametrize("thickness", [3.0000004, 2.9999996])
+def test_corner_aligned_adds_no_voxel_for_rounding_of_the_header(thickness):
+    assert Grid((10, 10, 30), (1, 1, thickness)).corner_aligned(1).shape == (10, 10, 90)
 
 
 @pytest.mark.parametrize(
@@ -73,15 +73,10 @@ def test_is_close_compares_corners_not_numbers():
     assert not grid.is_close(Grid((100, 10, 11), (1, 1, 1)))
 
 
-@pytest.mark.parametrize("spacing", [0, -1, (1, 1, 0), np.nan, np.inf, (1, 1), "fine"])
-def test_impossible_spacings_are_refused(spacing):
-    with pytest.raises(ValueError):
-        Grid((4, 4, 4)).corner_aligned(spacing)
-
-
-def test_an_absurdly_fine_resolution_is_refused():
-    with pytest.raises(ValueError, match="coarser"):
-        Grid((200, 200, 200)).corner_aligned(0.01)
+@pytest.mark.parametrize("spacing", [0, -1, (1, 1, 0), np.nan, np.inf, (1, 1), "fine", 1e-3])
+def test_impossible_and_absurdly_fine_spacings_are_refused(spacing):
+    with pytest.raises(ValueError, match="coarser" if spacing == 1e-3 else None):
+        Grid((4, 4000, 4000)).corner_aligned(spacing)
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,7 @@ def test_formats_of_itk_keep_voxels_and_geometry(tmp_path, suffix, compressed):
 
 
 def test_a_sheared_nrrd_is_read_with_a_warning(tmp_path, caplog):
-    sitk.WriteImage(sitk.GetImageFromArray(ARRAY), str(tmp_path / "a.nrrd"))
-    raw = (tmp_path / "a.nrrd").read_bytes().replace(b"(0,0,1)", b"(0,0.2,1)")
-    (tmp_path / "a.nrrd").write_bytes(raw)
+    replaced(b"(0,0,1)", b"(0,0.2,1)")(tmp_path / "a.nrrd")
     volume = read_volume(tmp_path / "a.nrrd")
     assert "not at right angles" in caplog.text
     assert volume.direction.T @ volume.direction == pytest.approx(np.eye(3))
@@ -66,63 +64,50 @@ def nifti(path, **patches):
     path.write_bytes(raw)
 
 
-def cut(path, share):
-    raw = path.read_bytes()
-    path.write_bytes(raw[: int(len(raw) * share)])
+def damaged(change):
+    """A maker of a written file whose bytes are changed."""
+
+    def make(path):
+        if path.name.endswith((".nii", ".nii.gz")):
+            write_volume(Volume.from_grid(ARRAY, GRID), path)
+        else:
+            sitk.WriteImage(itk_image(), str(path))
+        path.write_bytes(change(path.read_bytes()))
+
+    return make
 
 
-def make_cut_nifti(path):
-    nifti(path)
-    cut(path, 0.9)
+cut = damaged(lambda raw: raw[: len(raw) * 8 // 10])
+cut_checksum = damaged(lambda raw: raw[:-4])
 
 
-def make_cut_gzip(path):
-    write_volume(Volume.from_grid(ARRAY, GRID), path)
-    cut(path, 0.9)
+@damaged
+def flip_a_bit(raw):
+    middle = len(raw) // 2
+    return raw[:middle] + bytes([raw[middle] ^ 0x10]) + raw[middle + 1 :]
 
 
-def make_gzip_without_its_last_bytes(path):
-    write_volume(Volume.from_grid(ARRAY, GRID), path)
-    path.write_bytes(path.read_bytes()[:-4])
+def of_itk(array, **kinds):
+    """A maker of a file that SimpleITK writes of an array (z, y, x)."""
+    return lambda path: sitk.WriteImage(sitk.GetImageFromArray(array, **kinds), str(path))
 
 
-def make_flipped_bit(path):
-    write_volume(Volume.from_grid(ARRAY, GRID), path)
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 0x10
-    path.write_bytes(raw)
+def replaced(old, new):
+    """A maker of an image of 1 mm with other words in its header."""
+
+    def make(path):
+        of_itk(ARRAY)(path)
+        path.write_bytes(path.read_bytes().replace(old, new))
+
+    return make
 
 
-def make_cut(path):
-    sitk.WriteImage(itk_image(), str(path))
-    cut(path, 0.8)
-
-
-def make_metaimage(path, spacing):
-    sitk.WriteImage(sitk.GetImageFromArray(ARRAY), str(path))
-    path.write_bytes(path.read_bytes().replace(b"Spacing = 1 1 1", b"Spacing = " + spacing))
-
-
-def make_zero_nrrd(path):
-    sitk.WriteImage(sitk.GetImageFromArray(ARRAY), str(path))
-    path.write_bytes(path.read_bytes().replace(b"(0,0,1)", b"(0,0,0)"))
+make_flat, make_complex = of_itk(ARRAY[0]), of_itk(ARRAY.astype(np.complex64))
+make_colour = of_itk(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
 
 
 def make_frames(path):
     sitk.WriteImage(sitk.JoinSeries([itk_image(), itk_image()]), str(path))
-
-
-def make_flat(path):
-    sitk.WriteImage(sitk.GetImageFromArray(ARRAY[0]), str(path))
-
-
-def make_colour(path):
-    colour = np.zeros((4, 5, 6, 3), np.uint8)
-    sitk.WriteImage(sitk.GetImageFromArray(colour, isVector=True), str(path))
-
-
-def make_complex(path):
-    sitk.WriteImage(sitk.GetImageFromArray(ARRAY.astype(np.complex64)), str(path))
 
 
 BAD = {
@@ -136,18 +121,18 @@ BAD = {
     "text as mha": ("a.mha", lambda path: path.write_text("not an image"), "cannot be read"),
     "text as dcm": ("a.dcm", lambda path: path.write_text("not an image"), "unknown kind"),
     "half a pair": ("a.hdr", lambda path: path.write_text("x"), "a.img is missing"),
-    "cut nii": ("a.nii", make_cut_nifti, "truncated, expected"),
-    "cut gzip": ("a.nii.gz", make_cut_gzip, "truncated or damaged"),
-    "cut checksum": ("a.nii.gz", make_gzip_without_its_last_bytes, "truncated or damaged"),
-    "flipped bit": ("a.nii.gz", make_flipped_bit, "truncated or damaged"),
-    "cut nrrd": ("a.nrrd", make_cut, "cannot be read"),
-    "cut mha": ("a.mha", make_cut, "cannot be read"),
+    "cut nii": ("a.nii", cut, "truncated, expected"),
+    "cut gzip": ("a.nii.gz", cut, "truncated or damaged"),
+    "cut checksum": ("a.nii.gz", cut_checksum, "truncated or damaged"),
+    "flipped bit": ("a.nii.gz", flip_a_bit, "truncated or damaged"),
+    "cut nrrd": ("a.nrrd", cut, "cannot be read"),
+    "cut mha": ("a.mha", cut, "cannot be read"),
     "zero": ("a.nii", lambda path: nifti(path, pixdim=(1, 1, 1, 0, *[0] * 4)), "positive in mm"),
     "negative": ("a.nii", lambda path: nifti(path, pixdim=(1, -1, 1, 1, *[0] * 4)), "positive"),
     "nan": ("a.nii", lambda path: nifti(path, pixdim=(1, np.nan, 1, 1, *[0] * 4)), "positive"),
-    "zero mha": ("a.mha", lambda path: make_metaimage(path, b"1 1 0"), "positive in mm"),
-    "negative mha": ("a.mha", lambda path: make_metaimage(path, b"1 -1 1"), "positive in mm"),
-    "zero nrrd": ("a.nrrd", make_zero_nrrd, "[Zz]ero-valued spacing"),
+    "zero mha": ("a.mha", replaced(b"Spacing = 1 1 1", b"Spacing = 1 1 0"), "positive in mm"),
+    "negative mha": ("a.mha", replaced(b"Spacing = 1 1 1", b"Spacing = 1 -1 1"), "positive in mm"),
+    "zero nrrd": ("a.nrrd", replaced(b"(0,0,1)", b"(0,0,0)"), "[Zz]ero-valued spacing"),
     "2-D": ("a.nii", make_flat, "expected a 3-D image, received 2-D"),
     "2-D mha": ("a.mha", make_flat, "expected a 3-D image, received 2-D"),
     "4-D": ("a.nii.gz", make_frames, "expected a 3-D image, received 4-D"),
