@@ -181,7 +181,7 @@ def stamp(path):
     """
     path = Path(path)
     try:
-        parts = [file.stat() for file in _parts(path)]
+        parts = [file.stat() for file in parts_of(path)]
         return [sum(s.st_size for s in parts), max((int(s.st_mtime) for s in parts), default=0)]
     except OSError:
         return None
@@ -349,7 +349,7 @@ def _to_disk(file):
     file.close()
 
 
-def _parts(path):
+def parts_of(path):
     """The files below a folder, a file, or a pair of header and voxels."""
     if path.is_dir():
         return files_below(path)

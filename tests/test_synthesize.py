@@ -86,7 +86,7 @@ def test_every_flag_changes_the_samples(heads, tmp_path):
     plain = draw(tmp_path, heads[0])
     for flags in ("--thickness 6 7", "--cortex_labels 2", "--tissues own"):
         assert (draw(tmp_path, heads[0], flags)[0] != plain[0]).any(), flags
-    stripped, whole = (draw(tmp_path, heads[0], f"--stripped {share}") for share in (1, 0))
+    stripped, whole = (draw(tmp_path, heads[0], f"--stripped {fraction}") for fraction in (1, 0))
     assert (stripped[1] != whole[1]).any()
     np.testing.assert_array_equal(stripped[2], whole[2])
 
@@ -130,12 +130,12 @@ def test_samples_are_not_replaced_unless_that_is_asked_for(heads, tmp_path, caps
         ("{map} --thickness 5 2", "--thickness: the first number is the lower bound"),
         ("{map} --thickness 0 2", "--thickness must be 2 numbers from 1 up"),
         ("{map} --stripped 2", "--stripped must be a number from 0 to 1, received 2"),
-        ("{map} --tissues all", "--tissues must be one of freesurfer, own, received 'all'"),
+        ("{map} --tissues all", "--tissues must be one of freesurfer, fetal, own, received 'all'"),
         ("{map} --cortex_labels -1", "--cortex_labels must be whole numbers from 1 up"),
         ("{map} --cortex_labels 9", "has no cortex: expected a value of (9,)"),
         ("{map} --seed -1", "--seed must be a whole number from 0"),
         ("none.nii {map} gone.nii", "label maps: 2 problem(s)"),
-        ("--csv none.csv", "none.csv: no such CSV"),
+        ("--csv none.csv", "none.csv: no such file"),
     ],
 )
 def test_bad_lines_are_answered_with_what_to_do(words, message, heads, tmp_path, capsys):

@@ -16,7 +16,11 @@ _FLAGS = {
     "patch": (Rule(int, low=8), 128, "edge of a sample in voxels"),
     "seed": (Rule(int, low=0, high=2**32 - 1), 0, "of all randomness"),
     "thickness": (Rule(float, low=1, count=2), _THICKNESS, "bounds of the slice distance, voxels"),
-    "stripped": (Rule(float, low=0, high=1, optional=True), None, "share of samples: brain alone"),
+    "stripped": (
+        Rule(float, low=0, high=1, optional=True),
+        None,
+        "fraction of samples of the brain alone",
+    ),
     "cortex_labels": (Rule(str), SYNTHETIC["cortex_labels"], "values of the structure to segment"),
     "tissues": (Rule(str, choices=TISSUES), SYNTHETIC["tissues"], " or ".join(TISSUES)),
 }
@@ -70,21 +74,26 @@ def main(argv=None, prog="segsrgan synthesize"):
 
 
 def _synthesize(args, cortex):
-    from segsrgan.training import maps, samples
-    from segsrgan.training.sources import Acquisition
+    from segsrgan.training.synthetic import maps, samples
+    from segsrgan.training.synthetic.sources import Acquisition
 
     if args.csv:
         found = maps.read_maps(args.csv, None, cortex, args.tissues)
     else:
         files = [maps.MapFile(Path(path), cortex, args.tissues) for path in args.maps]
         found = maps.load_maps(files)
-    acquisition = Acquisition(ratio=args.thickness)
-    sources = maps.sources_of(found, args.patch, acquisition, args.stripped)
-    where, total = (args.output, args.number, args.seed, args.overwrite), 0.0
-    for index, sample in enumerate(samples.write_samples(sources, *where), start=1):
-        name, far, seconds = found[sample.source].file.path.name, sample.resolution, sample.seconds
-        total += seconds
-        print(f"sample {index}: {name}, slices {far:.2f} voxels apart, {seconds:.2f} s", flush=True)
+    how = {"patch": args.patch, "acquisition": Acquisition(ratio=args.thickness)}
+    if args.stripped is not None:
+        how["strip"] = args.stripped
+    sources, total = [item.source(**how) for item in found], 0.0
+    written = samples.write_samples(sources, args.output, args.number, args.seed, args.overwrite)
+    for index, sample in enumerate(written, start=1):
+        name, distance = found[sample.source].file.path.name, sample.patch.resolution
+        total += sample.seconds
+        print(
+            f"sample {index}: {name}, slices {distance:.2f} voxels apart, {sample.seconds:.2f} s",
+            flush=True,
+        )
     print(f"{total / args.number:.2f} s per sample; see {samples.sheet_path(args.output)}")
 
 

@@ -18,7 +18,7 @@ CROPPINGS = ("bounding_box", "overlapping_with_mask")
 RECONSTRUCTIONS = ("charbonnier", "dice")
 REPEAT = "segsrgan train --config THIS_FILE --snapshot_folder … --dice_file … --mse_file …"
 # How a label map is divided into tissues.
-TISSUES = ("freesurfer", "own")
+TISSUES = ("freesurfer", "fetal", "own")
 # What is taken where --synthetic is given and these are not.
 SYNTHETIC = {
     "synthetic_ratio": 0.5,

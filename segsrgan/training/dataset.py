@@ -10,21 +10,30 @@ whose patches are shuffled together, and as many again that a thread prepares::
     being prepared                 e b d
 """
 
+import math
 from contextlib import closing
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from segsrgan.training.patches import Cutting, patch_starts
+from segsrgan.errors import VolumeError
+from segsrgan.networks import GeneratorSpec
+from segsrgan.networks.outputs import channel_count, output_channels
+from segsrgan.training.cases import CLASSES, MASK, Extent, at_spacing
+from segsrgan.training.patches import Cutting, box_starts, cut, overlapping_starts, patch_starts
 from segsrgan.training.prefetch import prefetch
-from segsrgan.training.prepare import Plan, prepare
-from segsrgan.training.simulate import Simulation
+from segsrgan.training.simulation import Simulation
+from segsrgan.volumes import Volume, resample
 
 __all__ = ["Batch", "Cutting", "Dataset", "Simulation", "patch_starts"]
 
 # What random numbers are drawn for: each draw has a generator of its own, so that an epoch can be
 # entered anywhere without the draws before.
 _ORDER, _IMAGE, _CYCLE = range(3)
+# Bytes per voxel of a whole image, at most, while it is read and degraded; a test measures it.
+_PREPARING = 40
+_LEVELS = 255  # labels that are probabilities are kept in a byte
 
 
 class Batch(NamedTuple):
@@ -33,7 +42,8 @@ class Batch(NamedTuple):
     Attributes:
         lr: (b, p, p, p, 1) float32, the interpolated low-resolution image; the thick axis is the
             last of the three, as at inference.
-        target: (b, p, p, p, 2 + classes) float32: image, label, one-hot classes of the mask.
+        target: (b, p, p, p, channels) float32, the truth of each head of the network, see
+            `segsrgan.networks.outputs`; classes are one-hot.
         resolution: (b,) float32, distance of the slices in mm.
         epsilon: (b,) float32 in [0, 1), where on the line between an output and a target the
             gradient penalty is taken.
@@ -44,6 +54,161 @@ class Batch(NamedTuple):
     resolution: np.ndarray
     epsilon: np.ndarray
 
+    @classmethod
+    def zeros(cls, size, patch, channels):
+        """A batch to be filled."""
+        shape = (size, *(patch,) * 3)
+        lr, target = (np.zeros((*shape, n), np.float32) for n in (1, channels))
+        return cls(lr, target, *(np.zeros(size, np.float32) for _ in range(2)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is needed of an image, in voxels of `Simulation.network_spacing`.
+
+    Attributes:
+        extent: the image's `Extent`.
+        stored: voxels of the image as it is stored.
+        starts: (n, 3) int, the first corners of its patches.
+        box: per axis the `(first, last + 1)` of all patches together, within the image.
+        region: per axis the `(first, last + 1)` of what the simulation has to see: the box, all
+            that is not 0, and a margin. What lies outside is 0, so that nothing is lost.
+    """
+
+    extent: Extent
+    stored: int
+    starts: np.ndarray
+    box: tuple
+    region: tuple
+
+    @classmethod
+    def of(cls, case, simulation, cutting):
+        """Plans a `Case` for a `Simulation` and a `Cutting`.
+
+        Raises:
+            VolumeError: if a file has to be read and cannot be.
+        """
+        stored, patch = case.extent(), cutting.patch
+        extent = stored.at(simulation.network_spacing(stored.spacing))
+        # The first voxels of the image are the first of a slice: so are those of all patches.
+        unit = np.where(np.equal(extent.spacing, stored.spacing), 1, simulation.slice_voxels)
+        if cutting.method == "bounding_box":
+            starts = box_starts(extent.positive, extent.shape, patch, cutting.stride)
+        else:
+            mask = Volume(case.load_label(MASK), stored.spacing)
+            mask = resample(mask, extent.spacing, spline_order=0)
+            starts = overlapping_starts(mask.array > 0, patch, cutting.stride)
+        voxels = math.prod(stored.shape)
+        if not len(starts):
+            return cls(extent, voxels, starts, extent.positive, extent.content)
+        starts = np.unique(starts - starts % unit, axis=0)
+        first, last = starts.min(axis=0), np.minimum(starts.max(axis=0) + patch, extent.shape)
+        low, high = np.transpose(extent.content)
+        margin = np.array(simulation.margin(extent.spacing))
+        low = np.maximum(np.minimum(low, first) - margin, 0)
+        low -= low % unit
+        high = np.minimum(np.maximum(high, last) + margin, extent.shape)
+        return cls(extent, voxels, starts, _pairs(first, last), _pairs(low, high))
+
+    @property
+    def box_voxels(self):
+        """Voxels of the box."""
+        return math.prod(last - first for first, last in self.box)
+
+    def preparing_bytes(self, deformation):
+        """Bytes that preparing the image takes at most, with a `Deformation` or None."""
+        voxels = max(math.prod(self.extent.shape), self.stored)
+        return voxels * _PREPARING + (deformation.memory(voxels) if deformation else 0)
+
+    def read(self, case, columns):
+        """The arrays of a case within the region, `{column: array}`, the image as `image`.
+
+        Labels that are probabilities are uint8, in steps of 1 / 255.
+        """
+        image, labels = at_spacing(*case.load(columns), self.extent.spacing)
+        window = tuple(slice(first, last) for first, last in self.region)
+        for column, label in labels.items():
+            if label.dtype == np.float32:
+                labels[column] = np.rint(label * np.float32(_LEVELS)).astype(np.uint8)
+        arrays = {"image": image.array, **labels}
+        return {part: np.array(array[window], order="C") for part, array in arrays.items()}
+
+
+class Prepared(NamedTuple):
+    """A degraded image, thick axis last. All arrays have one shape (x, y, z).
+
+    Attributes:
+        lr, hr: float32.
+        labels: `{column: array}`: bool, uint8 in steps of 1 / 255, or uint8 classes of masks.
+        starts: (n, 3) int, the first corners of the patches.
+        resolution: distance of the slices, mm.
+    """
+
+    lr: np.ndarray
+    hr: np.ndarray
+    labels: dict
+    starts: np.ndarray
+    resolution: float
+
+    def write_patch(self, index, flips, lr, target, channels):
+        """Cuts one patch.
+
+        Args:
+            index: of the patch.
+            flips: three bool, axes to turn over.
+            lr: (p, p, p, 1) float32, written.
+            target: (p, p, p, channels) float32, written; what lies beyond the image is 0, and
+                class 0.
+            channels: see `output_channels`.
+        """
+        start = self.starts[index]
+        cut(self.lr, start, flips, lr[..., 0])
+        for head, part in channels.items():
+            out = target[..., part]
+            if head.activation == "image":
+                cut(self.hr, start, flips, out[..., 0])
+                continue
+            label = self.labels[head.target]
+            if head.activation == "softmax":
+                classes = np.empty(out.shape[:3], np.uint8)
+                cut(label, start, flips, classes)
+                np.equal(classes[..., None], np.arange(out.shape[3], dtype=np.uint8), out=out)
+                continue
+            cut(label.view(np.uint8), start, flips, out[..., 0])  # bool is cast slowly
+            if label.dtype != bool:
+                out /= np.float32(_LEVELS)
+
+
+def degraded(arrays, plan, simulation, deformation, rng, position=None):
+    """An image ready to be cut, a `Prepared`.
+
+    Args:
+        arrays: as `Plan.read` returns them.
+        plan: the image's `Plan`.
+        simulation: a `Simulation`.
+        deformation: a `Deformation`, or None.
+        rng: a `numpy.random.Generator`.
+        position: see `Simulation.draw`.
+    """
+    image = Volume(arrays["image"], plan.extent.spacing)
+    labels = {column: array for column, array in arrays.items() if column != "image"}
+    if deformation is not None:
+        image, labels = deformation.apply(image, labels, rng, CLASSES)
+    draw = simulation.draw(image, rng, position)
+    window = tuple(
+        slice(first - begin, last - begin)
+        for (first, last), (begin, _) in zip(plan.box, plan.region, strict=True)
+    )
+
+    def keep(array):
+        # The network meets the thick axis as its last, as at inference.
+        return np.array(np.moveaxis(array[window], draw.axis, 2), order="C")
+
+    order = [k for k in range(3) if k != draw.axis] + [draw.axis]
+    starts = plan.starts - [first for first, _ in plan.box]
+    labels = {column: keep(label) for column, label in labels.items()}
+    return Prepared(keep(draw.lr), keep(draw.hr), labels, starts[:, order], draw.resolution)
+
 
 class Dataset:
     """The patches of the images of a CSV.
@@ -52,19 +217,19 @@ class Dataset:
     whatever has been asked for before.
 
     Args:
-        cases: sequence of `Case`, see `read_table`.
+        cases: sequence of `Case`, see `read_cases`.
         simulation: a `Simulation`.
         cutting: a `Cutting`. Patches lie where they lie in the image before its deformation.
         batch_size: patches in a batch, of all workers together.
         seed: a whole number from 0 up.
-        mask_classes: classes of the masks that are appended to the target.
+        spec: the generator's `GeneratorSpec`, whose heads are the channels of the target.
         deformation: a `Deformation`, or None.
         images_in_memory: images whose patches are shuffled together, see `memory`.
         cache: a `Cache`, or None.
         shard: `(i, n)`: worker i of n gets the i-th part of each batch of an epoch.
 
     Raises:
-        ValueError: if the batch cannot be divided among the workers, a mask is missing, or
+        ValueError: if the batch cannot be divided among the workers, a label is missing, or
             images have no patch; all of them are named.
         VolumeError: if an image or mask has to be read for its patches and cannot be.
     """
@@ -76,16 +241,19 @@ class Dataset:
         cutting,
         batch_size,
         seed,
-        mask_classes=0,
+        *,
+        spec=None,
         deformation=None,
         images_in_memory=8,
         cache=None,
         shard=(0, 1),
     ):
         self._cases, self._simulation, self._cutting = list(cases), simulation, cutting
-        self._batch_size, self._seed, self._mask_classes = batch_size, seed, mask_classes
+        self._batch_size, self._seed, self._spec = batch_size, seed, spec or GeneratorSpec()
         self._deformation, self._cache, self._shard = deformation, cache, shard
         self._together = images_in_memory
+        self._channels = output_channels(self._spec)
+        self._columns = [head.target for head in self._channels if head.activation != "image"]
         self._check()
         self._plans = [Plan.of(case, simulation, cutting) for case in self._cases]
         self._check_plans()
@@ -102,14 +270,14 @@ class Dataset:
     def memory(self):
         """Bytes that an epoch holds at most: an upper bound.
 
-        That is `2 * images_in_memory * voxels * (4 + 4 + 1 [+ 1])` bytes of images, where voxels
-        are those of the box that an image's patches lie in and the last byte is of a mask; what
-        the preparation of one image takes; and two batches, the one in use and the next.
+        That is `2 * images_in_memory * voxels * (4 + 4 + labels)` bytes of images, where voxels
+        are those of the box that an image's patches lie in; what the preparation of one image
+        takes; and two batches, the one in use and the next.
         """
         boxes = sorted((plan.box_voxels for plan in self._plans), reverse=True)
-        images = sum(boxes[: 2 * self._together]) * (4 + 4 + 1 + (self._mask_classes > 0))
+        images = sum(boxes[: 2 * self._together]) * (4 + 4 + len(self._columns))
         preparing = max(plan.preparing_bytes(self._deformation) for plan in self._plans)
-        size, channels = self._batch_size // self._shard[1], 1 + 2 + self._mask_classes
+        size, channels = self._batch_size // self._shard[1], 1 + channel_count(self._spec)
         return images + preparing + (8 * size * channels + 1) * self._cutting.patch**3
 
     def stream(self, epochs, discriminator_batches, first_cycle=0):
@@ -167,27 +335,24 @@ class Dataset:
             `Batch`; the last one may be smaller.
 
         Raises:
-            VolumeError: as `epoch`.
+            VolumeError: if an image cannot be read or used; the message names it.
         """
         count, size = len(self._cases), self._batch_size
-        shares = np.linspace(0, 1, count) if count > 1 else [0.5]
+        positions = np.linspace(0, 1, count).tolist() if count > 1 else [0.5]
         coming = (
-            self._prepare(case, np.random.default_rng(0), float(share))
-            for case, share in enumerate(shares)
+            self._prepare(case, np.random.default_rng(0), position)
+            for case, position in enumerate(positions)
         )
         left, row = self.patches, 0
-        batch, scratch = self._empty(min(size, left))
+        batch = self._empty(min(size, left))
         with closing(prefetch(coming, depth=1)) as images:
             for image in images:
                 for patch in range(len(image.starts)):
-                    image.write_patch(
-                        patch, (False,) * 3, batch.lr[row], batch.target[row], scratch
-                    )
-                    batch.resolution[row] = image.resolution
+                    self._write(batch, row, image, patch, (False,) * 3)
                     row, left = row + 1, left - 1
                     if row == len(batch.lr):
                         yield batch
-                        row, (batch, scratch) = 0, self._empty(min(size, left))
+                        row, batch = 0, self._empty(min(size, left))
                 del image
 
     def _groups(self, epoch):
@@ -209,36 +374,52 @@ class Dataset:
                 yield epoch, index, members, begin, cycles
             begin += count
 
-    def _prepare(self, index, rng, share=None):
-        """A `Prepared` image; the one of a validation if `share` is given."""
-        simulation, deformation = self._simulation, self._deformation
-        if share is not None:
+    def _prepare(self, index, rng, position=None):
+        """A `Prepared` image; the one of a validation if `position` is given."""
+        case, plan, simulation = self._cases[index], self._plans[index], self._simulation
+        deformation = self._deformation
+        if position is not None:
             simulation, deformation = simulation.without_augmentation(), None
-        case, plan, masks = self._cases[index], self._plans[index], self._mask_classes > 0
-        return prepare(case, plan, simulation, rng, share, masks, deformation, self._cache)
+        try:
+            arrays = self._arrays(case, plan)
+            return degraded(arrays, plan, simulation, deformation, rng, position)
+        except VolumeError:
+            raise
+        except (ValueError, MemoryError) as error:
+            raise VolumeError(
+                f"{case.image}: cannot be made into a training image ({error})"
+            ) from error
+
+    def _arrays(self, case, plan):
+        if self._cache is None:
+            return plan.read(case, self._columns)
+        return self._cache.load(
+            [case.image, *(case.labels[column] for column in self._columns)],
+            {"region": plan.region, "spacing": plan.extent.spacing},
+            ["image", *self._columns],
+            lambda: plan.read(case, self._columns),
+        )
 
     def _batch(self, group, chosen, rng):
         """This worker's part of a batch of patches; draws for the parts of all."""
         flips = rng.random((len(chosen), 3)) < 0.5
+        flips &= self._cutting.flip
         epsilon = rng.random(len(chosen), dtype=np.float32)
         worker, workers = self._shard
         part = len(chosen) // workers
-        rows = range(worker * part, (worker + 1) * part)
-        batch, scratch = self._empty(part)
-        for row, source in enumerate(rows):
-            image, patch = group.find(chosen[source])
-            turned = flips[source] if self._cutting.flip else (False,) * 3
-            image.write_patch(patch, turned, batch.lr[row], batch.target[row], scratch)
-            batch.resolution[row] = image.resolution
-        batch.epsilon[:] = epsilon[rows.start : rows.stop]
+        mine = slice(worker * part, (worker + 1) * part)
+        batch = self._empty(part)
+        for row, (patch, flip) in enumerate(zip(chosen[mine], flips[mine], strict=True)):
+            self._write(batch, row, *group.find(patch), flip)
+        batch.epsilon[:] = epsilon[mine]
         return batch
 
+    def _write(self, batch, row, image, patch, flips):
+        image.write_patch(patch, flips, batch.lr[row], batch.target[row], self._channels)
+        batch.resolution[row] = image.resolution
+
     def _empty(self, size):
-        """A `Batch` to be filled, and memory for a patch of the mask."""
-        shape = (size, *(self._cutting.patch,) * 3)
-        lr, target = (np.empty((*shape, n), np.float32) for n in (1, 2 + self._mask_classes))
-        numbers = (np.zeros(size, np.float32) for _ in range(2))
-        return Batch(lr, target, *numbers), np.empty(shape[1:], np.uint8)
+        return Batch.zeros(size, self._cutting.patch, channel_count(self._spec))
 
     def _rng(self, epoch, kind, index):
         return np.random.default_rng([self._seed, epoch, kind, index])
@@ -253,11 +434,15 @@ class Dataset:
         if self._together < 1:
             raise ValueError(f"images_in_memory must be 1 or more, received {self._together}")
         if not self._cases:
-            raise ValueError("a dataset needs one image at least, received none")
-        if self._mask_classes or self._cutting.method == "overlapping_with_mask":
-            missing = [str(case.image) for case in self._cases if case.mask is None]
-            if missing:
-                raise ValueError(f"masks are needed, but there is none for {', '.join(missing)}")
+            raise ValueError("a dataset needs at least one image, received none")
+        columns = {*self._columns}
+        if self._cutting.method != "bounding_box":
+            columns.add(MASK)
+        missing = [str(case.image) for case in self._cases if columns - case.labels.keys()]
+        if missing:
+            raise ValueError(
+                f"{', '.join(sorted(columns))} are needed, but not given for {', '.join(missing)}"
+            )
 
     def _check_plans(self):
         pairs = zip(self._cases, self._plans, strict=True)
@@ -275,16 +460,14 @@ class _Group:
 
     def __init__(self, images, batch_size):
         self._images, self._batch_size = images, batch_size
-        counts = [len(image.starts) for image in images]
-        self._ends = np.cumsum(counts)
+        self._ends = np.cumsum([len(image.starts) for image in images])
         self.patches = int(self._ends[-1])
 
     def turn(self, rng):
         """All patches in random order, the last batch filled up with patches drawn at random."""
         order = rng.permutation(self.patches)
-        return np.concatenate(
-            [order, rng.integers(self.patches, size=-len(order) % self._batch_size)]
-        )
+        filling = rng.integers(self.patches, size=-len(order) % self._batch_size)
+        return np.concatenate([order, filling])
 
     def choose(self, rng):
         """The patches of a batch drawn at random: no patch twice if there are enough."""
@@ -295,3 +478,7 @@ class _Group:
         """The `Prepared` image of a patch, and the patch's number in it."""
         index = int(np.searchsorted(self._ends, patch, side="right"))
         return self._images[index], int(patch) - (int(self._ends[index - 1]) if index else 0)
+
+
+def _pairs(first, last):
+    return tuple((int(a), int(b)) for a, b in zip(first, last, strict=True))

@@ -14,15 +14,14 @@ import numpy as np
 from segsrgan.config import to_toml, whole_numbers
 from segsrgan.errors import TableError
 from segsrgan.files import write_text
-from segsrgan.training.augment import Deformation
+from segsrgan.training.augmentation import Deformation
 from segsrgan.training.beginning import build_networks
 from segsrgan.training.cache import Cache
+from segsrgan.training.cases import read_cases
 from segsrgan.training.configuration import REPEAT
 from segsrgan.training.dataset import Cutting, Dataset, Simulation
 from segsrgan.training.distribution import distribute, several_workers
 from segsrgan.training.loop import Loop
-from segsrgan.training.maps import read_maps
-from segsrgan.training.mixing import mixed
 from segsrgan.training.place import (
     SETTINGS,
     check_free,
@@ -33,7 +32,8 @@ from segsrgan.training.place import (
 )
 from segsrgan.training.records import Records
 from segsrgan.training.state import Progress, has_state, newest_state
-from segsrgan.training.table import read_table
+from segsrgan.training.synthetic.maps import read_maps
+from segsrgan.training.synthetic.mixing import mixed
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +100,10 @@ def run(settings, progress=None, stop=None):
 
 
 def _tables(settings):
-    """The `Table` of the images and the list of label maps; the problems of both in one message."""
+    """The `Cases` and the list of label maps; the problems of both in one message."""
     table, maps, problems = None, [], []
     try:
-        table = read_table(
+        table = read_cases(
             settings.csv,
             settings.base_path,
             fit_mask=settings.fit_mask,
@@ -185,7 +185,7 @@ def _data(settings, spec, table, maps, distribution, cache):
         deformation = Deformation(settings.rotation, settings.elastic)
     options = {
         "seed": settings.seed,
-        "mask_classes": table.classes,
+        "spec": spec,
         "images_in_memory": settings.images_in_memory,
         "cache": cache,
     }
@@ -201,7 +201,8 @@ def _data(settings, spec, table, maps, distribution, cache):
             **options,
         )
     if maps:
-        train = mixed(settings, spec, maps, train, table, shard)
+        cases = table.train if train is not None else table.test
+        train = mixed(settings, spec, maps, train, cases, shard)
     # One device validates.
     share = settings.batch_size // distribution.replicas
     test = Dataset(table.test, simulation, cutting, share, **options)

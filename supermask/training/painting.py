@@ -5,7 +5,7 @@ import numpy as np
 from scipy import ndimage
 
 from segsrgan.errors import UserError
-from segsrgan.training.fields import bspline_basis, smooth_field
+from segsrgan.training.augmentation import bspline_basis, smooth_field
 from segsrgan.volumes import Volume
 from supermask.geometry import canonical_direction, isotropic_grid, sample, voxels_of
 

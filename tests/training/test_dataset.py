@@ -11,11 +11,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from training.samples import ball, ball_mask, noise, write_case, write_table
 
 from segsrgan.errors import VolumeError
+from segsrgan.networks import GeneratorSpec, outputs
+from segsrgan.training import cases
+from segsrgan.training.cases import read_cases
 from segsrgan.training.dataset import Cutting, Dataset, Simulation
-from segsrgan.training.table import read_table
-from segsrgan.volumes import read_volume, resample
+from segsrgan.volumes import read_volume, resample, write_volume
 
 PLAIN = Simulation((1, 1, 1), contrast_max=0.0, noise=0.0)  # lr = hr
+MASKED = GeneratorSpec(mask_classes=3)
 STILL = Cutting(8, 4, flip=False)
 
 
@@ -24,7 +27,7 @@ def dataset(folder, rows=("Train",) * 3 + ("Test",), simulation=PLAIN, cutting=S
     table = folder / "data.csv"
     if not table.exists():
         write_table(folder, rows, masks=True)
-    table = read_table(table, fit_mask=True, crop_to_mask=True)
+    table = read_cases(table, fit_mask=True, crop_to_mask=True)
     options = {"batch_size": 4, "seed": 0, **options}
     return Dataset(table.train, simulation, cutting, **options)
 
@@ -111,7 +114,7 @@ def test_the_thick_axis_comes_last_whichever_it_is(axis, tmp_path):
     resolution = [1.0, 1.0, 1.0]
     resolution[axis] = 4.0
     simulation = Simulation(tuple(resolution), contrast_max=0.0, noise=0.0)
-    data = dataset(tmp_path, simulation=simulation, cutting=Cutting(24, flip=False), mask_classes=3)
+    data = dataset(tmp_path, simulation=simulation, cutting=Cutting(24, flip=False), spec=MASKED)
     batch = next(data.epoch(1, 0))
     lr, target = batch.lr[0, ..., 0], batch.target[0]
     assert (batch.resolution == 4).all()
@@ -145,7 +148,7 @@ def test_patches_lie_where_they_should_when_the_thick_axis_moves(axis, tmp_path)
 def test_what_lies_beyond_a_small_image_is_zero_and_class_0(tmp_path):
     write_table(tmp_path, masks=True, shape=(12, 12, 6), radius=2.5)
     for flip in (False, True):
-        data = dataset(tmp_path, cutting=Cutting(8, 4, flip=flip), mask_classes=3, batch_size=8)
+        data = dataset(tmp_path, cutting=Cutting(8, 4, flip=flip), spec=MASKED, batch_size=8)
         (batch,) = data.epoch(1, 0)
         for lr, target in zip(batch.lr[..., 0], batch.target, strict=True):
             empty = ~lr.any(axis=(0, 1))
@@ -182,7 +185,7 @@ def lively(tmp_path):
     write_table(tmp_path, ("Train",) * 5 + ("Test",), masks=True)
 
     def make(**options):
-        options = {"cutting": Cutting(8, 4), "images_in_memory": 2, "mask_classes": 3, **options}
+        options = {"cutting": Cutting(8, 4), "images_in_memory": 2, "spec": MASKED, **options}
         return dataset(tmp_path, simulation=simulation, **options)
 
     return make
@@ -236,7 +239,7 @@ def test_flips_turn_input_and_target_alike_along_each_axis_half_of_the_time(tmp_
     write_table(tmp_path, masks=True)
     image = noise((24, 24, 24))
     write_case(tmp_path, 0, image, *ball_labels())
-    data = dataset(tmp_path, cutting=Cutting(24, 24), batch_size=120, mask_classes=3)
+    data = dataset(tmp_path, cutting=Cutting(24, 24), batch_size=120, spec=MASKED)
     (batch,) = data.epoch(1, 0)
     np.testing.assert_allclose(batch.lr[..., 0], batch.target[..., 0], atol=1e-6)
     original = next(dataset(tmp_path, cutting=Cutting(24, 24, flip=False)).epoch(1, 0))
@@ -297,7 +300,7 @@ def test_a_mask_too_small_for_any_patch_is_named(tmp_path):
 
 def test_patches_by_overlap_lie_in_the_mask(tmp_path):
     cutting = Cutting(8, 4, method="overlapping_with_mask", flip=False)
-    data = dataset(tmp_path, cutting=cutting, mask_classes=3)
+    data = dataset(tmp_path, cutting=cutting, spec=MASKED)
     inside = [1 - batch.target[..., 2].mean((1, 2, 3)) for batch in data.all_patches()]
     assert np.concatenate(inside).min() > 0.5
     mask = read_volume(tmp_path / "mask0.nii.gz").array > 0
@@ -334,11 +337,13 @@ class Counting(Simulation):
 def test_the_memory_is_bounded_as_stated(tmp_path):
     write_table(tmp_path, masks=True)
     write_case(tmp_path, 0, noise((32, 32, 32)))
-    cases = 24 * read_table(tmp_path / "data.csv", fit_mask=True).train
+    many = 24 * read_cases(tmp_path / "data.csv", fit_mask=True).train
     limits, peaks = [], []
     for together in (1, 8):
         cutting = Cutting(32)  # a patch is an image
-        data = Dataset(cases, Counting((1, 1, 3)), cutting, 1, 0, 3, images_in_memory=together)
+        data = Dataset(
+            many, Counting((1, 1, 3)), cutting, 1, 0, spec=MASKED, images_in_memory=together
+        )
         Counting.drawn = 0
         tracemalloc.start()
         for number, _batch in enumerate(data.epoch(2, 0)):
@@ -393,3 +398,30 @@ def test_slices_less_than_two_voxels_apart_leave_the_grid_as_it_is():
     simulation = Simulation((1.0, 1.0, 1.9), slice_voxels=4)
     assert simulation.network_spacing((1.0, 1.0, 1.0)) == (1.0, 1.0, 1.0)
     assert Simulation((1.0, 1.0, 6.0)).network_spacing((1.0, 1.0, 1.0)) == (1.0, 1.0, 1.0)
+
+
+def test_the_channels_of_a_target_follow_the_list_of_heads(tmp_path, monkeypatch):
+    brain = outputs.Head(
+        "brain", "sigmoid", outputs.optional("brain"), "Brain", "charbonnier", "Brain", 1
+    )
+    heads = (outputs.HEADS[0], brain, *outputs.HEADS[1:])
+    for module in (outputs, cases):
+        monkeypatch.setattr(module, "HEADS", heads)
+    write_table(tmp_path, masks=True)
+    lines = (tmp_path / "data.csv").read_text().splitlines()
+    extra = ["Brain", *(f"brain{index}.nii.gz" for index in range(len(lines) - 1))]
+    lines = [f"{line},{cell}" for line, cell in zip(lines, extra, strict=True)]
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    inside = ball_mask()
+    inside = inside.with_array((inside.array > 0).astype("float32"))
+    for index in range(2):
+        write_volume(inside, tmp_path / f"brain{index}.nii.gz")
+    train = read_cases(tmp_path / "data.csv", fit_mask=True, heads=("brain",)).train
+    spec = GeneratorSpec(mask_classes=3, heads=("brain",))
+    data = Dataset(train, PLAIN, Cutting(24, flip=False), 1, 0, spec=spec)
+    target = next(data.epoch(1, 0)).target[0]
+    label, mask = (read_volume(tmp_path / f"{name}0.nii.gz").array for name in ("label", "mask"))
+    assert target.shape[-1] == 1 + 1 + 1 + 3
+    np.testing.assert_array_equal(target[..., 1], inside.array)
+    np.testing.assert_array_equal(target[..., 2], label)
+    np.testing.assert_array_equal(target[..., 3:].argmax(-1), mask)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from training.samples import ball
 
-from segsrgan.training.simulate import Simulation, add_noise, change_contrast, scan
+from segsrgan.training.simulation import Simulation, add_noise, change_contrast, scan
 from segsrgan.volumes import Volume
 
 
@@ -15,7 +15,7 @@ def test_contrast_is_a_power_on_the_unit_range():
     assert change_contrast(x, 1) is x
 
 
-def test_noise_has_the_share_of_the_maximum_and_is_clipped_at_zero():
+def test_noise_has_the_fraction_of_the_maximum_and_is_clipped_at_zero():
     rng = np.random.default_rng(0)
     x = np.full((40, 40, 40), 100.0, "float32")
     noisy = add_noise(x, 0.03, rng)
@@ -58,11 +58,11 @@ def test_each_kind_of_randomness_changes_the_draw_and_repeats_with_the_seed(chan
     assert np.abs(first - other).max() > 1e-3
 
 
-def test_the_resolution_lies_between_the_bounds_where_it_is_told_to():
+def test_the_resolution_lies_between_the_bounds_at_the_position_given():
     image, _ = ball()
     simulation = Simulation((1, 2, 1), (1, 6, 1))
-    for share, expected in ((0, 2), (0.25, 3), (1, 6)):
-        draw = simulation.draw(image, np.random.default_rng(0), share)
+    for position, expected in ((0, 2), (0.25, 3), (1, 6)):
+        draw = simulation.draw(image, np.random.default_rng(0), position)
         assert (draw.axis, draw.resolution) == (1, pytest.approx(expected))
     drawn = [simulation.draw(image, np.random.default_rng(s)).resolution for s in range(20)]
     assert 2 <= min(drawn) < 3 and 5 < max(drawn) <= 6

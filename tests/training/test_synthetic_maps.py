@@ -8,8 +8,8 @@ import pytest
 from training.heads import head, write_map, write_maps
 
 from segsrgan.errors import TableError
-from segsrgan.training.maps import MapFile, load_maps, read_maps, sources_of
-from segsrgan.training.sources import Acquisition, SyntheticSource
+from segsrgan.training.synthetic.maps import MapFile, load_maps, read_maps
+from segsrgan.training.synthetic.sources import Acquisition, SyntheticSource
 
 FULL = "Label_map,Cortex,Tissues,Scale_min,Scale_max"
 
@@ -52,8 +52,8 @@ def test_tissues_of_freesurfer_leave_the_skull_outside_and_own_ones_do_not(tmp_p
     assert own.labels.brain.tolist() == [False, True, True, True, True]
     assert (freesurfer.outside, own.outside) == ((515,), ())
     assert caplog.messages == [
-        f"{tmp_path / 'maps.csv'}: values that are no tissue of the brain to FreeSurfer are taken "
-        "to lie outside it: 515"
+        f"{tmp_path / 'maps.csv'}: values of no tissue of the brain are taken to lie outside "
+        "it: 515"
     ]
 
 
@@ -68,20 +68,19 @@ def test_patches_show_the_anatomy_at_its_size(tmp_path):
     (item,) = load_maps([MapFile(path)])
     assert item.scale() == (0.8, 1.25)
     assert item.scale(0.5) == (0.2, 0.3125)
-    (source,) = sources_of([item], 8, Acquisition(), spacing=0.5)
-    assert source.scale == (0.2, 0.3125)
+    assert item.source(0.5, patch=8).scale == (0.2, 0.3125)
 
 
 def test_sources_get_what_was_asked_for(tmp_path):
     maps = read(tmp_path, "head0.nii.gz,,,,", "head1.nii.gz,,,0.5,0.6")
     acquisition = Acquisition(ratio=(2.0, 3.0))
-    sources = sources_of(maps, 12, acquisition, strip=0.25)
+    sources = [item.source(patch=12, acquisition=acquisition, strip=0.25) for item in maps]
     assert [source.patch for source in sources] == [12, 12]
     assert [source.strip for source in sources] == [0.25, 0.25]
-    assert [source.maps for source in sources] == [(item.labels,) for item in maps]
+    assert [source.label_map for source in sources] == [item.labels for item in maps]
     assert [source.scale for source in sources] == [(0.8, 1.25), (0.5, 0.6)]
     assert all(source.acquisition is acquisition for source in sources)
-    assert sources_of(maps, 12, acquisition)[0].strip == SyntheticSource(()).strip
+    assert maps[0].source().strip == SyntheticSource(maps[0].labels).strip
 
 
 def test_the_patches_of_a_map_are_counted_as_those_of_an_image(tmp_path):
@@ -132,16 +131,16 @@ def test_all_bad_maps_are_listed_at_once(tmp_path):
 
 
 BAD_ROWS = {
-    ",,,,": "line 2: Label_map is empty",
+    ",3,,,": "line 2: Label_map is empty",
     "head0.nii.gz,x,,,": "line 3: Cortex must be whole numbers from 1 up by comma",
     "head0.nii.gz,0,,,": "line 4: Cortex must be whole numbers from 1 up",
-    "head0.nii.gz,,FreeSurfer,,": "line 5: Tissues must be freesurfer or own, received FreeSurfer",
-    "head0.nii.gz,,,1,": "line 6: Scale_min and Scale_max must be two numbers above 0",
-    "head0.nii.gz,,,0,1": "line 7: Scale_min and Scale_max must be two numbers above 0",
-    "head0.nii.gz,,,1,x": "line 8: Scale_min and Scale_max must be two numbers above 0",
+    "head0.nii.gz,,FreeSurfer,,": "line 5: Tissues must be one of freesurfer, fetal, own",
+    "head0.nii.gz,,,1,": "line 6: Scale_max must be a number above 0",
+    "head0.nii.gz,,,0,1": "line 7: Scale_min must be a number above 0",
+    "head0.nii.gz,,,1,x": "line 8: Scale_max must be a number above 0",
     "head0.nii.gz,,,2,1": "line 9: Scale_min and Scale_max: the first number is the lower bound",
-    "head0.nii.gz,,,1,inf": "line 10: Scale_min and Scale_max must be two numbers above 0",
-    "head0.nii.gz,515,,,": "head0.nii.gz: of the cortex (515,) some values are no tissue",
+    "head0.nii.gz,,,1,inf": "line 10: Scale_max must be a number above 0",
+    "head0.nii.gz,515,,,": "head0.nii.gz: some of the cortex (515,) are not tissues",
 }
 
 
@@ -155,17 +154,29 @@ def test_all_bad_rows_are_listed_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("Label,Cortex\na,3\n", "no column Label_map; expected Label_map, received Label, Cortex"),
+        ("Label,Cortex\na,3\n", "no column Label_map; expected it"),
         ("Label_map\n", "no row names a label map"),
-        ("", "not a readable CSV"),
+        ("", "is empty; expected a CSV file with the column Label_map"),
     ],
 )
 def test_a_table_without_what_it_needs_is_refused(content, words, tmp_path):
     (tmp_path / "maps.csv").write_text(content)
     assert words in refusal(tmp_path / "maps.csv")
-    assert "none.csv: no such CSV" in refusal(tmp_path / "none.csv")
+    assert "none.csv: no such file" in refusal(tmp_path / "none.csv")
 
 
 def test_columns_that_are_not_used_are_pointed_out(tmp_path, caplog):
     read(tmp_path, "head0.nii.gz,2,a", header="Label_map,cortex,Notes")
-    assert "columns that are not used: cortex, Notes" in caplog.text
+    assert "ignored columns: Notes; known are Label_map" in caplog.text
+
+
+def test_a_row_may_say_how_often_its_map_is_drawn_from(tmp_path):
+    rows = ("head0.nii.gz,0.25", "head1.nii.gz,0.5")
+    assert [item.file.fraction for item in read(tmp_path, *rows, header="Label_map,Fraction")] == [
+        0.25,
+        0.5,
+    ]
+    rows = ("head0.nii.gz,0", "head1.nii.gz,")
+    message = refusal(write_maps(tmp_path, header="Label_map,Fraction", rows=rows))
+    for line in (2, 3):
+        assert problem(message, f"line {line}: Fraction must be a number above 0")

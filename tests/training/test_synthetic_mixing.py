@@ -11,11 +11,11 @@ import pytest
 from training.heads import head
 from training.samples import write_table
 
+from segsrgan.training.cases import read_cases
 from segsrgan.training.dataset import Cutting, Dataset, Simulation
-from segsrgan.training.mixing import Blank, MixedDataset
-from segsrgan.training.sources import Acquisition, SyntheticSource
-from segsrgan.training.synthesis import prepare_labels
-from segsrgan.training.table import read_table
+from segsrgan.training.synthetic.mixing import MixedDataset
+from segsrgan.training.synthetic.painting import prepare_labels
+from segsrgan.training.synthetic.sources import Acquisition, Patch, SyntheticSource
 
 
 class Numbers:
@@ -27,15 +27,14 @@ class Numbers:
     def draw(self, rng):
         self.drawn.append(rng)
         value = self.offset + rng.random()
-        arrays = (np.full(self.shape, v, np.float32) for v in (value, 10 * value, 1))
-        return *arrays, 3 * value
+        lr, hr, label = (np.full(self.shape, v, np.float32) for v in (value, 10 * value, 1))
+        return Patch(lr, {"sr": hr, "cortex": label}, 3 * value)
 
 
-def mixture(ratio=0.5, size=4, seed=0, patches=12, shard=(0, 1), sources=None, **options):
-    """Over empty batches: what is not 0 is synthetic."""
-    real = Blank(patches, 2, size, seed, shard)
-    sources = sources or [Numbers()]
-    return MixedDataset(real, sources, ratio, 2, size, seed, shard=shard, **options)
+def mixture(fraction=0.5, size=4, seed=0, cycles=3, sources=None, fractions=None, **options):
+    """Over empty batches: what is not 0 is drawn."""
+    sources, fractions = sources or [Numbers()], fractions or [fraction]
+    return MixedDataset(sources, fractions, 2, size, seed, cycles=cycles, **options)
 
 
 def values(batches):
@@ -51,16 +50,16 @@ def same(batches, others):
     )
 
 
-def test_a_share_of_every_batch_is_synthetic_at_positions_that_change():
-    found = values(mixture(0.5, patches=400).epoch(1, 0))
+def test_a_fraction_of_every_batch_is_drawn_at_positions_that_change():
+    found = values(mixture(0.5, cycles=100).epoch(1, 0))
     assert found.shape == (100, 4)
     assert ((found > 0).sum(axis=1) == 2).all()
     assert len({tuple(row > 0) for row in found}) == 6  # all pairs of four positions
     assert np.abs((found > 0).mean(axis=0) - 0.5).max() < 0.2
 
 
-def test_a_share_of_less_than_a_patch_is_kept_on_average():
-    found = values(mixture(0.3, size=2, patches=1600).epoch(1, 0)) > 0
+def test_a_fraction_of_less_than_a_patch_is_kept_on_average():
+    found = values(mixture(0.3, size=2, cycles=800).epoch(1, 0)) > 0
     counts = Counter(found.sum(axis=1).tolist())
     assert set(counts) == {0, 1}
     assert abs(found.mean() - 0.3) < 0.03
@@ -97,8 +96,8 @@ def test_an_epoch_can_be_entered_anywhere():
 def test_the_parts_of_the_workers_make_up_the_batch():
     whole = list(mixture(0.5, size=6).epoch(1, 1))
     parts = [mixture(0.5, size=6, shard=(index, 3)).epoch(1, 1) for index in range(3)]
-    for batch, *shares in zip(whole, *parts, strict=True):
-        for array, *pieces in zip(batch, *shares, strict=True):
+    for batch, *others in zip(whole, *parts, strict=True):
+        for array, *pieces in zip(batch, *others, strict=True):
             np.testing.assert_array_equal(array, np.concatenate(pieces))
 
 
@@ -106,29 +105,30 @@ def test_the_number_of_threads_and_their_haste_do_not_matter():
     class Slow(Numbers):
         def draw(self, rng):
             patch = super().draw(rng)
-            time.sleep(0.002 * (1e4 * patch[3] % 1))
+            time.sleep(0.002 * (1e4 * patch.resolution % 1))
             return patch
 
     batches = [list(mixture(0.5, sources=[Slow()], threads=n).epoch(1, 1)) for n in (1, 5)]
     assert same(*batches)
 
 
-def test_every_source_has_its_turn():
-    sources = [Numbers(10.0 * n) for n in (1, 2, 3)]
-    found = values(mixture(1.0, patches=600, sources=sources).epoch(1, 0))
-    counts = Counter((found // 10).astype(int).ravel().tolist())
-    assert set(counts) == {1, 2, 3} and min(counts.values()) > 150
+def test_every_source_has_its_fraction():
+    sources, fractions = [Numbers(10.0 * n) for n in (1, 2, 3)], (0.1, 0.2, 0.3)
+    data = mixture(cycles=500, sources=sources, fractions=fractions)
+    found = values(data.epoch(1, 0)) // 10
+    for number, fraction in zip((0, 1, 2, 3), (0.4, *fractions), strict=True):
+        assert abs((found == number).mean() - fraction) < 0.03
 
 
 @pytest.fixture
 def real(tmp_path):
     """The patches of two images."""
-    table = read_table(write_table(tmp_path, ("Train", "Train", "Test")))
+    table = read_cases(write_table(tmp_path, ("Train", "Train", "Test")))
     return Dataset(table.train, Simulation((1, 1, 3)), Cutting(8, 4), 4, 0)
 
 
 def test_the_real_patches_that_stay_are_those_of_a_training_without_synthetic_ones(real):
-    mixed = MixedDataset(real, [Numbers(patch=8)], 0.5, 8, 4, 0)
+    mixed = MixedDataset([Numbers(patch=8)], [0.5], 8, 4, 0, real=real)
     assert mixed.cycles(1) == real.cycles(1) and mixed.patches == real.patches
     for batch, plain in zip(mixed.epoch(1, 1), real.epoch(1, 1), strict=True):
         kept = batch.target[:, 0, 0, 0, 0] < 10
@@ -138,9 +138,9 @@ def test_the_real_patches_that_stay_are_those_of_a_training_without_synthetic_on
         np.testing.assert_array_equal(batch.epsilon, plain.epsilon)
 
 
-def test_an_epoch_without_images_is_as_long_as_its_patches_make_it():
-    data = Blank(9, 2, 4, 0)
-    assert (data.cycles(1), data.patches) == (3, 9)
+def test_an_epoch_without_images_is_as_long_as_it_is_said_to_be():
+    data = mixture(1.0, cycles=3)
+    assert (data.cycles(1), data.patches) == (3, 12)
     assert len(list(data.stream(range(1, 3), 2))) == 2 * 3 * 3
 
 
@@ -160,7 +160,7 @@ def test_an_error_of_a_source_is_raised_where_the_batches_are_used():
 
 def test_only_a_few_batches_are_drawn_ahead_and_none_after_the_end():
     source = Numbers()
-    stream = mixture(1.0, patches=4000, sources=[source], threads=4).epoch(1, 0)
+    stream = mixture(1.0, cycles=1000, sources=[source], threads=4).epoch(1, 0)
     next(stream)
     expected = (1 + 2) * 4  # one batch in use, two ahead
     for _ in range(500):
@@ -175,9 +175,9 @@ def test_only_a_few_batches_are_drawn_ahead_and_none_after_the_end():
 
 def test_the_memory_is_bounded_as_stated():
     label_map = prepare_labels(head(), (3,))
-    source = SyntheticSource(maps=(label_map,), patch=32, acquisition=Acquisition())
+    source = SyntheticSource(label_map, patch=32, acquisition=Acquisition())
     source.draw(np.random.default_rng(0))  # what is loaded once
-    data = MixedDataset(Blank(24, 32, 4, 0), [source], 0.5, 32, 4, 0, threads=2)
+    data = MixedDataset([source], [0.5], 32, 4, 0, cycles=6, threads=2)
     tracemalloc.start()
     for _ in data.epoch(1, 0):
         pass

@@ -211,7 +211,10 @@ def test_the_settings_repeat_the_training_from_any_folder(train, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--synthetic none.csv", "none.csv: no such CSV; expected columns Label_map"),
+        (
+            "--synthetic none.csv",
+            "none.csv: no such file; expected a CSV file with the column Label_map",
+        ),
         ("--synthetic_ratio 0.2", "--synthetic_ratio: say how images are made from label maps"),
         ("--synthetic {maps} --fit_mask", "--fit_mask learns classes"),
         ("--synthetic {maps} --synthetic_ratio 2", "--synthetic_ratio must be a number above 0"),

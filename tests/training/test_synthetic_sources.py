@@ -3,17 +3,22 @@
 
 import numpy as np
 import pytest
+from training.samples import ball, write_table
 
-from segsrgan.training.shapes import (
+from segsrgan.training.cases import read_cases
+from segsrgan.training.synthetic.painting import (
     EXTRA,
+    NUMBERINGS,
+    _tissues,
     nearest,
+    paint,
+    prepare_labels,
     random_frame,
     sample_points,
     surround,
     thin,
 )
-from segsrgan.training.sources import Acquisition, ImageSource, SyntheticSource, batch_of
-from segsrgan.training.synthesis import _tissues, paint, prepare_labels
+from segsrgan.training.synthetic.sources import Acquisition, ImageSource, SyntheticSource
 
 
 def head():
@@ -145,13 +150,17 @@ def test_stripping_removes_what_is_not_brain():
     assert abs(stripped[shell].mean() - stripped[~shell & outside].mean()) < 0.05
 
 
+def arrays(patch):
+    return patch.lr, patch.truth["sr"], patch.truth["cortex"]
+
+
 def sources(**how):
     label_map = prepare_labels(head(), (3, 42))
     image = (head() == 2).astype("float32")
     cortex = head() == 3
     acquisition = Acquisition(noise=0.0)
     return (
-        SyntheticSource((label_map,), 16, acquisition=acquisition, **how),
+        SyntheticSource(label_map, 16, acquisition=acquisition, **how),
         ImageSource(((image, cortex, label_map.points),), 16, acquisition=acquisition),
     )
 
@@ -159,32 +168,21 @@ def sources(**how):
 @pytest.mark.parametrize("source", sources(), ids=["synthetic", "image"])
 def test_draws_have_the_patch_shape_differ_and_repeat(source):
     first, again, other = (source.draw(np.random.default_rng(seed)) for seed in (0, 0, 1))
-    for a, b in zip(first[:3], again[:3], strict=True):
+    for a, b in zip(arrays(first), arrays(again), strict=True):
         assert a.shape == (16, 16, 16) and a.dtype == np.float32
         np.testing.assert_array_equal(a, b)
-    assert first[3] == again[3] != other[3]
-    assert np.abs(first[0] - other[0]).max() > 1e-3
-    assert set(np.unique(first[2])) <= {0.0, 1.0}
+    assert first.resolution == again.resolution != other.resolution
+    assert np.abs(first.lr - other.lr).max() > 1e-3
+    assert set(np.unique(first.truth["cortex"])) <= {0.0, 1.0}
 
 
 @pytest.mark.parametrize("source", sources(), ids=["synthetic", "image"])
 def test_only_the_last_axis_is_thick(source):
     lost = np.zeros(3)
     for seed in range(12):
-        lr, hr, *_ = source.draw(np.random.default_rng(seed))
+        lr, hr, _ = arrays(source.draw(np.random.default_rng(seed)))
         lost += [np.abs(np.diff(hr - lr, axis=k)).mean() for k in range(3)]
     assert lost[2] > 1.15 * lost[:2].max()
-
-
-def test_a_batch_draws_from_its_sources_by_share():
-    batch = batch_of(sources(), (0, 1), 3, np.random.default_rng(0))
-    assert batch.lr.shape == (3, 16, 16, 16, 1) and batch.target.shape == (3, 16, 16, 16, 2)
-    assert set(np.unique(batch.target[..., 1])) <= {0, 1}
-    assert ((batch.epsilon >= 0) & (batch.epsilon < 1)).all() and len(set(batch.epsilon)) == 3
-    again = batch_of(sources(), (0, 1), 3, np.random.default_rng(0))
-    for a, b in zip(batch, again, strict=True):
-        assert a.dtype == np.float32
-        np.testing.assert_array_equal(a, b)
 
 
 def test_typical_contrasts_order_the_tissues_as_common_sequences_do():
@@ -206,12 +204,12 @@ def test_every_attribute_of_the_synthetic_source_reaches_the_sample(name):
     other = {"strip": 1.0, "thin": 1.0, "elastic": 8.0, "scale": (1.3, 1.3), "typical": 1.0}
     first = sources(**usual)[0].draw(np.random.default_rng(0))
     second = sources(**{**usual, name: other[name]})[0].draw(np.random.default_rng(0))
-    assert np.abs(first[1] - second[1]).max() > 1e-3
+    assert np.abs(first.truth["sr"] - second.truth["sr"]).max() > 1e-3
     if name == "thin":
-        assert second[2].sum() < first[2].sum()
+        assert second.truth["cortex"].sum() < first.truth["cortex"].sum()
         coarse = {**usual, "scale": (1.2, 1.2)}  # no voxel to spare
         plain, same = (sources(**how)[0] for how in (coarse, {**coarse, "thin": 1.0}))
-        labels = [source.draw(np.random.default_rng(0))[2] for source in (plain, same)]
+        labels = [arrays(source.draw(np.random.default_rng(0)))[2] for source in (plain, same)]
         np.testing.assert_array_equal(*labels)
 
 
@@ -219,18 +217,36 @@ def test_the_interpolation_of_the_acquisition_reaches_the_sample():
     def lr(interp):
         acquisition = Acquisition((4.0, 4.0), noise=0.0, interp=interp)
         label_map = prepare_labels(head(), (3, 42))
-        source = SyntheticSource((label_map,), 16, acquisition=acquisition)
-        return source.draw(np.random.default_rng(0))[0]
+        source = SyntheticSource(label_map, 16, acquisition=acquisition)
+        return source.draw(np.random.default_rng(0)).lr
 
     assert np.abs(lr("profile") - lr("scipy")).max() > 1e-3
 
 
-def test_a_batch_tells_the_slice_distance_of_each_patch():
-    label_map = prepare_labels(head(), (3, 42))
-    for ratio in (2.0, 5.0):
-        source = SyntheticSource((label_map,), 16, acquisition=Acquisition(ratio=(ratio, ratio)))
-        batch = batch_of((source,), (1,), 3, np.random.default_rng(0))
-        np.testing.assert_allclose(batch.resolution, ratio, rtol=1e-6)
+@pytest.mark.parametrize("distance", [2.0, 5.0])
+def test_a_patch_tells_its_slice_distance(distance):
+    acquisition = Acquisition(ratio=(distance, distance))
+    source = SyntheticSource(prepare_labels(head(), (3, 42)), 16, acquisition=acquisition)
+    patches = [source.draw(np.random.default_rng(seed)) for seed in range(3)]
+    np.testing.assert_allclose([patch.resolution for patch in patches], distance, rtol=1e-6)
+
+
+def test_a_fetal_map_has_its_own_numbers_and_a_cortex_that_does_not_thin():
+    values = np.array([0, 1, 5, 4, 8, 9], "int32").reshape(6, 1, 1)
+    label_map = prepare_labels(values, (5,), NUMBERINGS["fetal"])  # sorted: 0, 1, 4, 5, 8, 9
+    assert label_map.brain.tolist() == [False, True, True, True, True, False]
+    assert label_map.tissue[1] == label_map.tissue[4]  # white matter and corpus callosum
+    assert (label_map.white, label_map.fluid, label_map.thin) == ((1, 4), (2,), 0.0)
+
+
+def test_a_source_of_the_images_of_a_table(tmp_path):
+    cases = read_cases(write_table(tmp_path)).train
+    source = ImageSource.of(cases, "Label_image", patch=16)
+    ((image, label, points),) = source.images
+    assert image.dtype == np.float32 and (image.min(), image.max()) == (0, 1)
+    np.testing.assert_array_equal(points, np.argwhere(ball()[1].array > 0))
+    np.testing.assert_array_equal(label, ball()[1].array > 0)
+    assert source.draw(np.random.default_rng(0)).truth["cortex"].any()
 
 
 @pytest.mark.parametrize("distance", [2.0, 3.0, 4.0, 7.0])
@@ -269,8 +285,9 @@ def test_real_images_are_interpolated_to_the_slices():
         source = ImageSource(
             ((image, inside, np.array([[20, 20, 20]])),), 48, (1.0, 1.0), 0.0, acquisition
         )
-        _, hr, label, resolution = source.draw(np.random.default_rng(0))
-        assert resolution == pytest.approx(distance, rel=1e-6)
+        patch = source.draw(np.random.default_rng(0))
+        _, hr, label = arrays(patch)
+        assert patch.resolution == pytest.approx(distance, rel=1e-6)
         assert hr.min() >= 0
         volumes.append([hr.sum(), label.sum()])
     # A voxel half as high again: two thirds of the voxels.

@@ -3,12 +3,15 @@
 
 import numpy as np
 import pytest
-from training.samples import ball, ball_mask
+from training.samples import ball, ball_mask, write_table
 
-from segsrgan.training.augment import Deformation, _Field
+from segsrgan.networks import GeneratorSpec
+from segsrgan.training.augmentation import Deformation, _Field
+from segsrgan.training.cases import read_cases
 from segsrgan.training.dataset import Cutting, Dataset, Simulation
-from segsrgan.training.table import read_table
 from segsrgan.volumes import Volume
+
+SPEC = GeneratorSpec(mask_classes=3)
 
 
 def rng(seed=0):
@@ -27,12 +30,9 @@ def smooth(shape=(40, 36, 32)):
 
 def test_no_deformation_gives_back_what_it_got():
     image, label = ball()
-    for a, b in zip(
-        (image, label.array, None),
-        Deformation().apply(image, label.array, None, rng()),
-        strict=True,
-    ):
-        assert a is b
+    labels = {"label": label.array}
+    same, same_labels = Deformation().apply(image, labels, rng())
+    assert same is image and same_labels["label"] is label.array
 
 
 @pytest.mark.parametrize("options", [{"rotation": 20.0}, {"elastic": 6.0}])
@@ -40,7 +40,9 @@ def test_image_label_and_mask_move_together(options):
     image = smooth()
     label = image.array > 30
     mask = label.astype("uint8") + (image.array > 60)
-    moved, moved_label, moved_mask = Deformation(**options).apply(image, label, mask, rng())
+    labels = {"label": label, "mask": mask}
+    moved, labels = Deformation(**options).apply(image, labels, rng(), classes={"mask"})
+    moved_label, moved_mask = labels["label"], labels["mask"]
     assert moved.array.dtype == np.float32 and moved.spacing == image.spacing
     assert moved_label.dtype == bool and moved_mask.dtype == np.uint8
     assert set(np.unique(moved_mask)) == {0, 1, 2}
@@ -55,11 +57,11 @@ def test_the_draw_repeats_with_the_seed_and_each_number_has_its_effect():
     image, label = ball()
     mask = ball_mask().array.astype("uint8")
     deformation = Deformation(5.0, 2.0)
-    first, again, other = (
-        deformation.apply(image, label.array > 0, mask, rng(s)) for s in (0, 0, 1)
-    )
-    for a, b in zip(first, again, strict=True):
-        np.testing.assert_array_equal(getattr(a, "array", a), getattr(b, "array", b))
+    labels = {"label": label.array > 0, "mask": mask}
+    first, again, other = (deformation.apply(image, labels, rng(s), {"mask"}) for s in (0, 0, 1))
+    np.testing.assert_array_equal(first[0].array, again[0].array)
+    for name in labels:
+        np.testing.assert_array_equal(first[1][name], again[1][name])
     assert np.abs(first[0].array - other[0].array).max() > 1
     assert image.array.min() <= first[0].array.min()
     assert first[0].array.max() <= image.array.max()
@@ -108,7 +110,8 @@ def test_slabs_make_up_the_whole():
 def test_probabilities_are_interpolated():
     image = smooth()
     label = np.rint(255 * image.array / image.array.max()).astype("uint8")
-    moved, moved_label, _ = Deformation(0.0, 2.0).apply(image, label, None, rng())
+    moved, labels = Deformation(0.0, 2.0).apply(image, {"label": label}, rng())
+    moved_label = labels["label"]
     assert moved_label.dtype == np.uint8
     expected = 255 * moved.array / image.array.max()
     np.testing.assert_allclose(
@@ -124,14 +127,12 @@ def test_bad_numbers_are_refused(numbers):
 
 
 def test_training_images_are_deformed_anew_each_epoch_and_test_images_never(tmp_path):
-    from training.samples import write_table
-
-    train, _, classes = read_table(write_table(tmp_path, masks=True), fit_mask=True)
+    train, _, classes = read_cases(write_table(tmp_path, masks=True), fit_mask=True)
 
     def dataset(deformation):
         simulation = Simulation((1, 1, 1), contrast_max=0.0, noise=0.0)
         cutting = Cutting(24, flip=False)
-        return Dataset(train, simulation, cutting, 1, 0, classes, deformation)
+        return Dataset(train, simulation, cutting, 1, 0, spec=SPEC, deformation=deformation)
 
     still, lively = dataset(None), dataset(Deformation(10.0, 2.0))
     a, b, c = (next(d.epoch(n, 0)) for d, n in ((still, 1), (lively, 1), (lively, 2)))
@@ -146,11 +147,11 @@ def test_training_images_are_deformed_anew_each_epoch_and_test_images_never(tmp_
 class _Angles:
     """A generator that draws given angles and nothing else."""
 
-    def __init__(self, *shares):
-        self._shares = np.array(shares, float)
+    def __init__(self, *numbers):
+        self._numbers = np.array(numbers, float)
 
     def uniform(self, low, high, size):
-        return self._shares if size == 3 else np.zeros(size)
+        return self._numbers if size == 3 else np.zeros(size)
 
     def standard_normal(self, size):
         return np.ones(size)

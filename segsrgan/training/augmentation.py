@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Random deformations of training images, on request."""
+"""Random deformations of training images, by cubic B-splines (Rueckert et al. 1999)."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-
-from segsrgan.training.fields import bspline_basis
 
 _NODES_MM = 32.0  # between the nodes of the displacement: about the size of a lobe
 _NODES_PER_DISPLACEMENT = 2.5  # a cubic B-spline cannot fold while nodes are 2.1 of it apart
@@ -22,8 +20,8 @@ class Deformation:
 
     Attributes:
         rotation: largest angle about each axis, degrees.
-        elastic: largest displacement, mm. It is a cubic B-spline (Rueckert et al. 1999) whose
-            nodes are far enough apart that it never folds.
+        elastic: largest displacement, mm. Its nodes are far enough apart that it never
+            folds.
 
     Raises:
         ValueError: if a number is negative, or the angle above 180.
@@ -44,45 +42,37 @@ class Deformation:
         threads = os.cpu_count() or 1
         return voxels * 16 + min(voxels, threads * _SLAB) * _SLAB_BYTES
 
-    def apply(self, image, label, mask, rng):
-        """Deforms an image together with its label and mask.
+    def apply(self, image, labels, rng, classes=()):
+        """Deforms an image together with its labels.
 
         Args:
             image: a `Volume`; interpolated by cubic splines, within its own range of values.
-            label: (x, y, z); bool: the indicator is interpolated linearly and cut at one half;
-                any other type: interpolated linearly.
-            mask: (x, y, z) of classes, nearest neighbour, or None.
+            labels: `{name: (x, y, z) array}`; interpolated linearly, one of type bool cut at one
+                half.
             rng: a `numpy.random.Generator`.
+            classes: names of the labels that are interpolated by nearest neighbours instead.
 
         Returns:
-            `(image, label, mask)` on the same grid, 0 where the deformation leads outside.
+            `(image, labels)` on the same grid, 0 where the deformation leads outside.
         """
         if not self.rotation and not self.elastic:
-            return image, label, mask
+            return image, labels
         field = _Field.draw(self, image.array.shape, image.spacing, rng)
         low, high = image.array.min(), image.array.max()
         splines = ndimage.spline_filter(image.array, order=3, output=np.float32)
-        indicator = label.view(np.uint8) if label.dtype == bool else label
-        results = [np.empty(image.array.shape, np.float32), np.empty_like(label)]
-        if mask is not None:
-            results.append(np.empty_like(mask))
+        moved_image = np.empty(image.array.shape, np.float32)
+        moved = {name: np.empty_like(label) for name, label in labels.items()}
 
-        def work(slab):
+        def move(slab):
             points = field.coordinates(slab)
             array = ndimage.map_coordinates(splines, points, order=3, prefilter=False)
-            np.clip(array, low, high, out=results[0][slab])
-            array = ndimage.map_coordinates(indicator, points, np.float32, order=1)
-            if label.dtype == bool:
-                array = array >= 0.5
-            elif label.dtype.kind in "ui":
-                array = np.rint(array)
-            results[1][slab] = array
-            if mask is not None:
-                ndimage.map_coordinates(mask, points, results[2][slab], order=0)
+            np.clip(array, low, high, out=moved_image[slab])
+            for name, label in labels.items():
+                moved[name][slab] = _sampled(label, points, name in classes)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(work, _slabs(image.array.shape)))
-        return image.with_array(results[0]), results[1], (results[2] if results[2:] else None)
+            list(pool.map(move, _slabs(image.array.shape)))
+        return image.with_array(moved_image), moved
 
 
 @dataclass(frozen=True)
@@ -122,6 +112,17 @@ class _Field:
         return points
 
 
+def _sampled(label, points, nearest):
+    """The values of a label at points."""
+    if nearest:
+        return ndimage.map_coordinates(label, points, label.dtype, order=0)
+    indicator = label.view(np.uint8) if label.dtype == bool else label
+    array = ndimage.map_coordinates(indicator, points, np.float32, order=1)
+    if label.dtype == bool:
+        return array >= 0.5
+    return np.rint(array) if label.dtype.kind in "ui" else array
+
+
 def _slabs(shape):
     rows = max(1, _SLAB // (shape[1] * shape[2]))
     return [slice(first, first + rows) for first in range(0, shape[0], rows)]
@@ -137,3 +138,32 @@ def rotation(angles):
         turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
         matrix = matrix @ turn
     return matrix
+
+
+def bspline_basis(size, distance):
+    """Matrix (size, nodes) of uniform cubic B-splines whose nodes are `distance` voxels apart.
+
+    Its weights are positive and those of a voxel sum to one.
+    """
+    cell, t = np.divmod(np.arange(size) / distance, 1)
+    weights = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]
+    basis = np.zeros((size, int(cell[-1]) + 4))
+    for k, weight in enumerate(weights):
+        basis[np.arange(size), cell.astype(int) + k] = weight / 6
+    return basis
+
+
+def smooth_field(shape, distance, rng):
+    """A smooth random field of values in [-1, 1].
+
+    Args:
+        shape: (x, y, z).
+        distance: voxels between the nodes, whose values are uniform in [-1, 1].
+        rng: a `numpy.random.Generator`.
+
+    Returns:
+        (x, y, z) float32.
+    """
+    bases = [bspline_basis(n, distance).astype(np.float32) for n in shape]
+    nodes = rng.uniform(-1, 1, [basis.shape[1] for basis in bases]).astype(np.float32)
+    return np.einsum("abc,xa,yb,zc->xyz", nodes, *bases, optimize=True)

@@ -118,17 +118,17 @@ class Simulation:
         slices = self.resolution[axis] / self.slice_voxels
         return tuple(slices if k == axis else size for k, size in enumerate(spacing))
 
-    def draw(self, image, rng, share=None):
+    def draw(self, image, rng, position=None):
         """One low-resolution image and its target, a `Draw`.
 
         Args:
             image: the high-resolution `Volume`.
             rng: a `numpy.random.Generator`.
-            share: where between the bounds the resolution lies, 0 to 1. None: drawn.
+            position: where between the bounds the resolution lies, 0 to 1. None: drawn.
         """
-        share = rng.random() if share is None else share
+        position = rng.random() if position is None else position
         low = np.asarray(self.resolution, float)
-        resolution = low + share * (np.asarray(self.upper or self.resolution, float) - low)
+        resolution = low + position * (np.asarray(self.upper or self.resolution, float) - low)
         power = rng.uniform(1 - self.contrast_max, 1 + self.contrast_max)
         image = image.with_array(change_contrast(image.array, power))
         lr = scan(image, tuple(resolution), rng, self.noise, self.thickness)

@@ -6,8 +6,7 @@ import pytest
 from training.samples import ball, ball_mask, noise, write_case, write_table
 
 from segsrgan.errors import TableError, VolumeError
-from segsrgan.training.case import Case
-from segsrgan.training.table import read_table
+from segsrgan.training.cases import Case, read_cases
 from segsrgan.volumes import Volume, write_volume
 
 
@@ -18,17 +17,18 @@ def problem(message, *words):
 
 def refusal(*arguments, **options):
     with pytest.raises(TableError) as error:
-        read_table(*arguments, **options)
+        read_cases(*arguments, **options)
     return str(error.value)
 
 
 def test_a_good_table_is_split_by_its_base(tmp_path):
-    train, test, classes = read_table(write_table(tmp_path, ("Train", "Test", "Train")))
+    train, test, classes = read_cases(write_table(tmp_path, ("Train", "Test", "Train")))
     assert [case.image.name for case in train] == ["image0.nii.gz", "image2.nii.gz"]
     assert [case.image.name for case in test] == ["image1.nii.gz"]
     assert classes == 0
-    image, label, mask = train[0].load()
-    assert image.array.dtype == np.float32 and label.dtype == bool and mask is None
+    image, labels = train[0].load(["Label_image"])
+    assert image.array.dtype == np.float32 and labels["Label_image"].dtype == bool
+    assert set(train[0].labels) == {"Label_image"}
 
 
 def test_relative_paths_start_at_the_base_path(tmp_path):
@@ -36,8 +36,8 @@ def test_relative_paths_start_at_the_base_path(tmp_path):
     table = write_table(tmp_path / "images")
     table.rename(tmp_path / "data.csv")
     with pytest.raises(TableError):
-        read_table(tmp_path / "data.csv")
-    assert read_table(tmp_path / "data.csv", tmp_path / "images").train
+        read_cases(tmp_path / "data.csv")
+    assert read_cases(tmp_path / "data.csv", tmp_path / "images").train
 
 
 def test_the_extent_of_each_image_is_known_afterwards(tmp_path):
@@ -46,13 +46,13 @@ def test_the_extent_of_each_image_is_known_afterwards(tmp_path):
     image.array[:2] = image.array[:, :, 7:] = 0
     image.array[:, :3] = -5
     write_case(tmp_path, 0, image)
-    train, test, _ = read_table(tmp_path / "data.csv")
+    train, test, _ = read_cases(tmp_path / "data.csv")
     shape, spacing, positive, content = train[0].known
     assert shape == (12, 10, 8) and spacing == (0.5, 1.0, 2.0)
     assert positive == ((2, 12), (3, 10), (0, 7))
     assert content == ((0, 12), (0, 10), (0, 8))
     assert train[0].extent() is train[0].known
-    again = Case(train[0].image, train[0].label, "Train")
+    again = Case(train[0].image, train[0].labels, "Train")
     assert again.extent() == train[0].known and again == train[0]
     assert test[0].known.shape == (24, 24, 24)
 
@@ -97,7 +97,7 @@ def test_labels_of_probabilities_are_kept(tmp_path):
     image = noise((24, 24, 24))
     values = np.linspace(-5e-4, 1 + 5e-4, image.array.size, dtype="float32")
     write_case(tmp_path, 0, image, image.with_array(values.reshape(image.array.shape)))
-    label = read_table(table).train[0].load().label
+    label = read_cases(table).train[0].load_label("Label_image")
     assert label.dtype == np.float32 and label.min() == 0 and label.max() == 1
     np.testing.assert_allclose(label.ravel(), values, atol=6e-4)
 
@@ -121,13 +121,13 @@ def test_an_image_without_contrast_is_refused(array, words, tmp_path):
 
 def test_masks_are_needed_only_where_they_are_used(tmp_path):
     table = write_table(tmp_path)
-    assert read_table(table).classes == 0
+    assert read_cases(table).classes == 0
     assert problem(refusal(table, fit_mask=True), "no column Mask_image", "--fit_mask")
     assert problem(refusal(table, crop_to_mask=True), "overlapping_with_mask")
     write_table(tmp_path, masks=True)
     for mask in tmp_path.glob("mask*"):
         mask.unlink()
-    assert read_table(table).train[0].mask is None
+    assert "Mask_image" not in read_cases(table).train[0].labels
     assert "2 problem(s)" in refusal(table, crop_to_mask=True)
     table.write_text(table.read_text().replace("mask0.nii.gz", ""))
     assert problem(refusal(table, fit_mask=True), "line 2: Mask_image is empty")
@@ -135,14 +135,13 @@ def test_masks_are_needed_only_where_they_are_used(tmp_path):
 
 def test_the_masks_classes_are_counted_over_all_images(tmp_path):
     table = write_table(tmp_path, masks=True)
-    assert read_table(table, fit_mask=True).classes == 3
-    train, test, classes = read_table(table, crop_to_mask=True)
+    assert read_cases(table, fit_mask=True).classes == 3
+    train, test, classes = read_cases(table, crop_to_mask=True)
     assert classes == 0
-    mask = train[0].load().mask
+    mask = train[0].load(["Mask_image"])[1]["Mask_image"]
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, ball_mask().array)
-    np.testing.assert_array_equal(mask, test[0].load_mask())
-    assert train[0].load(mask=False).mask is None
+    np.testing.assert_array_equal(mask, test[0].load_label("Mask_image"))
 
 
 def put_mask(folder, index, array):
@@ -174,7 +173,7 @@ def test_masks_of_differing_classes_are_refused_where_they_are_learnt(tmp_path):
     put_mask(tmp_path, 1, ball_mask().array > 0)
     message = refusal(table, fit_mask=True)
     assert problem(message, "mask1.nii.gz", "go up to 1, those of most others to 2")
-    assert read_table(table, crop_to_mask=True).train
+    assert read_cases(table, crop_to_mask=True).train
     for index in range(3):
         put_mask(tmp_path, index, ball_mask().array * 2)
     message = refusal(table, fit_mask=True)
@@ -194,13 +193,13 @@ def test_an_image_in_both_parts_is_refused(tmp_path):
     [
         ("HR_image,Base\na,Train\n", "no column Label_image"),
         ("HR_image,Label_image,Base\n", "no row has Train"),
-        ("", "not a readable CSV"),
+        ("", "is empty; expected a CSV file"),
     ],
 )
 def test_a_table_without_what_it_needs_is_refused(content, message, tmp_path):
     (tmp_path / "data.csv").write_text(content)
     with pytest.raises(TableError, match=message):
-        read_table(tmp_path / "data.csv")
+        read_cases(tmp_path / "data.csv")
 
 
 def test_an_empty_test_set_is_refused_together_with_what_else_is_wrong(tmp_path):
@@ -212,13 +211,13 @@ def test_an_empty_test_set_is_refused_together_with_what_else_is_wrong(tmp_path)
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(TableError, match="none.csv: no such CSV"):
-        read_table(tmp_path / "none.csv")
+    with pytest.raises(TableError, match="none.csv: no such file"):
+        read_cases(tmp_path / "none.csv")
 
 
 def test_a_case_says_what_is_wrong_when_it_is_loaded(tmp_path):
-    train = read_table(write_table(tmp_path)).train
+    train = read_cases(write_table(tmp_path)).train
     _, label = ball()
     write_volume(label.with_array(label.array * 2), tmp_path / "label0.nii.gz")
     with pytest.raises(VolumeError, match="label0.nii.gz: a label holds 0 and 1.*found 0, 2"):
-        train[0].load()
+        train[0].load(["Label_image"])

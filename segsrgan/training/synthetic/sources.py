@@ -1,24 +1,50 @@
 # SPDX-License-Identifier: MIT
-"""Endless sources of training patches.
+"""Endless sources of training patches: `draw(rng)` returns a `Patch`.
 
-`draw(rng) -> (lr, hr, label, resolution)`: three float32 (p, p, p) and the distance of the slices,
-where the in-plane edge of a voxel counts as 1 mm. The last axis is the thick one, as at inference.
 Patches carry no memory of earlier draws: the same generator state gives the same patch.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from segsrgan.training.dataset import Batch
-from segsrgan.training.shapes import nearest, random_frame, sample_points, surround, thin
-from segsrgan.training.simulate import change_contrast, scan
-from segsrgan.training.synthesis import paint
-from segsrgan.volumes import Grid, Volume, resample_to
+from segsrgan.training.simulation import change_contrast, scan
+from segsrgan.training.synthetic.painting import (
+    LabelMap,
+    nearest,
+    paint,
+    random_frame,
+    sample_points,
+    surround,
+    thin,
+)
+from segsrgan.volumes import Grid, Normalisation, Volume, resample_to
 
 _FINE = 0.9  # of a map's voxel: then a cortex of 2.5 voxels has nearly three
 # Voxels simulated beyond the patch, so that its borders are as good as its middle.
 _MARGIN = np.array([4, 4, 12])
+
+
+class Patch(NamedTuple):
+    """What a source draws.
+
+    Attributes:
+        lr: (p, p, p) float32, the interpolated low-resolution image; the last axis is the thick
+            one, as at inference.
+        truth: `{head: (p, p, p) float32}` of the heads "sr" (the image) and "cortex" (the label).
+        resolution: distance of the slices, where the in-plane edge of a voxel counts as 1 mm.
+    """
+
+    lr: np.ndarray
+    truth: dict
+    resolution: float
+
+    @classmethod
+    def of(cls, lr, hr, label, resolution, size):
+        """The middle, `size` voxels along each axis, of arrays with margins."""
+        middle = tuple(slice(m, m + size) for m in _MARGIN)
+        return cls(lr[middle], {"sr": hr[middle], "cortex": label[middle]}, resolution)
 
 
 @dataclass(frozen=True)
@@ -79,11 +105,6 @@ class Acquisition:
         return resample_to(lr, hr.grid, self.interp).array, float(resolution[2])
 
 
-def _core(array, patch):
-    """The middle (p, p, p) of an array with margins."""
-    return array[tuple(slice(m, m + patch) for m in _MARGIN)]
-
-
 def _near(points, rng, spread):
     """A random cortex voxel, moved at random so that the cortex is not always in the middle."""
     return points[rng.integers(len(points))] + rng.uniform(-spread, spread, 3)
@@ -91,40 +112,41 @@ def _near(points, rng, spread):
 
 @dataclass(frozen=True)
 class SyntheticSource:
-    """Patches of random contrast drawn from label maps.
+    """Patches of random contrast painted on a label map.
 
     Attributes:
-        maps: sequence of `LabelMap`.
+        label_map: a `LabelMap`.
         patch: edge in voxels.
         scale: bounds of the patch voxel's size in map voxels.
         acquisition: bounds of the simulated acquisitions.
-        strip: share of the samples whose skull is stripped.
-        thin: share of the samples whose cortex is a voxel thinner, like a newborn's; only of those
-            whose voxels are finer than the map's, so that something is left of it.
+        strip: fraction of the samples whose skull is stripped.
+        thin: fraction of the samples whose cortex is a voxel thinner, like a newborn's; only of
+            those whose voxels are finer than the map's, so that something is left of it. None:
+            the map's.
         elastic: largest displacement, voxels, of the smooth deformation.
-        typical: share of the samples with the contrast of a common sequence, see `paint`.
+        typical: fraction of the samples with the contrast of a common sequence, see `paint`.
     """
 
-    maps: tuple
+    label_map: LabelMap
     patch: int = 64
     scale: tuple = (0.8, 1.25)
     acquisition: Acquisition = field(default_factory=Acquisition)
     strip: float = 0.6
-    thin: float = 0.3
+    thin: float | None = None
     elastic: float = 4.0
     typical: float = 0.5
 
     def draw(self, rng):
-        """One patch; see the module."""
-        label_map = self.maps[rng.integers(len(self.maps))]
+        """A `Patch`."""
+        label_map = self.label_map
         shape = tuple(int(n) for n in self.patch + 2 * _MARGIN)
         slices = self.acquisition.slices(rng)
         frame = random_frame(rng, self.scale) * [1, 1, slices[1]]
         centre = _near(label_map.points, rng, self.patch / 5)
         elastic = rng.uniform(0, self.elastic)
         labels = nearest(label_map.labels, sample_points(centre, frame, shape, rng, elastic))
-        fine = np.linalg.det(frame) ** 2 < _FINE**6
-        if rng.random() < self.thin and fine:
+        is_fine = np.linalg.det(frame) ** 2 < _FINE**6
+        if rng.random() < (label_map.thin if self.thin is None else self.thin) and is_fine:
             labels = thin(labels, label_map.cortex, label_map.white)
         cortex = np.isin(labels, label_map.cortex).astype(np.float32)
         strip = rng.random() < self.strip
@@ -132,7 +154,7 @@ class SyntheticSource:
             labels = surround(labels, label_map.brain, len(label_map.tissue), rng)
         hr = paint(labels, label_map, rng, strip, self.typical)
         lr, resolution = self.acquisition.simulate(hr, slices, rng)
-        return *(_core(a, self.patch) for a in (lr, hr, cortex)), resolution
+        return Patch.of(lr, hr, cortex, resolution, self.patch)
 
 
 @dataclass(frozen=True)
@@ -140,22 +162,22 @@ class ImageSource:
     """Patches of real images with a label, in random orientation and contrast.
 
     Attributes:
-        images: sequence of (image in [0, 1], label, points): (x, y, z) float32, (x, y, z) bool
-            and the indices (n, 3) of label voxels.
+        images: sequence of (image in [0, 1], label, points): (x, y, z) float32, (x, y, z) bool or
+            float32 in [0, 1], and the indices (n, 3) of the label's voxels.
         patch: edge in voxels.
         power: bounds of the power of the contrast.
-        invert: share of the patches whose intensities are turned over inside the object.
+        inverted: fraction of the patches whose intensities are turned over inside the object.
         acquisition: bounds of the simulated acquisitions.
     """
 
     images: tuple
     patch: int = 64
     power: tuple = (0.45, 2.2)
-    invert: float = 0.3
+    inverted: float = 0.3
     acquisition: Acquisition = field(default_factory=Acquisition)
 
     def draw(self, rng):
-        """One patch; see the module."""
+        """A `Patch`."""
         image, label, points = self.images[rng.integers(len(self.images))]
         shape = self.patch + 2 * _MARGIN
         slices = self.acquisition.slices(rng)
@@ -171,11 +193,31 @@ class ImageSource:
             for a, spline in ((image, 3), (label, 1))
         )
         power = np.exp(rng.uniform(*np.log(self.power)))
-        if rng.random() < self.invert:
+        if rng.random() < self.inverted:
             hr = np.where(hr > 0.02, hr.max() * 1.1 - hr, 0).astype(np.float32)
         hr = change_contrast(hr, power)
         lr, resolution = self.acquisition.simulate(hr, slices, rng)
-        return *(_core(a, self.patch) for a in (lr, hr, cortex)), resolution
+        return Patch.of(lr, hr, cortex, resolution, self.patch)
+
+    @classmethod
+    def of(cls, cases, column, **options):
+        """A source of patches of the images of `Case`s, which are all kept in memory.
+
+        Args:
+            cases: sequence of `Case`.
+            column: of the label.
+            **options: further attributes.
+
+        Raises:
+            VolumeError: if a file cannot be used.
+        """
+        images = []
+        for case in cases:
+            image, labels = case.load([column])
+            array = Normalisation.of(image.array).apply(image.array)
+            points = np.argwhere(labels[column] > 0.5).astype(np.int16)
+            images.append((array, labels[column], points))
+        return cls(tuple(images), **options)
 
 
 def _along_slices(array, grid, spline_order):
@@ -200,58 +242,3 @@ def _window(array, low, extent):
 def _orient(array, order, flips):
     array = array.transpose(order)
     return np.flip(array, [axis for axis in range(3) if flips[axis]])
-
-
-def batch_of(sources, shares, size, rng):
-    """A batch drawn from several sources.
-
-    Args:
-        sources: objects with `draw(rng)`.
-        shares: the probability of each.
-        size: patches in the batch.
-        rng: a `numpy.random.Generator`.
-
-    Returns:
-        A `Batch` of two target channels, image and label.
-    """
-    chosen = rng.choice(len(sources), size, p=np.asarray(shares) / np.sum(shares))
-    draws = [sources[index].draw(rng) for index in chosen]
-    lr, hr, label, resolution = (np.stack(column) for column in zip(*draws, strict=True))
-    # Drawn last: the patches are those of a generator that draws patches alone.
-    epsilon = rng.random(size, dtype=np.float32)
-    target = np.stack([hr, label], axis=-1)
-    return Batch(lr[..., None], target, resolution.astype(np.float32), epsilon)
-
-
-@dataclass(frozen=True)
-class SourceDataset:
-    """Endless sources as the data of a `Loop`, which counts them in epochs.
-
-    Attributes:
-        sources: objects with `draw(rng)`.
-        shares: the probability of each.
-        batch_size: patches in a batch.
-        steps: batches in turn in an epoch, one for each update of the generator.
-        seed: of all draws.
-    """
-
-    sources: tuple
-    shares: tuple
-    batch_size: int
-    steps: int
-    seed: int = 0
-
-    def cycles(self, epoch):
-        """How many batches come in turn in an epoch."""
-        return self.steps
-
-    def stream(self, epochs, discriminator_batches, first_cycle=0):
-        """The batches of epochs, in the order of `Dataset.stream`."""
-        for index in range((epochs[0] - 1) * self.steps + first_cycle, epochs[-1] * self.steps):
-            for extra in range(discriminator_batches):
-                yield self._batch(index, 1 + extra)
-            yield self._batch(index)
-
-    def _batch(self, *index):
-        rng = np.random.default_rng([self.seed, *index])
-        return batch_of(self.sources, self.shares, self.batch_size, rng)

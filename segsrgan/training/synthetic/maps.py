@@ -10,24 +10,24 @@ from pathlib import Path
 
 import numpy as np
 
-from segsrgan.config import check_bounds, whole_numbers
-from segsrgan.errors import TableError, VolumeError
+from segsrgan.config import Rule, check_bounds, whole_numbers
+from segsrgan.errors import TableError, VolumeError, problems_error
+from segsrgan.tables import read_table, resolved
 from segsrgan.training.configuration import SYNTHETIC, TISSUES
 from segsrgan.training.patches import filled_box
-from segsrgan.training.sources import SyntheticSource
-from segsrgan.training.synthesis import FREESURFER_TISSUES, LabelMap, prepare_labels
-from segsrgan.training.table import read_rows
+from segsrgan.training.synthetic.painting import NUMBERINGS, LabelMap, prepare_labels
+from segsrgan.training.synthetic.sources import SyntheticSource
 from segsrgan.volumes import read_volume
 
 logger = logging.getLogger(__name__)
 
-COLUMN = "Label_map"
-OPTIONAL = ("Cortex", "Tissues", "Scale_min", "Scale_max")
+COLUMNS = ("Label_map", "Cortex", "Tissues", "Scale_min", "Scale_max", "Fraction")
 # Patches show the anatomy at most this much larger or smaller than it is.
 _SCALE = (0.8, 1.25)
 _LARGEST = 65535
 _ISOTROPIC = 1.1
 _THREADS = 2  # each holds one map
+_POSITIVE = Rule(float, low=0, above=True)
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ class MapFile:
         cortex: the values of the structure to segment.
         tissues: one of `TISSUES`.
         scale: bounds of the patch voxel's size in voxels of the map, or None, see `Map.scale`.
+        fraction: of the painted patches, how many come from this map, relative to the others.
     """
 
     path: Path
     cortex: tuple = whole_numbers(SYNTHETIC["cortex_labels"], "cortex_labels", low=1)
     tissues: str = SYNTHETIC["tissues"]
     scale: tuple | None = None
+    fraction: float = 1.0
 
     def load(self):
         """Reads the map.
@@ -53,25 +55,26 @@ class MapFile:
             A `Map`.
 
         Raises:
-            VolumeError: if it is unreadable or no label map; the message names it.
+            VolumeError: if it is unreadable or not a label map; the message names it.
         """
         volume = read_volume(self.path)
         _check(volume, self.path)
         window = tuple(slice(*pair) for pair in filled_box(volume.array > 0))
         array = volume.array[window].astype(np.int32)  # beyond it all is background
-        own = self.tissues == "own"
+        numbering = NUMBERINGS[self.tissues]
         try:
-            labels = prepare_labels(array, self.cortex, {} if own else None)
+            labels = prepare_labels(array, self.cortex, numbering)
         except ValueError as error:
             raise VolumeError(f"{self.path}: {error}") from error
         if not labels.brain[list(labels.cortex)].all():
             raise VolumeError(
-                f"{self.path}: of the cortex {self.cortex} some values are no tissue of the brain "
-                "to FreeSurfer; number them 3 and 42, or take --tissues own"
+                f"{self.path}: some of the cortex {self.cortex} are not tissues of the brain in "
+                f"the {self.tissues} numbering; number them {numbering.tissues['cortex']}, or take "
+                "--tissues own"
             )
-        known = {value for group in FREESURFER_TISSUES.values() for value in group}
-        outside = () if own else tuple(sorted(set(np.unique(array).tolist()) - known))
-        return Map(self, labels, float(np.mean(volume.spacing)), outside)
+        known = {value for group in numbering.tissues.values() for value in group}
+        outside = sorted(set(np.unique(array).tolist()) - known - {0}) if known else ()
+        return Map(self, labels, float(np.mean(volume.spacing)), tuple(outside))
 
 
 @dataclass(frozen=True)
@@ -103,26 +106,9 @@ class Map:
         size = np.array(self.labels.labels.shape) / math.sqrt(math.prod(self.scale(spacing)))
         return int(np.prod(np.maximum(0, (size - patch) // stride) + 1))
 
-
-def sources_of(maps, patch, acquisition, strip=None, spacing=None):
-    """A `SyntheticSource` of each map.
-
-    Args:
-        maps: sequence of `Map`.
-        patch: edge in voxels.
-        acquisition: an `Acquisition`.
-        strip: share of the patches without what is not brain; None: the source's default.
-        spacing: see `Map.scale`.
-
-    Returns:
-        list, in the order of the maps.
-    """
-    options = {"patch": patch, "acquisition": acquisition}
-    if strip is not None:
-        options["strip"] = strip
-    return [
-        SyntheticSource(maps=(item.labels,), scale=item.scale(spacing), **options) for item in maps
-    ]
+    def source(self, spacing=None, **options):
+        """A `SyntheticSource` of the map; for `spacing` see `scale`, for the rest the source."""
+        return SyntheticSource(self.labels, scale=self.scale(spacing), **options)
 
 
 def read_maps(path, base_path=None, cortex=MapFile.cortex, tissues=MapFile.tissues):
@@ -130,10 +116,11 @@ def read_maps(path, base_path=None, cortex=MapFile.cortex, tissues=MapFile.tissu
 
     Args:
         path: of the CSV with the column Label_map, and optionally Cortex (values separated by
-            blanks or semicolons), Tissues (freesurfer or own), Scale_min and Scale_max.
+            blanks or semicolons), Tissues (one of `TISSUES`), Scale_min and Scale_max, and
+            Fraction (a number above 0 in every row).
         base_path: folder that relative paths start from; the CSV's own by default.
         cortex: values of the structure to segment, where the CSV does not say.
-        tissues: one of `TISSUES`, likewise.
+        tissues: one of `TISSUES`, where the CSV does not say.
 
     Returns:
         list of `Map`, in the order of the rows.
@@ -141,16 +128,22 @@ def read_maps(path, base_path=None, cortex=MapFile.cortex, tissues=MapFile.tissu
     Raises:
         TableError: one message with every problem found.
     """
-    path = Path(path)
-    rows = read_rows(path, (COLUMN,), OPTIONAL)
+    table = read_table(path, f"column {COLUMNS[0]}")
+    if not table.has(COLUMNS[0]):
+        raise TableError(
+            f"{path}: no column {COLUMNS[0]}; expected it, and perhaps {', '.join(COLUMNS[1:])}; "
+            f"received {', '.join(table.columns)}"
+        )
+    table.warn_of_unknown(COLUMNS)
+    base = Path(base_path or table.path.parent).absolute()
     problems, files = [], []
-    for number, row in enumerate(rows, start=2):
+    for row in table.rows:
         try:
-            files.append(_file(row, Path(base_path) if base_path else path.parent, cortex, tissues))
+            files.append(_file(row, base, cortex, tissues, table.has("Fraction")))
         except ValueError as error:
-            problems.append(f"line {number}: {error}")
-    if not rows:
-        problems.append("no row names a label map; one at least is needed")
+            problems.append(f"line {row.line}: {error}")
+    if not table.rows:
+        problems.append("no row names a label map; at least one is needed")
     return load_maps(files, path, problems)
 
 
@@ -172,12 +165,11 @@ def load_maps(files, title="label maps", problems=()):
         maps = list(pool.map(_load, files))
     problems = [*problems, *(found for found in maps if isinstance(found, str))]
     if problems:
-        raise TableError(f"{title}: {len(problems)} problem(s):\n  " + "\n  ".join(problems))
+        raise problems_error(title, problems)
     outside = sorted({value for item in maps for value in item.outside})
     if outside:
         logger.info(
-            "%s: values that are no tissue of the brain to FreeSurfer are taken to lie outside "
-            "it: %s",
+            "%s: values of no tissue of the brain are taken to lie outside it: %s",
             title,
             ", ".join(map(str, outside)),
         )
@@ -192,33 +184,24 @@ def _load(file):
         return str(error)
 
 
-def _file(row, base_path, cortex, tissues):
+def _file(row, base, cortex, tissues, fractions):
     """The `MapFile` of a row."""
-    if not row[COLUMN]:
-        raise ValueError(f"{COLUMN} is empty")
-    if row["Cortex"]:
-        cortex = whole_numbers(row["Cortex"], "Cortex", low=1)
-    tissues = row["Tissues"] or tissues
-    if tissues not in TISSUES:
-        raise ValueError(f"Tissues must be {' or '.join(TISSUES)}, received {tissues}")
-    return MapFile(base_path / row[COLUMN], cortex, tissues, _scale(row))
-
-
-def _scale(row):
-    texts = (row["Scale_min"], row["Scale_max"])
-    if texts == ("", ""):
-        return None
-    try:
-        scale = tuple(map(float, texts))
-    except ValueError:
-        scale = ()
-    if len(scale) != 2 or not all(0 < bound < math.inf for bound in scale):
-        raise ValueError(
-            f"Scale_min and Scale_max must be two numbers above 0, received {texts[0]!r} and "
-            f"{texts[1]!r}; leave both empty for the size that the header tells"
+    if not row.get("Label_map"):
+        raise ValueError("Label_map is empty")
+    if row.get("Cortex"):
+        cortex = whole_numbers(row.get("Cortex"), "Cortex", low=1)
+    tissues = Rule(str, choices=TISSUES).checked(row.get("Tissues", tissues), "Tissues")
+    texts, scale = [row.get("Scale_min"), row.get("Scale_max")], None
+    if any(texts):
+        scale = tuple(
+            _POSITIVE.checked(_POSITIVE.parse(text), name)
+            for text, name in zip(texts, ("Scale_min", "Scale_max"), strict=True)
         )
-    check_bounds(scale, "Scale_min and Scale_max")
-    return scale
+        check_bounds(scale, "Scale_min and Scale_max")
+    fraction = (
+        _POSITIVE.checked(_POSITIVE.parse(row.get("Fraction")), "Fraction") if fractions else 1.0
+    )
+    return MapFile(resolved(row.get("Label_map"), base), cortex, tissues, scale, fraction)
 
 
 def _check(volume, path):

@@ -10,6 +10,7 @@ import numpy as np
 
 from segsrgan.files import write_bytes
 from segsrgan.training.picture import contact_sheet, side_views
+from segsrgan.training.synthetic.sources import Patch
 from segsrgan.volumes import Volume, write_volume
 
 PARTS = ("LR", "HR", "label")
@@ -19,16 +20,12 @@ class Sample(NamedTuple):
     """A drawn patch.
 
     Attributes:
-        lr, hr, label: (p, p, p) float32; the thick axis is the last.
-        resolution: distance of the slices in voxels.
+        patch: a `Patch`.
         source: number of the source it was drawn from.
         seconds: that drawing it took.
     """
 
-    lr: np.ndarray
-    hr: np.ndarray
-    label: np.ndarray
-    resolution: float
+    patch: Patch
     source: int
     seconds: float
 
@@ -37,7 +34,7 @@ def draw_samples(sources, number, seed=0):
     """Draws patches from sources in turn.
 
     Args:
-        sources: sequence of objects with `draw(rng)`, see `sources`.
+        sources: sequence of objects with `draw(rng)`.
         number: of patches.
         seed: a patch follows from it and its number alone.
 
@@ -47,7 +44,7 @@ def draw_samples(sources, number, seed=0):
     for index in range(number):
         start, chosen = time.perf_counter(), index % len(sources)
         patch = sources[chosen].draw(np.random.default_rng([seed, index]))
-        yield Sample(*patch, chosen, time.perf_counter() - start)
+        yield Sample(patch, chosen, time.perf_counter() - start)
 
 
 def write_samples(sources, folder, number, seed=0, overwrite=False):
@@ -71,21 +68,22 @@ def write_samples(sources, folder, number, seed=0, overwrite=False):
     """
     files = [sample_paths(folder, index) for index in range(1, number + 1)]
     sheet = sheet_path(folder)
-    there = [path for paths in files for path in paths.values() if path.exists()]
-    there += [sheet] * sheet.exists()
-    if there and not overwrite:
+    paths = [path for part in files for path in part.values()]
+    existing = [path for path in (*paths, sheet) if path.exists()]
+    if existing and not overwrite:
         raise ValueError(
-            f"{there[0]}: exists already; take another folder, or --overwrite to replace it"
+            f"{existing[0]}: exists already; take another folder, or --overwrite to replace it"
         )
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"{folder}: is a file; take another folder")
     Path(folder).mkdir(parents=True, exist_ok=True)
     rows = []
     for paths, sample in zip(files, draw_samples(sources, number, seed), strict=True):
-        arrays = (sample.lr, sample.hr, (sample.label > 0.5).astype(np.uint8))
+        lr, hr, label = sample.patch.lr, *map(sample.patch.truth.get, ("sr", "cortex"))
+        arrays = (lr, hr, (label > 0.5).astype(np.uint8))
         for part, array in zip(PARTS, arrays, strict=True):
             write_volume(Volume(array, (1.0, 1.0, 1.0)), paths[part])
-        rows.append(side_views(sample.lr, sample.hr, sample.label))
+        rows.append(side_views(lr, hr, label))
         yield sample
     write_bytes(sheet, _png(contact_sheet(rows)))
 

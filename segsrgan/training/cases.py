@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: MIT
+"""The images of a training: the rows of its CSV file, read and checked before anything starts."""
+
+import math
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from segsrgan.errors import TableError, VolumeError, problems_error
+from segsrgan.networks.outputs import HEADS
+from segsrgan.tables import read_table, resolved
+from segsrgan.training.patches import filled_box
+from segsrgan.volumes import Grid, read_volume, resample
+
+IMAGE, BASE, MASK = "HR_image", "Base", "Mask_image"
+BASES = ("Train", "Test")
+# Columns whose files hold whole numbers of classes; those of the others hold probabilities.
+CLASSES = frozenset(head.target for head in HEADS if head.activation == "softmax") | {MASK}
+_THREADS = 2  # each holds the volumes of one case
+_SHOWN = 8  # values that a message lists
+_TOLERANCE = 1e-3  # that interpolation leaves beyond 0 and 1 in labels
+_GRID_TOLERANCE = 0.1  # of a voxel, between an image and its labels
+
+
+class Cases(NamedTuple):
+    """The images of a training.
+
+    Attributes:
+        train, test: lists of `Case`, neither empty but `train` where that is allowed.
+        classes: number of classes of the masks if they are learnt, else 0.
+    """
+
+    train: list
+    test: list
+    classes: int = 0
+
+
+class Extent(NamedTuple):
+    """What is known of an image without its voxels.
+
+    Attributes:
+        shape: voxels along (x, y, z).
+        spacing: mm.
+        positive: box around the voxels above 0, per axis `(first, last + 1)`.
+        content: box around the voxels that are not 0.
+    """
+
+    shape: tuple
+    spacing: tuple
+    positive: tuple
+    content: tuple
+
+    @classmethod
+    def of(cls, image):
+        """The extent of a `Volume`."""
+        boxes = filled_box(image.array > 0), filled_box(image.array != 0)
+        return cls(image.array.shape, image.spacing, *boxes)
+
+    def at(self, spacing):
+        """The extent of the image interpolated to another voxel size, see `resample`."""
+        if spacing == self.spacing:
+            return self
+        shape = Grid(self.shape, self.spacing).corner_aligned(spacing).shape
+        factors = np.divide(self.spacing, spacing)
+
+        def scaled(box):
+            return tuple(
+                (math.floor(first * factor), min(math.ceil(last * factor), size))
+                for (first, last), factor, size in zip(box, factors, shape, strict=True)
+            )
+
+        return Extent(shape, spacing, scaled(self.positive), scaled(self.content))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row.
+
+    Attributes:
+        image: path of the high-resolution image.
+        labels: `{column: path}`: of a label of 0 and 1, or of probabilities, where a voxel above
+            0.5 is inside; of a mask of classes 0, 1, ...
+        base: "Train" or "Test".
+        known: the image's extent, if the table has been checked.
+    """
+
+    image: Path
+    labels: dict
+    base: str
+    known: Extent | None = field(default=None, compare=False)
+
+    def load(self, columns=()):
+        """Reads the image and labels.
+
+        Args:
+            columns: of the labels.
+
+        Returns:
+            `(image, labels)`: a float32 `Volume`, and `{column: (x, y, z)}`: uint8 classes of a
+            mask; of a label bool, or float32 in [0, 1] where the file holds probabilities.
+
+        Raises:
+            VolumeError: if a file is unreadable, has values it must not have, or lies on another
+                grid than the image.
+        """
+        image = _read_image(self.image)
+        return image, {column: self.load_label(column, image) for column in columns}
+
+    def load_label(self, column, image=None):
+        """One of the labels, see `load`; compared with the grid of `image` if that is given."""
+        path, kind = self.labels[column], "mask" if column in CLASSES else "label"
+        label = read_volume(path)
+        if image is not None:
+            _check_grid(label, path, kind, image, self.image)
+        _check_finite(label, path, f"repair the {kind}")
+        return (_classes if kind == "mask" else _probabilities)(label.array, path)
+
+    def extent(self):
+        """The image's `Extent`, read if it is not known."""
+        return self.known or Extent.of(_read_image(self.image))
+
+    def check(self):
+        """Reads everything once.
+
+        Returns:
+            `(extent, values, problems)`: the `Extent` or None; `{column: set}` of the values of
+            masks; a list of messages, empty if all is well.
+        """
+        problems, image, values = [], None, {}
+        try:
+            image = _read_image(self.image)
+        except (VolumeError, OSError) as error:
+            problems.append(str(error))
+        for column in self.labels:
+            try:
+                label = self.load_label(column, image)
+            except (VolumeError, OSError) as error:
+                problems.append(str(error))
+            else:
+                if column in CLASSES:
+                    values[column] = set(np.flatnonzero(np.bincount(label.ravel())).tolist())
+        return None if image is None else Extent.of(image), values, problems
+
+
+def at_spacing(image, labels, spacing):
+    """An image and its labels interpolated to another voxel size.
+
+    Args:
+        image: a `Volume`.
+        labels: `{column: (x, y, z)}`, as `Case.load` returns them.
+        spacing: three numbers, mm.
+
+    Returns:
+        The same kinds of arrays; what they were if the spacing is the image's.
+    """
+    if spacing == image.spacing:
+        return image, labels
+    fine = resample(image, spacing)
+    if image.array.min() >= 0:  # splines overshoot
+        np.maximum(fine.array, 0, out=fine.array)
+
+    def fit(column, label):
+        if column in CLASSES:
+            return resample(image.with_array(label), spacing, spline_order=0).array
+        values = resample(image.with_array(label.astype(np.float32)), spacing, spline_order=1).array
+        return values > 0.5 if label.dtype == bool else values
+
+    return fine, {column: fit(column, label) for column, label in labels.items()}
+
+
+def read_cases(
+    path, base_path=None, fit_mask=False, crop_to_mask=False, test_alone=False, heads=()
+):
+    """Reads the CSV file of a training and checks all of it, the images included.
+
+    Args:
+        path: of the CSV file with the columns HR_image, Label_image and Base (Train or Test).
+        base_path: folder that relative paths start from; the CSV's own by default.
+        fit_mask: whether the classes of masks are learnt: whole numbers 0, 1, ... up to the same
+            number in all images.
+        crop_to_mask: whether patches are taken where the masks are, see `overlapping_starts`.
+            Either needs the column Mask_image, which is ignored without them.
+        test_alone: whether there may be test images alone.
+        heads: names of further heads of the network, whose columns are needed.
+
+    Returns:
+        A `Cases`.
+
+    Raises:
+        TableError: one message with every problem found: columns, parts, files, grids, values.
+    """
+    reasons = ["--fit_mask"] * fit_mask
+    reasons += ["--image_cropping_method overlapping_with_mask"] * crop_to_mask
+    columns = [
+        head.target
+        for head in HEADS
+        if head.name in ("cortex", *heads) or (head.activation == "softmax" and fit_mask)
+    ]
+    columns += [MASK] * (crop_to_mask and MASK not in columns)
+    table = _table(Path(path), (IMAGE, *columns, BASE), " and ".join(reasons))
+    cases, problems = _rows(table, columns, Path(base_path or table.path.parent).absolute())
+    incomplete = bool(problems)
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        checked = list(pool.map(Case.check, cases))
+    problems += [problem for *_, found in checked for problem in found]
+    cases = [replace(case, known=extent) for case, (extent, *_) in zip(cases, checked, strict=True)]
+    train, test = ([case for case in cases if case.base == base] for base in BASES)
+    needed = () if incomplete else BASES[1:] if test_alone else BASES
+    problems += _problems_of_bases(train, test, needed)
+    classes = 0
+    if fit_mask:
+        pairs = zip(cases, checked, strict=True)
+        found = {case.labels[MASK]: v[MASK] for case, (_, v, _) in pairs if MASK in v}
+        classes, more = _count_classes(found)
+        problems += more
+    if problems:
+        raise problems_error(path, problems)
+    return Cases(train, test, classes)
+
+
+def _table(path, columns, mask_reason):
+    """The CSV's `Table`, which has the columns."""
+    expected = f"columns {', '.join(columns)}"
+    table = read_table(path, expected)
+    missing = [name for name in columns if not table.has(name)]
+    if missing:
+        reason = f" ({MASK} because of {mask_reason})" if MASK in missing else ""
+        raise TableError(
+            f"{path}: no column {', '.join(missing)}; expected {expected}{reason}, "
+            f"received {', '.join(table.columns)}"
+        )
+    return table
+
+
+def _rows(table, columns, base_path):
+    """The `Case` of each row, and what is wrong with the others."""
+    cases, problems = [], []
+    for row in table.rows:
+        empty = [name for name in (IMAGE, *columns, BASE) if not row.get(name)]
+        if empty:
+            problems.append(f"line {row.line}: {', '.join(empty)} is empty")
+        elif row.get(BASE) not in BASES:
+            problems.append(
+                f"line {row.line}: Base must be Train or Test, received {row.get(BASE)}"
+            )
+        else:
+            image, *labels = (resolved(row.get(name), base_path) for name in (IMAGE, *columns))
+            cases.append(Case(image, dict(zip(columns, labels, strict=True)), row.get(BASE)))
+    return cases, problems
+
+
+def _problems_of_bases(train, test, needed):
+    """What is wrong with the division into Train and Test."""
+    problems = [
+        f"no row has {base} in the column Base; at least one is needed"
+        for base, group in zip(BASES, (train, test), strict=True)
+        if base in needed and not group
+    ]
+    train, test = ({case.image.resolve() for case in group} for group in (train, test))
+    return problems + [
+        f"{image}: is in both Train and Test; leave it out of one, or the scores mean nothing"
+        for image in sorted(train & test)
+    ]
+
+
+def _count_classes(values):
+    """The number of classes of masks, `{path: set of values}`, and what is wrong with them."""
+    if not values:
+        return 0, []
+    usual = Counter(max(found) for found in values.values()).most_common(1)[0][0]
+    problems = [
+        f"{path}: the mask's classes go up to {max(found)}, those of most others to {usual}; "
+        "every mask must have the same classes"
+        for path, found in values.items()
+        if max(found) != usual
+    ]
+    absent = sorted(set(range(usual + 1)) - set().union(*values.values()))
+    if absent:
+        numbers = ", ".join(map(str, absent[:_SHOWN])) + (" ..." if len(absent) > _SHOWN else "")
+        problems.append(
+            f"no mask has a voxel of the class {numbers} although classes go up to {usual}; "
+            f"number them 0 to {usual - len(absent)}"
+        )
+    return usual + 1, problems
+
+
+def _read_image(path):
+    image = read_volume(path)
+    _check_finite(image, path, "repair the image")
+    if image.array.max() <= 0:
+        raise VolumeError(f"{path}: has no positive voxel; expected an MR image")
+    if min(image.array.shape) < 2:
+        raise VolumeError(
+            f"{path}: its shape is {image.array.shape}; expected a volume, received a single slice"
+        )
+    if image.array.min() == image.array.max():
+        raise VolumeError(f"{path}: all voxels are {image.array.max():g}; expected an MR image")
+    return image
+
+
+def _probabilities(array, path):
+    """The array of a label: bool, or float32 in [0, 1]."""
+    if array.min() < -_TOLERANCE or array.max() > 1 + _TOLERANCE:
+        raise VolumeError(
+            f"{path}: a label holds 0 and 1, or probabilities between them; found "
+            f"{_values(array)}; write a label of the one structure to segment"
+        )
+    if not (array > 0.5).any():
+        raise VolumeError(f"{path}: the label is empty; expected voxels above 0.5")
+    binary = array == 1
+    if np.count_nonzero(binary) == np.count_nonzero(array):
+        return binary
+    return np.clip(array, 0, 1, out=array)
+
+
+def _classes(array, path):
+    """The array of a mask, uint8."""
+    result = np.clip(array, 0, 255).astype(np.uint8)
+    if not np.array_equal(result, array):
+        raise VolumeError(
+            f"{path}: a mask holds the classes 0, 1, 2 ... up to 255; found {_values(array)}; "
+            "number the classes from 0, the background"
+        )
+    if not result.any():
+        raise VolumeError(f"{path}: the mask is empty; expected voxels above 0")
+    return result
+
+
+def _values(array):
+    values = np.unique(array)
+    text = ", ".join(f"{value:g}" for value in values[:_SHOWN])
+    if len(values) <= _SHOWN:
+        return text
+    return f"{text} ... {values[-1]:g} ({len(values)} values)"
+
+
+def _check_finite(volume, path, remedy):
+    if not np.isfinite(volume.array).all():
+        raise VolumeError(f"{path}: has voxels that are NaN or infinite; {remedy}")
+
+
+def _check_grid(volume, path, name, image, image_path):
+    if image.array.shape != volume.array.shape:
+        raise VolumeError(
+            f"{path}: the {name}'s shape {volume.array.shape} differs from the image's "
+            f"{image.array.shape} ({image_path}); resample the {name} onto the image"
+        )
+    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(image.array.shape) - 1)
+    apart = image.grid.index_to_physical(corners) - volume.grid.index_to_physical(corners)
+    shift = float(np.linalg.norm(apart, axis=-1).max())
+    if shift > _GRID_TOLERANCE * min(image.spacing):
+        raise VolumeError(
+            f"{path}: the {name} lies up to {shift:.2f} mm beside the image ({image_path}); "
+            "both headers must describe the same grid"
+        )

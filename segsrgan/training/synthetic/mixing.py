@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""Patches drawn from sources, alone or in the place of a fraction of the real ones.
+
+In every batch the same fraction of the patches, at positions drawn at random, is replaced::
+
+    real        a b c d e f g h      in turn, as `Dataset` streams them
+    drawn         1   2     3 4      half of them
+    batch       a 1 c 2 e f 3 4
+
+An epoch is thus as long as without drawn patches. Each patch has a random generator of its own,
+made from the seed and its place, so that it does not matter who draws it, when, or whether the
+training was stopped before. Threads draw them ahead.
+"""
+
+import logging
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import numpy as np
+
+from segsrgan.networks import GeneratorSpec
+from segsrgan.networks.outputs import channel_count, output_channels
+from segsrgan.training.dataset import Batch
+from segsrgan.training.synthetic.sources import Acquisition
+
+logger = logging.getLogger(__name__)
+
+# What random numbers are drawn for; `dataset` has the kinds before.
+_CHOICE, _PATCH, _EPSILON = range(3, 6)
+# Bytes per voxel of a patch with margins, at most, while it is drawn; a test measures it.
+_DRAWING = 48
+_MARGINS = 24
+_MOST_THREADS = 8
+
+
+class MixedDataset:
+    """Batches of drawn patches, or of a `Dataset` with drawn patches among its own.
+
+    Args:
+        sources: objects with `draw(rng)`, see `sources`.
+        fractions: of all patches, those of each source; at most 1 together, and 1 where nothing is
+            real.
+        patch: edge in voxels.
+        batch_size: patches in a batch, of all workers together.
+        seed: of the drawn patches and of their places.
+        real: the `Dataset` whose patches are the others, or None.
+        cycles: batches in turn in an epoch; None: as many as `real` has.
+        spacing: mm that a voxel of a drawn patch stands for.
+        spec: the generator's `GeneratorSpec`, whose heads are the channels of the target.
+        shard: `(i, n)`: worker i of n gets the i-th part of each batch.
+        threads: that draw patches; by default as many as there are processors, 8 at most.
+    """
+
+    def __init__(
+        self,
+        sources,
+        fractions,
+        patch,
+        batch_size,
+        seed,
+        *,
+        real=None,
+        cycles=None,
+        spacing=1.0,
+        spec=None,
+        shard=(0, 1),
+        threads=None,
+    ):
+        self._sources, self._fraction = tuple(sources), float(np.sum(fractions))
+        self._odds = np.divide(fractions, self._fraction)
+        self._patch, self._batch_size, self._seed = patch, batch_size, seed
+        self._real, self._cycles, self._spacing = real, cycles, spacing
+        spec = spec or GeneratorSpec()
+        self._channels, self._channel_count = output_channels(spec), channel_count(spec)
+        self._worker, workers = shard
+        self._part = batch_size // workers
+        self._threads = threads or min(_MOST_THREADS, os.cpu_count() or 1)
+
+    @property
+    def patches(self):
+        """How many patches come in turn in an epoch."""
+        return self._real.patches if self._real else self._cycles * self._batch_size
+
+    def cycles(self, epoch):
+        """How many batches come in turn in an epoch."""
+        return self._cycles or self._real.cycles(epoch)
+
+    def memory(self):
+        """Bytes that an epoch holds at most, what the sources draw from aside: an upper bound."""
+        voxels = self._patch**3
+        drawing = self._threads * _DRAWING * (self._patch + _MARGINS) ** 3
+        waiting = (self._ahead + 1) * self._part * 12 * voxels
+        batches = 2 * 4 * (1 + self._channel_count) * self._part * voxels
+        return drawing + waiting + (self._real.memory() if self._real else batches)
+
+    def stream(self, epochs, discriminator_batches, first_cycle=0):
+        """The batches of epochs, in the order of `Dataset.stream`.
+
+        Args:
+            epochs: range of their numbers, from 0 up.
+            discriminator_batches: per cycle, 0 or more.
+            first_cycle: how many cycles of the first epoch to leave out.
+
+        Yields:
+            `Batch`, this worker's part.
+
+        Raises:
+            VolumeError: if an image cannot be read or used; the message names it.
+        """
+        places = [
+            (epoch, cycle, update)
+            for epoch in epochs
+            for cycle in range(first_cycle if epoch == epochs[0] else 0, self.cycles(epoch))
+            for update in range(discriminator_batches + 1)
+        ]
+        real = map(self._empty, places)
+        if self._real is not None:
+            real = self._real.stream(epochs, discriminator_batches, first_cycle)
+        with closing(self._drawn(places)) as drawn:
+            try:
+                for batch, patches in zip(real, drawn, strict=True):
+                    for row, patch in patches.items():
+                        self._write(batch, row, patch.result())
+                    yield batch
+            finally:
+                if self._real is not None:
+                    real.close()
+
+    def epoch(self, number, discriminator_batches, first_cycle=0):
+        """The batches of one epoch, see `stream`."""
+        return self.stream(range(number, number + 1), discriminator_batches, first_cycle)
+
+    @property
+    def _ahead(self):
+        """Batches whose patches are drawn ahead: enough to keep the threads busy."""
+        return 1 + -(-self._threads // max(1, int(self._fraction * self._part)))
+
+    def _drawn(self, places):
+        """The drawn patches of each batch of this worker, `{row: Future}`."""
+        pool, coming = ThreadPoolExecutor(self._threads, "synthesis"), deque()
+        first = self._worker * self._part
+        try:
+            for place in places:
+                rows = [row for row in self._rows(place) if 0 <= row - first < self._part]
+                coming.append({row - first: pool.submit(self._draw, place, row) for row in rows})
+                if len(coming) > self._ahead:
+                    yield coming.popleft()
+            while coming:
+                yield coming.popleft()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _rows(self, place):
+        """The positions of drawn patches in the whole batch at a place."""
+        rng = self._rng(_CHOICE, place)
+        # The remainder is rounded at random, so that small batches keep the fraction on average.
+        count = int(self._fraction * self._batch_size + rng.random())
+        return sorted(rng.permutation(self._batch_size)[:count].tolist())
+
+    def _draw(self, place, position):
+        rng = self._rng(_PATCH, (*place, position))
+        return self._sources[rng.choice(len(self._sources), p=self._odds)].draw(rng)
+
+    def _write(self, batch, row, patch):
+        batch.lr[row, ..., 0] = patch.lr
+        for head, part in self._channels.items():
+            batch.target[row, ..., part] = patch.truth[head.name][..., None]
+        batch.resolution[row] = patch.resolution * self._spacing
+
+    def _empty(self, place):
+        """A batch without patches yet."""
+        batch = Batch.zeros(self._part, self._patch, self._channel_count)
+        epsilon = self._rng(_EPSILON, place).random(self._batch_size, dtype=np.float32)
+        first = self._worker * self._part
+        batch.epsilon[:] = epsilon[first : first + self._part]
+        return batch
+
+    def _rng(self, kind, place):
+        return np.random.default_rng([self._seed, place[0], kind, *place[1:]])
+
+
+def mixed(settings, spec, maps, real, cases, shard=(0, 1)):
+    """The training data of settings with label maps, a `MixedDataset`.
+
+    Args:
+        settings: the settings of the training.
+        spec: the generator's `GeneratorSpec`.
+        maps: list of `Map`.
+        real: the `Dataset` of the training images, or None; then an epoch is as long as one of
+            images of the maps' size.
+        cases: sequence of `Case` whose images tell how large the voxel of a patch is, mm.
+        shard: see `MixedDataset`.
+    """
+    spacing = float(np.median([np.mean(case.extent().spacing) for case in cases]))
+    patch, size, cycles = settings.patch_size, settings.batch_size, None
+    if real is None:
+        patches = sum(item.tiles(patch, settings.stride, spacing) for item in maps)
+        cycles = -(-patches // size)
+    acquisition = Acquisition(
+        ratio=settings.synthetic_thickness,
+        noise=settings.percent_val_max,
+        interp=spec.interp,
+        slice_voxels=spec.slice_voxels,
+    )
+    sources = [item.source(spacing, patch=patch, acquisition=acquisition) for item in maps]
+    fractions = np.array([item.file.fraction for item in maps])
+    fractions *= settings.synthetic_ratio / fractions.sum()
+    logger.info(
+        "%d label maps take %.0f MB; a fraction of %g of the patches is synthetic, their voxels "
+        "stand for %.3g mm",
+        len(maps),
+        sum(item.labels.labels.nbytes + item.labels.points.nbytes for item in maps) / 1e6,
+        settings.synthetic_ratio,
+        spacing,
+    )
+    how = {"real": real, "cycles": cycles, "spacing": spacing, "spec": spec, "shard": shard}
+    return MixedDataset(sources, fractions, patch, size, settings.seed, **how)

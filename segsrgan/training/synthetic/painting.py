@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: MIT
+"""Images of random anatomy and contrast, painted on label maps.
+
+The idea, not the code, of SynthSeg (Billot et al. 2023) and SynthSR (Iglesias et al. 2023): pose,
+size and the intensities of each tissue are drawn anew for every sample, so what the network learns
+cannot depend on one acquisition protocol.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from segsrgan.training.augmentation import rotation, smooth_field
+
+EXTRA = 6  # numbers beyond a map's own that `surround` may use
+_SHRINK = 3  # surroundings are made on a grid so much coarser
+
+
+class Numbering(NamedTuple):
+    """What the values of a label map mean.
+
+    Attributes:
+        tissues: {name: values}; a value in none of them is extracerebral. Tissues of the names
+            below have a meaning: the cortex thins in favour of "white matter", and all of them
+            have their typical contrasts. Without any, each value is a tissue of the brain.
+        outer: values of the fluid around the brain, which some tools strip with the skull.
+        thin: fraction of the samples whose cortex may be a voxel thinner.
+    """
+
+    tissues: dict
+    outer: tuple = ()
+    thin: float = 0.3
+
+
+NUMBERINGS = {
+    "freesurfer": Numbering(
+        {
+            "background": (0,),
+            "white matter": (2, 41, 7, 46, 85),
+            "cortex": (3, 42),
+            "cerebellar cortex": (8, 47),
+            "deep grey": (10, 11, 12, 13, 17, 18, 26, 28, 49, 50, 51, 52, 53, 54, 58, 60),
+            "fluid": (4, 5, 14, 15, 24, 43, 44, 72),
+            "brainstem": (16,),
+            "vessels": (30, 62, 136, 137, 163, 164),
+        },
+        outer=(24,),
+    ),
+    # The fetal atlases with the cortex as 5; it is one or two voxels thick, none thinner.
+    "fetal": Numbering(
+        {
+            "white matter": (1, 8),
+            "cortex": (5,),
+            "cerebellar cortex": (3,),
+            "deep grey": (6,),
+            "fluid": (4, 2),
+            "brainstem": (7,),
+        },
+        thin=0.0,
+    ),
+    "own": Numbering({}),
+}
+# Intensities that common sequences give these tissues, of the range 0 to 1; the last two those of a
+# newborn, whose white matter is not myelinated yet. Rough: every draw varies them.
+TYPICAL = (
+    (0.85, 0.60, 0.60, 0.70, 0.15, 0.80),  # T1
+    (0.40, 0.55, 0.55, 0.45, 0.95, 0.40),  # T2
+    (0.50, 0.65, 0.65, 0.60, 0.12, 0.50),  # FLAIR
+    (0.75, 0.45, 0.50, 0.45, 0.95, 0.50),  # T2, newborn
+    (0.45, 0.60, 0.60, 0.65, 0.20, 0.65),  # T1, newborn
+)
+_TYPICAL_TISSUES = (
+    "white matter",
+    "cortex",
+    "cerebellar cortex",
+    "deep grey",
+    "fluid",
+    "brainstem",
+)
+_MIN_CONTRAST = 0.08  # between the cortex and what it touches, of the range 0 to 1
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A label map ready to draw from.
+
+    Attributes:
+        labels: (x, y, z) uint8, numbered 0 .. len(tissue) - 1, 0 the background.
+        tissue: for each number the index of its tissue; those of a tissue look alike.
+        cortex: the numbers that make up the cortex.
+        brain: for each number whether it belongs to the brain (kept when it is stripped).
+        points: (n, 3) indices of cortex voxels, around which patches are cut.
+        white: the numbers of the white matter, those of the cerebrum first; may be empty.
+        fluid: the numbers of fluid; may be empty.
+        outer: the numbers of the fluid around the brain; may be empty.
+        names: for each tissue its name, as far as they are known.
+        thin: fraction of the samples whose cortex may be a voxel thinner.
+    """
+
+    labels: np.ndarray
+    tissue: np.ndarray
+    cortex: tuple
+    brain: np.ndarray
+    points: np.ndarray
+    white: tuple = ()
+    fluid: tuple = ()
+    outer: tuple = ()
+    names: tuple = ()
+    thin: float = 0.3
+
+
+def prepare_labels(array, cortex, numbering=NUMBERINGS["freesurfer"]):
+    """Numbers a label map consecutively and finds its tissues and cortex voxels.
+
+    Args:
+        array: (x, y, z) of whole numbers, 0 the background.
+        cortex: the values that are cortex.
+        numbering: a `Numbering`.
+
+    Returns:
+        A `LabelMap`.
+
+    Raises:
+        ValueError: if no voxel has one of the values of `cortex`, or there are too many values.
+    """
+    array = np.asarray(array).astype(np.int32)
+    present = np.bincount(array.ravel()) > 0
+    present[0] = True
+    values = np.flatnonzero(present).tolist()
+    if len(values) > 256 - EXTRA:
+        raise ValueError(
+            f"a label map may have up to {256 - EXTRA} values, received {len(values)}; "
+            "is it an image?"
+        )
+    labels = (np.cumsum(present) - 1).astype(np.uint8)[array]
+    numbers = {value: number for number, value in enumerate(values)}
+    tissues = numbering.tissues
+
+    def numbered(group):
+        return tuple(numbers[value] for value in group if value in numbers)
+
+    points = np.argwhere(np.isin(labels, numbered(cortex))) if numbered(cortex) else ()
+    if not len(points):
+        raise ValueError(
+            f"the label map has no cortex: expected a value of {tuple(cortex)}, found {values}"
+        )
+    index = {value: index for index, group in enumerate(tissues.values()) for value in group}
+    return LabelMap(
+        labels,
+        np.array([index.get(v, len(tissues) + i) for i, v in enumerate(values)]),
+        numbered(cortex),
+        np.array([v != 0 and (v in index or not tissues) for v in values]),
+        points.astype(np.int16),
+        numbered(tissues.get("white matter", ())),
+        numbered(tissues.get("fluid", ())),
+        numbered(numbering.outer),
+        tuple(tissues),
+        numbering.thin,
+    )
+
+
+def random_frame(rng, scale=(0.8, 1.25), angle=15.0, stretch=0.08):
+    """A random matrix from patch to map voxels: size, stretch, shear, pose, axes, flips.
+
+    Args:
+        rng: a `numpy.random.Generator`.
+        scale: bounds of the patch voxel's size in map voxels.
+        angle: largest rotation about each axis, degrees.
+        stretch: largest relative stretch and shear.
+
+    Returns:
+        (3, 3) float64.
+    """
+    axes = np.eye(3)[rng.permutation(3)] * rng.choice([-1.0, 1.0], 3)
+    pose = rotation(np.deg2rad(rng.uniform(-angle, angle, 3)))
+    return axes @ pose @ (np.eye(3) + rng.uniform(-stretch, stretch, (3, 3))) * rng.uniform(*scale)
+
+
+def sample_points(centre, matrix, shape, rng=None, elastic=0.0, distance=24.0):
+    """Map coordinates of the voxels of an oriented, smoothly deformed box.
+
+    Args:
+        centre: map voxel at the box's centre.
+        matrix: (3, 3), box voxels to map voxels.
+        shape: of the box.
+        rng: a `numpy.random.Generator`, needed for a deformation.
+        elastic: largest displacement along each axis, box voxels; below 0.4 `distance` the
+            deformation does not fold.
+        distance: box voxels between the nodes of the displacement.
+
+    Returns:
+        (3, x, y, z) float32.
+    """
+    axes = (np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2) for n in shape)
+    points = np.stack(np.broadcast_arrays(*np.meshgrid(*axes, indexing="ij", sparse=True)))
+    if elastic:
+        for axis in points:
+            axis += np.float32(elastic) * smooth_field(shape, distance, rng)
+    flat = np.asarray(matrix, np.float32) @ points.reshape(3, -1)
+    flat += np.asarray(centre, np.float32)[:, None]
+    return flat.reshape(points.shape)
+
+
+def nearest(array, points):
+    """The values of an array at the voxels nearest to points, 0 outside.
+
+    Args:
+        array: (x, y, z).
+        points: (3, ...) indices.
+
+    Returns:
+        (...), of the array's dtype.
+    """
+    index = np.rint(points).astype(np.int32)
+    inside = np.ones(index.shape[1:], bool)
+    for axis, size in zip(index, array.shape, strict=True):
+        inside &= (axis >= 0) & (axis < size)
+        np.clip(axis, 0, size - 1, out=axis)
+    result = array[tuple(index)]
+    result[~inside] = 0
+    return result
+
+
+def thin(labels, cortex, white):
+    """A cortex thinner by one voxel, from the side of the white matter.
+
+    Args:
+        labels: (x, y, z) numbers.
+        cortex: the numbers of the cortex.
+        white: those of the white matter, which takes the voxels; empty: nothing changes.
+
+    Returns:
+        (x, y, z) numbers.
+    """
+    if not len(white):
+        return labels
+    inner = np.isin(labels, white)
+    layer = ndimage.binary_dilation(inner) & np.isin(labels, cortex)
+    labels = labels.copy()
+    labels[layer] = white[0]
+    return labels
+
+
+def surround(labels, brain, count, rng):
+    """Puts a brain that stands alone into something like a head and what lies around it.
+
+    Shells of uneven thickness (fluid, skull, scalp) and, beyond them, blobs.
+
+    Args:
+        labels: (x, y, z) numbers below `count`; 0 is what gets filled.
+        brain: for each number whether it is brain.
+        count: how many numbers the map has; `count` to `count + EXTRA - 1` are used for the new.
+        rng: a `numpy.random.Generator`.
+
+    Returns:
+        (x, y, z) numbers.
+    """
+    coarse = brain[labels[::_SHRINK, ::_SHRINK, ::_SHRINK]].astype(np.float32)
+    # Blurred, the brain falls off with the distance from it, in coarse voxels.
+    nearness = ndimage.gaussian_filter(coarse, rng.uniform(1.5, 3.5), mode="nearest")
+    nearness = _grown(nearness, labels.shape)
+    nearness += 0.08 * smooth_field(labels.shape, 12.0, rng)
+    levels = np.sort(rng.uniform(0.02, 0.45, 3))[::-1]
+    shell = np.digitize(-nearness, -levels)  # 0: next to the brain ... 3: beyond
+    blobs = np.digitize(smooth_field(labels.shape, rng.uniform(10, 30), rng), (-0.1, 0.15))
+    empty = rng.random(3) < 0.4  # of the blobs some are air
+    around = np.array([0, 1, 2, *(0 if e else 3 + i for i, e in enumerate(empty))]) + count
+    around[3:][empty] = 0
+    numbers = around[np.where(shell < 3, shell, 3 + blobs)].astype(labels.dtype)
+    return np.where(labels == 0, numbers, labels)
+
+
+def _grown(array, shape):
+    """A coarse array, interpolated linearly on the fine grid that it was taken from."""
+    for axis, size in enumerate(shape):
+        position = np.minimum(np.arange(size) / _SHRINK, array.shape[axis] - 1)
+        low = np.minimum(position.astype(int), max(array.shape[axis] - 2, 0))
+        high = np.minimum(low + 1, array.shape[axis] - 1)
+        part = np.expand_dims(position - low, [k for k in range(3) if k != axis])
+        first, second = array.take(low, axis), array.take(high, axis)
+        array = first + (second - first) * part.astype(np.float32)
+    return array
+
+
+def paint(labels, label_map, rng, strip=True, typical=0.0):
+    """Draws an image of random contrast for a box of labels.
+
+    Args:
+        labels: (x, y, z) numbers of `label_map`, and those that `surround` added.
+        label_map: the `LabelMap` they come from.
+        rng: a `numpy.random.Generator`.
+        strip: whether what is not brain is made background.
+        typical: probability that the tissues look as in one of the `TYPICAL` sequences, more or
+            less; else their intensities are all independent.
+
+    Returns:
+        (x, y, z) float32 in [0, 1], free of acquisition noise.
+    """
+    mean, spread = _tissues(label_map, rng, typical)
+    if strip:
+        outside = np.append(~label_map.brain, np.ones(EXTRA, bool))
+        if rng.random() < 0.4:
+            outside[list(label_map.outer)] = True
+        mean[outside], spread[outside] = mean[0], 0.0
+    image = mean[labels]
+    image += spread[labels] * _texture(labels.shape, rng.uniform(0.5, 2.0), rng)
+    image = ndimage.gaussian_filter(image, rng.uniform(0.35, 1.0), truncate=3.0)  # partial volumes
+    nodes = max(labels.shape) / rng.uniform(1, 3)
+    image *= np.exp(np.float32(rng.uniform(0, 0.4)) * smooth_field(labels.shape, nodes, rng))
+    np.clip(image, 0, None, out=image)
+    image /= max(float(image.max()), 1e-6)
+    return image ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+
+
+def _tissues(label_map, rng, typical=0.0):
+    """Mean and spread of the intensities of each number, float32."""
+    tissue = np.append(label_map.tissue, label_map.tissue.max() + 1 + np.arange(EXTRA))
+    cortex = label_map.tissue[label_map.cortex[0]]
+    touching = {label_map.tissue[n] for n in (*label_map.white[:1], *label_map.fluid[:1])}
+    means = rng.uniform(0.05, 1.0, tissue.max() + 1)
+    if rng.random() < typical:
+        sequence = TYPICAL[rng.integers(len(TYPICAL))]
+        for name, value in zip(_TYPICAL_TISSUES, sequence, strict=True):
+            if name in label_map.names:
+                means[label_map.names.index(name)] = value + rng.normal(0, 0.05)
+    if touching - {cortex}:
+        other = means[list(touching - {cortex})]
+        while np.abs(means[cortex] - other).min() < _MIN_CONTRAST:  # nobody could see it
+            means[cortex] = rng.uniform(0.05, 1.0)
+    mean = means[tissue] + rng.normal(0, 0.03, len(tissue))
+    spread = rng.uniform(0.0, 0.07, len(tissue))
+    mean[0] = 0.0 if rng.random() < 0.7 else rng.uniform(0, 0.5)
+    spread[0] = 0.0
+    return np.clip(mean, 0, None).astype(np.float32), spread.astype(np.float32)
+
+
+def _texture(shape, sigma, rng):
+    """Gaussian noise with a correlation length in voxels and unit standard deviation."""
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    noise = ndimage.gaussian_filter(noise, sigma, truncate=2.5)
+    return noise / noise.std()
