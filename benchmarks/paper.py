@@ -97,7 +97,7 @@ def robustness(args):
 
 def changed(truth, kind, value, seed):
     """A volume and its acquisition, with noise (a fraction of the maximum) or another contrast."""
-    from segsrgan.training.simulate import add_noise, change_contrast
+    from segsrgan.training.simulation import add_noise, change_contrast
     from segsrgan.volumes import degrade
 
     if kind == "power":

@@ -23,14 +23,6 @@ import segsrgan  # noqa: F401 - sets the environment of TensorFlow before Keras 
 
 HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20")
 FETAL_CORTEX, ADULT_CORTEX = (5,), (3, 42)
-FETAL_TISSUES = {
-    "white matter": (1, 8),
-    "cortex": (5,),
-    "cerebellar cortex": (3,),
-    "deep grey": (6,),
-    "fluid": (4, 2),
-    "brainstem": (7,),
-}
 SHARES = (0.4, 0.15, 0.45)  # real templates, painted fetal maps, painted adult maps
 INTERP, SLICE_VOXELS = "profile", 4
 # Far above that of the cortex: what is missing in the image is small, and its gradients with it.
@@ -70,7 +62,7 @@ def parser():
 
 def load(folder):
     """The training data and the held-out data, each (images, fetal maps, adult maps)."""
-    from segsrgan.training.synthesis import prepare_labels
+    from segsrgan.training.synthetic.painting import NUMBERINGS, prepare_labels
     from segsrgan.volumes import Normalisation, read_volume
 
     sets = ([], [], []), ([], [], [])
@@ -78,7 +70,7 @@ def load(folder):
         images, maps, _ = sets[any(name in path.name for name in HELD_OUT)]
         array = read_volume(path).array
         labels = read_volume(str(path).replace("_T2w", "_labels")).array
-        label_map = prepare_labels(labels, FETAL_CORTEX, FETAL_TISSUES)
+        label_map = prepare_labels(labels, FETAL_CORTEX, NUMBERINGS["fetal"])
         cortex = np.isin(labels, FETAL_CORTEX)
         images.append((Normalisation.of(array).apply(array), cortex, label_map.points))
         maps.append(label_map)
@@ -88,18 +80,16 @@ def load(folder):
     return sets
 
 
-def sources(data, patch):
-    """One source for each share."""
-    from segsrgan.training.sources import Acquisition, ImageSource, SyntheticSource
+def sources(data, patch, shares):
+    """The sources of patches and the fraction of each."""
+    from segsrgan.training.synthetic.sources import Acquisition, ImageSource, SyntheticSource
 
     images, fetal, adult = data
     how = {"acquisition": Acquisition((1.7, 7.0), interp=INTERP, slice_voxels=SLICE_VOXELS)}
-    # A fetal cortex is one or two voxels thick: none thinner.
-    return (
-        ImageSource(tuple(images), patch, **how),
-        SyntheticSource(tuple(fetal), patch, scale=(0.7, 1.2), thin=0.0, **how),
-        SyntheticSource(tuple(adult), patch, scale=(0.5, 1.3), **how),
-    )
+    found = [(ImageSource(tuple(images), patch, **how), shares[0])]
+    for maps, share, scale in ((fetal, shares[1], (0.7, 1.2)), (adult, shares[2], (0.5, 1.3))):
+        found += [(SyntheticSource(m, patch, scale, **how), share / len(maps)) for m in maps]
+    return tuple(zip(*found, strict=True))
 
 
 def loss_of(image, entropy, overlap):
@@ -118,16 +108,15 @@ def loss_of(image, entropy, overlap):
     return loss
 
 
-def fit(generator, training, held_out, loss, args, shares=SHARES, **notes):
+def fit(generator, training, held_out, loss, args, **notes):
     """Trains a generator on sources; goes on from the state in `args.folder` if there is one.
 
     Args:
         generator: a model of `build_generator`.
-        training: sources of patches, `shares` of each.
-        held_out: sources of the patches for validation.
+        training: sources of patches, and the fraction of each.
+        held_out: sources of the patches for validation, and the fraction of each.
         loss: function (target, output).
-        args: `folder`, `batch_size`, `epochs`, `steps`, `lrgen`, `seed`.
-        shares: of the sources.
+        args: `folder`, `batch_size`, `epochs`, `steps`, `lrgen`, `seed`, `patch`.
         **notes: written into the snapshots.
     """
     import keras
@@ -135,9 +124,9 @@ def fit(generator, training, held_out, loss, args, shares=SHARES, **notes):
     from segsrgan.training.gan import Gan, Objective
     from segsrgan.training.loop import Loop
     from segsrgan.training.records import Records
-    from segsrgan.training.sources import SourceDataset, batch_of
     from segsrgan.training.state import Progress, has_state, newest_state
     from segsrgan.training.step_tensorflow import Step
+    from segsrgan.training.synthetic.mixing import MixedDataset
 
     total = args.epochs * args.steps
     warm_up = min(300, total // 10)
@@ -150,10 +139,8 @@ def fit(generator, training, held_out, loss, args, shares=SHARES, **notes):
     )
     objective = Objective(lambadv=0.0, reconstruction=loss)
     gan = Gan(generator, None, objective, rate, beta_1=0.9, global_clipnorm=1.0)
-    validation = [
-        batch_of(held_out, np.eye(len(held_out))[i % len(held_out)], 2, rng)
-        for i, rng in enumerate(np.random.default_rng([args.seed, 10**9]).spawn(9))
-    ]
+    size, steps = args.batch_size, args.steps
+    validation = list(MixedDataset(*held_out, args.patch, 2, args.seed, cycles=9).epoch(0, 0))
     start = time.time()
 
     def report(epoch, done, _, losses):
@@ -172,7 +159,7 @@ def fit(generator, training, held_out, loss, args, shares=SHARES, **notes):
     loop = Loop(
         gan,
         Step(gan),
-        SourceDataset(training, shares, args.batch_size, args.steps, args.seed),
+        MixedDataset(*training, args.patch, size, args.seed, cycles=steps),
         SimpleNamespace(all_patches=lambda: validation, patches=2 * len(validation)),
         args.folder,
         args.epochs,
@@ -193,7 +180,7 @@ def main(argv=None):
 
     keras.utils.set_random_seed(args.seed)
     keras.config.set_dtype_policy(args.precision)
-    training, held_out = (sources(data, args.patch) for data in load(args.data))
+    training, held_out = (sources(data, args.patch, args.shares) for data in load(args.data))
     if args.start:
         generator = load_generator(args.start, (args.patch,) * 3)
         told = {"interp": INTERP, "slice_voxels": SLICE_VOXELS}
@@ -213,7 +200,7 @@ def main(argv=None):
     loss = loss_of(args.lambda_image, args.lambda_entropy, args.lambda_dice)
     recipe = {k: str(v) for k, v in vars(args).items() if k not in ("data", "folder", "start")}
     recipe["start"] = Path(args.start).name if args.start else None
-    print(fit(generator, training, held_out, loss, args, tuple(args.shares), recipe=recipe))
+    print(fit(generator, training, held_out, loss, args, recipe=recipe))
 
 
 if __name__ == "__main__":

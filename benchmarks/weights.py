@@ -78,7 +78,7 @@ def cases(folder):
     from nilearn import datasets
 
     from segsrgan import Volume, read_volume
-    from segsrgan.training.synthesis import paint, prepare_labels
+    from segsrgan.training.synthetic.painting import paint, prepare_labels
 
     for case in fetal_cases(folder):
         yield "fetal T2", *case
@@ -100,7 +100,7 @@ def cases(folder):
 
 def acquire(truth, brain, condition="z"):
     """`(truth, low)`: a volume with the condition's intensities, and its thick slices."""
-    from segsrgan.training.simulate import add_noise
+    from segsrgan.training.simulation import add_noise
     from segsrgan.volumes import degrade
 
     axis, change, noise = CONDITIONS[condition]
