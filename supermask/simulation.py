@@ -83,8 +83,13 @@ def simulate(image, mask, rng, simulation=None):
         for pose, plane, distance in zip(poses, simulation.planes, simulation.slices, strict=True)
     ]
     truth = (sample(mask, grid) >= 0.5).astype(np.uint8)
-    images = Volume.from_grid(truth, grid), Volume.from_grid(_moved(image, grid), grid)
-    return Case(tuple(views), tuple(poses), *images)
+    high = _moved(image, grid)
+    return Case(
+        tuple(views),
+        tuple(poses),
+        Volume.from_grid(truth, grid),
+        Volume.from_grid(high, grid),
+    )
 
 
 def _cube(mask, simulation):

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 from segsrgan.errors import UserError, full_text, one_line
@@ -44,7 +44,7 @@ def status_of(run, program, interrupted="", text=one_line):
         return 2
 
 
-def train(argv, program, parse, module, scores, stop, remedy):
+def train(argv, program, parse, module, scores, remedy):
     """Runs the command of a training.
 
     Args:
@@ -53,13 +53,13 @@ def train(argv, program, parse, module, scores, stop, remedy):
         parse: makes of `argv` the settings, which have a `snapshot_folder`, and the last epoch.
         module: full name of the one whose `run(settings, progress, stop)` trains.
         scores: those of the last row that are shown.
-        stop: a `segsrgan.training.stopping.Stop`.
         remedy: what to try when memory runs out.
 
     Returns:
         The exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted
         by Ctrl-C, 143 by SIGTERM.
     """
+    stop = _Stop()
     try:
         settings, last = parse(argv)
         with messages(program), stop:
@@ -89,8 +89,58 @@ def _train(settings, last, program, module, scores, stop):
         sys.stdout.write(f"epoch {row['epoch']}: {shown}; results in {settings.snapshot_folder}\n")
     if stop.signal is None or row.get("epoch", 0) >= last:
         return 0
-    sys.stderr.write(f"{program}: {stop.farewell(settings.snapshot_folder)}\n")
+    sys.stderr.write(f"{program}: {stop.message(settings.snapshot_folder)}\n")
     return 128 + stop.signal
+
+
+class _Stop:
+    """Whether SIGTERM or Ctrl-C asked a training to stop, for as long as it is entered.
+
+    The training asks by calling it. Before the first call a signal would go unnoticed: then, and
+    at a second Ctrl-C, `KeyboardInterrupt` is raised.
+    """
+
+    def __init__(self):
+        self.signal = None
+        self.listening = False
+        self._handlers = {}
+
+    def __call__(self):
+        """Whether to stop."""
+        self.listening = True
+        return self.signal is not None
+
+    def __enter__(self):
+        with suppress(ValueError):  # only the main thread may; elsewhere nothing is caught
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    def message(self, folder):
+        """What the user reads when the training has stopped.
+
+        Args:
+            folder: of its state and settings.
+        """
+        config = os.path.join(folder, "settings.toml")
+        return (
+            f"stopped by {self.signal.name}, the state is saved; go on with the same command and "
+            f"--resume, or --config {config} --resume"
+        )
+
+    def _receive(self, number, _):
+        again = self.signal is not None and number == signal.SIGINT
+        self.signal = self.signal or signal.Signals(number)
+        if again or not self.listening:
+            raise KeyboardInterrupt
+        # Not through the log: it may be in the middle of a line.
+        text = b"\nstopping after this cycle; Ctrl-C again stops at once\n"
+        with suppress(OSError):
+            os.write(2, text)
 
 
 @contextmanager

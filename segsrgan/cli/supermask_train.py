@@ -7,7 +7,6 @@ import sys
 from segsrgan.cli.console import Parser, train
 from segsrgan.config import add_flags, from_toml
 from segsrgan.errors import UserError
-from segsrgan.training.stopping import Stop
 from supermask.training.settings import TrainingSettings
 
 _SCORES = ("dice", "overlap_before", "overlap", "similarity", "angle_error", "shift_error")
@@ -98,7 +97,7 @@ def main(argv=None, prog="supermask-train"):
         settings = settings_of(build_parser(prog).parse_args(argv))
         return settings, settings.epochs
 
-    return train(argv, prog, parse, "supermask.training.run", _SCORES, Stop(), _REMEDY)
+    return train(argv, prog, parse, "supermask.training.run", _SCORES, _REMEDY)
 
 
 if __name__ == "__main__":

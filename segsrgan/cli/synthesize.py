@@ -7,7 +7,7 @@ from pathlib import Path
 from segsrgan.cli.console import Parser, messages, status_of
 from segsrgan.config import Rule, check_bounds, whole_numbers
 from segsrgan.errors import full_text
-from segsrgan.training.configuration import SYNTHETIC, TISSUES
+from segsrgan.training.settings import SYNTHETIC, TISSUES
 
 _THICKNESS = SYNTHETIC["synthetic_thickness"]
 # Of each flag its rule, default and help.

@@ -10,6 +10,8 @@ from typing import Any
 
 import keras
 
+from segsrgan.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
@@ -58,10 +60,10 @@ class Distribution:
         return self.strategy.gather(values, axis=0).numpy().tolist()
 
     def check_batch(self, size):
-        """Raises `ValueError` unless a global batch can be divided among the devices."""
+        """Raises `UserError` unless a global batch can be divided among the devices."""
         if size % self.replicas:
             above = size + self.replicas - size % self.replicas
-            raise ValueError(
+            raise UserError(
                 f"--batch_size {size} cannot be divided among {self.replicas} devices; "
                 f"it counts the patches of all of them together: try {above}"
             )
@@ -81,12 +83,12 @@ def distribute(multi_gpu=True, workers=None, worker_index=None, batch_size=None)
         A `Distribution`.
 
     Raises:
-        ValueError: if several workers are asked for on a backend other than TensorFlow.
+        UserError: if several workers are asked for on a backend other than TensorFlow.
     """
     several = several_workers(workers)
     if keras.backend.backend() != "tensorflow":
         if several:
-            raise ValueError(
+            raise UserError(
                 "--workers and TF_CONFIG need KERAS_BACKEND=tensorflow, received "
                 f"{keras.backend.backend()}"
             )
@@ -110,6 +112,21 @@ def distribute(multi_gpu=True, workers=None, worker_index=None, batch_size=None)
 def several_workers(workers=None):
     """Whether `distribute` would join other processes."""
     return workers is not None or "TF_CONFIG" in os.environ
+
+
+def this_worker(workers=None, worker_index=None):
+    """How many processes train together, and the number of this one: `(count, index)`.
+
+    Args:
+        workers: "host:port,host:port,…" of all processes; None: what TF_CONFIG says, if anything.
+        worker_index: the number of this process among them.
+
+    Raises:
+        UserError: if TF_CONFIG cannot be understood.
+    """
+    if workers is not None:
+        return len(workers.split(",")), worker_index
+    return _place(os.environ["TF_CONFIG"]) if "TF_CONFIG" in os.environ else (1, 0)
 
 
 def mirrored(devices=None):
@@ -140,7 +157,7 @@ def _place(text):
         if set(cluster) - {"chief", "worker"} or not 0 <= index < chiefs + workers:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             'TF_CONFIG must be JSON as {"cluster": {"worker": ["host:port", …]}, "task": {"type": '
             f'"worker", "index": 0}}}}, perhaps with a "chief", received {text!r}'
         ) from error

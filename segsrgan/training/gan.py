@@ -4,35 +4,26 @@
 Everything here is `keras.ops`; gradients are taken in `step_tensorflow` or `step_jax`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 
 from keras import ops
 
+from segsrgan.errors import UserError, WeightsError
 from segsrgan.networks import (
     DiscriminatorSpec,
     GeneratorSpec,
     build_discriminator,
     build_generator,
+    load_discriminator,
+    load_generator,
 )
 from segsrgan.networks.architecture import spec_values
-from segsrgan.training.losses import charbonnier, gradient_penalty, soft_dice_loss
-from segsrgan.training.optimizers import make_adam, state_of
+from segsrgan.networks.outputs import output_channels
+from segsrgan.training.losses import RECONSTRUCTIONS, gradient_penalty
+from segsrgan.training.optimizers import averaged, make_adam, state_of
 
-
-def charbonnier_of_all(target, output):
-    """Charbonnier loss of the image, the label and the mask classes alike (Eqs. 6 and 7)."""
-    return charbonnier(target, output)
-
-
-def charbonnier_and_dice(target, output):
-    """Charbonnier loss of the image plus the soft Dice loss of the label and mask classes."""
-    return charbonnier(target[..., :1], output[..., :1]) + soft_dice_loss(
-        target[..., 1:], output[..., 1:]
-    )
-
-
-RECONSTRUCTION = {"charbonnier": charbonnier_of_all, "dice": charbonnier_and_dice}
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,13 +34,19 @@ class Objective:
         lambrec: weight of the reconstruction loss.
         lambadv: weight of the adversarial loss; at 0 there is no discriminator.
         lambgp: weight of the gradient penalty.
-        reconstruction: function `(target, output) -> scalar` of `(b, p, p, p, 2 + classes)`.
+        reconstruction: the name of one of `segsrgan.training.losses.RECONSTRUCTIONS`.
+        nu: of the Charbonnier loss.
+        lambda_image, lambda_entropy, lambda_dice: weights of the parts of the balanced loss.
     """
 
     lambrec: float = 1.0
     lambadv: float = 0.001
     lambgp: float = 100.0
-    reconstruction: Callable = charbonnier_of_all
+    reconstruction: str = "charbonnier"
+    nu: float = 1e-3
+    lambda_image: float = 1.0
+    lambda_entropy: float = 1.0
+    lambda_dice: float = 1.0
 
 
 class Gan:
@@ -61,8 +58,10 @@ class Gan:
         objective: an `Objective`.
         lrgen: learning rate of the generator, a number or a Keras schedule. Adam with beta 0.5
             and 0.999 as in the released code.
-        lrdis: of the discriminator, likewise.
+        lrdis: learning rate of the discriminator, a number or a Keras schedule.
         loss_scaling: whether losses are scaled up dynamically, which float16 needs.
+        clip_gradient: the largest norm of a network's gradients together; None for any.
+        ema: decay of the moving average of the generator's weights, 0 for none; see `averaged`.
         **adam: further arguments of both optimisers.
     """
 
@@ -74,16 +73,20 @@ class Gan:
         lrgen=1e-4,
         lrdis=1e-4,
         loss_scaling=False,
+        clip_gradient=None,
+        ema=0.0,
         **adam,
     ):
         if (discriminator is None) != (objective.lambadv == 0):
-            raise ValueError(
+            raise UserError(
                 "a discriminator goes with lambadv above 0 and with no other, received "
                 f"lambadv {objective.lambadv} and discriminator {discriminator}"
             )
         adam = {"beta_1": 0.5, "beta_2": 0.999, **adam}
         self.generator, self.discriminator, self.objective = generator, discriminator, objective
-        self.generator_optimizer = make_adam(generator, lrgen, loss_scaling, **adam)
+        self.clip_gradient = clip_gradient
+        self.channels = output_channels(generator.spec)
+        self.generator_optimizer = make_adam(generator, lrgen, loss_scaling, ema, **adam)
         self.discriminator_optimizer = None
         if discriminator is not None:
             self.discriminator_optimizer = make_adam(discriminator, lrdis, loss_scaling, **adam)
@@ -111,8 +114,8 @@ class Gan:
 
         Returns:
             dict of lists of Keras variables: `generator`, `generator_optimizer`, with loss scaling
-            `generator_scaling`; likewise of the discriminator, if there is one. Learning rates are
-            not among them, unless they are schedules: they are settings.
+            `generator_scaling`; and the same of the discriminator, if there is one. Learning rates
+            are not among them, unless they are schedules: they are settings.
         """
         result = state_of("generator", self.generator, self.generator_optimizer)
         if self.discriminator is not None:
@@ -130,6 +133,15 @@ class Gan:
     def scaled(self):
         """Whether losses are scaled dynamically, so that a gradient may overflow now and then."""
         return hasattr(self.generator_optimizer, "dynamic_scale")
+
+    def averaged(self):
+        """A context in which the generator has its averaged weights, if there are any."""
+        return averaged(self.generator, self.generator_optimizer)
+
+    def reconstruction_loss(self, target, output):
+        """A scalar: how far an output (b, p, p, p, 2 + classes) is from its target."""
+        reconstruct = RECONSTRUCTIONS[self.objective.reconstruction]
+        return reconstruct(target, output, self.channels, self.objective)
 
     def generator_inputs(self, lr, resolution):
         """What the generator is called on: `lr` (b, p, p, p, 1), with a map of mm if conditional.
@@ -175,14 +187,15 @@ class Gan:
         """The generator's loss, Eq. 10.
 
         Args:
-            critic: as above, unused where there is no discriminator.
+            critic: function from images (b, p, p, p, c) to scores (b, 1); unused where there is no
+                discriminator.
             target: (b, p, p, p, 2 + classes).
-            output: of the generator, likewise.
+            output: of the generator, of the same shape.
 
         Returns:
-            `(loss, metrics)` likewise.
+            `(loss, metrics)`, a scalar and a dict of scalars.
         """
-        loss = reconstruction = self.objective.reconstruction(target, output)
+        loss = reconstruction = self.reconstruction_loss(target, output)
         metrics = {"reconstruction_loss": reconstruction}
         if self.discriminator is not None:
             adversarial = -ops.mean(critic(output))
@@ -196,6 +209,136 @@ class Gan:
 def matching(spec, patch, kernel=32):
     """The `DiscriminatorSpec` for the patches of a generator."""
     return DiscriminatorSpec(kernel, spec.conditional, spec.mask_classes, patch, spec.heads)
+
+
+def gan_of(settings, generator, discriminator, rates):
+    """The `Gan` of two networks as the settings of a training say.
+
+    Args:
+        settings: a `TrainingSettings`.
+        generator: a model.
+        discriminator: a model or None.
+        rates: learning rates of both, numbers or Keras schedules.
+    """
+    objective = Objective(
+        lambrec=settings.lambrec,
+        lambadv=settings.lambadv,
+        lambgp=settings.lambgp,
+        reconstruction=settings.reconstruction_loss,
+        nu=settings.nu,
+        lambda_image=settings.lambda_image,
+        lambda_entropy=settings.lambda_entropy,
+        lambda_dice=settings.lambda_dice,
+    )
+    return Gan(
+        generator,
+        discriminator,
+        objective,
+        *rates,
+        loss_scaling=settings.precision == "mixed_float16",
+        clip_gradient=settings.clip_gradient,
+        ema=settings.ema,
+        beta_1=settings.beta_1,
+    )
+
+
+def build_networks(settings, weights, classes, state=None):
+    """The networks that a training begins with.
+
+    Args:
+        settings: a `TrainingSettings`. What it leaves open is as in the weights, or as in the
+            paper.
+        weights: file or name of the weights to start from, or None.
+        classes: number of mask classes.
+        state: the `State` that the training goes on from; its architecture goes before weights.
+
+    Returns:
+        `(generator, discriminator)`, models; no discriminator where `settings.lambadv` is 0.
+
+    Raises:
+        WeightsError: if the weights are unusable.
+        UserError: if they, or the state, are not what the settings say.
+    """
+    weights = None if state is not None else weights
+    generator = _generator(settings, weights, classes, state)
+    if not settings.lambadv:
+        return generator, None
+    return generator, _discriminator(settings, weights, generator.spec, state)
+
+
+def _generator(settings, weights, classes, state):
+    shape = (settings.patch_size,) * 3
+    requested = {
+        "kernel": settings.kernel_gen,
+        "unet": settings.u_net_generator,
+        "conditional": settings.is_conditional,
+        "residual": settings.is_residual,
+        "scaled": settings.scaled_residual,
+        "blocks": settings.blocks_gen,
+        "growth": settings.growth_gen,
+        "head": settings.head_gen,
+    }
+    requested = {field: value for field, value in requested.items() if value is not None}
+    requested["mask_classes"] = classes
+    if weights is not None:
+        generator = load_generator(weights, patch=shape)
+    elif state is not None:
+        generator = build_generator(GeneratorSpec(**state.specs["generator"]), shape)
+    else:
+        initializer = "zeros" if settings.zero_head else "lecun_normal"
+        spec = GeneratorSpec(**requested)
+        return _with_input(build_generator(spec, shape, head_initializer=initializer), settings)
+    for field, value in requested.items():
+        if getattr(generator.spec, field) != value:
+            raise UserError(
+                f"{weights or state.path}: its generator has {field} "
+                f"{getattr(generator.spec, field)}, the flags and images say {value}; leave the "
+                "flag out, or start without these weights"
+            )
+    return _with_input(generator, settings)
+
+
+def _with_input(generator, settings):
+    """The generator, whose spec says what input it will be trained with."""
+    spec, changed = generator.spec, {}
+    if settings.interp not in (None, spec.interp):
+        changed["interp"] = settings.interp
+    if settings.slice_voxels not in (None, spec.slice_voxels):
+        changed["slice_voxels"] = settings.slice_voxels
+    elif spec.slice_voxels and settings.low_res != settings.low_res_upper:
+        changed["slice_voxels"] = 0  # images of many slice distances
+    for name, value in changed.items():
+        logger.info("the generator gets used to --%s %s", name, value)
+    generator.spec = replace(spec, **changed)
+    return generator
+
+
+def _discriminator(settings, weights, spec, state):
+    kernel = settings.kernel_dis
+    if kernel is None and state is not None:
+        kernel = state.specs.get("discriminator", {}).get("kernel")
+    requested = matching(spec, settings.patch_size, kernel or DiscriminatorSpec.kernel)
+    if requested.depth != 5:
+        logger.info(
+            "patches of %d^3: the discriminator has %d levels instead of 5, so that its answer "
+            "is still one number",
+            settings.patch_size,
+            requested.depth,
+        )
+    if weights is not None:
+        try:
+            discriminator = load_discriminator(weights)
+        except WeightsError as error:
+            logger.info("a new discriminator is trained: %s", error)
+            return build_discriminator(requested)
+        if settings.kernel_dis is None:
+            requested = replace(requested, kernel=discriminator.spec.kernel)
+        if discriminator.spec == requested:
+            return discriminator
+        logger.info(
+            "%s: its discriminator does not fit %s; a new one is trained", weights, requested
+        )
+    return build_discriminator(requested)
 
 
 def _map(like, resolution):

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Losses, as functions of tensors `(batch, x, y, z, channels)` in `keras.ops`."""
+"""Losses, as functions of tensors `(batch, x, y, z, channels)` in `keras.ops`.
+
+A further reconstruction loss is a function here, an entry of `RECONSTRUCTIONS`, and its name in
+`segsrgan.training.settings.RECONSTRUCTIONS`.
+"""
 
 from keras import ops
 
@@ -45,3 +49,75 @@ def gradient_penalty(gradient):
     positive = squares > 0
     norm = ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
     return ops.mean(ops.square(norm - 1))
+
+
+def reconstruct_charbonnier(target, output, channels, weights):
+    """Each output by the loss that is its head's default, the mean over all channels.
+
+    With the Charbonnier loss for all of them that is Delannoy et al. 2020, Eqs. 6 and 7.
+
+    Args:
+        target: (b, x, y, z, channels): image, label, classes.
+        output: of the generator, of the same shape.
+        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`.
+        weights: an `Objective`; its `nu` is used.
+    """
+    terms = {
+        "charbonnier": lambda t, p: charbonnier(t, p, weights.nu),
+        "dice": soft_dice_loss,
+        "cross_entropy": binary_cross_entropy,
+    }
+    total, width = 0.0, 0
+    for head, part in channels.items():
+        size = part.stop - part.start
+        total += size * terms[head.loss](target[..., part], output[..., part])
+        width += size
+    return total / width
+
+
+def reconstruct_dice(target, output, channels, weights):
+    """Charbonnier loss of the image plus the soft Dice loss of all that is a probability.
+
+    Args:
+        target: (b, x, y, z, channels): image, label, classes.
+        output: of the generator, of the same shape.
+        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`.
+        weights: an `Objective`; its `nu` is used.
+    """
+    (image, label), (sr, probability) = (_divided(array, channels) for array in (target, output))
+    return charbonnier(image, sr, weights.nu) + soft_dice_loss(label, probability)
+
+
+def reconstruct_balanced(target, output, channels, weights):
+    """Charbonnier loss of the image, binary cross-entropy and soft Dice loss of probabilities.
+
+    The Charbonnier loss alone leaves a rare class at probability 0 for long.
+
+    Args:
+        target: (b, x, y, z, channels): image, label, classes.
+        output: of the generator, of the same shape.
+        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`.
+        weights: an `Objective`; `lambda_image`, `lambda_entropy` and `lambda_dice` weigh the three.
+    """
+    (image, label), (sr, probability) = (_divided(array, channels) for array in (target, output))
+    return (
+        weights.lambda_image * charbonnier(image, sr, weights.nu)
+        + weights.lambda_entropy * binary_cross_entropy(label, probability)
+        + weights.lambda_dice * soft_dice_loss(label, probability)
+    )
+
+
+RECONSTRUCTIONS = {
+    "charbonnier": reconstruct_charbonnier,
+    "dice": reconstruct_dice,
+    "balanced": reconstruct_balanced,
+}
+
+
+def _divided(array, channels):
+    """The channels of images, and those of probabilities."""
+    images = [part for head, part in channels.items() if head.activation == "image"]
+    others = [part for head, part in channels.items() if head.activation != "image"]
+    return tuple(
+        ops.concatenate([array[..., part] for part in parts], axis=-1) for parts in (images, others)
+    )

@@ -3,7 +3,6 @@
 
 import numpy as np
 
-_TITLES = ("LR", "SR", "HR", "label", "prediction")
 _SHEET_TITLES = ("LR", "HR", "label")
 # A patch of 64 voxels is shown three times its size.
 _TILE = 192
@@ -13,7 +12,7 @@ _WHITE = 255
 _RED = np.array([255, 40, 40], np.float32)
 
 
-def patch_picture(lr, output, target):
+def patch_picture(lr, output, target, channels):
     """Draws the middle planes of a patch, side by side.
 
     ```
@@ -25,12 +24,14 @@ def patch_picture(lr, output, target):
 
     The first axis of a plane points to the right, the second up. LR, SR and HR share one grey
     scale, from the darkest to the brightest voxel of the HR patch; label and prediction go from
-    black at 0 to white at 1. What is no number is black.
+    black at 0 to white at 1. What is not a number is black.
 
     Args:
         lr: (x, y, z, 1), the interpolated low-resolution patch.
         output: (x, y, z, 2 or more), the generator's answer: image, probability, classes.
-        target: likewise, image and label.
+        target: (x, y, z, 2 or more), image, label, classes.
+        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`; what is a
+            probability of one class has two columns, its truth and its prediction.
 
     Returns:
         uint8 (height, width, 3), RGB.
@@ -44,10 +45,16 @@ def patch_picture(lr, output, target):
             "lr, output and target must be of one patch (x, y, z, channels), received "
             f"{lr.shape}, {output.shape} and {target.shape}"
         )
-    low, high = float(target[..., 0].min()), float(target[..., 0].max())
-    images = [(image, low, high) for image in (lr[..., 0], output[..., 0], target[..., 0])]
-    images += [(image, 0.0, 1.0) for image in (target[..., 1], output[..., 1])]
-    return planes_picture(dict(zip(_TITLES, images, strict=True)))
+    hr = target[..., 0]
+    low, high = float(hr.min()), float(hr.max())
+    images = {"LR": lr[..., 0], "SR": output[..., 0], "HR": hr}
+    columns = {title: (image, low, high) for title, image in images.items()}
+    for head, part in channels.items():
+        if head.activation == "sigmoid":
+            whose = "" if head.name == "cortex" else f"{head.name} "
+            columns[f"{whose}label"] = (target[..., part.start], 0.0, 1.0)
+            columns[f"{whose}prediction"] = (output[..., part.start], 0.0, 1.0)
+    return planes_picture(columns)
 
 
 def planes_picture(images):
@@ -70,8 +77,8 @@ def side_views(lr, hr, label):
 
     Args:
         lr: (x, y, z).
-        hr: likewise.
-        label: likewise, inside above 0.5.
+        hr: (x, y, z).
+        label: (x, y, z), inside above 0.5.
 
     Returns:
         list of three uint8 (z, y, 3), RGB: LR, HR, and HR with the label in red.

@@ -1,59 +1,46 @@
 # SPDX-License-Identifier: MIT
-"""A whole training, from its settings to its snapshots."""
+"""A whole training of SegSRGAN, from its settings to its snapshots."""
 
-import contextlib
 import importlib
 import logging
-import os
-from dataclasses import asdict, replace
-from pathlib import Path
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
+from typing import ClassVar
 
 import keras
 import numpy as np
 
-from segsrgan.config import to_toml, whole_numbers
-from segsrgan.errors import TableError
-from segsrgan.files import write_text
+from segsrgan.config import whole_numbers
+from segsrgan.errors import TableError, UserError
+from segsrgan.networks import save_generator
 from segsrgan.training.augmentation import Deformation
-from segsrgan.training.beginning import build_networks
 from segsrgan.training.cache import Cache
 from segsrgan.training.cases import read_cases
-from segsrgan.training.configuration import REPEAT
+from segsrgan.training.checkpoints import snapshot_of
 from segsrgan.training.dataset import Cutting, Dataset, Simulation
-from segsrgan.training.distribution import distribute, several_workers
-from segsrgan.training.loop import Loop
-from segsrgan.training.place import (
-    SETTINGS,
-    check_free,
-    claim,
-    compare,
-    global_settings_kept,
-    make_folders,
-)
-from segsrgan.training.records import Records
-from segsrgan.training.state import Progress, has_state, newest_state
+from segsrgan.training.epoch_loop import EpochLoop
+from segsrgan.training.gan import build_networks, gan_of
+from segsrgan.training.history import History
+from segsrgan.training.optimizers import learning_rate
+from segsrgan.training.picture import patch_picture
+from segsrgan.training.session import Session
 from segsrgan.training.synthetic.maps import read_maps
 from segsrgan.training.synthetic.mixing import mixed
+from segsrgan.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
-# Settings that may differ when a training is resumed, without the result being another.
-_FREE = {"epoch", "resume", "snapshot", "state_minutes", "tensorboard", "multi_gpu", "workers"}
-_FREE |= {
-    "worker_index",
-    "snapshot_folder",
-    "folder_training_data",
-    "keep_training_data",
-    "dice_file",
-    "mse_file",
-}
+# Epochs after which a segmentation that is still empty is reported, and again as many later.
+_PATIENCE = 10
+_COLLAPSED = 0.01
 
 
 def run(settings, progress=None, stop=None):
     """Trains networks as the settings say.
 
     Args:
-        settings: a `Settings`.
+        settings: a `TrainingSettings`.
         progress: called with (label, done, total, text) after each cycle.
         stop: function that says whether to stop after the current cycle, with the state saved.
 
@@ -65,38 +52,251 @@ def run(settings, progress=None, stop=None):
         WeightsError: if `weights` are unusable.
         StateError: if the training to resume cannot be gone on with.
         TrainingError: if the training cannot go on.
-        ValueError, OSError: if the settings contradict each other or a folder cannot be written.
+        UserError, OSError: if the settings contradict each other or a folder cannot be written.
     """
-    step_module = importlib.import_module(f"segsrgan.training.step_{keras.backend.backend()}")
-    several = several_workers(settings.workers)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(global_settings_kept())
-        stack.enter_context(step_module.translated(several))
-        step_module.deterministic(several)
-        distribution = distribute(
-            settings.multi_gpu, settings.workers, settings.worker_index, settings.batch_size
+    return _Training(settings).run(progress, stop)[0]
+
+
+@dataclass
+class Loop(EpochLoop):
+    """A training of a `Gan`, the `networks`; further attributes are those of `EpochLoop`.
+
+    Attributes:
+        step: a `Step` of it.
+        data: the training patches: `cycles(epoch)` and `stream(epochs, …)` of a `Dataset`.
+        test: the validation patches: an object with `all_patches()` and their number `patches`.
+        discriminator_updates: per update of the generator.
+    """
+
+    name: ClassVar[str] = "SegSRGAN"
+    rates: ClassVar[str] = "--lrgen and --lrdis"
+
+    discriminator_updates: int = 5
+
+    def updates(self, epoch):
+        """See `EpochLoop`."""
+        return ("discriminator",) * self._discriminator_updates() + ("generator",)
+
+    def batches(self, epochs):
+        """See `EpochLoop`."""
+        return self.data.stream(epochs, self._discriminator_updates(), self.progress.cycle)
+
+    def scores(self):
+        """See `validate`."""
+        gan, patches = self.networks, self.test.all_patches()
+        return validate(
+            self.step.predict, patches, gan.channels, gan.reconstruction_loss, self.test.patches
         )
-        distribution.check_batch(settings.batch_size)
-        table, maps = _tables(settings)
-        records = None
-        if distribution.chief:
-            records = _prepare_folders(settings, stack)
-        cache = None
+
+    def averaged(self):
+        """See `Gan.averaged`."""
+        return self.networks.averaged()
+
+    def save_weights(self, path, notes):
+        """Writes generator and discriminator."""
+        save_generator(self.networks.generator, path, self.networks.discriminator, **notes)
+
+    def drawing(self):
+        """A patch with much of the label."""
+        batch = next(iter(self.test.all_patches()))
+        label = batch.target[..., 1:].sum(axis=(1, 2, 3, 4))
+        index = int(np.argmax(label))
+        output = self.step.predict(batch)[index]
+        return patch_picture(batch.lr[index], output, batch.target[index], self.networks.channels)
+
+    def report(self, row):
+        """One line; a warning where the segmentation stays empty."""
+        keys = ("epoch", "generator_loss", "dice", "psnr", "psnr_input", "seconds")
+        text = "epoch %d: loss %.4f, Dice %.3f, PSNR %.2f dB (input %.2f), %.0f s, waiting %.0f %%"
+        logger.info(text, *(row[key] for key in keys), 100 * row["waiting"])
+        recent = [past["dice"] for past in self.progress.history[-_PATIENCE:]]
+        if row["epoch"] % _PATIENCE == 0 and len(recent) == _PATIENCE and max(recent) < _COLLAPSED:
+            logger.warning(
+                "the segmentation has been empty for %d epochs (Dice %.3f): look whether the "
+                "labels lie on the images (epoch_%d.png), try --reconstruction_loss dice, a "
+                "larger --lambrec or --lrgen",
+                _PATIENCE,
+                row["dice"],
+                row["epoch"],
+            )
+
+    def _discriminator_updates(self):
+        return self.discriminator_updates if self.networks.discriminator else 0
+
+
+class FixedEpochs:
+    """A data set in epochs of a given number of cycles, which follow each other in its own epochs.
+
+    ```
+    data's epochs    | a b c d e | f g h i j | k ...
+    steps = 3        | a b c | d e f | g h i | j ...
+    ```
+
+    Args:
+        data: a `Dataset` or `MixedDataset`.
+        steps: cycles in an epoch.
+    """
+
+    def __init__(self, data, steps):
+        self._data, self._steps = data, steps
+        self.patches, self.memory = data.patches, data.memory
+
+    def cycles(self, epoch):
+        """How many batches come in turn in an epoch."""
+        return self._steps
+
+    def stream(self, epochs, discriminator_batches, first_cycle=0):
+        """The batches of epochs, see `Dataset.stream`."""
+        if not epochs:
+            return
+        skipped = (epochs[0] - 1) * self._steps + first_cycle
+        left = (len(epochs) * self._steps - first_cycle) * (discriminator_batches + 1)
+        for epoch in count(1):
+            cycles = self._data.cycles(epoch)
+            if skipped >= cycles:
+                skipped -= cycles
+                continue
+            stream = self._data.stream(range(epoch, epoch + 1), discriminator_batches, skipped)
+            skipped = 0
+            with closing(stream):
+                for batch in stream:
+                    yield batch
+                    left -= 1
+                    if not left:
+                        return
+
+    def epoch(self, number, discriminator_batches, first_cycle=0):
+        """The batches of one epoch, see `stream`."""
+        return self.stream(range(number, number + 1), discriminator_batches, first_cycle)
+
+
+class _Training(Session):
+    """See `run`."""
+
+    name = Loop.name
+    repeat = "segsrgan train --config THIS_FILE --snapshot_folder … --dice_file … --mse_file …"
+    paths = (
+        *("csv", "base_path", "snapshot_folder", "dice_file", "mse_file", "folder_training_data"),
+        "synthetic",
+    )
+    shown = (("G", "generator_loss"), ("D", "discriminator_loss"))
+    smaller = "--batch_size or --patch_size"
+    start_hint = "go on with --weights and --init_epoch"
+
+    @property
+    def free(self):
+        """See `Session`."""
+        free = {"folder_training_data", "keep_training_data", "dice_file", "mse_file"}
+        # The last epoch is where a rate that falls ends.
+        return free | {"epoch"} if self.settings.schedule == "constant" else free
+
+    @property
+    def epochs(self):
+        """See `Session`."""
+        return range(self.settings.init_epoch, self.settings.epoch + 1)
+
+    def tables(self):
+        """See `Session`."""
+        return {"--dice_file": self.settings.dice_file, "--mse_file": self.settings.mse_file}
+
+    def history(self):
+        """See `Session`."""
+        s = self.settings
+        return History(self.folder, s.dice_file, s.mse_file, s.tensorboard)
+
+    def load(self):
+        """See `Session`."""
+        self._table, self._maps = _tables(self.settings)
+
+    def loop(self, distribution, state, stack):
+        """See `Session`."""
+        settings, cache = self.settings, None
         if settings.folder_training_data is not None:
             cache = Cache(settings.folder_training_data, settings.keep_training_data)
             stack.enter_context(cache)
-        loop = _loop(settings, step_module, table, maps, distribution, cache)
-        loop.stop = stop
-        if distribution.chief:
-            loop.on_cycle = _reporter(settings, progress)
-            loop.records = records
-            records.add(*loop.progress.history)
-            if loop.progress.epoch > settings.epoch:
-                logger.warning("all epochs up to --epoch %d are done already", settings.epoch)
-                return loop.progress.history[-1]
-            text = to_toml(_repeatable(settings), REPEAT)
-            write_text(Path(settings.snapshot_folder) / SETTINGS, text)
-        return loop.run()
+        step = importlib.import_module(f"segsrgan.training.step_{keras.backend.backend()}")
+        with distribution.scope():
+            weights = None if state is not None else self._weights()
+            models = build_networks(settings, weights, self._table.classes, state)
+        data, test = self._data(models[0].spec, distribution, cache)
+        with distribution.scope():
+            gan = gan_of(settings, *models, self._rates(data))
+        discriminator_updates = settings.number_of_discriminator_iteration
+        loop = Loop(gan, step.Step(gan, distribution), data, test)
+        loop.discriminator_updates = discriminator_updates
+        return loop
+
+    def _weights(self):
+        """The weights to start from, or None."""
+        settings = self.settings
+        if settings.weights is not None or settings.init_epoch == 1:
+            return settings.weights
+        path = snapshot_of(self.folder, self.name, settings.init_epoch - 1)
+        if not path.is_file():
+            raise UserError(
+                f"--init_epoch {settings.init_epoch} needs --weights, or the snapshot {path}"
+            )
+        return path
+
+    def _rates(self, data):
+        """The learning rates of generator and discriminator."""
+        s, each = self.settings, self.settings.number_of_discriminator_iteration
+        updates = 0
+        if s.schedule != "constant":
+            updates = sum(map(data.cycles, self.epochs))
+        return (
+            learning_rate(s.lrgen, updates, s.schedule, s.warm_up),
+            learning_rate(s.lrdis, each * updates, s.schedule, each * s.warm_up),
+        )
+
+    def _data(self, spec, distribution, cache):
+        """The patches of the training and of the test images."""
+        settings, table = self.settings, self._table
+        simulation = Simulation(
+            settings.low_res,
+            settings.low_res_upper,
+            settings.contrast_max,
+            settings.percent_val_max,
+            spec.interp,
+            settings.interpolation_type,
+            settings.slice_thickness,
+            spec.slice_voxels,
+        )
+        cutting = Cutting(
+            settings.patch_size, settings.stride, settings.image_cropping_method, settings.flip
+        )
+        options = {
+            "seed": settings.seed,
+            "spec": spec,
+            "images_in_memory": settings.images_in_memory,
+            "cache": cache,
+        }
+        # One device validates.
+        part = settings.batch_size // distribution.replicas
+        test = Dataset(table.test, simulation, cutting, part, **options)
+        shard, train = (distribution.index, distribution.workers), None
+        if settings.synthetic_ratio != 1:
+            options |= {"deformation": _deformation(settings), "shard": shard}
+            train = Dataset(table.train, simulation, cutting, settings.batch_size, **options)
+        if self._maps:
+            cases = table.train if train is not None else table.test
+            train = mixed(settings, spec, self._maps, train, cases, shard)
+        logger.info(
+            "%d training and %d test images with %d and %d patches; up to %.0f MB in memory",
+            len(table.train) if settings.synthetic_ratio != 1 else 0,
+            len(table.test),
+            train.patches,
+            test.patches,
+            train.memory() / 1e6,
+        )
+        _warn(settings, table)
+        return (train if settings.steps is None else FixedEpochs(train, settings.steps)), test
+
+
+def _deformation(settings):
+    if settings.rotation or settings.elastic:
+        return Deformation(settings.rotation, settings.elastic)
+    return None
 
 
 def _tables(settings):
@@ -121,101 +321,6 @@ def _tables(settings):
     if problems:
         raise TableError("\n".join(problems))
     return table, maps
-
-
-def _repeatable(settings):
-    """The settings that repeat the training from any folder."""
-    paths = ("csv", "base_path", "snapshot_folder", "dice_file", "mse_file", "folder_training_data")
-    found = {name: getattr(settings, name) for name in (*paths, "synthetic")}
-    if settings.weights and os.path.exists(settings.weights):  # else it is a name
-        found["weights"] = settings.weights
-    found = {name: os.path.abspath(path) for name, path in found.items() if path}
-    return replace(settings, **found, resume=False, workers=None, worker_index=None)
-
-
-def _loop(settings, step_module, table, maps, distribution, cache):
-    """The `Loop`, from its beginning or from where it was stopped."""
-    keras.utils.set_random_seed(settings.seed)
-    keras.config.set_dtype_policy(settings.precision)
-    folder, state = Path(settings.snapshot_folder), None
-    if settings.resume and has_state(folder):
-        state = newest_state(folder)
-    elif settings.resume:
-        logger.info("%s: no state to resume from, the training starts at its beginning", folder)
-    with distribution.scope():
-        gan = build_networks(settings, table.classes, state)
-        if state is not None:
-            state.restore(gan)
-    # What its weights were trained with, if nothing was said.
-    spec = gan.generator.spec
-    train, test = _data(settings, spec, table, maps, distribution, cache)
-    return Loop(
-        gan,
-        step_module.Step(gan, distribution),
-        train,
-        test,
-        folder,
-        settings.epoch,
-        state.progress if state is not None else Progress(settings.init_epoch),
-        discriminator_updates=settings.number_of_discriminator_iteration,
-        snapshot=settings.snapshot,
-        metadata={"training": asdict(settings)},
-        distribution=distribution,
-        state_minutes=settings.state_minutes,
-    )
-
-
-def _data(settings, spec, table, maps, distribution, cache):
-    """The patches of the training and of the test images."""
-    simulation = Simulation(
-        settings.low_res,
-        settings.low_res_upper,
-        settings.contrast_max,
-        settings.percent_val_max,
-        spec.interp,
-        settings.interpolation_type,
-        settings.slice_thickness,
-        spec.slice_voxels,
-    )
-    cutting = Cutting(
-        settings.patch_size, settings.stride, settings.image_cropping_method, settings.flip
-    )
-    deformation = None
-    if settings.rotation or settings.elastic:
-        deformation = Deformation(settings.rotation, settings.elastic)
-    options = {
-        "seed": settings.seed,
-        "spec": spec,
-        "images_in_memory": settings.images_in_memory,
-        "cache": cache,
-    }
-    shard, train = (distribution.index, distribution.workers), None
-    if settings.synthetic_ratio != 1:
-        train = Dataset(
-            table.train,
-            simulation,
-            cutting,
-            settings.batch_size,
-            deformation=deformation,
-            shard=shard,
-            **options,
-        )
-    if maps:
-        cases = table.train if train is not None else table.test
-        train = mixed(settings, spec, maps, train, cases, shard)
-    # One device validates.
-    share = settings.batch_size // distribution.replicas
-    test = Dataset(table.test, simulation, cutting, share, **options)
-    logger.info(
-        "%d training and %d test images with %d and %d patches; up to %.0f MB in memory",
-        len(table.train) if settings.synthetic_ratio != 1 else 0,
-        len(table.test),
-        train.patches,
-        test.patches,
-        train.memory() / 1e6,
-    )
-    _warn(settings, table)
-    return train, test
 
 
 def _warn(settings, table):
@@ -249,41 +354,3 @@ def _warn(settings, table):
         )
     if settings.stride > settings.patch_size:
         logger.warning("--stride is larger than --patch_size: voxels between patches are not seen")
-
-
-def _prepare_folders(settings, stack):
-    """Makes and claims the folders, and refuses to replace what an earlier training left.
-
-    Returns:
-        The `Records`; `stack` closes them.
-    """
-    folder = Path(settings.snapshot_folder)
-    files = {"--dice_file": Path(settings.dice_file), "--mse_file": Path(settings.mse_file)}
-    for flag, path in files.items():
-        if path.exists() and not path.is_file():
-            raise ValueError(f"{flag} {path}: is there and is no ordinary file; name another")
-    make_folders(folder, *(path.parent for path in files.values()))
-    claim(folder, stack)
-    records = Records(folder, settings.dice_file, settings.mse_file, settings.tensorboard)
-    stack.callback(records.close)
-    epochs = range(settings.init_epoch, settings.epoch + 1)
-    hint = "go on with --weights and --init_epoch"
-    if check_free(folder, Loop.name, epochs, records, settings.resume, hint):
-        compare(_repeatable(settings), folder / SETTINGS, _FREE)
-    return records
-
-
-def _reporter(settings, progress):
-    """A function for `Loop.on_cycle` that shows epoch, cycle and losses."""
-    if progress is None:
-        return None
-
-    def report(epoch, done, total, losses):
-        texts = [
-            f"{letter} {losses[name]:.4g}"
-            for letter, name in (("G", "generator_loss"), ("D", "discriminator_loss"))
-            if name in losses
-        ]
-        progress(f"epoch {epoch}/{settings.epoch}", done, total, ", ".join(texts))
-
-    return report

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from segsrgan.errors import TrainingError
-from segsrgan.training.optimizers import global_norm, kept_finite
+from segsrgan.training.optimizers import clipped, global_norm, kept_finite
 
 
 def deterministic(several=False):
@@ -117,6 +117,7 @@ class Step:
         norm = global_norm(gradients) / scale
         if not self._gan.scaled:  # else the optimiser skips what is not finite
             gradients = kept_finite(gradients, norm)
+        gradients = clipped(gradients, norm, self._gan.clip_gradient)
         weights, optimizer_state = optimizer.stateless_apply(optimizer_state, gradients, weights)
         return weights, optimizer_state, {**metrics, f"{name}_gradient": norm}
 

@@ -1,11 +1,168 @@
 # SPDX-License-Identifier: MIT
-"""Gradient steps of the GAN on TensorFlow."""
+"""Gradient steps on TensorFlow, on one device or on the replicas of a `tf.distribute` strategy."""
 
+import contextlib
+import logging
+
+import numpy as np
 import tensorflow as tf
 
-from segsrgan.training.replicas import ReplicatedStep, deterministic, translated
+from segsrgan.errors import TrainingError
+from segsrgan.training.optimizers import clipped, global_norm, kept_finite
 
-__all__ = ["Step", "deterministic", "translated"]
+logger = logging.getLogger(__name__)
+
+
+def deterministic(several=False):
+    """Makes every operation on a CPU repeat exactly. Comes before any other use of TensorFlow.
+
+    That includes computing one operation after the other, each on all cores: two at once share
+    the cores as it happens, and with them the order of some sums. Several processes need two at
+    once, lest they wait for each other for ever. GPUs are left as fast as they are.
+
+    Args:
+        several: whether several processes train together.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return
+    tf.config.experimental.enable_op_determinism()
+    if several:
+        return
+    try:
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        logger.info(
+            "TensorFlow is in use already: a repetition of this training may differ in the last "
+            "digits"
+        )
+
+
+@contextlib.contextmanager
+def translated(several=False, smaller="--batch_size or --patch_size"):
+    """Turns TensorFlow's errors into `TrainingError`.
+
+    Args:
+        several: whether several processes train together.
+        smaller: the flags that save memory.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise TrainingError(
+            f"out of memory; take a smaller {smaller}, or --precision mixed_bfloat16"
+        ) from error
+    except tf.errors.OpError as error:
+        text = error.message.splitlines()[0] if error.message else type(error).__name__
+        if several:
+            text = (
+                f"a worker was lost ({text}); start all workers again with --resume, and the "
+                "training goes on from its last state"
+            )
+        raise TrainingError(text) from error
+
+
+class ReplicatedStep:
+    """What compiled updates of networks have in common.
+
+    Args:
+        networks: has `scaled` and `clip_gradient`, and a model and its optimiser under `<name>` and
+            `<name>_optimizer`; built in the strategy's scope if there is one.
+        distribution: a `Distribution`; each call gets this worker's share of the batch, which is
+            divided among its replicas. Losses and gradients are means over the global batch.
+    """
+
+    def __init__(self, networks, distribution=None):
+        self._networks = networks
+        self._distribution = distribution
+        self._strategy = distribution.strategy if distribution else None
+
+    def compile(self, update):
+        """The function of a whole batch that runs `update` on each replica's part.
+
+        Args:
+            update: function from a part of a batch, as tensors, to a dict of scalars.
+
+        Returns:
+            A function from a batch, a named tuple of arrays, to their means.
+        """
+        compiled = tf.function(self._on_replicas(update))
+        return lambda batch: compiled(self._spread(batch))
+
+    def minimise(self, name, loss):
+        """An update of a network; to be called on a replica.
+
+        Args:
+            name: of the network among the attributes of `networks`.
+            loss: function without arguments to `(loss, metrics)`, a scalar and a dict of scalars.
+
+        Returns:
+            The metrics and `<name>_gradient`, the norm.
+        """
+        trained = getattr(self._networks, name).trainable_variables
+        variables = [v.value for v in trained]
+        optimizer = getattr(self._networks, f"{name}_optimizer")
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            value, metrics = loss()
+            scaled = optimizer.scale_loss(value)
+        gradients = tape.gradient(scaled, variables)
+        replicas = 1
+        if self._strategy is not None:
+            replicas = self._strategy.num_replicas_in_sync
+            # Keras reduces once more; its sum would come too late for the norm.
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
+        norm = global_norm(gradients)
+        if self._networks.scaled:  # the optimiser skips what is not finite
+            norm /= optimizer.dynamic_scale
+        else:
+            gradients = kept_finite(gradients, norm)
+        # Not by Keras: it would clip the replicas' parts of the sum, each by itself.
+        gradients = clipped(gradients, norm, self._networks.clip_gradient)
+        # Keras sums over the replicas, which all hold the mean by now.
+        gradients = [g / replicas for g in gradients] if replicas > 1 else gradients
+        optimizer.apply(gradients, trained)
+        self._share_statistics(name)
+        return {**metrics, f"{name}_gradient": norm}
+
+    def _share_statistics(self, name):
+        """Gives all replicas the mean of what each has counted, as of batch normalisation."""
+        counted = getattr(self._networks, name).non_trainable_variables
+        if self._strategy is None or not counted:
+            return
+        values = [tf.convert_to_tensor(variable.value) for variable in counted]
+        context = tf.distribute.get_replica_context()
+        means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+        for variable, value in zip(counted, means, strict=True):
+            variable.assign(value)
+
+    def _on_replicas(self, update):
+        strategy = self._strategy
+        if strategy is None:
+            return update
+
+        def everywhere(batch):
+            metrics = strategy.run(update, args=(batch,))
+            mean = tf.distribute.ReduceOp.MEAN
+            return {key: strategy.reduce(mean, metrics[key], axis=None) for key in metrics}
+
+        return everywhere
+
+    def _spread(self, batch):
+        """The batch as tensors, or as one part for each local replica."""
+        if self._strategy is None:
+            return type(batch)(*map(tf.convert_to_tensor, batch))
+        local = self._distribution.local_replicas
+
+        def parts(array):
+            pieces = np.split(array, local)
+            return self._strategy.experimental_distribute_values_from_function(
+                lambda context: tf.convert_to_tensor(
+                    pieces[context.replica_id_in_sync_group % local]
+                )
+            )
+
+        return type(batch)(*map(parts, batch))
 
 
 class Step(ReplicatedStep):
@@ -40,7 +197,7 @@ class Step(ReplicatedStep):
         return self._update_generator(batch)
 
     def discriminator(self, batch):
-        """Updates the discriminator; as `generator`."""
+        """Updates the discriminator by a `Batch`; returns a dict of scalars."""
         return self._update_discriminator(batch)
 
     def predict(self, batch):

@@ -12,12 +12,13 @@ _SSIM_PATCHES = 200
 _SSIM_WINDOW = 7
 
 
-def validate(predict, batches, loss=None, count=None):
+def validate(predict, batches, channels, loss=None, count=None):
     """Scores of a generator on fixed batches.
 
     Args:
         predict: function from a `Batch` to an array (b, p, p, p, 2 + classes).
         batches: iterable of `Batch`.
+        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`.
         loss: function `(target, output) -> scalar`, whose mean is `val_loss`.
         count: patches in all, to spread those that SSIM is computed on; None: all of them.
 
@@ -29,19 +30,40 @@ def validate(predict, batches, loss=None, count=None):
         `val_loss`.
     """
     every = max(1, (count or 0) // _SSIM_PATCHES)
-    rows, overlap, total = [], 0, 0
+    image, label = (channels_of(channels, kind) for kind in ("image", "sigmoid"))
+    rows, overlaps, totals = [], np.zeros(len(label)), np.zeros(len(label))
     for batch in batches:
         output = np.asarray(predict(batch))
         value = float(loss(batch.target, output)) if loss else math.nan
         for x, y, t in zip(batch.lr[..., 0], output, batch.target, strict=True):
-            label, mask = t[..., 1] > 0.5, y[..., 1] > 0.5
-            row = {"patch_dice": dice(mask, label), "val_loss": value}
-            row |= _image_scores(x, y[..., 0], t[..., 0], len(rows) % every == 0)
+            row = {"val_loss": value}
+            row |= _image_scores(x, y[..., image["sr"]], t[..., image["sr"]], not len(rows) % every)
+            for index, (name, channel) in enumerate(label.items()):
+                truth, mask = t[..., channel] > 0.5, y[..., channel] > 0.5
+                row[f"patch_{_dice_name(name)}"] = dice(mask, truth)
+                overlaps[index] += np.count_nonzero(truth & mask)
+                totals[index] += np.count_nonzero(truth) + np.count_nonzero(mask)
             rows.append(row)
-            overlap += int(np.count_nonzero(label & mask))
-            total += int(np.count_nonzero(label)) + int(np.count_nonzero(mask))
-    result = {name: _mean([row[name] for row in rows]) for name in rows[0]}
-    return {"dice": 2 * overlap / total if total else 1.0, **result}
+    pooled = {
+        _dice_name(name): float(2 * overlap / total) if total else 1.0
+        for name, overlap, total in zip(label, overlaps, totals, strict=True)
+    }
+    return pooled | {name: _mean([row[name] for row in rows]) for name in rows[0]}
+
+
+def channels_of(channels, activation):
+    """The channels of one kind of head, `{name: channel}`.
+
+    Args:
+        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`.
+        activation: "image" or "sigmoid"; such heads have one channel each.
+    """
+    return {h.name: part.start for h, part in channels.items() if h.activation == activation}
+
+
+def _dice_name(head):
+    """The column of a head's Dice: the cortex has the one that the released SegSRGAN wrote."""
+    return "dice" if head == "cortex" else f"dice_{head}"
 
 
 def _image_scores(lr, image, reference, with_ssim):

@@ -97,6 +97,8 @@ class Learners:
         loss_scaling: whether losses are scaled up dynamically, which float16 needs.
     """
 
+    clip_gradient = None
+
     def __init__(self, segmentor, alignnet, objective, rate=1e-3, loss_scaling=False):
         self.segmentor, self.alignnet, self.objective = segmentor, alignnet, objective
         self.scaled = loss_scaling

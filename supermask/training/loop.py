@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from segsrgan.training.cycles import EpochLoop
+from segsrgan.training.epoch_loop import EpochLoop
 from segsrgan.training.picture import planes_picture
 from supermask.training.dataset import Pairs, Singles
 from supermask.training.validation import validate

@@ -1,28 +1,13 @@
 # SPDX-License-Identifier: MIT
 """A whole training, from its settings to its snapshots."""
 
-import contextlib
 import logging
-import os
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import keras
 
-from segsrgan.config import to_toml
 from segsrgan.errors import UserError
-from segsrgan.files import write_text
-from segsrgan.training.distribution import distribute, several_workers
-from segsrgan.training.place import (
-    SETTINGS,
-    check_free,
-    claim,
-    compare,
-    global_settings_kept,
-    make_folders,
-)
-from segsrgan.training.records import Records
-from segsrgan.training.state import Progress, has_state, newest_state
+from segsrgan.training.session import Session
 from supermask.training.dataset import Dataset
 from supermask.training.examinations import gather
 from supermask.training.learners import build_learners
@@ -31,12 +16,6 @@ from supermask.training.poses import Augmentation
 from supermask.weights import Networks
 
 logger = logging.getLogger(__name__)
-
-_REPEAT = "supermask-train --config THIS_FILE --snapshot_folder …"
-# Settings that may differ when a training is resumed, without the result being another.
-_FREE = {"stage2_epochs", "resume", "snapshot", "state_minutes", "tensorboard", "multi_gpu"}
-_FREE |= {"workers", "worker_index", "snapshot_folder"}
-_PATHS = ("csv", "synthetic_cases", "snapshot_folder")
 
 
 def run(settings, progress=None, stop=None):
@@ -57,7 +36,7 @@ def run(settings, progress=None, stop=None):
         TrainingError: if the training cannot go on.
         ValueError, OSError: if the settings contradict each other or a folder cannot be written.
     """
-    return _run(settings, lambda: gather(settings), progress, stop)[0]
+    return _Training(settings, lambda: gather(settings)).run(progress, stop)[0]
 
 
 def fit(cases, settings, folder, test=(), progress=None, stop=None):
@@ -68,9 +47,9 @@ def fit(cases, settings, folder, test=(), progress=None, stop=None):
             `transforms`, the true ones from the reference to each view, or None.
         settings: a `TrainingSettings`; its data and folder do not count.
         folder: of snapshots, history and states; with `settings.resume` the training goes on.
-        test: likewise, to be scored after each epoch; `SuperMask_best` needs them.
-        progress: as of `run`.
-        stop: as of `run`.
+        test: sequence of examinations to be scored after each epoch; `SuperMask_best` needs them.
+        progress: called with (label, done, total, text) after each cycle.
+        stop: function that says whether to stop after the current cycle, with the state saved.
 
     Returns:
         `Networks`: the segmentor and AlignNet as the training left them, and the last row of the
@@ -79,7 +58,10 @@ def fit(cases, settings, folder, test=(), progress=None, stop=None):
         them. A training stopped before its end gives them as they were then.
 
     Raises:
-        As `run`.
+        WeightsError: if `weights` are unusable.
+        StateError: if the training to resume cannot be gone on with.
+        TrainingError: if the training cannot go on.
+        UserError, OSError: if the settings contradict each other or a folder cannot be written.
 
     Example:
         >>> cases = [simulate(image, mask, rng, Simulation(spacing=3.0)) for ...]
@@ -88,101 +70,67 @@ def fit(cases, settings, folder, test=(), progress=None, stop=None):
         >>> result = supermask.predict(["axial.nii.gz", "sagittal.nii.gz"], weights=networks)
     """
     settings = replace(settings, snapshot_folder=str(folder), csv=None, synthetic_cases=None)
-    row, learners = _run(settings, lambda: (list(cases), list(test)), progress, stop)
+    training = _Training(settings, lambda: (list(cases), list(test)))
+    row, learners = training.run(progress, stop)
+    if learners is None:
+        raise UserError(
+            f"{folder}: all epochs are done already, and this worker has built no networks; "
+            "load its SuperMask_epoch_<n>, or call fit without workers"
+        )
     return Networks(learners.segmentor, learners.alignnet, {"history": row})
 
 
-def _run(settings, load, progress, stop):
-    """The last row of the history, and the `Learners`."""
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"training needs KERAS_BACKEND=tensorflow, received {keras.backend.backend()}"
-        )
-    from supermask.training import step as step_module
+class _Training(Session):
+    """See `run`; `load` is a function that returns training and test examinations."""
 
-    if settings.snapshot_folder is None:
-        raise ValueError("--snapshot_folder: required; name the folder of the results")
-    several = several_workers(settings.workers)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(global_settings_kept())
-        stack.enter_context(step_module.translated(several, "--batch_size or --grid_size"))
-        step_module.deterministic(several)
-        distribution = distribute(
-            settings.multi_gpu, settings.workers, settings.worker_index, settings.batch_size
-        )
-        distribution.check_batch(settings.batch_size)
-        if settings.precision == "mixed_float16" and not step_module.has_gpu():
-            raise ValueError(
+    name = Loop.name
+    repeat = "supermask-train --config THIS_FILE --snapshot_folder …"
+    paths = ("csv", "synthetic_cases", "snapshot_folder")
+    free = frozenset({"stage2_epochs"})
+    shown = (("S", "segmentor_loss"), ("A", "alignnet_loss"))
+    smaller = "--batch_size or --grid_size"
+    start_hint = "start from them with --weights"
+
+    def __init__(self, settings, load):
+        super().__init__(settings)
+        self._load = load
+
+    @property
+    def epochs(self):
+        """See `Session`."""
+        return range(1, self.settings.epochs + 1)
+
+    def run(self, progress=None, stop=None):
+        """See `Session`."""
+        if keras.backend.backend() != "tensorflow":
+            raise UserError(
+                f"training needs KERAS_BACKEND=tensorflow, received {keras.backend.backend()}"
+            )
+        if self.settings.snapshot_folder is None:
+            raise UserError("--snapshot_folder: required; name the folder of the results")
+        return super().run(progress, stop)
+
+    def load(self):
+        """See `Session`."""
+        from supermask.training.step import has_gpu
+
+        if self.settings.precision == "mixed_float16" and not has_gpu():
+            raise UserError(
                 "--precision mixed_float16 needs a GPU; take mixed_bfloat16, or float32"
             )
-        train, test = load()
-        records = _prepare_folder(settings, stack) if distribution.chief else None
-        loop = _loop(settings, step_module, train, test, distribution)
-        loop.stop = stop
-        if distribution.chief:
-            loop.on_cycle = _reporter(settings, progress)
-            loop.records = records
-            records.add(*loop.progress.history)
-            if loop.progress.epoch > settings.epochs:
-                logger.warning("all %d epochs are done already", settings.epochs)
-                return loop.progress.history[-1], loop.networks
-            text = to_toml(_repeatable(settings), _REPEAT)
-            write_text(Path(settings.snapshot_folder) / SETTINGS, text)
-        return loop.run(), loop.networks
+        self._train, self._test = self._load()
 
+    def loop(self, distribution, state, stack):
+        """See `Session`."""
+        from supermask.training.step import Step
 
-def _repeatable(settings):
-    """The settings that repeat the training from any folder."""
-    found = {name: getattr(settings, name) for name in _PATHS}
-    if settings.weights and os.path.exists(settings.weights):  # else it is a name
-        found["weights"] = settings.weights
-    found = {name: os.path.abspath(path) for name, path in found.items() if path}
-    return replace(settings, **found, resume=False, workers=None, worker_index=None)
-
-
-def _prepare_folder(settings, stack):
-    """Makes and claims the folder; returns the `Records`, which `stack` closes."""
-    folder = Path(settings.snapshot_folder)
-    make_folders(folder)
-    claim(folder, stack)
-    records = Records(folder, tensorboard=settings.tensorboard)
-    stack.callback(records.close)
-    epochs = range(1, settings.epochs + 1)
-    hint = "start from them with --weights"
-    if check_free(folder, Loop.name, epochs, records, settings.resume, hint):
-        compare(_repeatable(settings), folder / SETTINGS, _FREE)
-    return records
-
-
-def _loop(settings, step_module, train, test, distribution):
-    """The `Loop`, from its beginning or from where it was stopped."""
-    keras.utils.set_random_seed(settings.seed)
-    keras.config.set_dtype_policy(settings.precision)
-    folder, state = Path(settings.snapshot_folder), None
-    if settings.resume and has_state(folder):
-        state = newest_state(folder)
-    elif settings.resume:
-        logger.info("%s: no state to resume from, the training starts at its beginning", folder)
-    data, scored = _data(settings, train, test, distribution)
-    with distribution.scope():
-        learners = build_learners(settings, data.cycles(1), state)
-        if state is not None:
-            state.restore(learners)
-    return Loop(
-        learners,
-        step_module.Step(learners, distribution),
-        data,
-        scored,
-        folder,
-        settings.epochs,
-        state.progress if state is not None else Progress(),
-        snapshot=settings.snapshot,
-        metadata={"training": asdict(settings)},
-        distribution=distribution,
-        state_minutes=settings.state_minutes,
-        stage1_epochs=settings.stage1_epochs,
-        spacing=settings.spacing,
-    )
+        settings = self.settings
+        data, scored = _data(settings, self._train, self._test, distribution)
+        with distribution.scope():
+            learners = build_learners(settings, data.cycles(1), state)
+        loop = Loop(learners, Step(learners, distribution), data, scored)
+        loop.stage1_epochs, loop.spacing = settings.stage1_epochs, settings.spacing
+        return loop
 
 
 def _data(settings, train, test, distribution):
@@ -244,16 +192,3 @@ def _warn(settings, train):
         )
     if not settings.stage1_epochs and not settings.weights:
         logger.warning("stage 2 begins with untrained networks; name --weights or --stage1_epochs")
-
-
-def _reporter(settings, progress):
-    """A function for `Loop.on_cycle` that shows epoch, cycle and losses."""
-    if progress is None:
-        return None
-
-    def report(epoch, done, total, losses):
-        names = (("S", "segmentor_loss"), ("A", "alignnet_loss"))
-        texts = [f"{letter} {losses[name]:.4g}" for letter, name in names if name in losses]
-        progress(f"epoch {epoch}/{settings.epochs}", done, total, ", ".join(texts))
-
-    return report

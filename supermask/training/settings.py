@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from segsrgan.config import TRAINING_PRECISIONS, check, setting, whole_numbers
-from segsrgan.training.configuration import check_workers
+from segsrgan.training.settings import check_workers
 
 TRAINED = ("both", "segmentor", "alignnet")
 SUPERVISIONS = ("none", "masks", "transforms")

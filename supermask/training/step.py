@@ -3,9 +3,7 @@
 
 import tensorflow as tf
 
-from segsrgan.training.replicas import ReplicatedStep, deterministic, translated
-
-__all__ = ["Step", "deterministic", "translated"]
+from segsrgan.training.step_tensorflow import ReplicatedStep
 
 
 def has_gpu():

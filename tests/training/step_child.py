@@ -39,10 +39,10 @@ def distribution(mode, arguments):
 def make_gan(conditional=True):
     """Networks whose weights depend on nothing but their shapes."""
     from segsrgan.networks import GeneratorSpec
-    from segsrgan.training.gan import Gan, Objective, charbonnier_and_dice, matching
+    from segsrgan.training.gan import Gan, Objective, matching
 
     spec = GeneratorSpec(2, conditional=conditional)
-    objective = Objective(lambadv=0.01, reconstruction=charbonnier_and_dice)
+    objective = Objective(lambadv=0.01, reconstruction="dice")
     gan = Gan.build(spec, matching(spec, PATCH, 4), PATCH, objective, **RATES)
     rng = np.random.default_rng(1)
     for model in (gan.generator, gan.discriminator):

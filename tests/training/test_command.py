@@ -14,6 +14,7 @@ from training.command import GAN, PLAIN, Command
 from training.samples import write_table
 
 from segsrgan import load_generator
+from segsrgan.cli.train import build_parser, settings_of
 from segsrgan.files import locked
 from segsrgan.networks import (
     DiscriminatorSpec,
@@ -25,12 +26,9 @@ from segsrgan.networks import (
     save_generator,
 )
 from segsrgan.SegSRGAN_training import main
-from segsrgan.training import beginning
-from segsrgan.training import loop as loop_module
+from segsrgan.training import losses, session
 from segsrgan.training import run as run_module
-from segsrgan.training.gan import charbonnier_of_all
-from segsrgan.training.loop import Loop
-from segsrgan.training.settings import build_parser, settings_of
+from segsrgan.training.run import Loop
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="by default the training is TensorFlow's"
@@ -242,9 +240,9 @@ def test_a_loss_that_is_no_number_ends_the_training(train, capsys, monkeypatch):
     assert train(PLAIN, "--epoch 1") == 0
     kept = (train.run / "state_00002_0000000.h5").read_bytes()
     monkeypatch.setitem(
-        beginning.RECONSTRUCTION,
+        losses.RECONSTRUCTIONS,
         "charbonnier",
-        lambda *images: np.nan * charbonnier_of_all(*images),
+        lambda *images: np.nan * losses.reconstruct_charbonnier(*images),
     )
     assert train(PLAIN, "--epoch 3 --resume") == 1
     err = capsys.readouterr().err
@@ -272,11 +270,11 @@ def test_a_full_disk_leaves_a_training_that_can_be_resumed(train, capsys, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         # Flags that have been stated before are written again before the first epoch.
-        patch.setattr(run_module, "write_text", lambda path, text: None)
+        patch.setattr(session, "write_text", lambda path, text: None)
         assert train(PLAIN, "--epoch 2 --resume") == 1
     err = capsys.readouterr().err
     assert "error: epoch 2: " in err and "No space left on device" in err
-    assert "state_00002_0000004.h5'; mend this and go on with --resume" in err
+    assert "state_00002_0000004.h5'; repair this and go on with --resume" in err
     assert names(train.run) == before
     assert train(PLAIN, "--epoch 2 --resume") == 0
 
@@ -299,7 +297,7 @@ def test_an_image_that_is_lost_ends_the_training_and_its_return_mends_it(
         patch.setattr(Loop, "_close_epoch", lose)
         assert train(*flags) == 1
     err = capsys.readouterr().err
-    assert "image0.nii.gz" in err and "mend this and go on with --resume" in err
+    assert "image0.nii.gz" in err and "repair this and go on with --resume" in err
     done = len(rows(train.run / "history.csv"))
     assert 2 <= done < 5
     aside.rename(image)
@@ -308,9 +306,9 @@ def test_an_image_that_is_lost_ends_the_training_and_its_return_mends_it(
 
 
 def test_a_segmentation_that_stays_empty_is_reported(train, caplog, monkeypatch):
-    monkeypatch.setattr(loop_module, "_PATIENCE", 2)
+    monkeypatch.setattr(run_module, "_PATIENCE", 2)
     monkeypatch.setattr(
-        loop_module,
+        run_module,
         "validate",
         lambda *_: dict.fromkeys(
             ("dice", "patch_dice", "mse", "psnr", "psnr_input", "val_loss"), 0.0
@@ -387,7 +385,7 @@ def test_images_that_are_hardly_meant_are_pointed_out(train, capsys):
 def test_a_scores_file_that_is_no_file_is_refused_and_a_link_is_replaced(train, capsys):
     device = ["-dice", "/dev/null"]
     assert main(train.flags(PLAIN, "--epoch 1") + device) == 2
-    assert "/dev/null: is there and is no ordinary file" in capsys.readouterr().err
+    assert "--dice_file /dev/null: exists and is not an ordinary file" in capsys.readouterr().err
     assert not Path("/dev/null").is_file()
     target, link = train.folder / "target.csv", train.folder / "link.csv"
     link.symlink_to(target)

@@ -7,9 +7,9 @@ from dataclasses import MISSING, fields
 import pytest
 
 from segsrgan.cli.console import Parser
+from segsrgan.cli.train import build_parser, settings_of
 from segsrgan.config import to_toml
-from segsrgan.training.configuration import Settings
-from segsrgan.training.settings import build_parser, settings_of
+from segsrgan.training.settings import TrainingSettings
 
 REQUIRED = "-csv data.csv -n 0.5 0.5 3 -sf run -dice dice.csv -mse mse.csv"
 
@@ -23,13 +23,13 @@ def actions():
 
 
 def test_every_setting_has_a_flag_of_its_name():
-    names = {item.name for item in fields(Settings)} - {"low_res", "low_res_upper"}
+    names = {item.name for item in fields(TrainingSettings)} - {"low_res", "low_res_upper"}
     assert set(actions()) == names | {"help", "config", "new_low_res"}
     assert all(f"--{name}" in action.option_strings for name, action in actions().items())
 
 
 def test_help_names_every_default():
-    for item in fields(Settings):
+    for item in fields(TrainingSettings):
         if item.default not in (MISSING, None, ""):
             assert f"(default: {item.default})" in actions()[item.name].help
 

@@ -9,14 +9,10 @@ import pytest
 from keras import ops
 
 from segsrgan.networks import DiscriminatorSpec, GeneratorSpec
-from segsrgan.training.gan import (
-    Gan,
-    Objective,
-    charbonnier_and_dice,
-    charbonnier_of_all,
-    matching,
-)
-from segsrgan.training.optimizers import global_norm, kept_finite
+from segsrgan.networks.outputs import HEADS, Head, output_channels
+from segsrgan.training.gan import Gan, Objective, matching
+from segsrgan.training.losses import RECONSTRUCTIONS
+from segsrgan.training.optimizers import clipped, global_norm, kept_finite
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="gradients are taken with TensorFlow here"
@@ -85,18 +81,41 @@ def test_the_generators_loss_is_weighted_as_the_paper_says():
     assert float(loss) == pytest.approx(2e-3 - 0.5 * score, rel=1e-6)
 
 
+def reconstruction(name, target, output, spec=None, **weights):
+    channels = output_channels(spec or GeneratorSpec(2))
+    loss = RECONSTRUCTIONS[name](target, output, channels, Objective(**weights))
+    return pytest.approx(float(loss))
+
+
 def test_reconstruction_by_charbonnier_covers_image_and_label_alike():
     target, output = images(0.0), images(0.0)
     output[..., 1] = 1
-    expected = (1e-3 + np.sqrt(1 + 1e-6)) / 2
-    assert float(charbonnier_of_all(target, output)) == pytest.approx(expected)
+    assert reconstruction("charbonnier", target, output) == (1e-3 + np.sqrt(1 + 1e-6)) / 2
+    assert reconstruction("charbonnier", target, output, nu=1.0) == (1 + np.sqrt(2)) / 2
 
 
 def test_reconstruction_by_dice_takes_charbonnier_for_the_image_alone():
     target, output = images(1.0), images(1.0)
     output[..., 1] = 0  # missed everywhere: 1 - 1/(n + 1)
-    expected = 1e-3 + 1 - 1 / (16**3 + 1)
-    assert float(charbonnier_and_dice(target, output)) == pytest.approx(expected)
+    assert reconstruction("dice", target, output) == 1e-3 + 1 - 1 / (16**3 + 1)
+
+
+def test_the_balanced_reconstruction_weighs_its_three_parts():
+    target, output = images(1.0), images(1.0)
+    output[..., 1] = 0.5
+    entropy, dice = np.log(2), 1 - (16**3 + 1) / (1.5 * 16**3 + 1)
+    weights = {"lambda_image": 2.0, "lambda_entropy": 3.0, "lambda_dice": 5.0, "nu": 0.1}
+    assert reconstruction("balanced", target, output, **weights) == 0.2 + 3 * entropy + 5 * dice
+
+
+def test_a_head_more_is_reconstructed_by_its_own_loss(monkeypatch):
+    brain = Head("brain", "sigmoid", lambda spec: 1, "Brain_image", "dice", "Brain", 1)
+    monkeypatch.setattr("segsrgan.networks.outputs.HEADS", (*HEADS, brain))
+    target = np.ones((2, 16, 16, 16, 3), "float32")
+    output = target.copy()
+    output[..., 2] = 0
+    missed = 1 - 1 / (16**3 + 1)
+    assert reconstruction("charbonnier", target, output) == (2e-3 + missed) / 3
 
 
 def test_without_the_adversarial_term_there_is_no_discriminator():
@@ -126,6 +145,14 @@ def test_gradients_that_are_no_numbers_change_nothing():
     assert [np.asarray(g).item() for g in kept_finite(gradients, norm)] == [3.0, 4.0]
     broken = [np.array([np.nan]), np.array([[4.0]])]
     assert [np.asarray(g).item() for g in kept_finite(broken, global_norm(broken))] == [0.0, 0.0]
+
+
+def test_gradients_are_clipped_together():
+    gradients = [np.array([3.0]), np.array([[4.0]])]
+    for limit, expected in ((None, [3, 4]), (5.0, [3, 4]), (1.0, [0.6, 0.8])):
+        found = [float(np.squeeze(g)) for g in clipped(gradients, global_norm(gradients), limit)]
+        assert found == pytest.approx(expected)
+    assert [float(np.squeeze(g)) for g in clipped(gradients, np.float32(np.nan), 1.0)] == [3, 4]
 
 
 def random_batch(seed=0):

@@ -4,6 +4,8 @@
 import numpy as np
 import pytest
 
+from segsrgan.networks import GeneratorSpec
+from segsrgan.networks.outputs import HEADS, Head, output_channels
 from segsrgan.training.picture import _GAP, _HEADING, patch_picture
 
 SIZE, FACTOR = 8, 24
@@ -12,6 +14,10 @@ TILE = SIZE * FACTOR
 
 def patch(channels=2):
     return np.zeros((SIZE, SIZE, SIZE, channels), "float32")
+
+
+def draw(lr, output, target):
+    return patch_picture(lr, output, target, output_channels(GeneratorSpec(2)))
 
 
 def tile(picture, row, column):
@@ -24,7 +30,7 @@ def tile(picture, row, column):
 
 
 def test_a_picture_has_five_columns_three_rows_and_titles():
-    picture = patch_picture(patch(1), patch(), patch())
+    picture = draw(patch(1), patch(), patch())
     assert picture.dtype == np.uint8
     assert picture.shape == (_HEADING + 3 * (TILE + _GAP), 5 * (TILE + _GAP), 3)
     for column in range(5):
@@ -35,13 +41,13 @@ def test_a_picture_has_five_columns_three_rows_and_titles():
 
 def test_a_patch_of_64_voxels_is_easy_to_see():
     big = np.zeros((64, 64, 64, 2), "float32")
-    assert patch_picture(big[..., :1], big, big).shape == (20 + 3 * 196, 5 * 196, 3)
+    assert draw(big[..., :1], big, big).shape == (20 + 3 * 196, 5 * 196, 3)
 
 
 def test_rows_are_the_middle_planes_with_the_first_axis_right_and_the_second_up():
     target = patch()
     target[4, 1, 2, 0] = target[1, 4, 2, 0] = target[1, 2, 4, 0] = 1.0
-    picture = patch_picture(patch(1), patch(), target)
+    picture = draw(patch(1), patch(), target)
     for row in range(3):  # (1, 2) of the two axes that are left
         plane = tile(picture, row, 2)
         assert np.argwhere(plane).tolist() == [[SIZE - 1 - 2, 1]]
@@ -53,7 +59,7 @@ def test_columns_are_low_resolution_result_truth_label_and_prediction():
     lr[..., 0], output[..., 0] = 0.25, 0.75
     target[..., 1], output[..., 1] = 1.0, 0.2
     output[..., 2:] = 9.0
-    picture = patch_picture(lr, output, target)
+    picture = draw(lr, output, target)
     assert [int(tile(picture, 2, column)[0, 0]) for column in range(5)] == [128, 255, 255, 255, 51]
     assert int(tile(picture, 2, 2)[0, -1]) == 0
 
@@ -62,10 +68,19 @@ def test_what_is_no_number_and_what_is_constant_can_be_drawn():
     output, target = patch(), patch()
     output[...] = np.nan
     target[...] = 3.0
-    picture = patch_picture(patch(1), output, target)
+    picture = draw(patch(1), output, target)
     assert (tile(picture, 0, 1) == 0).all() and (tile(picture, 0, 4) == 0).all()
 
 
 def test_patches_of_different_sizes_are_refused():
     with pytest.raises(ValueError, match=r"one patch.*\(8, 8, 8, 1\).*\(4, 8, 8, 2\)"):
-        patch_picture(patch(1), patch(), patch()[:4])
+        draw(patch(1), patch(), patch()[:4])
+
+
+def test_a_head_more_has_two_columns_more(monkeypatch):
+    brain = Head("brain", "sigmoid", lambda spec: 1, "Brain_image", "dice", "Brain", 1)
+    monkeypatch.setattr("segsrgan.networks.outputs.HEADS", (*HEADS, brain))
+    output, target = patch(3), patch(3)
+    target[..., 2], output[..., 2] = 1.0, 0.2
+    picture = draw(patch(1), output, target)
+    assert [int(tile(picture, 0, column)[0, 0]) for column in (3, 4, 5, 6)] == [0, 0, 255, 51]

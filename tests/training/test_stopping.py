@@ -9,9 +9,9 @@ import types
 import pytest
 
 from segsrgan import SegSRGAN_training
+from segsrgan.cli.train import build_parser, settings_of
 from segsrgan.config import to_toml
 from segsrgan.errors import TrainingError
-from segsrgan.training.settings import build_parser, settings_of
 
 FLAGS = "-csv data.csv -n 0.5 0.5 3 -sf run -dice dice.csv -mse mse.csv -e 2".split()
 ROW = {"epoch": 2, "dice": 0.51234, "psnr": 20.0}

@@ -13,13 +13,13 @@ from training.samples import free_ports, write_table
 from training.test_processes import difference, finish, start
 
 from segsrgan import load_generator
+from segsrgan.cli.train import build_parser, settings_of
 from segsrgan.config import from_toml
 from segsrgan.networks import load_discriminator
 from segsrgan.SegSRGAN_training import main
 from segsrgan.training import run as run_module
-from segsrgan.training.configuration import Settings
-from segsrgan.training.loop import Loop
-from segsrgan.training.settings import build_parser, settings_of
+from segsrgan.training.run import Loop
+from segsrgan.training.settings import TrainingSettings
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="by default the training is TensorFlow's"
@@ -197,7 +197,7 @@ def test_the_settings_repeat_the_training_from_any_folder(train, monkeypatch):
     monkeypatch.chdir(train.folder)
     flags = "--synthetic maps.csv --synthetic_thickness 2 3 --epoch 1"
     assert train(PLAIN, flags) == 0
-    kept = from_toml(train.run / "settings.toml", Settings)
+    kept = from_toml(train.run / "settings.toml", TrainingSettings)
     assert kept["synthetic"] == str(train.folder / "maps.csv")
     assert (kept["synthetic_ratio"], kept["synthetic_thickness"]) == (0.5, (2.0, 3.0))
     assert (kept["cortex_labels"], kept["tissues"]) == ("3,42", "freesurfer")

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from training.command import GAN, Command
 
-from segsrgan.training.loop import Loop
+from segsrgan.training.run import Loop
 
 
 def fingerprint(train, monkeypatch, flags):
@@ -20,7 +20,7 @@ def fingerprint(train, monkeypatch, flags):
         for index, batch in enumerate(batches):
             if index % (self.discriminator_updates + 1) == 0:
                 digest.update(b"".join(array.tobytes() for array in batch))
-        gan = self.gan
+        gan = self.networks
         seen["data"] = digest.hexdigest()
         seen["memory"] = self.data.memory()
         seen["test"] = sum(float(batch.lr.sum()) for batch in self.test.all_patches())
@@ -32,7 +32,7 @@ def fingerprint(train, monkeypatch, flags):
         rates = (gan.generator_optimizer, gan.discriminator_optimizer)
         seen["rates"] = [float(o.learning_rate) if o else None for o in rates]
         seen["loop"] = (self.discriminator_updates, self.snapshot, self.epochs, self.state_minutes)
-        seen["records"] = self.records._board is None
+        seen["records"] = self.history._board is None
 
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "run", look)

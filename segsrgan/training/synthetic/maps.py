@@ -13,8 +13,8 @@ import numpy as np
 from segsrgan.config import Rule, check_bounds, whole_numbers
 from segsrgan.errors import TableError, VolumeError, problems_error
 from segsrgan.tables import read_table, resolved
-from segsrgan.training.configuration import SYNTHETIC, TISSUES
 from segsrgan.training.patches import filled_box
+from segsrgan.training.settings import SYNTHETIC, TISSUES
 from segsrgan.training.synthetic.painting import NUMBERINGS, LabelMap, prepare_labels
 from segsrgan.training.synthetic.sources import SyntheticSource
 from segsrgan.volumes import read_volume

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from segsrgan.config import from_toml, to_toml
-from segsrgan.training.configuration import Settings
+from segsrgan.training.settings import TrainingSettings
 
 REQUIRED = {
     "csv": "data.csv",
@@ -20,7 +20,7 @@ REQUIRED = {
     "dice_file": "dice.csv",
     "mse_file": "mse.csv",
 }
-# No field has its default but --fit_mask, which --synthetic rules out.
+# No field has its default but those that --synthetic and --weights rule out.
 UNUSUAL = {
     "csv": r"C:\new\table ünï 表.csv",
     "base_path": "a \"quoted\" 'path'\twith\n[brackets] = # \x7f\x00 and \\",
@@ -56,11 +56,18 @@ UNUSUAL = {
     "growth_gen": 3,
     "head_gen": 3,
     "slice_voxels": 0,
+    "zero_head": False,
     "weights": "weights/ours",
     "snapshot_folder": "😀",
     "dice_file": "/d/dice.csv",
     "mse_file": "/d/mse.csv",
     "epoch": 10**6,
+    "steps": 200,
+    "schedule": "cosine",
+    "warm_up": 300,
+    "beta_1": 0.9,
+    "clip_gradient": 1.0,
+    "ema": 0.999,
     "init_epoch": 2,
     "batch_size": 1,
     "snapshot": 5,
@@ -70,7 +77,11 @@ UNUSUAL = {
     "lambadv": 1.0,
     "lambgp": 10.0,
     "number_of_discriminator_iteration": 1,
-    "reconstruction_loss": "dice",
+    "reconstruction_loss": "balanced",
+    "nu": 0.03,
+    "lambda_image": 400.0,
+    "lambda_entropy": 0.0,
+    "lambda_dice": 0.3,
     "precision": "mixed_bfloat16",
     "seed": 2**32 - 1,
     "resume": True,
@@ -83,7 +94,7 @@ UNUSUAL = {
 
 
 def settings(**values):
-    return Settings(**{**REQUIRED, **values})
+    return TrainingSettings(**{**REQUIRED, **values})
 
 
 def test_settings_have_the_values_of_the_paper_and_the_released_code_by_default():
@@ -94,6 +105,7 @@ def test_settings_have_the_values_of_the_paper_and_the_released_code_by_default(
     assert (ours.contrast_max, ours.percent_val_max) == (0.5, 0.03)
 
 
+BALANCED = {"lambda_image": 0, "lambda_entropy": 0, "lambda_dice": 0}
 SYNTHETIC = ("synthetic", "synthetic_ratio", "synthetic_thickness", "cortex_labels", "tissues")
 
 
@@ -101,17 +113,18 @@ SYNTHETIC = ("synthetic", "synthetic_ratio", "synthetic_thickness", "cortex_labe
 def test_a_file_repeats_every_setting_exactly(masks, tmp_path):
     values = dict(UNUSUAL)
     if masks:
-        values = {k: v for k, v in values.items() if k not in SYNTHETIC} | {"fit_mask": True}
-    for item in fields(Settings):
-        if item.name in values and item.name != "fit_mask":
+        values = {k: v for k, v in values.items() if k not in (*SYNTHETIC, "weights")}
+        values |= {"fit_mask": True, "zero_head": True}
+    for item in fields(TrainingSettings):
+        if item.name in values and item.name not in ("fit_mask", "zero_head"):
             assert item.default is MISSING or values[item.name] != item.default, item.name
-    assert {item.name for item in fields(Settings)} == set(UNUSUAL)
-    before = Settings(**values)
+    assert {item.name for item in fields(TrainingSettings)} == set(UNUSUAL)
+    before = TrainingSettings(**values)
     path = tmp_path / "settings.toml"
     path.write_text(to_toml(before, "train"), encoding="utf-8", newline="")
-    read = from_toml(path, Settings)
+    read = from_toml(path, TrainingSettings)
     assert set(read) == set(values)
-    assert Settings(**read) == before
+    assert TrainingSettings(**read) == before
     assert all(type(read[name]) is type(getattr(before, name)) for name in values)
 
 
@@ -126,14 +139,14 @@ def test_a_file_leaves_out_what_is_none(tmp_path):
     path = tmp_path / "settings.toml"
     path.write_text(to_toml(settings(), "train"), encoding="utf-8")
     assert "None" not in path.read_text(encoding="utf-8")
-    assert not {"weights", *SYNTHETIC} & from_toml(path, Settings).keys()
-    assert Settings(**from_toml(path, Settings)) == settings()
+    assert not {"weights", *SYNTHETIC} & from_toml(path, TrainingSettings).keys()
+    assert TrainingSettings(**from_toml(path, TrainingSettings)) == settings()
 
 
 def test_a_file_may_be_partial_and_begin_with_a_byte_order_mark(tmp_path):
     path = tmp_path / "some.toml"
     path.write_bytes(b"\xef\xbb\xbflambgp = 10 # an integer will do\r\nlow_res = [1, 1, 3.0]\r\n")
-    values = from_toml(path, Settings)
+    values = from_toml(path, TrainingSettings)
     assert values == {"lambgp": 10.0, "low_res": (1.0, 1.0, 3.0)}
     assert isinstance(values["lambgp"], float)
 
@@ -166,19 +179,19 @@ def test_a_bad_file_is_answered_with_file_key_and_what_was_expected(text, words,
     path = tmp_path / "bad.toml"
     path.write_text(text)
     with pytest.raises(ValueError) as caught:
-        from_toml(path, Settings)
+        from_toml(path, TrainingSettings)
     assert str(caught.value).startswith(str(path))
     assert words in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ValueError, match="none.toml: cannot be read"):
-        from_toml(tmp_path / "none.toml", Settings)
+        from_toml(tmp_path / "none.toml", TrainingSettings)
     with pytest.raises(ValueError, match="cannot be read"):
-        from_toml(tmp_path, Settings)
+        from_toml(tmp_path, TrainingSettings)
     (tmp_path / "latin.toml").write_bytes(b"csv = '\xe4'")
     with pytest.raises(ValueError, match="latin.toml: is not a TOML"):
-        from_toml(tmp_path / "latin.toml", Settings)
+        from_toml(tmp_path / "latin.toml", TrainingSettings)
 
 
 def test_values_get_the_type_of_the_setting():
@@ -220,9 +233,14 @@ def test_values_get_the_type_of_the_setting():
         ({"synthetic": "m", "synthetic_thickness": (4, 2)}, "lower bound, received 4 and 2; swap"),
         ({"synthetic": "m", "synthetic_thickness": (0.5, 2)}, "must be 2 numbers from 1 up"),
         ({"synthetic": "m", "cortex_labels": "3,-4"}, "--cortex_labels must be whole numbers"),
-        ({"synthetic": "m", "tissues": "all"}, "--tissues must be one of freesurfer, own"),
+        ({"synthetic": "m", "tissues": "all"}, "--tissues must be one of freesurfer, fetal, own"),
         ({"synthetic": "dice.csv"}, "--synthetic and --dice_file are both dice.csv"),
         ({"scaled_residual": True, "is_residual": False}, "needs a residual network"),
+        ({"zero_head": True, "weights": "w"}, "for a fresh generator, received --weights w"),
+        ({"lambda_dice": 1.0}, "--lambda_dice: .*add --reconstruction_loss balanced"),
+        ({"reconstruction_loss": "balanced", **BALANCED}, "nothing to reconstruct"),
+        ({"ema": 1.0}, "--ema must be a number from 0 up and below 1, received 1"),
+        ({"clip_gradient": 0}, "--clip_gradient must be a number above 0"),
         ({"head_gen": 4}, "--head_gen must be odd, received 4"),
         ({"slice_voxels": 3}, "--slice_voxels must be 0, 2 or 4, received 3"),
         ({"slice_voxels": 4, "low_res_upper": (9.0,) * 3}, "needs images of one slice distance"),
@@ -261,7 +279,7 @@ def test_what_can_be_is_taken(values):
 
 def test_the_settings_need_neither_numpy_nor_keras():
     code = (
-        "import sys, segsrgan.training.settings, segsrgan.training.configuration; "
+        "import sys, segsrgan.cli.train; "
         "print(*sorted({'numpy', 'keras', 'tensorflow', 'pandas'} & sys.modules.keys()))"
     )
     root = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segsrgan.training.records import Records
+from segsrgan.training.history import History
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -22,7 +22,7 @@ def start(tmp_path):
 
     def open_(tensorboard=False):
         run = tmp_path / "run"
-        return Records(run, tmp_path / "d" / "dice.csv", tmp_path / "mse.csv", tensorboard)
+        return History(run, tmp_path / "d" / "dice.csv", tmp_path / "mse.csv", tensorboard)
 
     return open_
 
@@ -91,7 +91,7 @@ def test_tables_of_version_3_0_0_and_of_pandas_go_on(start, tmp_path):
 )
 def test_another_file_is_not_replaced(text, words, start, tmp_path):
     (tmp_path / "mse.csv").write_bytes(text)
-    with pytest.raises(ValueError, match="mse.csv: is no table that a training wrote") as caught:
+    with pytest.raises(ValueError, match="mse.csv: is not a table that a training wrote") as caught:
         start()
     assert words in str(caught.value)
     assert (tmp_path / "mse.csv").read_bytes() == text

@@ -3,15 +3,22 @@
 
 import csv
 import io
+import logging
+import math
+from numbers import Real
 from pathlib import Path
 
+import keras
+
+from segsrgan.errors import UserError
 from segsrgan.files import write_bytes, write_text
-from segsrgan.training.tensorboard import TensorBoard
+
+logger = logging.getLogger(__name__)
 
 _DICE, _MSE = "Dice", "MSE"
 
 
-class Records:
+class History:
     """The records of a training.
 
     `history.csv` in `folder` has a column for each value of the rows. `dice_file` and `mse_file`
@@ -30,7 +37,7 @@ class Records:
         tensorboard: whether to write for TensorBoard. It takes Keras' TensorFlow backend.
 
     Raises:
-        ValueError: if one of the three files is there and is no such table.
+        UserError: if one of the three files is there and is not such a table.
         OSError: if they cannot be read, or a folder not be made.
     """
 
@@ -41,7 +48,7 @@ class Records:
         for column, path in ((_DICE, dice_file), (_MSE, mse_file)):
             if path is not None:
                 self._single[column] = _Table(Path(path), "", [column])
-        self._board = TensorBoard(self._folder / "tensorboard") if tensorboard else None
+        self._board = _TensorBoard(self._folder / "tensorboard") if tensorboard else None
 
     def add(self, *rows):
         """Writes rows of the history; one of an epoch that is there takes its place.
@@ -71,7 +78,7 @@ class Records:
             epochs: range of the epochs to come.
 
         Raises:
-            ValueError: if one of the files has a row of one of them.
+            UserError: if one of the files has a row of one of them.
         """
         for table in (self._history, *self._single.values()):
             table.check_free(epochs)
@@ -117,9 +124,9 @@ class _Table:
             try:
                 self._read(columns)
             except (ValueError, csv.Error) as error:
-                raise ValueError(
-                    f"{path}: is no table that a training wrote ({error}); name another file, or "
-                    "move this one away"
+                raise UserError(
+                    f"{path}: is not a table that a training wrote ({error}); name another "
+                    "file, or move this one away"
                 ) from error
 
     def _read(self, columns):
@@ -158,7 +165,7 @@ class _Table:
     def check_free(self, epochs):
         taken = sorted(set(epochs) & self._lines.keys())
         if taken:
-            raise ValueError(
+            raise UserError(
                 f"{self._path}: has a row of epoch {taken[0]} already, of another training; name "
                 "another file, or move this one away"
             )
@@ -174,3 +181,81 @@ class _Table:
         for epoch, line in lines.items():
             writer.writerow([epoch, *(line.get(column, "") for column in columns)])
         return stream.getvalue()
+
+
+class _TensorBoard:
+    """Writes scalars and pictures of epochs into a folder, where Keras' backend is TensorFlow.
+
+    Elsewhere, and when it cannot write, it says so once and does nothing: the training does not
+    depend on it.
+
+    Args:
+        folder: of the event files; made with the first of them.
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._writer = None
+        self._works = _has_tensorflow()
+
+    def scalars(self, epoch, row):
+        """Writes the finite numbers of a dict, other than `epoch`, under their keys."""
+        numbers = {key: value for key, value in row.items() if isinstance(value, Real)}
+        numbers = {key: float(value) for key, value in numbers.items() if math.isfinite(value)}
+        numbers.pop("epoch", None)
+        self._write(epoch, "scalars", numbers)
+
+    def image(self, epoch, name, png, shape):
+        """Writes a picture.
+
+        Args:
+            epoch: its number.
+            name: of the series of pictures.
+            png: the file's bytes.
+            shape: (height, width, ...).
+        """
+        height, width = shape[:2]
+        # What TensorBoard reads: width and height as texts, then the files.
+        self._write(epoch, "images", {name: [str(width), str(height), png]})
+
+    def close(self):
+        """Closes the file; a further call changes nothing."""
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self._works = None, False
+
+    def _write(self, epoch, plugin, values):
+        if not self._works:
+            return
+        import tensorflow as tf
+
+        try:
+            if self._writer is None:
+                self._writer = tf.summary.create_file_writer(str(self._folder))
+            metadata = _metadata(plugin)
+            with self._writer.as_default(step=epoch):
+                for name, value in values.items():
+                    dtype = tf.float32 if plugin == "scalars" else tf.string
+                    tf.summary.write(name, tf.constant(value, dtype), metadata=metadata)
+            self._writer.flush()
+        except (OSError, tf.errors.OpError) as error:
+            logger.warning("%s: TensorBoard is left out from now on (%s)", self._folder, error)
+            self._writer, self._works = None, False
+
+
+def _metadata(plugin):
+    """Says how TensorBoard shows a value, as its own functions do where it is installed."""
+    from tensorflow.compat.v1 import SummaryMetadata
+
+    # The numbers are TensorBoard's DATA_CLASS_SCALAR and DATA_CLASS_BLOB_SEQUENCE.
+    return SummaryMetadata(
+        plugin_data=SummaryMetadata.PluginData(plugin_name=plugin),
+        data_class=1 if plugin == "scalars" else 3,
+    )
+
+
+def _has_tensorflow():
+    if keras.backend.backend() == "tensorflow":
+        return True
+    logger.info("nothing is recorded for TensorBoard, which takes KERAS_BACKEND=tensorflow")
+    return False

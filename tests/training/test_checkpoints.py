@@ -9,8 +9,8 @@ import pytest
 
 from segsrgan.errors import StateError
 from segsrgan.networks import GeneratorSpec
+from segsrgan.training.checkpoints import Progress, has_state, newest_state, save_state
 from segsrgan.training.gan import Gan, Objective
-from segsrgan.training.state import Progress, has_state, newest_state, save_state
 
 
 def make_gan(kernel=2, seed=0, lrgen=1e-4, loss_scaling=False, **spec):

@@ -10,7 +10,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from segsrgan.errors import TrainingError, VolumeError
+from segsrgan.training.checkpoints import Progress, save_state, snapshot_of
 from segsrgan.training.distribution import Distribution
 from segsrgan.training.prefetch import prefetch
-from segsrgan.training.state import Progress, save_state
 
 
 @dataclass
@@ -37,7 +37,7 @@ class EpochLoop(ABC):
         progress: how far it has come.
         snapshot: epochs between snapshots; the last epoch always gets one.
         metadata: written into the snapshots.
-        records: keeps the history, a `Records`; None: nothing is recorded.
+        history: a `History`; None: nothing is recorded.
         distribution: a `Distribution`; the chief alone validates and writes.
         state_minutes: between states within an epoch.
         on_cycle: called with (epoch, cycles done, cycles of the epoch, losses) before the first
@@ -54,12 +54,12 @@ class EpochLoop(ABC):
     step: Any
     data: Any
     test: Any
-    folder: Path
-    epochs: int
+    folder: Path = Path()
+    epochs: int = 0
     progress: Progress = field(default_factory=Progress)
     snapshot: int = 1
     metadata: dict = field(default_factory=dict)
-    records: Any = None
+    history: Any = None
     distribution: Distribution = Distribution()
     state_minutes: float = 20.0
     on_cycle: Callable | None = None
@@ -86,6 +86,10 @@ class EpochLoop(ABC):
             notes: a dict of JSON values to be kept in it.
         """
 
+    def averaged(self):
+        """A context in which the networks have the weights that are scored and saved."""
+        return nullcontext()
+
     def drawing(self):
         """A picture of what has been learnt, uint8 (height, width, 3), or None."""
         return None
@@ -106,7 +110,7 @@ class EpochLoop(ABC):
         """
         self._agree_on_the_beginning()
         if self.stop is not None:
-            self.stop()  # from here on somebody listens
+            self.stop()  # from here on a signal is answered at the end of a cycle
         epochs = range(self.progress.epoch, self.epochs + 1)
         # One batch is made while one is in use.
         stream = prefetch(self.batches(epochs), depth=1)
@@ -117,7 +121,7 @@ class EpochLoop(ABC):
                         break
         except (OSError, VolumeError) as error:
             raise TrainingError(
-                f"epoch {epoch}: {error}; mend this and go on with --resume"
+                f"epoch {epoch}: {error}; repair this and go on with --resume"
             ) from error
         return self.progress.history[-1] if self.progress.history else None
 
@@ -196,27 +200,27 @@ class EpochLoop(ABC):
         progress = self.progress
         row = {"epoch": progress.epoch}
         row |= {name: total / progress.counts[name] for name, total in progress.sums.items()}
-        if self.distribution.chief:
-            row |= self.scores()
         row["seconds"] = round(progress.seconds, 2)
         row["waiting"] = round(progress.waiting / max(progress.seconds, 1e-9), 4)
         if self.distribution.chief:
-            self._keep_weights(row)
+            with self.averaged():
+                row |= self.scores()
+                self._keep_weights(row)
         progress.next_epoch(row)
         if not self.distribution.chief:
             return
         self._save_state()
-        if self.records:
-            self.records.add(row)
+        if self.history is not None:
+            self.history.add(row)
         self.report(row)
 
     def _keep_weights(self, row):
         epoch, folder = row["epoch"], Path(self.folder)
         if epoch % self.snapshot == 0 or epoch == self.epochs:
             self._save_weights(snapshot_of(folder, self.name, epoch))
-            image = self.drawing() if self.records else None
+            image = self.drawing() if self.history is not None else None
             if image is not None:
-                self.records.picture(epoch, image)
+                self.history.picture(epoch, image)
         best, loss = self.progress.best.get("val_loss", math.nan), row.get("val_loss")
         if loss is not None and (math.isnan(best) or loss < best):
             self._save_weights(folder / f"{self.name}_best")
@@ -228,8 +232,3 @@ class EpochLoop(ABC):
     def _save_state(self):
         if self.distribution.chief:
             save_state(self.folder, self.networks, self.progress)
-
-
-def snapshot_of(folder, name, epoch):
-    """Where the weights after an epoch are."""
-    return Path(folder) / f"{name}_epoch_{epoch}"
