@@ -15,6 +15,7 @@ SegSRGAN_training.py, in --runs, on the other templates: same seed, network and 
 trained there already is used again. --data is the folder that the benchmark weights reads.
 """
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -35,7 +36,14 @@ from benchmarks.weights import (
 
 PAIRS = {128: (30, 80, 128), 64: (20, 40, 64)}
 CHANGES = {"noise": (0.0, 0.01, 0.03, 0.05, 0.08), "power": (0.4, 0.6, 1.0, 1.5, 2.0)}
-THICK = (0.8, 0.8, 0.8 * RATIO)  # the templates have 0.8 mm
+THICK = f"--new_low_res 0.8 0.8 {0.8 * RATIO}"  # the templates have 0.8 mm
+# A small U-Net from scratch, by the recipe of the bundled weights' first stage.
+SCRATCH = """--u_net_generator True --kernel_gen 8 --head_gen 3 --scaled_residual True
+    --zero_head True --patch_size 48 --batch_size 2 --steps 100 --schedule cosine --warm_up 60
+    --lrgen 2e-3 --beta_1 0.9 --clip_gradient 1 --lambadv 0 --reconstruction_loss balanced
+    --nu 0.03 --lambda_image 400 --lambda_entropy 0.3 --lambda_dice 0.3
+    --precision mixed_bfloat16"""
+SLICES = "--interp profile --slice_voxels 4"
 DIGITS = {"seconds": 1, "psnr": 2, "ssim": 4, "dice": 3, "components": 1}
 
 
@@ -44,7 +52,7 @@ def add_arguments(parser):
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, help="folder of the trainings")
     parser.add_argument("--weights", help="of the steps: name or file (default: the bundled)")
-    parser.add_argument("--epochs", type=int, default=10, help="of a training (default: 10)")
+    parser.add_argument("--epochs", type=int, default=6, help="of 100 updates (default: 6)")
 
 
 def run(args, save):
@@ -82,10 +90,11 @@ def robustness(args):
     """Yields ({network, noise or power}, scores of each case)."""
     from segsrgan import Predictor
 
-    plain = ["--contrast_max", 0, "--percent_val_max", 0]
-    arms = {"with augmentation": ("joint", []), "without": ("without augmentation", plain)}
+    common = f"{THICK} {SLICES} {SCRATCH}"
+    plain = f"{common} --contrast_max 0 --percent_val_max 0"
+    arms = {"with augmentation": ("joint", common), "without": ("without augmentation", plain)}
     for arm, (name, flags) in arms.items():
-        predictor = Predictor(train(args, name, *flags))
+        predictor = Predictor(train(args, name, flags))
         for kind, values in CHANGES.items():
             for value in values:
                 scores = []
@@ -113,11 +122,13 @@ def pipelines(args):
     from segsrgan import Predictor
     from segsrgan.volumes import resample_to
 
-    joint = Predictor(train(args, "joint"))
-    image = Predictor(train(args, "image alone", "--lambda_entropy", 0, "--lambda_dice", 0))
+    common = f"{THICK} {SLICES} {SCRATCH}"
+    joint = Predictor(train(args, "joint", common))
+    alone = f"{common} --lambda_entropy 0 --lambda_dice 0"
+    image = Predictor(train(args, "image alone", alone))
     # The images themselves, undegraded, to the cortex.
-    sharp = ["--lambda_image", 0, "--percent_val_max", 0, "--new_low_res", 0.8, 0.8, 0.8]
-    segmentation = Predictor(train(args, "segmentation", *sharp))
+    sharp = f"--new_low_res 0.8 0.8 0.8 {SCRATCH} --lambda_image 0 --percent_val_max 0"
+    segmentation = Predictor(train(args, "segmentation", sharp))
     found = {"cubic spline, then segmentation": [], "two networks": [], "one network": []}
     for _, truth, cortex, brain in fetal_cases(args.data):
         truth, low = acquire(truth, brain)
@@ -138,12 +149,10 @@ def adversarial(args):
     from segsrgan import Predictor
     from segsrgan.networks import default_weights
 
-    flags = ["--weights", default_weights(), "--batch_size", 4, "--stride", 40, "--epoch", 10]
-    arms = {
-        "their beginning": default_weights(),
-        "without adversarial loss": train(args, "without adversarial loss", *flags),
-        "with adversarial loss": train(args, "adversarial", *flags, "--lambadv", 0.001),
-    }
+    flags = f"{THICK} --weights {default_weights()} --batch_size 4 --stride 40 --contrast_max 0.3"
+    arms = {"their beginning": default_weights()}
+    for arm, weight in (("without adversarial loss", 0), ("with adversarial loss", 0.001)):
+        arms[arm] = train(args, arm, f"{flags} --lambadv {weight} --precision mixed_bfloat16")
     for arm, weights in arms.items():
         predictor = Predictor(str(weights))
         yield (
@@ -160,23 +169,22 @@ TABLES = {
 }
 
 
-def train(args, name, *flags):
+def train(args, name, flags):
     """The weights of one arm, trained by the command unless they are there.
 
     Args:
         args: of the benchmark.
         name: of the arm, and of its folder in `args.runs`.
-        *flags: of `SegSRGAN_training.py`, which go before those that all arms have.
+        flags: of `SegSRGAN_training.py`, those of data and results apart.
     """
-    from segsrgan.SegSRGAN_training import main
-
     folder = args.runs / name.replace(" ", "_")
     last = folder / f"SegSRGAN_epoch_{args.epochs}"
     if not last.exists():
-        command = ["--csv", training_table(args.data, args.runs), "--snapshot_folder", folder]
+        command = [sys.executable, "-m", "segsrgan.SegSRGAN_training"]
+        command += ["--csv", training_table(args.data, args.runs), "--snapshot_folder", folder]
         command += ["--dice_file", folder / "dice.csv", "--mse_file", folder / "mse.csv"]
-        command += ["--epoch", args.epochs, "--new_low_res", *THICK, *flags]
-        if main([str(flag) for flag in [*command, "--precision", "mixed_bfloat16"]]):
+        command += ["--epoch", args.epochs, *flags.split()]
+        if subprocess.run(list(map(str, command))).returncode:
             sys.exit(f"the training {name!r} failed")
     return last
 

@@ -6,6 +6,7 @@ The network, what its answers mean, and views aligned by it.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -57,14 +58,26 @@ class AlignNetSpec:
 
     def __post_init__(self):
         check(self)
-        left = self.size // 2
-        for _ in self.kernels:
-            left = (left - 4) // 2
-        if left < 1:
+        if self._left < 1:
             raise UserError(
                 f"size must leave a voxel after {len(self.kernels)} convolutions of 5^3, received "
                 f"{self.size}; take a larger one, or fewer kernels"
             )
+
+    @property
+    def _left(self):
+        """The edge in voxels after all convolutions."""
+        left = self.size // 2
+        for _ in self.kernels:
+            left = (left - 4) // 2
+        return left
+
+    @property
+    def largest_shapes(self):
+        """The shapes of all kernels but those of the small heads, by name."""
+        pairs = enumerate(pairwise((2, *self.kernels)), start=1)
+        shapes = {f"conv_{number}/kernel": (5, 5, 5, *pair) for number, pair in pairs}
+        return shapes | {"hidden/kernel": (self._left**3 * self.kernels[-1], self.hidden)}
 
 
 def build_alignnet(spec=None):

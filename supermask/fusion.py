@@ -12,10 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from segsrgan.errors import UserError
 from segsrgan.volumes import dice
 from supermask.registration import correlation
-from supermask.settings import FUSIONS
 
 LEAST_DICE = 0.7
 LEAST_CORRELATION = 0.3
@@ -41,11 +39,7 @@ def confidence(sampling, thickness, spacing, width=1.0):
     Returns:
         float32 (x, y, z) in [0, 1]; 0 outside the field of view and nowhere else.
 
-    Raises:
-        UserError: if the width is not positive.
     """
-    if not width > 0:
-        raise UserError(f"width must be positive, received {width:g}; try 1")
     sigma = width * (thickness / 2 + spacing) / 2
     result = np.exp(-0.5 * (sampling.distance / np.float32(sigma)) ** 2, dtype=np.float32)
     # However narrow it is, what is seen counts for more than what is not.
@@ -66,17 +60,10 @@ def fuse(masks, confidences, fusion="gaussian", least=0.0):
 
     Returns:
         float32 (x, y, z) in [0, 1], the object's probability; 0 where no view counts.
-
-    Raises:
-        UserError: if the fusion is unknown, or the numbers or shapes of arrays differ.
     """
-    shapes = [np.shape(array) for array in (*masks, *confidences)]
-    if len(masks) != len(confidences) or not masks or len(set(shapes)) > 1:
-        raise UserError(
-            f"expected as many confidences as masks, all of one shape, received {shapes}"
-        )
     total = np.sum(confidences, axis=0)
-    result = _combined(masks, confidences, fusion, _vote)
+    combine = {"gaussian": weighted_mean, "vote": _vote, "nearest": _surest}[fusion]
+    result = combine(masks, confidences)
     result[(total <= 0) | (total < least)] = 0
     return result
 
@@ -96,23 +83,14 @@ def fuse_images(images, confidences, region, fusion="gaussian"):
 
     Returns:
         float32 (x, y, z), 0 where no view counts.
-
-    Raises:
-        UserError: if the fusion is unknown.
     """
     matched = [images[0]]
     for image, weight in zip(images[1:], confidences[1:], strict=True):
         both = region & (weight > 0) & (confidences[0] > 0)
         matched.append(_matched(image, images[0], both))
-    result = _combined(matched, confidences, fusion, _median)
+    combine = {"gaussian": weighted_mean, "vote": _median, "nearest": _surest}[fusion]
+    result = combine(matched, confidences)
     return np.where(np.sum(confidences, axis=0) > 0, result, np.float32(0))
-
-
-def _combined(values, confidences, fusion, vote):
-    if fusion not in FUSIONS:
-        raise UserError(f"fusion must be one of {', '.join(FUSIONS)}, received {fusion!r}")
-    combine = {"gaussian": weighted_mean, "vote": vote, "nearest": _surest}[fusion]
-    return combine(values, confidences)
 
 
 def weighted_mean(values, confidences):
@@ -209,16 +187,10 @@ class Agreement(NamedTuple):
 
 
 def agreements(names, masks, images, insides):
-    """The `Agreement` of every two views.
+    """The `Agreement` of every two views, a list.
 
-    Args:
-        names: of the views.
-        masks: per view (x, y, z), bool or probabilities.
-        images: per view (x, y, z).
-        insides: per view bool (x, y, z), its field of view.
-
-    Returns:
-        A list of `Agreement`.
+    All arguments have an item for each view: its name, mask (x, y, z), image (x, y, z) and field of
+    view (x, y, z), bool.
     """
     views = zip(names, [mask >= 0.5 for mask in masks], images, insides, strict=True)
     return [_agreement(*pair) for pair in itertools.combinations(views, 2)]

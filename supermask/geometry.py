@@ -10,7 +10,7 @@ the index of the grid's voxel::
 
 import itertools
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -154,19 +154,15 @@ def sample(volume, grid, transform=None, through="linear", order=1):
     return result
 
 
-@dataclass(frozen=True, eq=False)
-class Sampling:
-    """Which voxels of a grid a view's acquired slices pass through: the paper's matrix S.
+class Sampling(NamedTuple):
+    """How the voxels of a grid lie to a view's acquired slices.
 
     Attributes:
         distance: (x, y, z) float32, mm along the slice normal to the nearest slice's middle.
-        acquired: (x, y, z) bool, whether the voxel lies on a slice's middle plane: within half
-            a voxel of it.
         inside: (x, y, z) bool, whether the voxel lies in the field of view.
     """
 
     distance: np.ndarray
-    acquired: np.ndarray
     inside: np.ndarray
 
 
@@ -174,8 +170,7 @@ def sampling(source, grid, transform=None):
     """The `Sampling` of a view, from geometry alone.
 
     Args:
-        source: the view's `Grid`; if it is isotropic, every voxel in its field of view counts as
-            acquired.
+        source: the view's `Grid`; if it is isotropic, all distances are 0.
         grid: an isotropic `Grid`.
         transform: a `Rigid` from the reference to the view; identity when None.
     """
@@ -186,14 +181,11 @@ def sampling(source, grid, transform=None):
         inside &= (index >= -0.5 - _EDGE) & (index <= source.shape[axis] - 0.5 + _EDGE)
     axis = source.thick_axis
     if axis is None:
-        return Sampling(np.zeros(grid.shape, np.float32), inside.copy(), inside)
+        return Sampling(np.zeros(grid.shape, np.float32), inside)
     index = _coordinate(matrix[axis], offset[axis], grid.shape)
     nearest = np.clip(np.rint(index), 0, source.shape[axis] - 1)
-    signed = (index - nearest) * source.spacing[axis]
-    # Half open, so that a slice midway between two layers of voxels belongs to one of them.
-    half = max(grid.spacing) / 2
-    acquired = inside & (signed >= -half - _EDGE) & (signed < half - _EDGE)
-    return Sampling(np.abs(signed).astype(np.float32), acquired, inside)
+    distance = np.abs(index - nearest) * source.spacing[axis]
+    return Sampling(distance.astype(np.float32), inside)
 
 
 def voxels_of(volume, threshold=0.5, most=20000):
@@ -222,13 +214,11 @@ def _coordinate(row, offset, shape):
 
 
 def _indices(matrix, offset, shape, slab):
-    points = np.empty((3, slab.stop - slab.start, *shape[1:]))
-    x = np.arange(slab.start, slab.stop)
-    for row, start, out in zip(matrix, offset, points, strict=True):
-        out[...] = (x * row[0] + start)[:, None, None]
-        out += (np.arange(shape[1]) * row[1])[:, None]
-        out += np.arange(shape[2]) * row[2]
-    return points
+    rows = slab.stop - slab.start, *shape[1:]
+    offset = offset + matrix[:, 0] * slab.start
+    return np.stack(
+        [_coordinate(row, start, rows) for row, start in zip(matrix, offset, strict=True)]
+    )
 
 
 def _slabs(shape):

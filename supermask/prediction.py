@@ -20,7 +20,7 @@ from supermask.geometry import (
 )
 from supermask.registration import RegistrationSettings, refine, register
 from supermask.rigid import Rigid
-from supermask.settings import PATCH, PredictionSettings
+from supermask.settings import PredictionSettings
 from supermask.views import check_together, choose_reference, in_plane, with_unique_names
 
 _BYTES = 40  # of a voxel of the result and a view, about
@@ -105,12 +105,12 @@ def predict_views(views, settings=None, networks=None, sharpener=None, progress=
     views, lost, warnings = _usable(list(views), settings, segmentor)
     if sharpener is not None:
         progress("super-resolving", 0, _STEPS)
-        views = [sharpen(view, sharpener, settings.patch) for view in views]
+        views = [_sharpened(view, sharpener, settings.patch) for view in views]
     progress("segmenting", 1, _STEPS)
     drawn = [view.mask is not None for view in views]
     complete, views = _with_masks(views, segmentor, settings.patch)
     progress("aligning", 2, _STEPS)
-    transforms = [Rigid(), *(align(views[0], view, settings, alignnet) for view in views[1:])]
+    transforms = [Rigid(), *(_aligned(views[0], view, settings, alignnet) for view in views[1:])]
     progress("fusing", 3, _STEPS)
     grid, cut = _result_grid(views, transforms, settings, None if all(drawn) else segmentor)
     masks = [
@@ -119,7 +119,7 @@ def predict_views(views, settings=None, networks=None, sharpener=None, progress=
         else _segmented(segmentor, view, grid, transform, settings.patch)
         for view, transform, is_drawn in zip(complete, transforms, drawn, strict=True)
     ]
-    result = assemble(views, transforms, masks, grid, settings, lost, [*warnings, *cut])
+    result = _assembled(views, transforms, masks, grid, settings, lost, [*warnings, *cut])
     progress("fusing", _STEPS, _STEPS)
     return result
 
@@ -132,21 +132,8 @@ def check_alignment(alignment, alignnet):
         )
 
 
-def align(reference, view, settings, alignnet=None):
-    """The rigid transform from the reference to a view.
-
-    Args:
-        reference: a `View`.
-        view: a `View`.
-        settings: a `PredictionSettings` with an `alignment`; "none" trusts the headers.
-        alignnet: a model of `build_alignnet`, for "alignnet".
-
-    Returns:
-        A `Rigid`.
-
-    Raises:
-        UserError: if there is nothing to register.
-    """
+def _aligned(reference, view, settings, alignnet=None):
+    """The `Rigid` from the reference to a view."""
     if settings.alignment == "none":
         return Rigid()
     classical = RegistrationSettings(on=settings.on)
@@ -160,22 +147,11 @@ def align(reference, view, settings, alignnet=None):
     return refine(reference, view, transform, classical).transform
 
 
-def sharpen(view, predictor, patch=PATCH):
+def _sharpened(view, predictor, patch):
     """A view whose slices SegSRGAN has filled in, at its in-plane spacing.
 
     Which voxels were acquired is remembered: the confidences of the fusion stay those of the
     scanner's slices.
-
-    Args:
-        view: a `View`; an isotropic one is returned as it is.
-        predictor: a `segsrgan.Predictor`.
-        patch: edge of what the network sees at once, voxels.
-
-    Returns:
-        A `View`.
-
-    Raises:
-        UserError: if the patch is not divisible by 4, or the result would not fit in memory.
     """
     if view.axis is None:
         return view
@@ -265,18 +241,8 @@ def _result_grid(views, transforms, settings, segmentor):
     ]
 
 
-def assemble(views, transforms, masks, grid, settings, lost=(), warnings=()):
-    """The `Prediction` of aligned views.
-
-    Args:
-        views: a list of `View`, the reference first.
-        transforms: a `Rigid` from the reference to each.
-        masks: per view (x, y, z), the object's probability on the grid.
-        grid: an isotropic `Grid` in the pose of the reference.
-        settings: a `PredictionSettings` with an `alignment`.
-        lost: str each, for the result.
-        warnings: str each, for the result.
-    """
+def _assembled(views, transforms, masks, grid, settings, lost, warnings):
+    """The `Prediction` of aligned views, whose masks are probabilities (x, y, z) on the grid."""
     pairs = list(zip(views, transforms, strict=True))
     samplings = [sampling(view.grid, grid, transform) for view, transform in pairs]
     confidences = [

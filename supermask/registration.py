@@ -244,10 +244,8 @@ class Pyramid:
     """What two views show at several resolutions.
 
     Args:
-        fixed: a `View`, the reference.
-        moving: a `View`.
-        on: "image", "mask" or "auto".
-        samples: voxels that an optimiser compares at most, about; the judgement ten times as many.
+        fixed, moving: `View`s.
+        on, samples: see `RegistrationSettings`.
 
     Attributes:
         spacings: of the levels, mm, coarse to fine.
@@ -288,12 +286,7 @@ class Pyramid:
         self.spacings = _spacings(size, max(_finest(fixed), _finest(moving)))
 
     def level(self, spacing, pose=None):
-        """The `Level` of a spacing.
-
-        Args:
-            spacing: mm.
-            pose: the `Rigid` known so far, which says how the slices lie to each other.
-        """
+        """The `Level` of a spacing (mm); the pose known so far says how the slices lie."""
         pose = pose or Rigid()
         grid = isotropic_grid(self._points, self._direction, spacing, margin=self._margin)
         inside = sampling(self._fixed.grid, grid).inside
@@ -367,12 +360,8 @@ class Level:
     def judge(self, transform):
         """How well a transform aligns both views.
 
-        Args:
-            transform: a `Rigid` from the fixed view to the moving one.
-
-        Returns:
-            The correlation of the images without its sign, in the region, plus the Dice of the
-            masks; -1 if the region hardly lies in the moving view.
+        It is the correlation of the images without its sign, in the region, plus the Dice of the
+        masks; -1 if the region hardly lies in the moving view.
         """
         points, result = transform.apply(self._points), 0.0
         if self._images is not None:
@@ -440,16 +429,9 @@ def _profile(view):
 
 
 def _blurred(volume, grid, profile, order=1):
-    """A volume on an isotropic grid, blurred along one line by a Gaussian.
+    """A volume on an isotropic grid, blurred along the line of a profile (3,), mm, of one sigma.
 
-    Args:
-        volume: a `Volume`.
-        grid: a `Grid`.
-        profile: (3,) mm, the line's direction times sigma.
-        order: of the interpolation, see `sample`.
-
-    Returns:
-        A float32 `Volume`. The blur leaves out what lies beyond the field of view.
+    The blur leaves out what lies beyond the field of view.
     """
     values = sample(volume, grid, order=order)
     inside = sampling(volume.grid, grid).inside.astype(np.float32)

@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import re
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,8 +63,10 @@ def predict(
         >>> result.mask.spacing, result.views[1].transform.angle(), result.agreements[0].dice
         ((0.8, 0.8, 0.8), 4.2, 0.93)
     """
-    settings = _settings(settings)
-    pairs = _pairs(stacks, masks)
+    known = PredictionSettings.__dataclass_fields__
+    if unknown := sorted(set(settings) - set(known)):
+        raise UserError(f"{', '.join(unknown)}: unknown; settings are {', '.join(known)}")
+    settings, pairs = PredictionSettings(**settings), _pairs(stacks, masks)
     if output is not None:
         check_folder(_folder(output), overwrite)
     # Before anything is read: what is replaced from here on has changed.
@@ -77,14 +78,6 @@ def predict(
     if output is not None:
         write_results(result, output, overwrite, labels=labels, **record, **models.record)
     return result
-
-
-def _settings(values):
-    known = PredictionSettings.__dataclass_fields__
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise UserError(f"{', '.join(unknown)}: unknown; settings are {', '.join(known)}")
-    return PredictionSettings(**values)
 
 
 def _pairs(stacks, masks):
@@ -167,17 +160,18 @@ def _path(name):
     return os.fspath(name) if isinstance(name, str) or hasattr(name, "__fspath__") else None
 
 
-def _inputs(files, series=()):
+def _inputs(files):
     """Which files results are made of and what they look like now, JSON values of the record.
 
-    Args:
-        files: a path of a stack and of its mask, or None, for each.
-        series: DICOM series of each stack, or none at all.
+    `files` has for each stack its path, that of its mask or None, and perhaps a DICOM series.
     """
-    series = series or [None] * len(files)
     stacks = [
-        {"stack": os.path.abspath(stack), "mask": mask and os.path.abspath(mask), "series": name}
-        for (stack, mask), name in zip(files, series, strict=True)
+        {
+            "stack": os.path.abspath(stack),
+            "mask": mask and os.path.abspath(mask),
+            "series": series[0] if series else None,
+        }
+        for stack, mask, *series in files
     ]
     paths = [path for item in stacks for path in (item["stack"], item["mask"]) if path]
     return {"stacks": stacks, "inputs": {path: stamp(path) for path in paths}}
@@ -299,7 +293,6 @@ class Outcome:
         agreements: an `Agreement` of every two views.
         doubtful: whether masks that were aligned hardly overlap.
         detail: the cause of a failure.
-        seconds: time taken.
     """
 
     patient: str
@@ -309,7 +302,6 @@ class Outcome:
     agreements: tuple = ()
     doubtful: bool = False
     detail: str = ""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,22 +334,21 @@ class Job:
             An `Outcome` for each patient.
         """
         for patient in patients:
-            start, folder = time.perf_counter(), Path(self.output) / patient.name
+            folder = Path(self.output) / patient.name
             try:
                 outcome = self._run(patient, _folder(folder, patient.name))
             except Exception as error:
                 logger.error("%s: %s", patient.name, one_line(error))
                 logger.debug("%s", patient.name, exc_info=error)
                 outcome = {"result": FAILED, "detail": one_line(error)}
-            seconds = time.perf_counter() - start
-            yield Outcome(patient.name, folder=folder, seconds=seconds, **outcome)
+            yield Outcome(patient.name, folder=folder, **outcome)
 
     def _run(self, patient, results):
         # Before anything is read: what is replaced from here on has changed.
         record = {
             "settings": asdict(self.settings),
             "labels": self.labels,
-            **_inputs([*zip(patient.views, patient.masks, strict=True)], patient.series),
+            **_inputs(zip(patient.views, patient.masks, patient.series, strict=True)),
             **self.models.record,
         }
         entry, before = results.entry(), []
@@ -417,9 +408,8 @@ def _changes(folder, entry, wanted):
     """
     stacks, inputs = _recorded_inputs(entry)
     for name in ("stack", "mask", "series"):
-        made, now = (
-            [s[name] for s in found or wanted["stacks"]] for found in (stacks, wanted["stacks"])
-        )
+        now = [stack[name] for stack in wanted["stacks"]]
+        made = [stack[name] for stack in stacks or wanted["stacks"]]
         if made != now:
             first = next((item for item in made if item not in now), made[0])
             raise UserError(
@@ -427,17 +417,17 @@ def _changes(folder, entry, wanted):
                 "output folder or patient, or replace them with --overwrite"
             )
     changes = [] if inputs in (None, wanted["inputs"]) else ["files that have changed since"]
-    made = {**wanted["settings"], **entry.get("settings", {}), "labels": entry.get("labels")}
-    labels = wanted["labels"] and list(wanted["labels"])
-    now = {**wanted["settings"], "labels": labels}
+    now = {**wanted["settings"], "labels": wanted["labels"] and list(wanted["labels"])}
+    made = {**now, **entry.get("settings", {}), "labels": entry.get("labels")}
     changes += [f"{name} {made[name]}" for name in now if made[name] != now[name]]
-    for name, text in (
-        ("weights", "weights {}"),
-        ("weights_stamps", "weights that have changed since"),
-    ):
-        if name in entry and entry[name] != wanted.get(name, entry[name]):
-            return [*changes, text.format(entry[name])]
-    return changes
+    texts = {
+        "weights": f"weights {entry.get('weights')}",
+        "weights_stamps": "weights that have changed since",
+    }
+    others = [
+        name for name in texts if name in entry and entry[name] != wanted.get(name, entry[name])
+    ]
+    return [*changes, *(texts[name] for name in others[:1])]
 
 
 def _recorded_inputs(entry):
@@ -445,22 +435,13 @@ def _recorded_inputs(entry):
     inputs = entry.get("inputs")
     if not isinstance(inputs, list):
         return entry.get("stacks"), inputs
-    # Of version 3.0.0.
-    stacks = [
-        {
-            "stack": os.path.normpath(item["stack"]),
-            "mask": item["mask"] and os.path.normpath(item["mask"]),
-            "series": item.get("series"),
-        }
-        for item in inputs
-    ]
-    stamps = {
-        path: found
-        for stack, item in zip(stacks, inputs, strict=True)
-        for path, found in zip((stack["stack"], stack["mask"]), item["stamps"], strict=True)
-        if path
-    }
-    return stacks, stamps
+    stamps = {}
+    for stack in inputs:  # version 3.0.0's, in which a stack has the stamps of its files
+        for name, found in zip(("stack", "mask"), stack["stamps"], strict=True):
+            if stack[name]:
+                stack[name] = os.path.normpath(stack[name])
+                stamps[stack[name]] = found
+    return inputs, stamps
 
 
 def _skipped(patient, folder, entry, changes):

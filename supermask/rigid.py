@@ -81,12 +81,6 @@ class Rigid:
         matrix[:3, 3] = middle + frame @ parameters[3:] - matrix[:3, :3] @ middle
         return cls.from_matrix(matrix, middle)
 
-    def parameters_in(self, grid):
-        """The inverse of `in_grid`: (6,) radians and mm along the axes of a grid."""
-        frame, middle = grid.direction, middle_of(grid)
-        angles = _angles(frame.T @ self.rotation @ frame)
-        return np.array([*angles, *(frame.T @ (self.apply(middle) - middle))])
-
     @property
     def rotation(self):
         """The rotation matrix (3, 3)."""
@@ -134,7 +128,7 @@ class Rigid:
 
     def angle(self):
         """How far it turns in all, degrees, 0 to 180."""
-        # By the sine of half the angle: the cosine of the whole tells small ones badly apart.
+        # By the sine of half the angle: the cosine of the whole loses small ones.
         half = np.linalg.norm(self.rotation - np.eye(3)) / np.sqrt(8)
         return float(np.rad2deg(2 * np.arcsin(min(1.0, half))))
 
@@ -154,12 +148,13 @@ class Rigid:
         return sitk.Euler3DTransform(self.centre, *self.angles, self.translation)
 
     @classmethod
-    def from_itk(cls, transform, centre=None):
+    def from_itk(cls, transform):
         """The transform of any rigid SimpleITK transform, also a composed one.
+
+        It turns about the centre of `transform` where that has one, else about 0.
 
         Args:
             transform: a `SimpleITK.Transform` of three dimensions.
-            centre: mm; the transform's own where it has one, else 0, when None.
 
         Raises:
             ValueError: if it is not rigid.
@@ -169,9 +164,8 @@ class Rigid:
                 f"expected a rigid transform of three dimensions, received {transform.GetName()} "
                 f"of {transform.GetDimension()}"
             )
-        if centre is None:
-            named = transform.GetName() in _ITK_CENTRED
-            centre = transform.GetFixedParameters()[:3] if named else (0.0, 0.0, 0.0)
+        is_centred = transform.GetName() in _ITK_CENTRED
+        centre = transform.GetFixedParameters()[:3] if is_centred else (0.0, 0.0, 0.0)
         corners = np.concatenate([np.zeros((1, 3)), np.eye(3)])
         images = np.array([transform.TransformPoint(corner.tolist()) for corner in corners])
         matrix = np.eye(4)

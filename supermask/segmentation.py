@@ -43,8 +43,8 @@ class SegmentorSpec:
         UserError: if a value is out of range.
     """
 
-    kernel: int = setting(int, 32, low=1)
-    levels: int = setting(int, 3, low=1)
+    kernel: int = setting(int, 32, low=1, high=512)
+    levels: int = setting(int, 3, low=1, high=8)
     spacing: float = setting(float, 1.0, low=0, above=True, example=1)
     through: str = setting(str, "nearest", choices=THROUGH)
 
@@ -55,6 +55,12 @@ class SegmentorSpec:
     def multiple(self):
         """What sizes must be divisible by."""
         return 2 ** (self.levels - 1)
+
+    @property
+    def largest_shapes(self):
+        """The shape of the largest array by its name; all others follow from it."""
+        wide = self.kernel * self.multiple
+        return {f"down_{self.levels - 1}_b/kernel": (3, 3, 3, wide, 2 * wide)}
 
 
 def build_segmentor(spec=None):

@@ -83,13 +83,8 @@ def simulate(image, mask, rng, simulation=None):
         for pose, plane, distance in zip(poses, simulation.planes, simulation.slices, strict=True)
     ]
     truth = (sample(mask, grid) >= 0.5).astype(np.uint8)
-    high = _moved(image, grid)
-    return Case(
-        tuple(views),
-        tuple(poses),
-        Volume.from_grid(truth, grid),
-        Volume.from_grid(high, grid),
-    )
+    images = Volume.from_grid(truth, grid), Volume.from_grid(_moved(image, grid), grid)
+    return Case(tuple(views), tuple(poses), *images)
 
 
 def _cube(mask, simulation):

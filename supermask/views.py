@@ -118,8 +118,13 @@ class View:
 
     @cached_property
     def intensity(self):
-        """The intensities `(low, high)` that become 0 and 1: the 2nd and 98th percentile."""
-        return intensity_range(self.volume.array)
+        """The intensities `(low, high)` that become 0 and 1: the 2nd and 98th percentile.
+
+        The extremes where these are equal.
+        """
+        array = self.volume.array
+        low, high = (float(value) for value in np.percentile(array, PERCENTILES))
+        return (low, high) if high > low else (float(array.min()), float(array.max()))
 
     @cached_property
     def scaled(self):
@@ -161,12 +166,6 @@ def plane_of(grid):
     if axis is None:
         return ISOTROPIC
     return PLANES[int(np.abs(grid.direction[:, axis]).argmax())]
-
-
-def intensity_range(values):
-    """The 2nd and 98th percentile of values; their extremes where these are equal."""
-    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
-    return (low, high) if high > low else (float(np.min(values)), float(np.max(values)))
 
 
 def read_view(path, mask_path=None, series=None, labels=None):

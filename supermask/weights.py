@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from segsrgan.errors import WeightsError
 from segsrgan.networks import resolve
-from segsrgan.networks.hdf5 import opened, read_arrays, read_json, subgroups
+from segsrgan.networks.hdf5 import declared_shapes, opened, read_arrays, read_json, subgroups
 from segsrgan.networks.models import assign_weights, named_weights, read_weights
 from segsrgan.networks.weights import write_networks
 from supermask.alignnet import AlignNetSpec, build_alignnet
@@ -98,7 +98,11 @@ def _read(path):
 
 
 def _read_model(name, group):
-    model = _BUILDERS[name](_SPECS[name](**read_json(group, "spec")))
+    spec, shapes = _SPECS[name](**read_json(group, "spec")), declared_shapes(group)
+    for key, shape in spec.largest_shapes.items():  # before so large a network is built
+        if shapes.get(key) != shape:
+            raise ValueError(f"misshapen {key}: expected {shape}, received {shapes.get(key)}")
+    model = _BUILDERS[name](spec)
     shapes = {key: tuple(variable.shape) for key, variable in named_weights(model).items()}
     assign_weights(model, read_arrays(group, shapes))
     return model

@@ -21,8 +21,6 @@ from segsrgan.volumes.volume import is_orthonormal, nearest_rotation
 
 _logger = logging.getLogger(__name__)
 
-_SAME_DIRECTION = 1e-3
-_SAME_SPACING = 1e-3
 _ROUNDED_DIRECTION = 0.05  # direction cosines of two decimals deviate less
 # What distinguishes images in one position, the likeliest first.
 _LABELS = (
@@ -200,9 +198,7 @@ def _scan_all(files):
 def _merge(stacks, new):
     """Add the slices of `new` to the stack of its series and geometry, or as another stack."""
     for stack in stacks:
-        if stack.uid == new.uid and stack.slices[0].is_parallel(
-            new.slices[0], _SAME_DIRECTION, _SAME_SPACING
-        ):
+        if stack.uid == new.uid and stack.slices[0].is_parallel(new.slices[0]):
             stack.slices.extend(new.slices)
             return
     stacks.append(new)
@@ -240,9 +236,7 @@ def _slices(dataset, path):
         )
     slices = [_slice(frame, path, number) for number, frame in enumerate(frames)]
     placed = sum(image.has_position for image in slices)
-    if placed != count or not all(
-        image.is_parallel(slices[0], _SAME_DIRECTION, _SAME_SPACING) for image in slices
-    ):
+    if placed != count or not all(slices[0].is_parallel(image) for image in slices):
         raise VolumeError(
             f"{path}: expected positions of {count} frames and one orientation, received {placed} "
             f"positions of {len(slices)} frames; convert it to NIfTI"
@@ -288,10 +282,7 @@ def _slice(dataset, path, frame=None):
 
 
 def _text(dataset, keyword):
-    try:
-        value = dataset.get(keyword)
-    except ValueError:  # a comma in a number, say
-        return ""
+    value = dataset.get(keyword)
     values = value if isinstance(value, pydicom.multival.MultiValue) else [value]
     return "\\".join("" if value is None else str(value).strip() for value in values)
 

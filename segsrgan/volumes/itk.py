@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from segsrgan.errors import VolumeError
-from segsrgan.volumes.volume import Volume, is_orthonormal, nearest_rotation
+from segsrgan.volumes.volume import Volume, is_orthonormal, nearest_rotation, spatial_shape
 
 _logger = logging.getLogger(__name__)
 
@@ -80,14 +80,7 @@ def reason(error):
 
 def _check_kind(reader, path):
     """Refuse what is not 3-D and scalar; have a single frame of a 4-D image extracted."""
-    size = list(reader.GetSize())
-    while len(size) > 3 and size[-1] == 1:
-        size.pop()
-    if len(size) != 3:
-        raise VolumeError(
-            f"{path}: expected a 3-D image, received {len(size)}-D {tuple(size)}; "
-            + ("give a stack of slices" if len(size) < 3 else "extract one volume of it first")
-        )
+    size = spatial_shape(reader.GetSize(), path)
     components = reader.GetNumberOfComponents()
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
     if components != 1 or "complex" in kind.lower():

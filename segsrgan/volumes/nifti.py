@@ -22,7 +22,13 @@ from nibabel.spatialimages import HeaderDataError
 
 from segsrgan.errors import VolumeError
 from segsrgan.tables import FREESURFER_SUFFIXES
-from segsrgan.volumes.volume import Grid, Volume, is_orthonormal, nearest_rotation
+from segsrgan.volumes.volume import (
+    Grid,
+    Volume,
+    is_orthonormal,
+    nearest_rotation,
+    spatial_shape,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -152,14 +158,7 @@ def _shape(header, path):
             f"{path}: damaged header, it says {count} axes of {sizes} voxels; export the image "
             "again"
         )
-    while len(sizes) > 3 and sizes[-1] == 1:
-        sizes.pop()
-    if len(sizes) != 3:
-        raise VolumeError(
-            f"{path}: expected a 3-D image, received {len(sizes)}-D {tuple(sizes)}; "
-            + ("give a stack of slices" if len(sizes) < 3 else "extract one volume of it first")
-        )
-    return tuple(sizes)
+    return spatial_shape(sizes, path)
 
 
 def _dtype(header, path):

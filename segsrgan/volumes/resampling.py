@@ -234,16 +234,18 @@ def _resample_itk(volume, grid, interpolation_type):
     _check_choice("interpolation_type", interpolation_type, INTERPOLATION_TYPES)
     dtype = volume.array.dtype if interpolation_type == "NearestNeighbor" else np.float32
     image = to_itk(volume.with_array(volume.array.astype(np.float32, copy=False)))
-    resampler = sitk.ResampleImageFilter()
-    resampler.SetSize(grid.shape)
-    resampler.SetOutputSpacing(grid.spacing)
-    resampler.SetOutputOrigin(grid.origin)
-    resampler.SetOutputDirection(grid.direction.ravel().tolist())
-    resampler.SetInterpolator(getattr(sitk, INTERPOLATION_TYPES[interpolation_type]))
-    # Half a voxel at each border lies beyond the outermost centres; zeros there would be black.
-    resampler.UseNearestNeighborExtrapolatorOn()
     with quiet():
-        result = from_itk(resampler.Execute(image)).array
+        result = sitk.Resample(
+            image,
+            size=grid.shape,
+            interpolator=getattr(sitk, INTERPOLATION_TYPES[interpolation_type]),
+            outputOrigin=grid.origin,
+            outputSpacing=grid.spacing,
+            outputDirection=grid.direction.ravel().tolist(),
+            # Half a voxel at each border lies beyond the outermost centres; 0 would be black.
+            useNearestNeighborExtrapolator=True,
+        )
+        result = from_itk(result).array
     return Volume.from_grid(result.astype(dtype, copy=False), grid)
 
 

@@ -16,6 +16,8 @@ from segsrgan.volumes.volume import Volume
 _logger = logging.getLogger(__name__)
 
 _SAME_POSITION = 0.01  # mm
+_SAME_DIRECTION = 1e-3
+_SAME_SPACING = 1e-3  # of the spacing
 _UNEVEN = 0.05  # of the spacing
 _TILTED = 0.05  # of a pixel
 
@@ -53,12 +55,12 @@ class Slice:
         """Unit vector across the slice."""
         return self.direction[:, 2]
 
-    def is_parallel(self, other, direction_tolerance, spacing_tolerance):
+    def is_parallel(self, other):
         """Say whether two slices have one size, orientation and in-plane spacing."""
         return (
             self.size == other.size
-            and np.allclose(self.direction, other.direction, rtol=0, atol=direction_tolerance)
-            and np.allclose(self.spacing[:2], other.spacing[:2], rtol=spacing_tolerance)
+            and np.allclose(self.direction, other.direction, rtol=0, atol=_SAME_DIRECTION)
+            and np.allclose(self.spacing[:2], other.spacing[:2], rtol=_SAME_SPACING)
         )
 
 

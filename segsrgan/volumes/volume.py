@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from segsrgan.errors import VolumeError
+
 # Beyond this a resolution is a slip of the keyboard: one float32 channel would take 8 GiB.
 MAX_VOXELS = 2**31
 _ORTHONORMAL_TOLERANCE = 1e-4
@@ -44,6 +46,23 @@ def as_triple(value, name):
     if numbers.size not in (1, 3):
         raise ValueError(f"{name} must be one number or three (x, y, z), received {value!r}")
     return tuple(float(number) for number in np.broadcast_to(numbers, 3))
+
+
+def spatial_shape(sizes, path):
+    """The three sizes (x, y, z) of a file's axes, of which further ones must have one element.
+
+    Raises:
+        VolumeError: if there are fewer or more axes; it names the path.
+    """
+    sizes = list(sizes)
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes.pop()
+    if len(sizes) != 3:
+        raise VolumeError(
+            f"{path}: expected a 3-D image, received {len(sizes)}-D {tuple(sizes)}; "
+            + ("give a stack of slices" if len(sizes) < 3 else "extract one volume of it first")
+        )
+    return tuple(sizes)
 
 
 def check_spacing(spacing):

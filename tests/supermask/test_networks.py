@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The segmentor, AlignNet, and the file that holds both."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
 from scipy import optimize
 
+import supermask.weights
 from segsrgan.errors import WeightsError
 from segsrgan.networks import describe
 from segsrgan.networks.spatial import SpatialTransformer3D
@@ -63,7 +66,7 @@ def test_the_segmentor_uses_moving_statistics_at_test():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kernel": 0}, "kernel must be a whole number from 1 up"),
+        ({"kernel": 0}, "kernel must be a whole number from 1 to 512"),
         ({"spacing": 0}, "spacing must be a number above 0"),
         ({"through": "cubic"}, "received 'cubic'"),
     ],
@@ -196,6 +199,27 @@ def test_either_network_may_be_missing(tmp_path):
     assert found.segmentor is None and found.alignnet.spec == SMALL
     with pytest.raises(ValueError, match="received neither"):
         save_networks(tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("segmentor", {"kernel": 10**9}, "kernel must be a whole number from 1 to 512"),
+        ("segmentor", {"kernel": 512, "levels": 8}, "misshapen down_7_b/kernel"),
+        ("alignnet", {"hidden": 10**9}, "misshapen hidden/kernel"),
+        ("alignnet", {"kernels": [2, 10**6]}, "misshapen conv_2/kernel"),
+    ],
+)
+def test_no_network_is_built_that_the_file_cannot_fill(
+    tmp_path, monkeypatch, name, change, message
+):
+    save_networks(tmp_path / "w", build_segmentor(SegmentorSpec(2, 2)), build_alignnet(SMALL))
+    with h5py.File(tmp_path / "w", "r+") as file:
+        spec = json.loads(file[name].attrs["spec"])
+        file[name].attrs["spec"] = json.dumps({**spec, **change})
+    monkeypatch.setitem(supermask.weights._BUILDERS, name, lambda spec: pytest.fail("was built"))
+    with pytest.raises(WeightsError, match=message):
+        load_networks(tmp_path / "w")
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path):

@@ -105,46 +105,38 @@ def test_an_old_file_without_a_preamble_is_read(tmp_path):
         assert np.array_equal(read_volume(name).array[..., 0].T, slice_pixels(5))
 
 
-SYNTAXES = {
-    "deflated": "1.2.840.10008.1.2.1.99",
-    "big endian": "1.2.840.10008.1.2.2",
-}
-
-
-@pytest.mark.parametrize("name", SYNTAXES)
-def test_deflated_and_big_endian_files_are_read(tmp_path, name):
-    write_slice(tmp_path / "slice", 5, slice_pixels(5))
+@pytest.mark.parametrize(
+    ("syntax", "order"), [("1.2.840.10008.1.2.1.99", "<"), ("1.2.840.10008.1.2.2", ">")]
+)
+def test_deflated_and_big_endian_files_are_read(tmp_path, syntax, order):
+    write_slice(tmp_path / "slice", 5)
     write_multiframe(tmp_path / "frames", EVEN)
     for path in (tmp_path / "slice", tmp_path / "frames"):
         dataset = pydicom.dcmread(path)
-        if name == "big endian":
-            swapped = dataset.pixel_array.astype(">u2").tobytes()
-            dataset.PixelData = swapped
-        little = name != "big endian"
-        dataset.file_meta.TransferSyntaxUID = SYNTAXES[name]
-        pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=little)
+        dataset.PixelData = dataset.pixel_array.astype(f"{order}u2").tobytes()
+        dataset.file_meta.TransferSyntaxUID = syntax
+        pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=order == "<")
     assert np.array_equal(read_volume(tmp_path / "slice").array[..., 0].T, slice_pixels(5))
     assert levels(read_volume(tmp_path / "frames")) == pytest.approx(EVEN)
 
 
-@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
+# Of a usual size: the JPEG 2000 encoder aborts the process on very small images.
+LARGE = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000", "RLE"])
 def test_compressed_slices_are_read(tmp_path, compressor):
-    # Of a usual size: the JPEG 2000 encoder aborts the process on very small images.
-    pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
-    write_slice(tmp_path / "plain.dcm", 5, pixels, Rows=64, Columns=64)
-    image = sitk.ReadImage(str(tmp_path / "plain.dcm"))
-    sitk.WriteImage(image, str(tmp_path / "a.dcm"), useCompression=True, compressor=compressor)
-    assert len((tmp_path / "a.dcm").read_bytes()) < len((tmp_path / "plain.dcm").read_bytes())
-    assert np.array_equal(read_volume(tmp_path / "a.dcm").array[..., 0].T, pixels)
-
-
-def test_run_length_encoded_slices_are_read(tmp_path):
-    pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
-    write_slice(tmp_path / "a.dcm", 5, pixels, Rows=64, Columns=64)
-    dataset = pydicom.dcmread(tmp_path / "a.dcm")
-    dataset.compress(pydicom.uid.RLELossless)
-    dataset.save_as(tmp_path / "a.dcm")
-    assert np.array_equal(read_volume(tmp_path / "a.dcm").array[..., 0].T, pixels)
+    plain, packed = tmp_path / "plain.dcm", tmp_path / "a.dcm"
+    write_slice(plain, 5, LARGE, Rows=64, Columns=64)
+    if compressor == "RLE":
+        dataset = pydicom.dcmread(plain)
+        dataset.compress(pydicom.uid.RLELossless)
+        dataset.save_as(packed)
+    else:
+        image = sitk.ReadImage(str(plain))
+        sitk.WriteImage(image, str(packed), useCompression=True, compressor=compressor)
+    assert pydicom.dcmread(packed).file_meta.TransferSyntaxUID.is_compressed
+    assert np.array_equal(read_volume(packed).array[..., 0].T, LARGE)
 
 
 def test_a_transfer_syntax_beyond_itk_is_named(tmp_path):
@@ -156,3 +148,15 @@ def test_a_transfer_syntax_beyond_itk_is_named(tmp_path):
     dataset.save_as(tmp_path / "a.dcm")
     with pytest.raises(VolumeError, match=r"1\.2\.840\.10008\.1\.2\.4\.201"):
         read_volume(tmp_path / "a.dcm")
+
+
+def test_a_philips_header_in_a_private_sequence_says_nothing_of_the_frames(tmp_path):
+    def add_private(dataset):
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            older = pydicom.dataset.Dataset()
+            older.ImagePositionPatient, older.PixelSpacing = [0, 0, 99], [9, 9]
+            frame.private_block(0x2005, "Philips", create=True).add_new(0x0F, "SQ", [older])
+
+    write_multiframe(tmp_path / "a", EVEN, change=add_private)
+    volume = read_volume(tmp_path / "a")
+    assert levels(volume) == pytest.approx(EVEN) and volume.spacing == (2, 1.5, 3)
