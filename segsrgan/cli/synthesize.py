@@ -88,13 +88,13 @@ def _synthesize(args, cortex):
     sources, total = [item.source(**how) for item in found], 0.0
     written = samples.write_samples(sources, args.output, args.number, args.seed, args.overwrite)
     for index, sample in enumerate(written, start=1):
-        name, distance = found[sample.source].file.path.name, sample.patch.resolution
+        name, distance = found[sample.source].file.path.name, sample.resolution
         total += sample.seconds
         print(
             f"sample {index}: {name}, slices {distance:.2f} voxels apart, {sample.seconds:.2f} s",
             flush=True,
         )
-    print(f"{total / args.number:.2f} s per sample; see {samples.sheet_path(args.output)}")
+    print(f"{total / args.number:.2f} s per sample; see {Path(args.output, samples.SHEET)}")
 
 
 if __name__ == "__main__":

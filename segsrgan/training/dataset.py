@@ -21,12 +21,9 @@ from segsrgan.errors import VolumeError
 from segsrgan.networks import GeneratorSpec
 from segsrgan.networks.outputs import channel_count, output_channels
 from segsrgan.training.cases import CLASSES, MASK, Extent, at_spacing
-from segsrgan.training.patches import Cutting, box_starts, cut, overlapping_starts, patch_starts
+from segsrgan.training.patches import box_starts, cut, overlapping_starts
 from segsrgan.training.prefetch import prefetch
-from segsrgan.training.simulation import Simulation
 from segsrgan.volumes import Volume, resample
-
-__all__ = ["Batch", "Cutting", "Dataset", "Simulation", "patch_starts"]
 
 # What random numbers are drawn for: each draw has a generator of its own, so that an epoch can be
 # entered anywhere without the draws before.

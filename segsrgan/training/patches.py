@@ -15,8 +15,8 @@ class Cutting:
     Attributes:
         patch: edge in voxels.
         stride: voxels between neighbouring patches.
-        method: "bounding_box": patches tile the box of the image's positive voxels, see
-            `patch_starts`; "overlapping_with_mask": see `overlapping_starts`.
+        method: "bounding_box", see `box_starts`; "overlapping_with_mask", see
+            `overlapping_starts`.
         flip: whether each patch of the training is turned over along each axis at random.
 
     Raises:
@@ -53,11 +53,12 @@ def filled_box(inside):
     return tuple(box)
 
 
-def patch_starts(array, patch, stride):
+def box_starts(box, shape, patch, stride):
     """First corners of the patches that tile the bounding box of an image's positive voxels.
 
     Args:
-        array: (x, y, z), background at 0 or below.
+        box: per axis `(first, last + 1)`.
+        shape: of the image.
         patch: edge in voxels.
         stride: voxels between neighbouring patches; the last patch of an axis ends at or before
             the box's end, as in the original.
@@ -66,11 +67,6 @@ def patch_starts(array, patch, stride):
         (n, 3) int; one patch on an axis where the box is smaller than the patch, placed so that
         it lies in the image where the image is large enough.
     """
-    return box_starts(filled_box(array > 0), array.shape, patch, stride)
-
-
-def box_starts(box, shape, patch, stride):
-    """As `patch_starts`, of an image of which the bounding box and the shape are known."""
     starts = []
     for (first, last), size in zip(box, shape, strict=True):
         if last - first < patch:

@@ -18,13 +18,15 @@ from segsrgan.training.augmentation import Deformation
 from segsrgan.training.cache import Cache
 from segsrgan.training.cases import read_cases
 from segsrgan.training.checkpoints import snapshot_of
-from segsrgan.training.dataset import Cutting, Dataset, Simulation
+from segsrgan.training.dataset import Dataset
 from segsrgan.training.epoch_loop import EpochLoop
 from segsrgan.training.gan import build_networks, gan_of
 from segsrgan.training.history import History
 from segsrgan.training.optimizers import learning_rate
+from segsrgan.training.patches import Cutting
 from segsrgan.training.picture import patch_picture
 from segsrgan.training.session import Session
+from segsrgan.training.simulation import Simulation
 from segsrgan.training.synthetic.maps import read_maps
 from segsrgan.training.synthetic.mixing import mixed
 from segsrgan.training.validation import validate

@@ -8,7 +8,9 @@ from training.samples import ball, ball_mask, write_table
 from segsrgan.networks import GeneratorSpec
 from segsrgan.training.augmentation import Deformation, _Field
 from segsrgan.training.cases import read_cases
-from segsrgan.training.dataset import Cutting, Dataset, Simulation
+from segsrgan.training.dataset import Dataset
+from segsrgan.training.patches import Cutting
+from segsrgan.training.simulation import Simulation
 from segsrgan.volumes import Volume
 
 SPEC = GeneratorSpec(mask_classes=3)

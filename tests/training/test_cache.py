@@ -14,7 +14,9 @@ from segsrgan.networks import GeneratorSpec
 from segsrgan.training import cache as module
 from segsrgan.training.cache import Cache
 from segsrgan.training.cases import read_cases
-from segsrgan.training.dataset import Cutting, Dataset, Simulation
+from segsrgan.training.dataset import Dataset
+from segsrgan.training.patches import Cutting
+from segsrgan.training.simulation import Simulation
 from segsrgan.volumes import write_volume
 
 PARTS = ["image", "label"]

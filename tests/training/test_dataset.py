@@ -14,7 +14,9 @@ from segsrgan.errors import VolumeError
 from segsrgan.networks import GeneratorSpec, outputs
 from segsrgan.training import cases
 from segsrgan.training.cases import read_cases
-from segsrgan.training.dataset import Cutting, Dataset, Simulation
+from segsrgan.training.dataset import Dataset
+from segsrgan.training.patches import Cutting
+from segsrgan.training.simulation import Simulation
 from segsrgan.volumes import read_volume, resample, write_volume
 
 PLAIN = Simulation((1, 1, 1), contrast_max=0.0, noise=0.0)  # lr = hr

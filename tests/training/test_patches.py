@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from segsrgan.training.patches import Cutting, cut, filled_box, overlapping_starts, patch_starts
+from segsrgan.training.patches import Cutting, box_starts, cut, filled_box, overlapping_starts
 
 
 def corners(starts):
@@ -15,7 +15,11 @@ def test_patches_tile_the_bounding_box_with_the_stride():
     array = np.zeros((20, 12, 9))
     array[2:18, 1:11, 4:6] = 1  # 16, 10, 2 voxels
     # x: 2, 6, 10 (10 + 8 = 18); y: 1 (5 + 8 would end at 13 > 11); z: one, inside the image
-    assert corners(patch_starts(array, 8, 4)) == [(2, 1, 1), (6, 1, 1), (10, 1, 1)]
+    assert corners(box_starts(filled_box(array > 0), array.shape, 8, 4)) == [
+        (2, 1, 1),
+        (6, 1, 1),
+        (10, 1, 1),
+    ]
 
 
 def test_the_box_of_nothing_is_the_first_voxel():

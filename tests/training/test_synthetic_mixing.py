@@ -5,15 +5,20 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from training.heads import head
+from training.heads import head, write_maps
 from training.samples import write_table
 
+from segsrgan.networks import GeneratorSpec
 from segsrgan.training.cases import read_cases
-from segsrgan.training.dataset import Cutting, Dataset, Simulation
-from segsrgan.training.synthetic.mixing import MixedDataset
+from segsrgan.training.dataset import Dataset
+from segsrgan.training.patches import Cutting
+from segsrgan.training.simulation import Simulation
+from segsrgan.training.synthetic.maps import read_maps
+from segsrgan.training.synthetic.mixing import MixedDataset, mixed
 from segsrgan.training.synthetic.painting import prepare_labels
 from segsrgan.training.synthetic.sources import Acquisition, Patch, SyntheticSource
 
@@ -184,3 +189,30 @@ def test_the_memory_is_bounded_as_stated():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert data.memory() / 5 < peak < data.memory()
+
+
+def settings(**changes):
+    names = {"patch_size": 8, "batch_size": 4, "stride": 4, "seed": 0, "synthetic_ratio": 0.5}
+    names |= {"synthetic_thickness": (3.0, 3.0), "percent_val_max": 0.0}
+    return SimpleNamespace(**names | changes)
+
+
+def test_patches_are_drawn_from_images_and_from_maps_by_their_fractions(tmp_path, real):
+    cases = read_cases(tmp_path / "data.csv").train
+    rows = ("head0.nii.gz,3", "head1.nii.gz,1")
+    maps = read_maps(write_maps(tmp_path, header="Label_map,Fraction", rows=rows))
+    images = {"inverted": 0.0, "power": (1.0, 1.0)}
+    data = mixed(settings(), GeneratorSpec(), maps, real, cases, images=images)
+    np.testing.assert_allclose(data._odds, (0.375, 0.125, 0.5))
+    assert data.cycles(1) == -(-real.patches // 4)
+    for batch in data.epoch(1, 0):
+        np.testing.assert_allclose(batch.resolution, 3.0, rtol=1e-6)
+        assert (np.abs(batch.lr).max((1, 2, 3, 4)) > 0).all()  # nothing but drawn patches
+
+
+def test_patches_are_drawn_from_images_alone(tmp_path, real):
+    cases = read_cases(tmp_path / "data.csv").train
+    data = mixed(settings(), GeneratorSpec(), [], real, cases, images={"inverted": 0.0})
+    (source,) = data._sources
+    assert len(source.images) == 2 and data.patches >= real.patches
+    assert next(data.epoch(1, 0)).target[..., 1].any()

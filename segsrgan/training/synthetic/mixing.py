@@ -23,7 +23,7 @@ import numpy as np
 from segsrgan.networks import GeneratorSpec
 from segsrgan.networks.outputs import channel_count, output_channels
 from segsrgan.training.dataset import Batch
-from segsrgan.training.synthetic.sources import Acquisition
+from segsrgan.training.synthetic.sources import Acquisition, ImageSource
 
 logger = logging.getLogger(__name__)
 
@@ -181,39 +181,60 @@ class MixedDataset:
         return np.random.default_rng([self._seed, place[0], kind, *place[1:]])
 
 
-def mixed(settings, spec, maps, real, cases, shard=(0, 1)):
-    """The training data of settings with label maps, a `MixedDataset`.
+def mixed(settings, spec, maps, real, cases, shard=(0, 1), images=None):
+    """The training data of settings with drawn patches, a `MixedDataset`.
 
     Args:
         settings: the settings of the training.
         spec: the generator's `GeneratorSpec`.
-        maps: list of `Map`.
+        maps: list of `Map`; a fraction `synthetic_ratio` of the patches is painted on them, each
+            map's in proportion to its own fraction.
         real: the `Dataset` of the training images, or None; then an epoch is as long as one of
             images of the maps' size.
         cases: sequence of `Case` whose images tell how large the voxel of a patch is, mm.
         shard: see `MixedDataset`.
+        images: None: the other patches are those of `real`. A dict of attributes of `ImageSource`:
+            they are drawn from the images of the cases instead, as many in an epoch.
+
+    Raises:
+        VolumeError: if an image has to be read and cannot be used.
     """
+    patch, size, fraction = settings.patch_size, settings.batch_size, 0.0
     spacing = float(np.median([np.mean(case.extent().spacing) for case in cases]))
-    patch, size, cycles = settings.patch_size, settings.batch_size, None
-    if real is None:
-        patches = sum(item.tiles(patch, settings.stride, spacing) for item in maps)
-        cycles = -(-patches // size)
     acquisition = Acquisition(
         ratio=settings.synthetic_thickness,
         noise=settings.percent_val_max,
         interp=spec.interp,
         slice_voxels=spec.slice_voxels,
     )
-    sources = [item.source(spacing, patch=patch, acquisition=acquisition) for item in maps]
-    fractions = np.array([item.file.fraction for item in maps])
-    fractions *= settings.synthetic_ratio / fractions.sum()
-    logger.info(
-        "%d label maps take %.0f MB; a fraction of %g of the patches is synthetic, their voxels "
-        "stand for %.3g mm",
-        len(maps),
-        sum(item.labels.labels.nbytes + item.labels.points.nbytes for item in maps) / 1e6,
-        settings.synthetic_ratio,
-        spacing,
+    how = {"patch": patch, "acquisition": acquisition}
+    sources, fractions, patches = [item.source(spacing, **how) for item in maps], [], None
+    if maps:
+        fraction, total = settings.synthetic_ratio, sum(item.file.fraction for item in maps)
+        fractions = [fraction * item.file.fraction / total for item in maps]
+        logger.info(
+            "%d label maps take %.0f MB; a fraction of %g of the patches is synthetic, their "
+            "voxels stand for %.3g mm",
+            len(maps),
+            sum(item.labels.labels.nbytes + item.labels.points.nbytes for item in maps) / 1e6,
+            fraction,
+            spacing,
+        )
+    if real is None:
+        patches = sum(item.tiles(patch, settings.stride, spacing) for item in maps)
+    elif images is not None and fraction < 1:
+        sources.append(ImageSource.of(cases, "Label_image", **how, **images))
+        fractions.append(1 - fraction)
+        real, patches = None, real.patches
+    return MixedDataset(
+        sources,
+        fractions,
+        patch,
+        size,
+        settings.seed,
+        real=real,
+        cycles=patches and -(-patches // size),
+        spacing=spacing,
+        spec=spec,
+        shard=shard,
     )
-    how = {"real": real, "cycles": cycles, "spacing": spacing, "spec": spec, "shard": shard}
-    return MixedDataset(sources, fractions, patch, size, settings.seed, **how)
