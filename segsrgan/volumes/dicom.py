@@ -225,11 +225,11 @@ def _choose(stacks, wanted, folder):
 
 def _slices(dataset, path):
     """The only slice of a file, or one per frame."""
-    shared, own = (dataset.get(name, []) for name in _GROUPS)
+    shared, per_frame = (dataset.get(name, []) for name in _GROUPS)
     count = _count(dataset)
-    if count == 1 and not own:
+    if count == 1 and not per_frame:
         return [_slice(dataset, path)]
-    frames = [_frame(dataset, [*shared, groups]) for groups in own]
+    frames = [_frame(dataset, [*shared, groups]) for groups in per_frame]
     if len({(_text(f, "RescaleSlope"), _text(f, "RescaleIntercept")) for f in frames}) > 1:
         raise VolumeError(
             f"{path}: expected one intensity scale, received several; convert it to NIfTI"
