@@ -14,13 +14,7 @@ from keras import ops
 
 from segsrgan.config import check, setting
 from segsrgan.errors import UserError
-from supermask.geometry import (
-    THROUGH,
-    canonical_direction,
-    corners,
-    isotropic_grid,
-    voxels_of,
-)
+from supermask.geometry import THROUGH, canonical_direction, corners, isotropic_grid, voxels_of
 from supermask.rigid import Rigid
 
 
@@ -169,14 +163,9 @@ def motion_matrices(parameters, spec):
 
 
 def rigid_matrices(parameters, spacing):
-    """The matrices for `SpatialTransformer3D` of rigid parameters.
+    """`Rz Rx Ry` and the shift in voxels, about the middle of an isotropic grid: (b, 3, 4).
 
-    Args:
-        parameters: (b, 6) radians and mm along the axes of an isotropic grid.
-        spacing: of the grid, mm.
-
-    Returns:
-        (b, 3, 4): `Rz Rx Ry` and the shift in voxels, about the middle of the grid.
+    The parameters are (b, 6), radians and mm along its axes; its spacing is in mm.
     """
     cosines, sines = ops.cos(parameters[:, :3]), ops.sin(parameters[:, :3])
     (cx, cy, cz), (sx, sy, sz) = ops.unstack(cosines, axis=1), ops.unstack(sines, axis=1)
@@ -190,13 +179,9 @@ def rigid_matrices(parameters, spacing):
 
 
 def motion_of(parameters, grid, spec):
-    """The motion of points of a grid that AlignNet's answer means, a `Rigid`.
+    """The motion of points of an isotropic grid that AlignNet's answer means, a `Rigid`.
 
-    Args:
-        parameters: (6,) radians and mm along the axes of the grid.
-        grid: an isotropic `Grid` with right-handed axes.
-        spec: the network's `AlignNetSpec`; `motion_matrices` says what its `antisymmetric`
-            means.
+    The answer is (6,), radians and mm along the axes of the grid; see `motion_matrices`.
     """
     if not spec.antisymmetric:
         return Rigid.in_grid(parameters, grid)
@@ -205,19 +190,10 @@ def motion_of(parameters, grid, spec):
 
 
 def align_by_network(alignnet, reference, view, passes=1):
-    """The rigid transform from the reference to a view that AlignNet finds.
+    """The `Rigid` from the reference to a view that AlignNet, a model, finds in some passes.
 
     Where both have masks, their middles are put on each other first. Every pass looks at the
     view's own voxels at the transform so far, so that nothing is interpolated twice.
-
-    Args:
-        alignnet: a model of `build_alignnet`.
-        reference: a `View`.
-        view: a `View`.
-        passes: how often.
-
-    Returns:
-        A `Rigid`.
     """
     spec = alignnet.spec
     points = voxels_of(reference.mask) if reference.has_object else corners(reference.grid)

@@ -63,14 +63,11 @@ def find_pairs(folder, modality="flair"):
 
 
 def read_mask(path, labels=None):
-    """Reads the object of a mask, whatever its values.
+    """Reads the object of a mask, a float32 `Volume` of 0 and 1.
 
     Args:
         path: of the mask.
         labels: values that make the object; None: every one but 0.
-
-    Returns:
-        A float32 `Volume` of 0 and 1.
 
     Raises:
         VolumeError: if it cannot be read.
@@ -84,18 +81,11 @@ def read_mask(path, labels=None):
 
 
 def read_channel(path, channel=0):
-    """Reads one volume of an image that may have several, as the Decathlon's brains do.
-
-    Args:
-        path: of the image.
-        channel: which one; 0 for an image that has one.
-
-    Returns:
-        A `Volume`.
+    """Reads one `Volume` of an image that may have several, as the Decathlon's brains do.
 
     Raises:
         VolumeError: if it cannot be read.
-        UserError: if there is no such channel.
+        UserError: if there is no such channel; an image of one volume has the channel 0.
     """
     import SimpleITK as sitk
 
@@ -138,10 +128,10 @@ def _beside(mask, modality):
     """The image of a mask of BraTS, None if it is missing or not the only one."""
     name = stem(mask)
     if _OLD_MASK.search(name.lower()):
-        wanted = re.compile(rf"\.mr_{_OLD[modality]}\.\d+$")
-        # Unpacked as it is, each of a patient's volumes has a folder of its own.
+        pattern = re.compile(rf"\.mr_{_OLD[modality]}\.\d+$")
+        # Unpacked as it is, each of a patient's volumes lies in a separate folder.
         folder = mask.parent if len(_images(mask.parent)) > 1 else mask.parent.parent
-        found = [path for path in _images(folder) if wanted.search(stem(path).lower())]
+        found = [path for path in _images(folder) if pattern.search(stem(path).lower())]
     else:
         end = next(end for end in _MASK_ENDS if name.lower().endswith(end))
         names = {(name[: -len(end)] + other).lower() for other in _ENDS[modality]}

@@ -135,16 +135,16 @@ def _matched(image, reference, region):
     """An image with the mean, deviation and sign that the reference has in a region."""
     if np.count_nonzero(region) < 2:
         return image
-    deviation, wanted = float(image[region].std()), float(reference[region].std())
-    gain = wanted / deviation if deviation > 0 and wanted > 0 else 1.0
-    if deviation * wanted > 0 and np.corrcoef(image[region], reference[region])[0, 1] < _INVERTED:
+    deviation, target = float(image[region].std()), float(reference[region].std())
+    gain = target / deviation if deviation > 0 and target > 0 else 1.0
+    if deviation * target > 0 and np.corrcoef(image[region], reference[region])[0, 1] < _INVERTED:
         gain = -gain
     offset = float(reference[region].mean()) - gain * float(image[region].mean())
     return (image * np.float32(gain) + np.float32(offset)).astype(np.float32)
 
 
 class Agreement(NamedTuple):
-    """How well two aligned views agree, which tells whether a result can be trusted.
+    """How well two aligned views agree, which shows whether a result can be trusted.
 
     Attributes:
         first, second: their names.
@@ -201,7 +201,7 @@ def _agreement(first, second):
     both = inside & other_inside
     overlap = np.count_nonzero(both) / max(1, np.count_nonzero(inside))
     a, b = mask & both, other_mask & both
-    # Neither mask where both see, while there are masks: nothing to agree upon.
+    # Both masks lie where only one view sees: nothing to agree upon.
     if not (a.any() or b.any()):
         return Agreement(name, other_name, math.nan, math.nan, overlap)
     near = ndimage.binary_dilation(a | b, iterations=_SURROUNDINGS) & both

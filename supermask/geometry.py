@@ -30,15 +30,10 @@ ORIENTATIONS = tuple(
 
 
 def canonical_direction(direction):
-    """The axes of `direction` in the order and with the signs nearest to those of the patient.
+    """The axes (columns, orthonormal) in the order and with the signs nearest to the patient's.
 
-    However the voxels of a stack are stored, its common grid is the same.
-
-    Args:
-        direction: (3, 3) orthonormal; columns are axes.
-
-    Returns:
-        (3, 3), right-handed.
+    The result (3, 3) is right-handed. However the voxels of a stack are stored, its common grid is
+    the same.
     """
     candidates = [direction[:, order] * signs for order, signs in ORIENTATIONS]
     return max((matrix for matrix in candidates if np.linalg.det(matrix) > 0), key=np.trace)
@@ -97,15 +92,10 @@ def overlaps(first, second):
 
 
 def affine(source, grid, transform=None):
-    """The affine map of indices of `grid` to continuous indices of `source`.
+    """The map of indices of `grid` to continuous indices of `source`, two `Grid`s.
 
-    Args:
-        source: the view's `Grid`.
-        grid: the `Grid` of the reference.
-        transform: a `Rigid` from the reference to the view; identity when None.
-
-    Returns:
-        `(matrix (3, 3), offset (3,))`, voxels.
+    Returns `(matrix (3, 3), offset (3,))`, voxels. `transform` is a `Rigid` from the reference, to
+    which `grid` belongs, to the view; identity when None.
     """
     transform = transform or Rigid()
     start, *steps = source.physical_to_index(

@@ -64,7 +64,7 @@ def local_cross_correlation(a, b, window=15):
 
     Args:
         a: (b, x, y, z, 1).
-        b: likewise.
+        b: (b, x, y, z, 1), where contrast counts.
         window: edge of the neighbourhood in voxels, odd (15 in the paper's code).
 
     Returns:
@@ -98,7 +98,7 @@ def l2(a, b):
 
 
 def identity_loss(image, moved):
-    """L_ID of one image: `image` against what aligning it with itself makes of it (Eq. 1)."""
+    """L_ID of one image: against what aligning it with itself makes of it (Eq. 1)."""
     return l2(image, moved)
 
 

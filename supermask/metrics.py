@@ -11,11 +11,11 @@ class Scores(NamedTuple):
 
     Attributes:
         dsc: Dice, 0 to 1, better high.
-        us: "under-segmentation", the share of the prediction that is false, better low.
-        os: "over-segmentation", the share of the truth that is missed, better low.
+        us: "under-segmentation", the fraction of the prediction that is false, better low.
+        os: "over-segmentation", the fraction of the truth that is missed, better low.
         rms: root of the mean square of both, better low.
         mba: boundary accuracy, slice by slice as in the paper's code, 0 to 1, better high.
-        mba_3d: likewise, with a ball.
+        mba_3d: boundary accuracy in space, with a ball, 0 to 1, better high.
     """
 
     dsc: float
@@ -31,7 +31,7 @@ def score(prediction, truth):
 
     Args:
         prediction: (x, y, z), every voxel other than 0 belongs to the object.
-        truth: likewise, on the same isotropic grid.
+        truth: (x, y, z), every voxel other than 0, on the same isotropic grid.
 
     Returns:
         `Scores`; nan where the prediction or the truth is empty and a score therefore undefined.

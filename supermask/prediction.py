@@ -20,6 +20,7 @@ from supermask.geometry import (
 )
 from supermask.registration import RegistrationSettings, refine, register
 from supermask.rigid import Rigid
+from supermask.segmentation import segment, with_mask, without_islands
 from supermask.settings import PredictionSettings
 from supermask.views import check_together, choose_reference, in_plane, with_unique_names
 
@@ -116,7 +117,7 @@ def predict_views(views, settings=None, networks=None, sharpener=None, progress=
     masks = [
         view.mask_on(grid, transform)
         if is_drawn or settings.order == "segment"
-        else _segmented(segmentor, view, grid, transform, settings.patch)
+        else segment(segmentor, view, grid, transform, settings.patch)
         for view, transform, is_drawn in zip(complete, transforms, drawn, strict=True)
     ]
     result = _assembled(views, transforms, masks, grid, settings, lost, [*warnings, *cut])
@@ -125,7 +126,7 @@ def predict_views(views, settings=None, networks=None, sharpener=None, progress=
 
 
 def check_alignment(alignment, alignnet):
-    """Raises `UserError` if AlignNet is asked for and is not there."""
+    """Raises `UserError` if AlignNet is asked for and missing."""
     if alignment == "alignnet" and alignnet is None:
         raise UserError(
             "alignment alignnet needs weights with an AlignNet; name them, or take classical"
@@ -191,22 +192,12 @@ def _with_masks(views, segmentor, patch):
 
     The result is made of the former.
     """
-    if all(view.mask is not None for view in views):
-        return views, views
-    from supermask.segmentation import with_mask, without_islands  # loads Keras
-
     complete = [v if v.mask is not None else with_mask(v, segmentor, patch) for v in views]
     located = [
         view if view.mask is not None else without_islands(whole)
         for view, whole in zip(views, complete, strict=True)
     ]
     return complete, located
-
-
-def _segmented(segmentor, view, grid, transform, patch):
-    from supermask.segmentation import segment  # loads Keras
-
-    return segment(segmentor, view, grid, transform, patch)
 
 
 def _result_grid(views, transforms, settings, segmentor):

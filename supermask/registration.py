@@ -127,19 +127,8 @@ def register(fixed, moving, settings=None):
 def refine(fixed, moving, transform, settings=None):
     """A few steps of the optimiser from a transform and the turns around it, coarse to fine.
 
-    The transform is kept where nothing better is found.
-
-    Args:
-        fixed: a `View`, the reference.
-        moving: a `View`.
-        transform: a `Rigid` from the fixed view to the moving one.
-        settings: a `RegistrationSettings`.
-
-    Returns:
-        `Registered`.
-
-    Raises:
-        UserError: if there is nothing to register.
+    Arguments and result are those of `register` and the `Rigid` to begin with, which is kept where
+    nothing better is found.
     """
     settings = settings or RegistrationSettings()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
@@ -241,11 +230,7 @@ def _optimise(level, picture, start, settings):
 
 
 class Pyramid:
-    """What two views show at several resolutions.
-
-    Args:
-        fixed, moving: `View`s.
-        on, samples: see `RegistrationSettings`.
+    """What two `View`s show at several resolutions.
 
     Attributes:
         spacings: of the levels, mm, coarse to fine.
@@ -253,9 +238,6 @@ class Pyramid:
         shifts: likely ones, mm: between the middles of the objects; without masks none, and
             between the centres of mass of the images.
         paths: of both stacks, for messages.
-
-    Raises:
-        UserError: if there is nothing to register.
     """
 
     def __init__(self, fixed, moving, on="auto", samples=100_000):
@@ -332,7 +314,7 @@ class Level:
         spacing: mm.
         region: uint8 `Volume`, 1 where is compared.
         pictures: `IMAGE` and `MASK` -> (fixed, moving), `Volume`s on isotropic grids.
-        leading: the more telling kind, a list of one: images, if there are any.
+        leading: the kind that decides, a list of one: images, if there are any.
         radius: mm, root of the mean square distance of the region's voxels from its middle.
     """
 

@@ -117,14 +117,7 @@ class Models:
 
 
 def load_models(weights=None, segsrgan=None):
-    """Loads the networks of a run.
-
-    Args:
-        weights: of segmentor and AlignNet: a file, a name of the registry, `Networks`, or None.
-        segsrgan: weights of SegSRGAN, a file or a name of its registry, or None.
-
-    Returns:
-        `Models`.
+    """Loads the networks of a run, see `predict`; returns `Models`.
 
     Raises:
         WeightsError: if there are no such weights.
@@ -182,7 +175,7 @@ def write_results(prediction, folder, overwrite=False, **notes):
 
     Args:
         prediction: a `Prediction`.
-        folder: of the patient; made if it is not there.
+        folder: of the patient; made if it does not exist.
         overwrite: whether earlier results of this package are replaced.
         **notes: JSON values for the record, e.g. `settings`; `patient`, the name of the patient,
             that of the folder by default.
@@ -218,9 +211,8 @@ def _folder(folder, patient=None):
 def check_folder(results, overwrite=False):
     """Checks that files may and can go into a folder of results.
 
-    Args:
-        results: a `ResultsFolder`, whose files lie in the folder itself; it need not exist.
-        overwrite: whether whole results may be replaced.
+    The files of a `ResultsFolder` lie in the folder itself, which need not exist; whole results
+    are replaced only with `overwrite`.
 
     Raises:
         UserError: if the folder holds anything else, or cannot be written to.
@@ -242,10 +234,7 @@ def check_folder(results, overwrite=False):
 def replaced(results, entry, names):
     """`results.replacing` for files in the folder itself; what a killed run left is removed.
 
-    Args:
-        results: a `ResultsFolder` that `check_folder` has passed.
-        entry: of the record, a dict of JSON values.
-        names: pattern of the names that its files may have.
+    `names` is the pattern of the names that these files may have.
     """
     left = []
     if results.knows() and results.entry() is None:
@@ -325,14 +314,7 @@ class Job:
     progress: Any = None
 
     def run(self, patients):
-        """Makes the mask of each patient and writes it.
-
-        Args:
-            patients: a list of `Patient`.
-
-        Yields:
-            An `Outcome` for each patient.
-        """
+        """Makes the mask of each `Patient` and writes it; yields an `Outcome` for each."""
         for patient in patients:
             folder = Path(self.output) / patient.name
             try:
@@ -372,7 +354,7 @@ class Job:
     def _predict(self, patient, folder, before):
         """The `Prediction` of a patient, and what is lost before it, a list of str.
 
-        `before` is what was lost when the results that are there were made.
+        `before` is what was lost when the results in the folder were made.
         """
         views, lost = load_views(patient, self.labels)
         if not views:
@@ -400,24 +382,24 @@ class Job:
         return found, lost
 
 
-def _changes(folder, entry, wanted):
-    """How finished results differ from those wanted, a list of str.
+def _changes(folder, entry, requested):
+    """How finished results differ from those requested, a list of str.
 
     Raises:
         UserError: if they are of other files.
     """
     stacks, inputs = _recorded_inputs(entry)
     for name in ("stack", "mask", "series"):
-        now = [stack[name] for stack in wanted["stacks"]]
-        made = [stack[name] for stack in stacks or wanted["stacks"]]
+        now = [stack[name] for stack in requested["stacks"]]
+        made = [stack[name] for stack in stacks or requested["stacks"]]
         if made != now:
             first = next((item for item in made if item not in now), made[0])
             raise UserError(
                 f"{folder}: holds the results of other files ({name} {first}); name another "
                 "output folder or patient, or replace them with --overwrite"
             )
-    changes = [] if inputs in (None, wanted["inputs"]) else ["files that have changed since"]
-    now = {**wanted["settings"], "labels": wanted["labels"] and list(wanted["labels"])}
+    changes = [] if inputs in (None, requested["inputs"]) else ["files that have changed since"]
+    now = {**requested["settings"], "labels": requested["labels"] and list(requested["labels"])}
     made = {**now, **entry.get("settings", {}), "labels": entry.get("labels")}
     changes += [f"{name} {made[name]}" for name in now if made[name] != now[name]]
     texts = {
@@ -425,7 +407,7 @@ def _changes(folder, entry, wanted):
         "weights_stamps": "weights that have changed since",
     }
     others = [
-        name for name in texts if name in entry and entry[name] != wanted.get(name, entry[name])
+        name for name in texts if name in entry and entry[name] != requested.get(name, entry[name])
     ]
     return [*changes, *(texts[name] for name in others[:1])]
 

@@ -117,8 +117,8 @@ class Rigid:
     def voxel_matrix(self, grid):
         """The transform for `SpatialTransformer3D` on a grid: (3, 4) float32, voxels.
 
-        The output voxel p takes the input's value at `A (p - c) + t + c`, c being the middle of
-        the grid and `[A | t]` the matrix.
+        The output voxel p takes the input's value at `A (p - c) + t + c`, c being the middle of the
+        grid and `[A | t]` the matrix.
         """
         frame, spacing = grid.direction, np.array(grid.spacing)
         middle = middle_of(grid)
@@ -149,15 +149,12 @@ class Rigid:
 
     @classmethod
     def from_itk(cls, transform):
-        """The transform of any rigid SimpleITK transform, also a composed one.
+        """The transform of any rigid `SimpleITK.Transform`, also a composed one.
 
-        It turns about the centre of `transform` where that has one, else about 0.
-
-        Args:
-            transform: a `SimpleITK.Transform` of three dimensions.
+        It turns about the centre of that where it has one, else about 0.
 
         Raises:
-            ValueError: if it is not rigid.
+            ValueError: if it is not rigid, or not of three dimensions.
         """
         if transform.GetDimension() != 3 or not transform.IsLinear():
             raise ValueError(
@@ -176,12 +173,8 @@ class Rigid:
 def write_transform(transform, path):
     """Writes a `Rigid` as ITK's text format, whole or not at all.
 
-    Args:
-        transform: a `Rigid`.
-        path: ends with .tfm.
-
     Raises:
-        UserError: if the name ends otherwise.
+        UserError: if the name does not end with .tfm.
         OSError: if it cannot be written.
     """
     path = Path(path)

@@ -7,7 +7,6 @@ A view is segmented on any grid, in patches of bounded size.
 from copy import copy
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 from scipy import ndimage
 
@@ -77,6 +76,16 @@ def build_segmentor(spec=None):
         >>> build_segmentor(SegmentorSpec(kernel=2)).output_shape
         (None, None, None, None, 1)
     """
+    import keras  # slow to load, and masks that are drawn need none of it
+
+    def block(x, filters, name):
+        options = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
+        x = keras.layers.Conv3D(filters, 3, name=name, **options)(x)
+        norm = keras.layers.BatchNormalization(
+            momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{name}_norm"
+        )
+        return keras.layers.ReLU(name=f"{name}_relu")(norm(x))
+
     spec = spec or SegmentorSpec()
     image = x = keras.Input((None, None, None, 1), name="image")
     skips = []
@@ -84,15 +93,15 @@ def build_segmentor(spec=None):
         wide = spec.kernel * 2**level
         if level:
             x = keras.layers.MaxPooling3D(2, name=f"pool_{level}")(x)
-        x = _block(x, wide, f"down_{level}_a")
-        x = _block(x, 2 * wide, f"down_{level}_b")
+        x = block(x, wide, f"down_{level}_a")
+        x = block(x, 2 * wide, f"down_{level}_b")
         skips.append(x)
     for level in reversed(range(spec.levels - 1)):
         wide = 2 * spec.kernel * 2**level
         x = keras.layers.Conv3DTranspose(2 * wide, 2, strides=2, name=f"up_{level}")(x)
         x = keras.layers.Concatenate(name=f"join_{level}")([skips[level], x])
-        x = _block(x, wide, f"up_{level}_a")
-        x = _block(x, wide, f"up_{level}_b")
+        x = block(x, wide, f"up_{level}_a")
+        x = block(x, wide, f"up_{level}_b")
     # Not in the compute dtype of a mixed-precision policy: probabilities are compared.
     x = keras.layers.Conv3D(1, 1, activation="sigmoid", dtype="float32", name="head")(x)
     model = keras.Model(image, x, name="segmentor")
@@ -100,18 +109,8 @@ def build_segmentor(spec=None):
     return model
 
 
-def _block(x, filters, name):
-    x = keras.layers.Conv3D(
-        filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
-    )(x)
-    x = keras.layers.BatchNormalization(momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{name}_norm")(
-        x
-    )
-    return keras.layers.ReLU(name=f"{name}_relu")(x)
-
-
 def segment(segmentor, view, grid, transform=None, patch=PATCH):
-    """The object's probability that the segmentor sees in a view.
+    """The object's probability that the segmentor sees in a view, float32 (x, y, z) in [0, 1].
 
     Args:
         segmentor: a model of `build_segmentor`.
@@ -119,9 +118,6 @@ def segment(segmentor, view, grid, transform=None, patch=PATCH):
         grid: an isotropic `Grid`; the segmentor works at its own spacing over the same field.
         transform: a `Rigid` from the reference to the view; identity when None.
         patch: edge of what it sees at once, voxels.
-
-    Returns:
-        float32 (x, y, z) in [0, 1] on the grid; 0 outside the view's field of view.
     """
     spec = segmentor.spec
     work = grid if grid.spacing[0] == spec.spacing else grid.corner_aligned(spec.spacing)
@@ -143,13 +139,8 @@ def without_islands(view):
     """The view without the small parts of its mask: what shows where the object is.
 
     A segmentor sees a few voxels of the object in other places, too. They would move its middle,
-    to which AlignNet looks, and enlarge the grid around it.
-
-    Args:
-        view: a `View` with a mask.
-
-    Returns:
-        A `View`; parts below a tenth of the largest one's volume are 0 in its mask.
+    to which AlignNet looks, and enlarge the grid around it. Parts below a tenth of the largest
+    one's volume become 0 in the mask.
     """
     parts, count = ndimage.label(view.mask.array >= 0.5)
     if count < 2:

@@ -211,7 +211,7 @@ def plan_cases(masks, images, output, *, repeat=1, test=0.0, seed=0, channel=0):
 
 
 def make_case(plan, simulation, labels=None, overwrite=False):
-    """Makes an examination and writes it; a finished one is kept.
+    """Makes the examination of a `CasePlan` and writes it; a finished one is kept.
 
     Args:
         plan: a `CasePlan`.
@@ -220,7 +220,7 @@ def make_case(plan, simulation, labels=None, overwrite=False):
         overwrite: whether a finished one is made again.
 
     Returns:
-        Whether there is a whole one now; if not, the cause has been logged.
+        Whether a whole one exists now; if not, the cause has been logged.
     """
     results = _folder(plan.folder)
     # Before anything is read: what is replaced from here on has changed.
@@ -235,7 +235,7 @@ def make_case(plan, simulation, labels=None, overwrite=False):
         "simulation": asdict(simulation),
     }
     if results.entry() is not None and not overwrite:
-        return _is_the_same(plan.folder, results.entry(), entry)
+        return _is_as_requested(plan.folder, results.entry(), entry)
     try:
         check_folder(results, overwrite)
         mask, image = read_mask(plan.mask, labels), None
@@ -254,12 +254,12 @@ def _folder(folder):
     return ResultsFolder(folder, folder.name, RECORD)
 
 
-def _is_the_same(folder, made, wanted):
-    """Whether a finished examination is the one that is wanted; logs if not."""
-    wanted = json.loads(json.dumps(wanted))
-    wanted |= wanted.pop("simulation")
+def _is_as_requested(folder, made, requested):
+    """Whether a finished examination is the one requested; logs if not."""
+    requested = json.loads(json.dumps(requested))
+    requested |= requested.pop("simulation")
     made = {**made, **made.get("simulation", {})}
-    others = [f"{name} {made.get(name)}" for name in wanted if made.get(name) != wanted[name]]
+    others = [f"{name} {made.get(name)}" for name in requested if made.get(name) != requested[name]]
     if others:
         logger.error(
             "%s: is finished, but with %s; --overwrite makes it anew, or name another output "
@@ -301,14 +301,7 @@ def check_table(output):
 
 
 def write_table(output):
-    """Writes the table of the cases in a folder, which `read_patients` reads.
-
-    Args:
-        output: folder of the cases; those of earlier calls are listed, too.
-
-    Returns:
-        The table's `Path`.
-    """
+    """Writes the table of all cases in a folder, which `read_patients` reads; returns its path."""
     folders = sorted(path.parent for path in Path(output).glob(f"*/{RECORD}"))
     entries = {folder.name: _folder(folder).entry() for folder in folders}
     entries = {name: entry for name, entry in entries.items() if entry is not None}

@@ -196,14 +196,10 @@ def read_view(path, mask_path=None, series=None, labels=None):
 
 
 def load_views(patient, labels=None):
-    """Reads the stacks of a patient, as far as they can be read.
+    """Reads the stacks of a `Patient`, as far as they can be read.
 
-    Args:
-        patient: a `supermask.patients.Patient`.
-        labels: values of the masks that make the object; None: see `read_view`.
-
-    Returns:
-        `(views, lost)`: a list of `View`, and a list of str, why the others are not among them.
+    Returns `(views, lost)`: a list of `View`, and a list of str, why the others are not among them.
+    For `labels` see `read_view`.
     """
     views, lost = [], []
     for path, mask, series in zip(patient.views, patient.masks, patient.series, strict=True):
@@ -244,12 +240,10 @@ def with_unique_names(views):
 
 
 def choose_reference(views, name=None):
-    """The index of the view that the others are aligned to.
+    """The index of the view that the others are aligned to: the one of a name.
 
-    Args:
-        views: a list of `View`.
-        name: of a view; None: the first axial one, else coronal, else sagittal, else any, of those
-            with three slices or more if there are any.
+    Without a name it is the first axial one, else coronal, else sagittal, else any, of those with
+    three slices or more if there are any.
 
     Raises:
         UserError: if there is no view of that name.
@@ -270,15 +264,10 @@ def choose_reference(views, name=None):
 def check_together(views):
     """Checks that stacks can be of one patient and complement each other.
 
-    Args:
-        views: a list of `View`.
-
-    Returns:
-        A list of str, warnings that say what is lost.
+    Returns a list of str, warnings that say what is lost.
 
     Raises:
-        UserError: if two stacks are of different patients, or their fields of view do not
-            meet.
+        UserError: if two stacks are of different patients, or their fields of view do not meet.
     """
     warnings = [text for view in views for text in _uncovered(view)]
     warnings += [

@@ -27,8 +27,10 @@ def test_over_is_what_is_missed_and_under_what_is_false():
     assert (large.os, large.us) == (0, 0.5)
 
 
-def test_a_perfect_mask():
+def test_perfect_and_empty_masks():
     assert score(TRUTH, TRUTH) == (1, 0, 0, 0, 1, 1)
+    found = score(np.zeros_like(TRUTH), TRUTH)  # undefined rather than wrong
+    assert (found.dsc, found.os) == (0, 1) and math.isnan(found.us) and math.isnan(found.rms)
 
 
 def test_the_boundary_is_scored_slice_by_slice_and_in_space():
@@ -37,8 +39,3 @@ def test_the_boundary_is_scored_slice_by_slice_and_in_space():
     wrong[12:20, 12:20, 11] = False  # far from the outline of its slice, on that of the volume
     found = score(wrong, truth)
     assert found.mba == 1 > found.mba_3d
-
-
-def test_empty_masks_are_undefined_rather_than_wrong():
-    found = score(np.zeros_like(TRUTH), TRUTH)
-    assert (found.dsc, found.os) == (0, 1) and math.isnan(found.us) and math.isnan(found.rms)

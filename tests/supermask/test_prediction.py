@@ -18,7 +18,7 @@ from examinations import (
 )
 
 from segsrgan.errors import UserError
-from segsrgan.volumes import Volume, dice
+from segsrgan.volumes import Grid, Volume, dice
 from supermask.alignnet import AlignNetSpec, align_by_network, build_alignnet
 from supermask.geometry import sample
 from supermask.prediction import predict_views
@@ -157,9 +157,6 @@ def test_the_fused_image_is_nearer_to_the_truth_than_one_view(views, result):
         for image in (views[0].volume, predict_views(views[:1], ALIGNED).image, result.image)
     ]
     assert errors[2] < 0.8 * min(errors[:2])
-
-
-# -- networks --------------------------------------------------------------------------------------
 
 
 class Thresholding:
@@ -307,9 +304,6 @@ def test_stacks_may_be_super_resolved_first(views):
     assert score(found) == pytest.approx(score(predict_views(views, ALIGNED)), abs=1e-6)
 
 
-# -- bad input -------------------------------------------------------------------------------------
-
-
 def test_a_view_without_a_mask_is_named_as_lost(views):
     bare = [*views[:2], View(views[2].volume, path="s.nii")]
     found = predict_views(bare, ALIGNED)
@@ -395,3 +389,32 @@ def test_a_result_beyond_all_memory_is_refused(views, monkeypatch):
 def test_alignnet_needs_weights(views):
     with pytest.raises(UserError, match="alignment alignnet needs weights with an AlignNet"):
         predict_views(views, PredictionSettings(alignment="alignnet"))
+
+
+@pytest.mark.parametrize("spacing", [0.99, 0.993])
+def test_the_segmentors_mask_may_lie_between_the_voxels_of_its_stack(spacing):
+    grid = Grid((64, 64, 64), (spacing,) * 3)
+    array = np.zeros(grid.shape, np.float32)
+    array[20:44, 20:44, 20:44] = 1
+    segmentor = SimpleNamespace(
+        spec=SegmentorSpec(kernel=1, levels=2), predict_on_batch=lambda batch: batch
+    )
+    view = View(Volume.from_grid(array, grid))
+    found = predict_views([view], ALIGNED, Networks(segmentor=segmentor))
+    assert found.mask.array.sum() == pytest.approx((24 * spacing) ** 3, rel=0.1)
+
+
+def test_a_low_threshold_makes_the_result_as_large_as_the_object():
+    grid = stack_grid()
+    far = np.linalg.norm(points_of(grid) - points_of(grid).mean(axis=(0, 1, 2)), axis=-1)
+    soft = Volume.from_grid((0.9 * np.exp(-0.5 * (far / 8) ** 2)).astype(np.float32), grid)
+    image = soft.with_array(soft.array + 1)
+    for threshold in (0.05, 0.3):
+        found = predict_views([View(image, soft)], replace(ALIGNED, threshold=threshold)).mask
+        ends = [found.array.any(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
+        assert found.array.any() and not any(end[0] or end[-1] for end in ends)
+        radius = 8 * np.sqrt(2 * np.log(0.9 / threshold))
+        volume = found.array.sum() * np.prod(found.spacing)
+        assert volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.1)
+    faint = soft.with_array(soft.array / 2)
+    assert predict_views([View(image, faint)], replace(ALIGNED, threshold=0.3)).mask.array.any()
