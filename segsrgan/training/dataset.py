@@ -52,10 +52,10 @@ class Batch(NamedTuple):
     epsilon: np.ndarray
 
     @classmethod
-    def zeros(cls, size, patch, channels):
-        """A batch to be filled."""
+    def empty(cls, size, patch, channels):
+        """A batch whose patches are to be written; resolution and epsilon are 0."""
         shape = (size, *(patch,) * 3)
-        lr, target = (np.zeros((*shape, n), np.float32) for n in (1, channels))
+        lr, target = (np.empty((*shape, n), np.float32) for n in (1, channels))
         return cls(lr, target, *(np.zeros(size, np.float32) for _ in range(2)))
 
 
@@ -169,7 +169,8 @@ class Prepared(NamedTuple):
             if head.activation == "softmax":
                 classes = np.empty(out.shape[:3], np.uint8)
                 cut(label, start, flips, classes)
-                np.equal(classes[..., None], np.arange(out.shape[3], dtype=np.uint8), out=out)
+                for value in range(out.shape[3]):
+                    out[..., value] = classes == value
                 continue
             cut(label.view(np.uint8), start, flips, out[..., 0])  # bool is cast slowly
             if label.dtype != bool:
@@ -416,7 +417,7 @@ class Dataset:
         batch.resolution[row] = image.resolution
 
     def _empty(self, size):
-        return Batch.zeros(size, self._cutting.patch, channel_count(self._spec))
+        return Batch.empty(size, self._cutting.patch, channel_count(self._spec))
 
     def _rng(self, epoch, kind, index):
         return np.random.default_rng([self._seed, epoch, kind, index])

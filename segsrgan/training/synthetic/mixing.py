@@ -171,7 +171,8 @@ class MixedDataset:
 
     def _empty(self, place):
         """A batch without patches yet."""
-        batch = Batch.zeros(self._part, self._patch, self._channel_count)
+        batch = Batch.empty(self._part, self._patch, self._channel_count)
+        batch.lr[:], batch.target[:] = 0, 0
         epsilon = self._rng(_EPSILON, place).random(self._batch_size, dtype=np.float32)
         first = self._worker * self._part
         batch.epsilon[:] = epsilon[first : first + self._part]
