@@ -288,8 +288,8 @@ class ResultsFolder:
 
     def _read(self):
         names = [self.name, *(_OLD_REPORT,) * (self.name == RECORD)]
-        path = next((self.folder / n for n in names if (self.folder / n).exists()), None)
         try:
+            path = next((self.folder / n for n in names if (self.folder / n).exists()), None)
             record = json.loads(path.read_text(encoding="utf-8")) if path else {}
         except (OSError, ValueError):
             return {}

@@ -55,9 +55,9 @@ def main(argv=None, prog="segsrgan export"):
     def run():
         args = build_parser(prog).parse_args(argv)
         with messages(prog, args.quiet):
-            import_quietly("segsrgan.networks")
+            import_quietly("segsrgan.networks.models")
             found = export(args.weights, args.format, args.output, args.patch, args.overwrite)
-            logger.info("written: %s (against the weights: %s)", args.output, found)
+            logger.info("written: %s (%.1f dB against the weights)", args.output, found)
             return 0
 
     return status_of(run, prog, "nothing was written")

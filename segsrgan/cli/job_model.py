@@ -1,24 +1,173 @@
 # SPDX-License-Identifier: MIT
 """The command `job_model.py`: every image of a CSV file, at every patch size and step."""
 
+import argparse
 import logging
 import os
 import sys
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from segsrgan.cli.console import ProgressBar, import_quietly, messages, status_of
-from segsrgan.cli.job_model_flags import build_parser
+from segsrgan.cli.console import Parser, ProgressBar, import_quietly, messages, status_of
+from segsrgan.config import add_flags, check, setting, typed
 from segsrgan.errors import UserError, one_line
-from segsrgan.inference import checks, options
-from segsrgan.inference.job import Job, run_job
-from segsrgan.inference.outcome import FAILED
-from segsrgan.inference.places import weights_name
-from segsrgan.inference.summary import format_table, write_summary
-from segsrgan.inference.worker import Recipe
+from segsrgan.inference import jobs
+from segsrgan.inference.engines import choose
+from segsrgan.inference.results import weights_name
+from segsrgan.inference.settings import (
+    PredictorSettings,
+    checked_resolution,
+    local_workers,
+    parse_pairs,
+)
 from segsrgan.tables import find_table, read_paths
 
 logger = logging.getLogger("segsrgan.job_model")
+
+_EPILOG = """
+The segmentation needs skull-stripped images; the high-resolution image does not.
+
+results:
+  <image's folder>/Result_with_<name>/patch_64_step_32/
+      SR_patch_64_step_32.nii.gz           high-resolution image
+      Cortex_patch_64_step_32.nii.gz       probability of the cortex, 0 to 1
+      Cortex_mask_patch_64_step_32.nii.gz  probability at or above --threshold, 0 or 1
+      Mask_patch_64_step_32.nii.gz         classes, only for weights with a mask head
+  For the whole image: patch_None/SR_whole_image.nii.gz and so on. A DICOM folder's results lie
+  beside it, in the folder that holds it. Where several images of the CSV lie in one folder, the
+  image's name comes between: Result_with_<name>/<image>/patch_64_step_32/. results.json says how
+  the results were made. Finished results are skipped, unfinished ones are computed again.
+
+exit status: 0 all done, 1 some images failed, 2 nothing could be done, 130 interrupted.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    """What is computed and where it goes; how it is computed is in `PredictorSettings`.
+
+    Raises:
+        UserError: if a value is not what its rule expects.
+    """
+
+    debut_path: str | None = setting(
+        str,
+        None,
+        "where relative paths in the CSV start (default: the CSV's folder)",
+        flags=("-dp",),
+        metavar="FOLDER",
+    )
+    result_folder_name: str | None = setting(
+        str,
+        None,
+        "results go into Result_with_NAME (default: the name of the weights)",
+        flags=("-rf",),
+        metavar="NAME",
+    )
+    weights_path: str | None = setting(
+        str,
+        None,
+        "weight file, or a name that `segsrgan weights list` shows (default: the bundled)",
+        flags=("-wp",),
+        metavar="WEIGHTS",
+    )
+    series: str | None = setting(
+        str, None, "DICOM series to take from folders with several", metavar="UID"
+    )
+    by_batch: bool | None = setting(
+        bool,
+        None,
+        "False: one patch at a time, for the least memory; the numbers are the same",
+        flags=("-bb",),
+    )
+    dask: str | None = setting(
+        str,
+        None,
+        "spread the images over a Dask cluster: its scheduler's address or file, or N processes "
+        "here (needs SegSRGAN[dask])",
+        metavar="ADDRESS|local:N",
+    )
+    overwrite: bool = setting(bool, False, "compute finished results again")
+    quiet: bool = setting(bool, False, "errors only")
+    verbose: bool = setting(bool, False, "more messages, tracebacks of failed images included")
+
+    def __post_init__(self):
+        check(self, "--")
+        if self.dask is not None:
+            local_workers(self.dask)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a predictor is made, in this process or on a worker of a cluster.
+
+    Attributes:
+        weights: registry name or absolute path.
+        sha256: of the weights' file; another file of that name makes another predictor.
+        settings: the `PredictorSettings`.
+    """
+
+    weights: str
+    sha256: str
+    settings: PredictorSettings
+
+    def __call__(self):
+        """The predictor; what TensorFlow says at its start is not shown."""
+        if choose(self.settings.engine, self.settings.precision) == "tensorflow":
+            import_quietly("segsrgan.inference.engines.tensorflow")
+        from segsrgan.inference.predictor import Predictor
+
+        return Predictor(self.weights, **asdict(self.settings))
+
+
+def build_parser(prog="job_model.py"):
+    """The parser of the command line."""
+    parser = Parser(
+        prog=prog,
+        description="Super-resolves and segments every image of a CSV file.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+    add = parser.add_argument
+    add(
+        "-p",
+        "--path",
+        required=True,
+        metavar="CSV",
+        help="CSV file; its first column names NIfTI, Analyze, NRRD, MetaImage, DICOM files or "
+        "DICOM folders",
+    )
+    add(
+        "-pa",
+        "--patch",
+        nargs="+",
+        default=["128"],
+        metavar="SIZES",
+        help='patch sizes in voxels by comma, divisible by 4; None: the whole image. "64,128" '
+        "(default: 128)",
+    )
+    add(
+        "-s",
+        "--step",
+        nargs="+",
+        metavar="STEPS",
+        help='voxels between patches: one group per patch by comma, values by blank, "32 64,64" '
+        "(default: half the patch)",
+    )
+    add(
+        "-n",
+        "--new_low_res",
+        nargs="+",
+        default=["0.5,0.5,0.5"],
+        metavar="MM",
+        help="voxel size of the results in mm (default: 0.5,0.5,0.5)",
+    )
+    add_flags(parser, JobSettings)
+    add_flags(parser, PredictorSettings)
+    return parser
 
 
 def main(argv=None, prog="job_model.py"):
@@ -35,77 +184,77 @@ def main(argv=None, prog="job_model.py"):
 
     def run():
         args = build_parser(prog).parse_args(argv)
-        with messages(prog, args.quiet, args.verbose):
-            return _run(args)
+        settings = typed(args, JobSettings)
+        with messages(prog, settings.quiet, settings.verbose):
+            return _run(args, settings)
 
     return status_of(run, prog, "the same command goes on from here")
 
 
-def _run(args):
-    csv_path = find_table(args.path, "path of one image on each line", args.debut_path)
-    job, recipe = _plan(args, csv_path)
-    bar = ProgressBar(args.quiet, unit="patch" if args.dask is None else "image")
+def _run(args, settings):
+    csv_path = find_table(args.path, "path of one image on each line", settings.debut_path)
+    job, recipe = _plan(args, settings, csv_path)
+    bar = ProgressBar(settings.quiet, unit="patch" if settings.dask is None else "image")
     outcomes = []
     try:
-        for outcome in run_job(job, recipe, bar, args.dask):
+        for outcome in jobs.run_job(job, recipe, bar, _computation(settings.dask)):
             outcomes.append(outcome)
     finally:
         bar.close()
-        _report(job, outcomes, csv_path, args.quiet)
-    return int(any(outcome.result == FAILED for outcome in outcomes))
+        _report(job, outcomes, csv_path, settings.quiet)
+    return int(any(outcome.result == jobs.FAILED for outcome in outcomes))
 
 
-def _plan(args, csv_path):
+def _computation(dask):
+    if dask is None:
+        return jobs.run_here
+    from segsrgan.inference.dask_cluster import run_on_cluster
+
+    return partial(run_on_cluster, address=dask)
+
+
+def _plan(args, settings, csv_path):
     """The job, and the recipe of its predictor."""
-    pairs = options.parse_pairs(" ".join(args.patch), args.step and " ".join(args.step))
-    resolution = options.parse_resolution(" ".join(args.new_low_res))
-    alone = args.by_batch is False
-    if alone and args.batch_size not in (None, 1):
-        raise UserError(f"--by_batch False means --batch_size 1, received {args.batch_size}")
-    if args.interpolation_type and args.interp != "sitk":
-        logger.warning("--interpolation_type has no effect without --interp sitk")
-    shown = {
-        "geometry": args.geometry,
-        "interp": args.interp,
-        "interpolation_type": args.interpolation_type or "Spline",
-        "blend": args.blend,
-        "threshold": args.threshold,
-    }
-    hidden = {
-        "batch_size": 1 if alone else args.batch_size,
-        "threads": args.threads,
-        "engine": args.engine,
-        "precision": args.precision,
-        "max_memory": args.max_memory,
-    }
-    checks.check_predictor(**shown, **hidden)
-    if args.dask is not None:
-        checks.local_workers(args.dask)
-    images = read_paths(csv_path, args.debut_path)
+    pairs = parse_pairs(" ".join(args.patch), args.step and " ".join(args.step))
+    resolution = checked_resolution(" ".join(args.new_low_res))
+    chosen = _predictor_settings(args, settings.by_batch)
+    images = read_paths(csv_path, settings.debut_path)
 
-    # Loads TensorFlow: only after a slip of the keyboard has had its answer.
-    networks = import_quietly("segsrgan.networks")
-    weights = args.weights_path or networks.default_weights()
-    name, path = weights_name(weights), networks.resolve(weights)
+    from segsrgan.networks.registry import default_weights, resolve
+
+    weights = settings.weights_path or default_weights()
+    name, path = weights_name(weights), resolve(weights)
     digest = sha256(path.read_bytes()).hexdigest()
-    job = Job(
+    record = {
+        "weights": name,
+        "weights_sha256": digest,
+        "resolution": list(resolution),
+        "series": settings.series,
+        **chosen.record(),
+    }
+    job = jobs.Job(
         tuple(images),
         pairs,
-        args.result_folder_name or name,
-        resolution,
-        overwrite=args.overwrite,
-        series=args.series,
-        settings={
-            "weights": name,
-            "weights_sha256": digest,
-            "resolution": list(resolution),
-            "series": args.series,
-            **shown,
-        },
+        settings.result_folder_name or name,
+        new_resolution=resolution,
+        overwrite=settings.overwrite,
+        series=settings.series,
+        settings=record,
     )
     # Other computers may have the package, and the weights in it, elsewhere.
     where = os.path.abspath(path) if path == Path(weights) else str(weights)
-    return job, Recipe(where, digest, tuple({**shown, **hidden}.items()))
+    return job, Recipe(where, digest, chosen)
+
+
+def _predictor_settings(args, by_batch):
+    chosen = typed(args, PredictorSettings)
+    if by_batch is False:
+        if chosen.batch_size not in (None, 1):
+            raise UserError(f"--by_batch False means --batch_size 1, received {chosen.batch_size}")
+        chosen = replace(chosen, batch_size=1)
+    if args.interpolation_type is not None and chosen.interp != "sitk":
+        logger.warning("--interpolation_type has no effect without --interp sitk")
+    return chosen
 
 
 def _report(job, outcomes, csv_path, quiet):
@@ -114,9 +263,9 @@ def _report(job, outcomes, csv_path, quiet):
         return
     outcomes = sorted(outcomes, key=lambda outcome: job.images.index(outcome.image))
     if not quiet:
-        print(format_table(outcomes))
+        print(jobs.format_table(outcomes))
     try:
-        path = write_summary(outcomes, csv_path)
+        path = jobs.write_summary(outcomes, csv_path)
         logger.info("summary: %s", path)
     except OSError as error:
         logger.warning("the summary could not be written: %s", one_line(error))

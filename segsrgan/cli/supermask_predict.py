@@ -7,6 +7,7 @@ import sys
 from segsrgan.cli.console import Parser, ProgressBar, import_quietly, messages, status_of
 from segsrgan.config import add_flags, typed, whole_numbers
 from segsrgan.errors import UserError
+from segsrgan.inference.engines import choose
 from supermask.settings import PredictionSettings
 
 _EPILOG = """
@@ -80,7 +81,7 @@ def _run(args):
     if args.weights:
         import_quietly("supermask.weights")
     if args.segsrgan:
-        import_quietly("segsrgan.inference.predictor")
+        import_quietly(f"segsrgan.inference.engines.{choose()}")
 
     from supermask.prediction import check_alignment
     from supermask.results import FAILED, Job, load_models

@@ -9,9 +9,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "job": ["Job", "run_job"],
-        "one_image": ["segmentation"],
-        "outcome": ["Outcome"],
-        "predictor": ["Prediction", "Predictor", "Prepared"],
+        "jobs": ["Job", "Outcome", "run_job"],
+        "predictor": ["Prediction", "Predictor", "Prepared", "segmentation"],
+        "settings": ["PredictorSettings"],
     },
 )

@@ -1,33 +1,37 @@
 # SPDX-License-Identifier: MIT
 """A generator as a file that other programs can run, checked against its source."""
 
-import logging
+import math
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from segsrgan.errors import UserError
 from segsrgan.files import check_writable, remove, temporary_beside
-from segsrgan.inference import checks
-
-logger = logging.getLogger(__name__)
+from segsrgan.inference.settings import checked_patch
 
 # What a name must end with; a SavedModel is a folder.
 SUFFIXES = {"savedmodel": "", "onnx": ".onnx", "openvino": ".xml"}
 FORMATS = tuple(SUFFIXES)
 _PACKAGES = {
     "savedmodel": (),  # TensorFlow is always there
-    "onnx": ("onnx", "tf2onnx", "onnxruntime"),
+    "onnx": ("onnx", "tf2onnx", "onnxruntime"),  # the extra of that name
     "openvino": ("openvino",),
 }
-# All formats keep float32: less than this is no rounding.
-_LEAST_PSNR = 80.0
+# In dB; all formats keep float32, and less than this is more than rounding.
+_LEAST_AGREEMENT = 80.0
+# Of equal outputs, instead of infinity.
+_LARGEST_AGREEMENT = 999.0
+# Slice resolution in mm shown to conditional generators.
+_RESOLUTION = 3.0
 
 
 def export(weights_path, file_format, output, patch=128, overwrite=False):
     """Writes a generator for other programs, in float32, rewritten for speed.
 
     The result takes `(b, patch, patch, patch, 1)` in [0, 1] and gives
-    `(b, patch, patch, patch, 2 + classes)`: image, probability, classes. That of a conditional
+    `(b, patch, patch, patch, channels)`, see `segsrgan.networks.outputs`. That of a conditional
     generator needs no map of the resolution, see `segsrgan.networks.simplified`. It computes one
     patch, and so does the plain network of the weights; unless both agree nothing is written.
 
@@ -40,17 +44,16 @@ def export(weights_path, file_format, output, patch=128, overwrite=False):
         overwrite: whether something there is replaced.
 
     Returns:
-        The `Agreement` with the plain network.
+        The `agreement` with the plain network.
 
     Raises:
         UserError: on a wrong argument, if a library is missing, if there is something
             already, or if what was written does not agree with the source.
         WeightsError: if the weights are unknown or not a generator's.
     """
-    output, patch = Path(output), checks.checked_patch(patch)
+    output, patch = Path(output), checked_patch(patch)
     _check(file_format, output, patch, overwrite)
-    from segsrgan.inference.agreement import compare, plain_output, sample_patch
-    from segsrgan.networks import load_generator, simplified
+    from segsrgan.networks.weights import load_generator
 
     model = load_generator(weights_path)
     sample = sample_patch(patch)
@@ -58,17 +61,75 @@ def export(weights_path, file_format, output, patch=128, overwrite=False):
     try:
         folder.mkdir()
         written = folder / output.name
-        _WRITERS[file_format](simplified(model, (patch,) * 3), written)
-        agreement = compare(plain_output(model, sample), _RUNNERS[file_format](written, sample))
-        if not agreement.holds(_LEAST_PSNR):
+        _WRITERS[file_format](model, patch, written)
+        found = agreement(plain_output(model, sample), _RUNNERS[file_format](written, sample))
+        if found < _LEAST_AGREEMENT:
             raise UserError(
-                f"{output}: what was written does not agree with the weights ({agreement}) and "
-                "was removed; try another format, or another version of its library"
+                f"{output}: what was written does not agree with the weights ({found:.1f} dB) "
+                "and was removed; try another format, or another version of its library"
             )
         _move(folder, output)
     finally:
         remove(folder)
-    return agreement
+    return found
+
+
+def agreement(reference, output):
+    """How near an output comes to the reference: PSNR in dB, the peak being the reference's range.
+
+    Args:
+        reference: `(b, x, y, z, channels)`.
+        output: of the same shape.
+
+    Returns:
+        float, at most 999; 0 if the output has NaN or infinite values.
+    """
+    if not np.isfinite(output).all():
+        return 0.0
+    error = float(np.mean(np.square(np.subtract(output, reference, dtype=np.float64))))
+    peak = float(np.ptp(reference)) or 1.0
+    if not error:
+        return _LARGEST_AGREEMENT
+    return min(10 * math.log10(peak**2 / error), _LARGEST_AGREEMENT)
+
+
+def sample_patch(size=64):
+    """A patch like those of a head: smooth structures on a background of 0.
+
+    Args:
+        size: edge in voxels.
+
+    Returns:
+        float32 `(1, size, size, size, 1)` in [0, 1], the same at each call.
+    """
+    from scipy import ndimage
+
+    noise = np.random.default_rng(0).standard_normal((size,) * 3, dtype=np.float32)
+    smooth = ndimage.gaussian_filter(noise, 2.0, mode="wrap")
+    patch = np.clip(0.4 + smooth / (4 * smooth.std()), 0, 1)
+    # A quarter of the structures is air, and there is a little noise everywhere else.
+    patch = np.where(patch > 0.25, np.clip(patch + 0.01 * noise, 0, 1), 0)
+    return patch.astype(np.float32)[np.newaxis, ..., np.newaxis]
+
+
+def plain_output(model, patch):
+    """The output of a generator as its layers are written, without any rewriting, in float32.
+
+    Args:
+        model: a model of `build_generator`.
+        patch: `(1, x, y, z, 1)`.
+
+    Returns:
+        float32 `(1, x, y, z, channels)`.
+    """
+    import keras
+
+    from segsrgan.networks.models import assign_weights, build_generator, read_weights
+
+    plain = build_generator(model.spec, formulation="plain")
+    assign_weights(plain, read_weights(model))
+    inputs = [patch, np.full_like(patch, _RESOLUTION)] if model.spec.conditional else patch
+    return np.asarray(keras.ops.convert_to_numpy(plain(inputs, training=False)), np.float32)
 
 
 def _check(file_format, output, patch, overwrite):
@@ -85,8 +146,7 @@ def _check(file_format, output, patch, overwrite):
     missing = [name for name in _PACKAGES[file_format] if find_spec(name) is None]
     if missing:
         raise UserError(
-            f"{file_format} needs {', '.join(missing)}; pip install {' '.join(missing)} "
-            f"(or 'SegSRGAN[{file_format}]')"
+            f"{file_format} needs {', '.join(missing)}; pip install {' '.join(missing)}"
         )
     if not output.parent.is_dir():
         raise UserError(f"{output}: its folder does not exist; make it first")
@@ -112,26 +172,33 @@ def _move(folder, output):
         (folder / path.name).rename(path)
 
 
-def _write_savedmodel(model, path):
-    model.export(path, format="tf_saved_model", verbose=False, input_signature=_signature(model))
+def _write_savedmodel(model, patch, path):
+    _export(model, patch, path, "tf_saved_model")
 
 
-def _write_onnx(model, path):
-    model.export(path, format="onnx", verbose=False, input_signature=_signature(model))
+def _write_onnx(model, patch, path):
+    _export(model, patch, path, "onnx")
 
 
-def _signature(model):
+def _export(model, patch, path, layout):
     from keras import InputSpec
 
-    return [InputSpec(dtype="float32", shape=model.input_shape, name="image")]
+    from segsrgan.networks.models import simplified
+
+    model = simplified(model, (patch,) * 3)
+    signature = [InputSpec(dtype="float32", shape=model.input_shape, name="image")]
+    model.export(path, format=layout, verbose=False, input_signature=signature)
 
 
-def _write_openvino(model, path):
+def _write_openvino(model, patch, path):
     import openvino as ov
 
-    from segsrgan.inference.engines.openvino_graph import build_graph
+    from segsrgan.inference.engines.openvino import build_graph
+    from segsrgan.networks.architecture import simplified_arrays
+    from segsrgan.networks.models import read_weights
 
-    ov.save_model(build_graph(model, model.input_shape[1:4]), path, compress_to_fp16=False)
+    graph = build_graph(*simplified_arrays(model.spec, read_weights(model)), (patch,) * 3)
+    ov.save_model(graph, path, compress_to_fp16=False)
 
 
 def _run_savedmodel(path, patch):
@@ -150,7 +217,7 @@ def _run_onnx(path, patch):
 
 
 def _run_openvino(path, patch):
-    from segsrgan.inference.engines.openvino_engine import core
+    from segsrgan.inference.engines.openvino import core
 
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     return core().compile_model(str(path), "CPU", options)(patch)[0]

@@ -2,47 +2,70 @@
 """One image: normalise, interpolate, run the generator over patches, bring the results back."""
 
 import math
+import os
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from segsrgan.errors import UserError
-from segsrgan.inference import checks
-from segsrgan.inference.engines import make_engine, prepare_engine
-from segsrgan.inference.streaming import default_batch_size, predict_tiled
+from segsrgan.files import check_writable
+from segsrgan.inference.engines import make_engine
+from segsrgan.inference.results import result_files
+from segsrgan.inference.settings import (
+    MIN_PATCH,
+    PredictorSettings,
+    checked_patch,
+    checked_resolution,
+    checked_step,
+)
+from segsrgan.inference.sweep import default_batch_size, predict_tiled
 from segsrgan.memory import GIB, MemoryBudget, required_memory
-from segsrgan.networks import GeneratorSpec, load_generator
+from segsrgan.networks.architecture import GeneratorSpec
+from segsrgan.networks.outputs import output_channels
+from segsrgan.networks.weights import read_generator
 from segsrgan.volumes.intensity import Normalisation
 from segsrgan.volumes.reading import read_volume
 from segsrgan.volumes.resampling import legacy_resample, resample, resample_to
 from segsrgan.volumes.tiling import plan
 from segsrgan.volumes.volume import Grid, Volume
+from segsrgan.volumes.writing import write_volume
 
 # Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
 _LARGEST_SIZE = 10**18
+_SIGNATURE = (
+    "segmentation(input_file_path, step, new_resolution, patch, path_output_cortex, "
+    "path_output_hr, weights_path)"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """The results of one image, all on the same grid.
 
+    Each of the `volumes` is an attribute, too; None where the network has no such output:
+
+    - `sr`: high-resolution image, float32, in the input's intensities.
+    - `cortex`: probability of the cortex, float32 in [0, 1].
+    - `cortex_mask`: uint8, 1 where the probability reaches the threshold.
+    - `mask`: uint8 class numbers of the mask head.
+
     Attributes:
-        sr: high-resolution image, float32, in the input's intensities.
-        cortex: probability of the cortex, float32 in [0, 1].
-        cortex_mask: uint8, 1 where the probability reaches the threshold.
-        mask: uint8 class numbers of the mask head, None for a generator without one.
+        volumes: name -> `Volume`, of the heads of `segsrgan.networks.outputs`.
     """
 
-    sr: Volume
-    cortex: Volume
-    cortex_mask: Volume
-    mask: Volume | None = None
+    volumes: dict
+
+    def __getattr__(self, name):
+        if name in result_files():
+            return self.volumes.get(name)
+        raise AttributeError(f"a Prediction has no {name}")
 
     @property
     def nbytes(self):
         """Bytes of all arrays."""
-        volumes = (self.sr, self.cortex, self.cortex_mask, self.mask)
-        return sum(volume.array.nbytes for volume in volumes if volume is not None)
+        return sum(volume.array.nbytes for volume in self.volumes.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,26 +92,36 @@ class Predictor:
 
     Args:
         weights_path: registry name or file, the registry's default when None.
-        engine: a name of `segsrgan.inference.engines.NAMES`; `"auto"` takes the fastest one that
-            is installed and gives the plain network's answer.
-        precision: one of `segsrgan.inference.engines.PRECISIONS`; `"auto"` takes float16 where
-            it is faster and gives the same answer.
-        batch_size: patches computed at once; when None as many as are fast and fit in memory.
-        threads: CPU threads, all when None; only the first predictor of a process can choose.
-        geometry: `"exact"`, or `"legacy"` for the numbers of the released SegSRGAN 2.2.4.
-        interp: `"scipy"` (spline of `spline_order`), `"sitk"` (`interpolation_type`) or
-            `"profile"`, see `segsrgan.volumes.resample_to`; what the weights were trained with
-            when None.
-        interpolation_type: an interpolator of SimpleITK, used with `interp="sitk"`.
-        spline_order: 0 to 5, used with `interp="scipy"`.
-        blend: mean of overlapping patches, `"uniform"` (the paper's) or `"gaussian"`.
-        threshold: probability from which a voxel belongs to the cortex mask.
-        model: a built generator to use instead of weights.
-        max_memory: GiB that the process may have in all, as far as can be foreseen; what the
-            machine has when None.
+        model: a built generator to use instead of weights, a `keras.Model`.
+        **settings: fields of `segsrgan.inference.settings.PredictorSettings`:
+
+            - `engine`: `"tensorflow"`, `"openvino"` or `"auto"`, see
+              `segsrgan.inference.engines.choose`.
+            - `precision`: `"float32"`, or `"float16"` or `"bfloat16"` where the engine and the
+              processor compute with it.
+            - `batch_size`: patches computed at once; when None as many as are fast and fit in
+              memory.
+            - `threads`: CPU threads, all when None; of tensorflow only the first predictor of a
+              process can choose.
+            - `geometry`: `"exact"`, or `"legacy"` for the numbers of the released SegSRGAN 2.2.4.
+            - `interp`: `"scipy"` (spline of `spline_order`), `"sitk"` (`interpolation_type`) or
+              `"profile"`, see `segsrgan.volumes.resample_to`; what the weights were trained with
+              when None.
+            - `interpolation_type`: an interpolator of SimpleITK, used with `interp="sitk"`.
+            - `spline_order`: 0 to 5, used with `interp="scipy"`.
+            - `blend`: mean of overlapping patches, `"uniform"` (the paper's) or `"gaussian"`.
+            - `threshold`: probability from which a voxel belongs to the cortex mask.
+            - `max_memory`: GiB that the process may have in all, as far as can be foreseen; what
+              the machine has when None.
+
+    Attributes:
+        settings: the `PredictorSettings`.
+        spec: the `GeneratorSpec`.
+        engine: the `Engine` that computes, with its `name` and `precision`.
+        channels: of the network's output.
 
     Raises:
-        UserError: on a wrong argument.
+        UserError: on a wrong setting, or if the engine cannot run here.
         WeightsError: if the weights are unknown or not a generator's.
 
     Example:
@@ -98,54 +131,33 @@ class Predictor:
         (0.5, 0.5, 0.5)
     """
 
-    def __init__(
-        self,
-        weights_path=None,
-        engine="auto",
-        precision="auto",
-        batch_size=None,
-        threads=None,
-        geometry="exact",
-        interp=None,
-        interpolation_type="Spline",
-        spline_order=3,
-        blend="uniform",
-        threshold=0.5,
-        model=None,
-        max_memory=None,
-    ):
-        checks.check_predictor(
-            engine,
-            precision,
-            batch_size,
-            threads,
-            geometry,
-            interp,
-            interpolation_type,
-            spline_order,
-            blend,
-            threshold,
-            max_memory,
+    def __init__(self, weights_path=None, *, model=None, **settings):
+        self.settings = PredictorSettings(**settings)
+        generator = read_generator(weights_path) if model is None else model
+        self._generator = generator
+        self.engine = make_engine(
+            generator, self.settings.engine, self.settings.precision, self.settings.threads
         )
-        prepare_engine(engine, threads)
-        self.model = load_generator(weights_path) if model is None else model
-        self.engine = make_engine(engine, self.model, threads, precision)
-        self.batch_size = batch_size
-        self.geometry = geometry
-        spec = getattr(self.model, "spec", None) or GeneratorSpec()
-        self.kernel, self.slice_voxels = spec.kernel, spec.slice_voxels
-        if interp is None:
-            interp = "scipy" if geometry == "legacy" else spec.interp
-        self.interpolation = {
-            "interp": interp,
-            "interpolation_type": interpolation_type,
-            "spline_order": spline_order,
-        }
-        self.blend = blend
-        self.threshold = threshold
-        self.channels = self.model.output_shape[-1]
-        self.conditional = len(self.model.inputs) == 2
-        self.memory = MemoryBudget(max_memory and int(max_memory * GIB))
+        if model is None:
+            self.spec, _ = generator
+            self.channels, self.conditional = self.spec.channels, self.spec.conditional
+        else:
+            self.channels, self.conditional = model.output_shape[-1], len(model.inputs) == 2
+            other = GeneratorSpec(mask_classes=max(0, self.channels - 2))
+            self.spec = getattr(model, "spec", other)
+        self.memory = MemoryBudget(self.settings.max_memory and int(self.settings.max_memory * GIB))
+
+    @cached_property
+    def model(self):
+        """The generator as a `keras.Model`, built at the first use; it loads Keras."""
+        if not isinstance(self._generator, tuple):
+            return self._generator
+        from segsrgan.networks.models import assign_weights, build_generator
+
+        spec, arrays = self._generator
+        model = build_generator(spec)
+        assign_weights(model, arrays)
+        return model
 
     def predict(
         self,
@@ -174,8 +186,8 @@ class Predictor:
             VolumeError: if the image cannot be read.
             ValueError: if the image is constant or has NaN or infinite voxels.
         """
-        patch = checks.checked_patch(patch)
-        step = checks.checked_step(step, patch)
+        patch = checked_patch(patch)
+        step = checked_step(step, patch)
         prepared = self.prepare(image, new_resolution, series, patch)
         return self.predict_prepared(prepared, patch, step, progress)
 
@@ -183,41 +195,34 @@ class Predictor:
         """Reads, normalises and interpolates an image, once for any number of patch sizes.
 
         Args:
-            image: see `predict`.
-            new_resolution: see `predict`.
-            series: see `predict`.
-            patch: the smallest patch to come, for a first estimate of the memory.
+            image: a `Volume`, or the path of an image file or DICOM folder.
+            new_resolution: voxel size of the result in mm, three numbers or one.
+            series: UID of the DICOM series to take from a folder with several.
+            patch: edge of the smallest patch to come, for a first estimate of the memory.
 
         Returns:
             A `Prepared`.
 
         Raises:
-            As `predict`.
+            UserError: on a wrong argument; `MemoryShortage` if it would not fit in memory.
+            VolumeError: if the image cannot be read.
+            ValueError: if the image is constant or has NaN or infinite voxels.
         """
-        spacing = checks.checked_resolution(new_resolution)
-        if isinstance(image, np.ndarray):
-            raise UserError(
-                f"image must be a path or a Volume, received an array of {image.shape}; give "
-                "Volume(array, spacing), spacing in mm"
-            )
-        volume = image if isinstance(image, Volume) else read_volume(image, series=series)
-        legacy = self.geometry == "legacy"
+        spacing = checked_resolution(new_resolution)
+        volume = _volume(image, series)
+        legacy = self.settings.geometry == "legacy"
         thick = None if legacy else volume.grid.thick_axis
         network = self._network_spacing(volume, thick, spacing)
         old = zip(volume.array.shape, volume.spacing, map(min, network, spacing), strict=True)
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
         self._plan_memory(sizes, spacing, patch)
         normalisation = _normalisation(volume.array, legacy)
-        normalised = volume.with_array(_float32(normalisation.apply(volume.array)))
-        if legacy:
-            order = self.interpolation["spline_order"]
-            result = legacy_resample(normalised, spacing, spline_order=order)
-        else:
-            result = resample(normalised, network, **self.interpolation)
+        result = self._interpolate(
+            volume.with_array(_float32(normalisation.apply(volume.array))), network
+        )
         grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
         slices = volume.spacing[2] if legacy else max(volume.spacing)
-        result = result.with_array(_float32(result.array))
         axis = 2 if thick is None else thick
         prepared = Prepared(result, grid, normalisation, float(slices), axis)
         self.memory.hold(prepared, result.array.nbytes)
@@ -225,16 +230,45 @@ class Predictor:
 
     def _network_spacing(self, volume, thick, spacing):
         """Voxel size of the network's grid: the result's, but for the axis of the slices."""
+        voxels = self.spec.slice_voxels
         # Slices less than two voxels apart hide too little for their place to matter.
-        if not self.slice_voxels or thick is None or volume.spacing[thick] < 2 * spacing[thick]:
+        if not voxels or thick is None or volume.spacing[thick] < 2 * spacing[thick]:
             return spacing
-        slices = volume.spacing[thick] / self.slice_voxels
+        slices = volume.spacing[thick] / voxels
         return tuple(slices if axis == thick else size for axis, size in enumerate(spacing))
 
+    def _interpolate(self, volume, spacing):
+        """A volume of this voxel size, interpolated as the settings say."""
+        order = self.settings.spline_order
+        if self.settings.geometry == "legacy":
+            result = legacy_resample(volume, spacing, spline_order=order)
+        else:
+            result = resample(
+                volume,
+                spacing,
+                interp=self.settings.interp or self.spec.interp,
+                interpolation_type=self.settings.interpolation_type,
+                spline_order=order,
+            )
+        return result.with_array(_float32(result.array))
+
     def predict_prepared(self, prepared, patch=128, step=None, progress=None):
-        """Processes a prepared image; arguments, result and errors as of `predict`."""
-        patch = checks.checked_patch(patch)
-        step = checks.checked_step(step, patch)
+        """Processes a prepared image.
+
+        Args:
+            prepared: of `prepare`.
+            patch: edge of the patches in voxels, divisible by 4; None for the whole image.
+            step: voxels between patches, half the patch when None; unused without a patch.
+            progress: called as `progress(patches done, patches in all)`.
+
+        Returns:
+            A `Prediction`.
+
+        Raises:
+            UserError: on a wrong argument; `MemoryShortage` if it would not fit in memory.
+        """
+        patch = checked_patch(patch)
+        step = checked_step(step, patch)
         source = prepared.volume.array
         shape = tuple(map(max, source.shape, prepared.grid.shape))
         batch_size, needed = self._plan_memory(shape, prepared.grid.spacing, patch, source.nbytes)
@@ -247,7 +281,7 @@ class Predictor:
                 self.channels,
                 batch_size,
                 resolution=prepared.resolution if self.conditional else None,
-                blend=self.blend,
+                blend=self.settings.blend,
                 progress=progress,
             )
             prediction = self._prediction(np.moveaxis(output, 2, prepared.axis), prepared)
@@ -255,50 +289,164 @@ class Predictor:
         return prediction
 
     def _tiling(self, shape, patch, step):
-        exact = self.geometry == "exact"
-        if patch is None and exact and min(shape) <= checks.MIN_PATCH - 4:
+        geometry, voxels = self.settings.geometry, self.spec.slice_voxels
+        if patch is None and geometry == "exact" and min(shape) <= MIN_PATCH - 4:
             # The whole image, but thinner than the networks can take.
-            patch = step = [max(checks.MIN_PATCH, n + -n % 4) for n in shape]
-        elif patch is not None and exact and self.slice_voxels:
+            patch = step = [max(MIN_PATCH, n + -n % 4) for n in shape]
+        elif patch is not None and geometry == "exact" and voxels:
             # Patches that begin with a slice, too.
-            step = (step, step, max(self.slice_voxels, step - step % self.slice_voxels))
-        return plan(shape, patch, step, geometry=self.geometry)
+            step = (step, step, max(voxels, step - step % voxels))
+        return plan(shape, patch, step, geometry=geometry)
 
     def _prediction(self, output, prepared):
-        network, grid = prepared.volume.grid, prepared.grid
-
-        def on_grid(array, **options):
-            volume = Volume.from_grid(array, network)
-            return volume if network.is_close(grid) else resample_to(volume, grid, **options)
-
-        mask = None
-        if self.channels > 2:
-            classes = [
-                on_grid(output[..., k], spline_order=1).array for k in range(2, self.channels)
+        """The results that the channels of an output stand for."""
+        volumes = {}
+        for head, channels in output_channels(self.spec).items():
+            parts = [
+                _on_grid(part, prepared, head.spline_order)
+                for part in np.moveaxis(output[..., channels], -1, 0)
             ]
-            mask = Volume.from_grid(np.argmax(classes, axis=0).astype(np.uint8), grid)
-        sr = _float32(prepared.normalisation.invert(on_grid(output[..., 0]).array))
-        cortex = on_grid(np.clip(output[..., 1], 0, 1), spline_order=1)
-        cortex_mask = (cortex.array >= self.threshold).astype(np.uint8)
-        new = cortex.with_array
-        return Prediction(new(sr), cortex, new(cortex_mask), mask)
+            grid = parts[0].grid
+            if head.activation == "image":
+                array = _float32(prepared.normalisation.invert(parts[0].array))
+            elif head.activation == "sigmoid":
+                array = np.clip(parts[0].array, 0, 1)
+                reached = (array >= self.settings.threshold).astype(np.uint8)
+                volumes[f"{head.name}_mask"] = Volume.from_grid(reached, grid)
+            else:
+                classes = [part.array for part in parts]
+                array = np.argmax(classes, axis=0).astype(np.uint8)
+            volumes[head.name] = Volume.from_grid(array, grid)
+        return Prediction(volumes)
 
     def _plan_memory(self, shape, spacing, patch, present=0):
         """The batch size that fits, and the bytes needed besides the `present` ones."""
-        largest = self.batch_size or default_batch_size(patch, self.engine)
+        batch_size = self.settings.batch_size
+        largest = batch_size or default_batch_size(patch, self.engine)
 
-        def needed_for(batch_size):
-            return required_memory(shape, patch, batch_size, self.kernel, self.channels) - present
+        def needed_for(size):
+            needed = required_memory(shape, patch, size, self.spec.kernel, self.channels)
+            return needed - present
 
         what = f"a result of {'x'.join(map(str, shape))} voxels"
         coarser = "a coarser resolution"
         smaller = f"a smaller patch or {coarser}" if patch else f"{coarser} or a patch of 128"
         return self.memory.largest_batch(
-            (self.batch_size or 1, largest),
+            (batch_size or 1, largest),
             needed_for,
             f"{what} in patches of {patch}" if patch else what,
             f"ask for {smaller} (received {','.join(f'{value:g}' for value in spacing)} mm)",
         )
+
+
+def segmentation(
+    input_file_path,
+    step=None,
+    new_resolution=(0.5, 0.5, 0.5),
+    patch=None,
+    path_output_cortex=None,
+    path_output_hr=None,
+    weights_path=None,
+    interpolation_type="Spline",
+    spline_order=3,
+    by_batch=None,
+    interp=None,
+    *,
+    path_output_cortex_mask=None,
+    path_output_mask=None,
+    series=None,
+    progress=None,
+    **options,
+):
+    """Super-resolves and segments one image and writes the results; see the paper's appendix.
+
+    Args:
+        input_file_path: image file or DICOM folder.
+        step: voxels between patches, half the patch when None.
+        new_resolution: voxel size of the result in mm, three numbers or one.
+        patch: edge of the patches in voxels, None for the whole image.
+        path_output_cortex: file of the cortex probabilities, not written when None.
+        path_output_hr: file of the high-resolution image, not written when None.
+        weights_path: registry name or file, the default weights when None.
+        interpolation_type: setting of `Predictor`, as are `spline_order` and `interp`.
+        spline_order: 0 to 5.
+        by_batch: False for one patch at a time, True for several; the numbers are the same.
+        interp: `"scipy"`, `"sitk"` or `"profile"`.
+        path_output_cortex_mask: file of the thresholded cortex.
+        path_output_mask: file of the classes, for weights with a mask head.
+        series: UID of the DICOM series.
+        progress: called as `progress(patches done, patches in all)`.
+        **options: further settings of `Predictor`, or its `model`.
+
+    Returns:
+        A `Prediction`.
+
+    Raises:
+        TypeError: if the arguments come in the order of the released 2.2.4.
+        UserError: on a wrong argument; its child `VolumeError` on an image.
+    """
+    patch = _patch_of_call(patch)
+    names = ("cortex", "sr", "cortex_mask", "mask")
+    paths = (path_output_cortex, path_output_hr, path_output_cortex_mask, path_output_mask)
+    outputs = {n: Path(path) for n, path in zip(names, paths, strict=True) if path is not None}
+    _check_outputs(outputs, input_file_path)
+    options |= {"interp": interp, "interpolation_type": interpolation_type}
+    options |= {"batch_size": 1} if by_batch is False else {}
+    predictor = Predictor(weights_path, spline_order=spline_order, **options)
+    if "mask" in outputs and predictor.spec.mask_classes == 0:
+        raise UserError("path_output_mask needs weights with a mask head; leave it out")
+    result = predictor.predict(input_file_path, patch, step, new_resolution, series, progress)
+    for name, path in outputs.items():
+        write_volume(result.volumes[name], path)
+    return result
+
+
+def _patch_of_call(patch):
+    """The patch; a path in its place betrays the argument order of the released code."""
+    text = os.fspath(patch) if isinstance(patch, (str, os.PathLike)) else None
+    if text is None:
+        return patch
+    if text == "None":
+        return None
+    if text.isdigit():
+        return int(text)
+    raise TypeError(
+        f"patch must be a number or None, received {text!r}. The order is the paper's: "
+        f"{_SIGNATURE}; SegSRGAN 2.2.4 had patch eighth. Pass the arguments by name"
+    )
+
+
+def _check_outputs(outputs, source):
+    """Raises `UserError` where writing would fail after all the work, or destroy a file."""
+    seen = {}
+    for name, path in outputs.items():
+        if not path.name.lower().endswith((".nii", ".nii.gz")):
+            raise UserError(f"{path}: results are written as NIfTI; end the name with .nii.gz")
+        if not path.parent.is_dir():
+            raise UserError(f"{path}: its folder does not exist; make it first")
+        if path.exists() and os.path.exists(source) and path.samefile(source):
+            raise UserError(f"{path}: is the input; write the {name} into another file")
+        same = seen.setdefault(os.path.realpath(path), name)
+        if same != name:
+            raise UserError(f"{path}: is named for both {same} and {name}; take two files")
+        check_writable(path.parent)
+
+
+def _volume(image, series):
+    if isinstance(image, np.ndarray):
+        raise UserError(
+            f"image must be a path or a Volume, received an array of {image.shape}; give "
+            "Volume(array, spacing), spacing in mm"
+        )
+    return image if isinstance(image, Volume) else read_volume(image, series=series)
+
+
+def _on_grid(array, prepared, spline_order):
+    """A channel as a volume on the grid of the result."""
+    volume = Volume.from_grid(array, prepared.volume.grid)
+    if volume.grid.is_close(prepared.grid):
+        return volume
+    return resample_to(volume, prepared.grid, spline_order=spline_order)
 
 
 def _normalisation(array, legacy):

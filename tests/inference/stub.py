@@ -11,9 +11,18 @@ from types import SimpleNamespace
 import numpy as np
 
 from segsrgan.errors import UserError
+from segsrgan.inference.predictor import Prediction
+from segsrgan.inference.settings import PredictorSettings
 from segsrgan.volumes.volume import Volume
 
 logger = logging.getLogger("segsrgan.stub")
+ENGINE = SimpleNamespace(name="stub", precision="float64")
+
+
+def prediction(value):
+    """A `Prediction` of 2x2x2 voxels."""
+    volume = Volume(np.full((2, 2, 2), float(value), np.float32), (1, 1, 1))
+    return Prediction(dict.fromkeys(("sr", "cortex", "cortex_mask"), volume))
 
 
 @dataclass(frozen=True)
@@ -23,13 +32,13 @@ class StubRecipe:
     Attributes:
         folder: gets a file `<image's folder>.<process>` when an image is begun.
         seconds: that an image takes.
-        options: as of `Recipe`.
+        settings: of the predictor.
         broken: whether no predictor can be made.
     """
 
     folder: str
     seconds: float = 0.0
-    options: tuple = ()
+    settings: PredictorSettings = PredictorSettings()
     broken: bool = False
 
     def __call__(self):
@@ -39,6 +48,8 @@ class StubRecipe:
 
 
 class _Stub:
+    engine = ENGINE
+
     def __init__(self, recipe):
         self.recipe = recipe
 
@@ -55,5 +66,4 @@ class _Stub:
 
     def predict_prepared(self, prepared, patch, step, progress):
         time.sleep(self.recipe.seconds)
-        volume = Volume(np.full((2, 2, 2), float(patch), np.float32), (1, 1, 1))
-        return SimpleNamespace(sr=volume, cortex=volume, cortex_mask=volume, mask=None)
+        return prediction(patch)

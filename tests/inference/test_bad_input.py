@@ -103,7 +103,7 @@ def test_a_bad_image_is_named_and_the_next_one_done(
     [
         ("x" * 300 + ".nii", "File name too long"),
         ("~no such user/lr.nii", "no such file"),
-        ("a\0b.nii", "is no path"),
+        ("a\0b.nii", "is not a path"),
         ("scan/lr.nii.gz/lr.nii", "no such file"),
     ],
     ids=["long", "user", "zero", "file as folder"],
@@ -144,7 +144,7 @@ def test_an_unwritable_result_folder_is_seen_before_anything_is_computed(
     (line,) = lines_of(capsys.readouterr().err)
     assert f"{bad}: cannot write into" in line
     assert_done(good)
-    monkeypatch.setattr("segsrgan.inference.predictor.load_generator", None)  # not even loaded
+    monkeypatch.setattr("segsrgan.inference.predictor.read_generator", None)  # not even loaded
     assert job_model(table(bad)) == 1
 
 
@@ -178,7 +178,7 @@ def test_a_full_disk_leaves_nothing(image, table, job_model, monkeypatch, capsys
 
 
 def test_running_out_of_memory_is_explained(image, table, job_model, monkeypatch, capsys):
-    from segsrgan.inference.engines.tensorflow_engine import TensorFlowEngine
+    from segsrgan.inference.engines.tensorflow import TensorFlowEngine
 
     def fail(self, patches, resolution=None):
         raise MemoryError
@@ -198,7 +198,7 @@ def test_running_out_of_memory_is_explained(image, table, job_model, monkeypatch
         (["--patch", "64", "--step", "0"], "between 1 and the patch size 64"),
         (["--patch", "64,128", "--step", "32"], "one group per patch"),
         (["--new_low_res", "0,1,1"], "positive"),
-        (["--new_low_res", "1,1"], "three numbers"),
+        (["--new_low_res", "1,1"], "three positive numbers"),
         (["--weights_path", "no such weights"], "no such weights"),
         (["--weights_path", "OTHER"], "weights file"),
         (["--result_folder_name", "a/b"], "result_folder_name"),

@@ -4,20 +4,23 @@
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from inference.stub import StubRecipe
 
+from segsrgan.cli.job_model import Recipe
 from segsrgan.errors import UserError
-from segsrgan.inference import cluster, worker
-from segsrgan.inference.job import Job, run_job
-from segsrgan.inference.local_cluster import share
-from segsrgan.inference.worker import Recipe, compute_image
+from segsrgan.inference import dask_cluster
+from segsrgan.inference.dask_cluster import compute_image, divided, run_on_cluster
+from segsrgan.inference.jobs import Job, run_job
+from segsrgan.inference.settings import PredictorSettings
 
 pytest.importorskip("distributed")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -67,14 +70,16 @@ def processes():
 
 @pytest.fixture
 def scheduler(processes, tmp_path):
-    """Return the file of a scheduler with two workers, and the workers."""
+    """Return the file of a scheduler, its two workers, and its process."""
     file = tmp_path / "scheduler.json"
     dask = "distributed.cli.dask_"
     where = ("--scheduler-file", file)
-    processes(f"{dask}scheduler", *where, "--host", "127.0.0.1", "--port", 0, "--no-dashboard")
+    process = processes(
+        f"{dask}scheduler", *where, "--host", "127.0.0.1", "--port", 0, "--no-dashboard"
+    )
     wait_for(file.exists)
     options = ("--no-nanny", "--nthreads", 1, "--no-dashboard")
-    return file, [processes(f"{dask}worker", *where, *options) for _ in range(2)]
+    return file, [processes(f"{dask}worker", *where, *options) for _ in range(2)], process
 
 
 def wait_for(condition):
@@ -82,6 +87,19 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.02)
+
+
+def on(address):
+    """What computes the images of a job; None: this process."""
+    return address and partial(run_on_cluster, address=address)
+
+
+def greet(place):
+    """Ask for a page without encryption; raises OSError if there is no answer."""
+    with socket.create_connection(place, timeout=5) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        if not connection.recv(100).startswith(b"HTTP"):
+            raise ConnectionError
 
 
 def kill_the_third(notes, workers, killed):
@@ -105,12 +123,12 @@ def files_of(job):
 
 
 def test_a_lost_workers_images_are_done_again_by_another(job, notes, scheduler):
-    file, workers = scheduler
+    file, workers, _ = scheduler
     todo, killed, progress = job(*"abcdef"), [], []
     recipe = StubRecipe(str(notes), seconds=1.0)
     killer = threading.Thread(target=kill_the_third, args=(notes, workers, killed))
     killer.start()
-    told = results(run_job(todo, recipe, lambda *call: progress.append(call), str(file)))
+    told = results(run_job(todo, recipe, lambda *call: progress.append(call), on(str(file))))
     killer.join()
     assert told == [(name, patch, "finished", "") for name in "abcdef" for patch in (8, 16)]
     (name,) = killed
@@ -129,7 +147,7 @@ def test_outcomes_messages_and_files_are_those_without_dask(job, notes, caplog):
             for path in sorted(image.parent.rglob("*"), reverse=True):
                 if path != image:
                     path.rmdir() if path.is_dir() else path.unlink()
-        outcomes = results(run_job(todo, recipe, None, dask))
+        outcomes = results(run_job(todo, recipe, None, on(dask)))
         messages = sorted((r.levelname, r.name, r.getMessage()) for r in caplog.records)
         found[dask] = outcomes, messages, files_of(todo)
         caplog.clear()
@@ -147,7 +165,7 @@ def test_an_image_that_kills_every_worker_fails_and_the_others_are_done(job, not
 
     todo = job("a", "deadly", "b")
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
-        found = results(run_job(todo, StubRecipe(str(notes)), None, "local:1"))
+        found = results(run_job(todo, StubRecipe(str(notes)), None, on("local:1")))
     failed = [
         detail for name, _, result, detail in found if name == "deadly" and result == "failed"
     ]
@@ -164,42 +182,78 @@ def test_an_image_that_kills_every_worker_fails_and_the_others_are_done(job, not
 def test_a_predictor_that_cannot_be_made_ends_the_job(job, notes):
     recipe = StubRecipe(str(notes), broken=True)
     with pytest.raises(UserError, match="no such engine on this computer"):
-        list(run_job(job("a", "b"), recipe, None, "local:1"))
+        list(run_job(job("a", "b"), recipe, None, on("local:1")))
 
 
 def test_no_scheduler_is_explained(job, notes, monkeypatch):
-    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1)
+    monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 1)
     with pytest.raises(UserError, match="no Dask scheduler answers at tcp://127.0.0.1:9.*dask"):
-        list(run_job(job("a"), StubRecipe(str(notes)), None, "tcp://127.0.0.1:9"))
+        list(run_job(job("a"), StubRecipe(str(notes)), None, on("tcp://127.0.0.1:9")))
+
+
+def test_images_of_a_lost_scheduler_fail_and_say_so(job, notes, scheduler):
+    file, _, process = scheduler
+    todo, found = job("a", "b", "c"), []
+    for outcome in run_job(todo, StubRecipe(str(notes), seconds=0.5), None, on(str(file))):
+        if not found:
+            process.kill()
+        found.append(outcome)
+    assert len(found) == 6
+    assert {o.detail for o in found if o.result == "failed"} == {
+        "the Dask scheduler was lost; the same command goes on from here"
+    }
+    assert found[0].result == "finished"
+
+
+def test_a_local_cluster_takes_orders_from_nobody_else():
+    import psutil
+    from distributed import Client
+
+    with dask_cluster._connected("local:1", 1) as client:
+        address = client.cluster.scheduler_address
+        assert address.startswith("tls://127.0.0.1:")
+        with pytest.raises((OSError, ValueError)):
+            Client(address.replace("tls", "tcp"), timeout=2)
+        listening = [
+            connection.laddr
+            for process in (psutil.Process(), *psutil.Process().children(recursive=True))
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    assert {place.ip for place in listening} == {"127.0.0.1"}
+    for place in listening:
+        with pytest.raises(OSError):  # a handshake without a certificate
+            greet(place)
 
 
 def test_missing_dask_names_the_extra(job, notes, monkeypatch):
-    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    monkeypatch.setattr(dask_cluster, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"'SegSRGAN\[dask\]'"):
-        list(run_job(job("a"), StubRecipe(str(notes)), None, "local:1"))
+        list(run_job(job("a"), StubRecipe(str(notes)), None, on("local:1")))
 
 
 def test_where_nothing_is_to_be_done_no_cluster_is_needed(job, notes, monkeypatch):
     todo = job("a")
     list(run_job(todo, StubRecipe(str(notes))))
-    monkeypatch.setattr(cluster, "run_on_cluster", None)
-    assert {o.result for o in run_job(todo, None, None, "tcp://nowhere:1")} == {"skipped"}
+    monkeypatch.setattr(dask_cluster, "_connected", None)
+    assert {o.result for o in run_job(todo, None, None, on("tcp://nowhere:1"))} == {"skipped"}
 
 
 def order(notes, todo, version="here", level=logging.INFO):
     from segsrgan import __version__
-    from segsrgan.inference.places import choose_places
+    from segsrgan.inference.results import choose_folders
 
-    (place,) = choose_places(todo.images, todo.result_name)
-    version = __version__ if version == "here" else version
-    return compute_image(StubRecipe(str(notes)), todo, place, list(todo.pairs), version, level)
+    (results,) = choose_folders(todo.images, todo.result_name)
+    order = todo, StubRecipe(str(notes)), __version__ if version == "here" else version, level
+    return compute_image(order, results, list(todo.pairs))
 
 
 def test_a_worker_keeps_its_messages_for_the_one_who_asks(job, notes, caplog):
     outcomes, records = order(notes, job("bad"), level=logging.DEBUG)
     assert [outcome.result for outcome in outcomes] == ["failed"] * 2
-    assert [record["msg"] for record in records][:2] == ["reading bad", "reading bad closely"]
-    assert "Traceback" in records[-1]["exc_text"]
+    texts = [record.getMessage() for record in records]
+    assert texts[:2] == ["reading bad", "reading bad closely"]
+    assert "Traceback" in texts[-1]
     assert caplog.records == []
 
 
@@ -212,25 +266,22 @@ def test_a_worker_of_another_version_is_refused(job, notes):
 def test_a_worker_keeps_its_predictor_as_long_as_the_weights_are_the_same(job, notes, monkeypatch):
     made = []
     monkeypatch.setattr(Recipe, "__call__", lambda recipe: made.append(recipe.sha256))
-    worker._predictor.cache_clear()
+    dask_cluster._predictor.cache_clear()
     for sha256 in "aabb":
-        worker._predictor(Recipe("weights", sha256, (("threads", 1),)))
+        dask_cluster._predictor(Recipe("weights", sha256, PredictorSettings(threads=1)))
     assert made == ["a", "b"]
 
 
 def test_local_workers_share_threads_and_memory(monkeypatch):
-    from segsrgan.inference import local_cluster
+    monkeypatch.setattr(dask_cluster, "_processors", lambda: 7)
+    monkeypatch.setattr(dask_cluster, "available_memory", lambda: 12 * 2**30)
 
-    monkeypatch.setattr(local_cluster, "_processors", lambda: 7)
-    monkeypatch.setattr(local_cluster, "available_memory", lambda: 12 * 2**30)
+    def parts(**given):
+        settings = divided(Recipe("w", "", PredictorSettings(**given)), 3).settings
+        return settings.threads, settings.max_memory
 
-    def options(**given):
-        return dict(share(Recipe("w", "", tuple(given.items())), 3).options)
-
-    assert options() == {"threads": 2, "max_memory": 4.0}
-    assert options(threads=5, max_memory=6.0) == {"threads": 5, "max_memory": 2.0}
-    monkeypatch.setattr(local_cluster, "available_memory", lambda: None)
-    assert options(threads=None, max_memory=None) == {"threads": 2, "max_memory": None}
+    assert parts() == (2, 4.0)
+    assert parts(threads=5, max_memory=6.0) == (5, 2.0)
 
 
 @pytest.mark.slow
@@ -257,12 +308,15 @@ def test_the_command_gives_the_same_with_dask(image, table, job_model, tiny, cap
 
 INTERRUPTED = """
 import sys
+from functools import partial
 from pathlib import Path
 from inference.stub import StubRecipe
-from segsrgan.inference.job import Job, run_job
+from segsrgan.inference.dask_cluster import run_on_cluster
+from segsrgan.inference.jobs import Job, run_job
 job = Job(tuple(map(Path, sys.argv[2:])), ((8, 4),), "r")
+compute = partial(run_on_cluster, address="local:2")
 try:
-    list(run_job(job, StubRecipe(sys.argv[1], seconds=600.0), None, "local:2"))
+    list(run_job(job, StubRecipe(sys.argv[1], seconds=600.0), None, compute))
 except KeyboardInterrupt:
     sys.exit(130)
 """

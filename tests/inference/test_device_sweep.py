@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from segsrgan.inference.engines import device_sweep
-from segsrgan.inference.engines.tensorflow_engine import TensorFlowEngine
-from segsrgan.inference.streaming import default_batch_size, predict_tiled
+from segsrgan.inference.engines.tensorflow import TensorFlowEngine
+from segsrgan.inference.sweep import default_batch_size, predict_tiled
+from segsrgan.networks.spatial import PatchReassembly
 from segsrgan.volumes.tiling import plan
 
 
@@ -63,7 +63,7 @@ def test_a_volume_that_does_not_fit_stays_in_main_memory(model, monkeypatch, cap
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     caplog.set_level(logging.INFO, "segsrgan")
-    monkeypatch.setattr(device_sweep.PatchReassembly, "begin", fail)
+    monkeypatch.setattr(PatchReassembly, "begin", fail)
     host, device = both(model)
     np.testing.assert_array_equal(device, host)
     assert "stays in main memory" in caplog.text

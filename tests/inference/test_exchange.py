@@ -14,26 +14,27 @@ from pathlib import Path
 
 import pytest
 
+from segsrgan import files
 from segsrgan.errors import UserError
 from segsrgan.files import locked, stamp
-from segsrgan.inference import records
-from segsrgan.inference.places import Place, choose_places
+from segsrgan.inference.results import ImageResults, choose_folders
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAIR = (64, 32)
+KINDS = ("Cortex", "Cortex_mask", "SR")
 NAME = "patch_64_step_32"
 START = """
 import os, signal, sys
 from pathlib import Path
-from segsrgan.inference import places
+from segsrgan.inference.results import choose_folders
 
-def write(place, text, settings=None, mask=False):
-    with place.replacing((64, 32), settings or {"text": text}, mask) as files:
-        for path in files.values():
-            path.write_text(text)
+def write(results, text):
+    with results.replacing((64, 32), {"settings": {"text": text}}) as path_of:
+        for prefix in ("Cortex", "Cortex_mask", "SR"):
+            path_of(prefix).write_text(text)
 
-def place_of(image):
-    return places.choose_places([Path(image)], "w")[0]
+def results_of(image):
+    return choose_folders([Path(image)], "w")[0]
 """
 KILLED = """
 left = int(sys.argv[2])
@@ -42,7 +43,7 @@ def replace(source, target, real=os.replace):
     left -= 1
     os.kill(os.getpid(), signal.SIGKILL) if left < 0 else real(source, target)
 os.replace = replace
-write(place_of(sys.argv[1]), "new")
+write(results_of(sys.argv[1]), "new")
 """
 OFTEN = """
 import time
@@ -50,17 +51,17 @@ def slowly(source, target, real=os.replace):
     time.sleep(0.003)
     real(source, target)
 os.replace = slowly
-place = place_of(sys.argv[1])
+results = results_of(sys.argv[1])
 for number in range(20):
-    write(place.claim(), sys.argv[2])
+    write(results.claim(), sys.argv[2])
 """
 CLAIM = """
-place = place_of(sys.argv[1])
+results = results_of(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
-place = place.claim()
-write(place, place.image.name)
-print(place.folder)
+results = results.claim()
+write(results, results.image.name)
+print(results.folder)
 """
 
 
@@ -74,16 +75,17 @@ def start(code, *arguments):
     )
 
 
-def write(place, text, mask=False):
-    with place.replacing(PAIR, {"text": text}, mask) as files:
-        for path in files.values():
-            path.write_text(text)
+def write(results, text, *more):
+    with results.replacing(PAIR, {"settings": {"text": text}}) as path_of:
+        for prefix in (*KINDS, *more):
+            path_of(prefix).write_text(text)
 
 
-def texts(place):
-    """Kind -> content of the results that are there."""
-    files = place.files(PAIR, mask=True)
-    return {kind: path.read_text() for kind, path in files.items() if path.exists()}
+def texts(results):
+    """File prefix -> content of the results that are there."""
+    folder = results.folder / NAME
+    paths = {prefix: folder / results.file_name(prefix, PAIR) for prefix in (*KINDS, "Mask")}
+    return {prefix: path.read_text() for prefix, path in paths.items() if path.exists()}
 
 
 def hidden(folder):
@@ -91,64 +93,64 @@ def hidden(folder):
 
 
 def whole(text, *more):
-    return dict.fromkeys((*more, "Cortex_mask", "SR", "Cortex"), text)
+    return dict.fromkeys((*KINDS, *more), text)
 
 
 @pytest.fixture
-def place(tmp_path):
+def results(tmp_path):
     (tmp_path / "lr.nii").touch()
-    return choose_places([tmp_path / "lr.nii"], "w")[0].claim()
+    return choose_folders([tmp_path / "lr.nii"], "w")[0].claim()
 
 
 # os.replace is called for: the note "not whole", the mask, the image, the probability, the note.
 @pytest.mark.parametrize("calls", range(5))
 @pytest.mark.parametrize("old", [True, False])
-def test_results_of_a_run_killed_in_the_exchange_are_not_taken_for_whole(place, calls, old):
+def test_results_of_a_run_killed_in_the_exchange_are_not_taken_for_whole(results, calls, old):
     if old:
-        write(place, "old")
-    process = start(KILLED, place.image, calls)
+        write(results, "old")
+    process = start(KILLED, results.image, calls)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    assert hidden(place.folder)
-    assert place.is_finished(PAIR) == (old and calls == 0)
+    assert hidden(results.folder)
+    assert results.is_finished(PAIR) == (old and calls == 0)
     if calls == 0:
-        assert texts(place) == (whole("old") if old else {})
-    write(place, "newer")
-    assert place.is_finished(PAIR)
-    assert texts(place) == whole("newer")
-    assert hidden(place.folder) == []
+        assert texts(results) == (whole("old") if old else {})
+    write(results, "newer")
+    assert results.is_finished(PAIR)
+    assert texts(results) == whole("newer")
+    assert hidden(results.folder) == []
 
 
-def test_old_results_stay_until_all_new_ones_are_written(place):
-    write(place, "old", mask=True)
-    with pytest.raises(OSError, match="full"), place.replacing(PAIR, {}) as files:
-        files["Cortex_mask"].write_text("new")
-        assert texts(place) == whole("old", "Mask")
+def test_old_results_stay_until_all_new_ones_are_written(results):
+    write(results, "old", "Mask")
+    with pytest.raises(OSError, match="full"), results.replacing(PAIR, {}) as path_of:
+        path_of("Cortex_mask").write_text("new")
+        assert texts(results) == whole("old", "Mask")
         raise OSError("full")
-    assert texts(place) == whole("old", "Mask")
-    assert place.settings(PAIR) == {"text": "old"}
-    assert hidden(place.folder) == []
+    assert texts(results) == whole("old", "Mask")
+    assert results.settings(PAIR) == {"text": "old"}
+    assert hidden(results.folder) == []
 
 
-def test_a_mask_that_the_new_results_do_not_have_goes(place):
-    write(place, "old", mask=True)
-    write(place, "new")
-    assert texts(place) == whole("new")
+def test_a_mask_that_the_new_results_do_not_have_goes(results):
+    write(results, "old", "Mask")
+    write(results, "new")
+    assert texts(results) == whole("new")
 
 
-def test_a_failure_removes_nothing_of_another_process(place):
-    write(place, "old")
-    theirs = place.folder / f".{NAME}.elsewhere.1.0123456789ab.segsrgan-partial"
+def test_a_failure_removes_nothing_of_another_process(results):
+    write(results, "old")
+    theirs = results.folder / f".{NAME}.elsewhere.1.0123456789ab.segsrgan-partial"
     theirs.mkdir()
     (theirs / "SR").touch()
-    with pytest.raises(OSError), place.replacing(PAIR, {}):
-        write(place, "of another run")
+    with pytest.raises(OSError), results.replacing(PAIR, {}):
+        write(results, "of another run")
         raise OSError
-    assert texts(place) == whole("of another run")
-    assert hidden(place.folder) == [theirs]
+    assert texts(results) == whole("of another run")
+    assert hidden(results.folder) == [theirs]
 
 
-def test_only_what_dead_runs_left_is_removed(place):
+def test_only_what_dead_runs_left_is_removed(results):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host, old = platform.node().replace(".", "-"), time.time() - 3600
@@ -160,43 +162,43 @@ def test_only_what_dead_runs_left_is_removed(place):
         ("elsewhere.1", None, kept),
     ):
         for make in (Path.touch, Path.mkdir):
-            path = place.folder / f".{NAME}.{owner}.{len(kept + removed):012x}.segsrgan-partial"
+            path = results.folder / f".{NAME}.{owner}.{len(kept + removed):012x}.segsrgan-partial"
             make(path)
             if when:
                 os.utime(path, (when, when))
             names.append(path)
-    busy = place.folder / f".{NAME}.elsewhere.1.{0:012x}.segsrgan-partial"
+    busy = results.folder / f".{NAME}.elsewhere.1.{0:012x}.segsrgan-partial"
     busy.mkdir()
     (busy / "SR").touch()  # just written to, whatever the folder's time says
     os.utime(busy, (old, old))
-    foreign = place.folder / ".other.partial"
+    foreign = results.folder / ".other.partial"
     foreign.touch()
-    write(place, "new")
-    assert set(hidden(place.folder)) == {*kept, busy, foreign}
+    write(results, "new")
+    assert set(hidden(results.folder)) == {*kept, busy, foreign}
 
 
-def test_runs_of_the_same_job_leave_the_results_of_one_of_them(place):
-    processes = [start(OFTEN, place.image, text) for text in "abc"]
+def test_runs_of_the_same_job_leave_the_results_of_one_of_them(results):
+    processes = [start(OFTEN, results.image, text) for text in "abc"]
     while any(process.poll() is None for process in processes):
         time.sleep(0.05)
     assert [process.wait() for process in processes] == [0, 0, 0]
     for process in processes:
         process.communicate()
-    (text,) = set(texts(place).values())
-    assert texts(place) == whole(text)
-    assert place.settings(PAIR) == {"text": text}
-    assert hidden(place.folder) == []
+    (text,) = set(texts(results).values())
+    assert texts(results) == whole(text)
+    assert results.settings(PAIR) == {"text": text}
+    assert hidden(results.folder) == []
 
 
-def test_an_exchange_waits_for_that_of_another_run(place):
-    write(place, "old")
-    with locked(place.folder):
-        process = start("write(place_of(sys.argv[1]), 'new')", place.image)
+def test_an_exchange_waits_for_that_of_another_run(results):
+    write(results, "old")
+    with locked(results.folder):
+        process = start("write(results_of(sys.argv[1]), 'new')", results.image)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)
-        assert texts(place) == whole("old")
+        assert texts(results) == whole("old")
     process.communicate(timeout=60)
-    assert texts(place) == whole("new")
+    assert texts(results) == whole("new")
 
 
 def test_images_of_one_folder_taken_by_several_runs_do_not_mix(tmp_path):
@@ -215,14 +217,14 @@ def test_images_of_one_folder_taken_by_several_runs_do_not_mix(tmp_path):
     assert len(set(folders)) == 3
     for name, folder in zip(names, folders, strict=True):
         image = tmp_path / name
-        assert texts(Place(image, folder)) == whole(name)
-        assert choose_places([image], "w") == [Place(image, folder)]
+        assert texts(ImageResults(image, folder)) == whole(name)
+        assert choose_folders([image], "w") == [ImageResults(image, folder)]
 
 
 def test_a_folder_claimed_by_another_image_is_not_taken(tmp_path):
     for name in ("x.nii", "y.nii"):
         (tmp_path / name).touch()
-    (x,), (y,) = (choose_places([tmp_path / name], "w") for name in ("x.nii", "y.nii"))
+    (x,), (y,) = (choose_folders([tmp_path / name], "w") for name in ("x.nii", "y.nii"))
     assert x.folder == y.folder
     assert x.claim() == x
     assert y.claim().folder == x.folder / "y"
@@ -231,16 +233,16 @@ def test_a_folder_claimed_by_another_image_is_not_taken(tmp_path):
 
 
 def test_a_claim_that_comes_a_moment_late_is_lost(tmp_path, monkeypatch):
-    def create(path, text, real=records.create_text):
+    def create(path, text, real=files.create_text):
         real(path, text.replace("x.nii", "y.nii"))  # another process, where locks do nothing
         real(path, text)
 
-    monkeypatch.setattr(records, "create_text", create)
-    place = Place(tmp_path / "x.nii", tmp_path / "Result_with_w")
-    assert not records.claim(place.folder, "x.nii")
-    assert records.claim(place.folder, "y.nii")
+    monkeypatch.setattr(files, "create_text", create)
+    results = ImageResults(tmp_path / "x.nii", tmp_path / "Result_with_w")
+    assert not files.ResultsFolder(results.folder, "x.nii").claim()
+    assert files.ResultsFolder(results.folder, "y.nii").claim()
     with pytest.raises(UserError, match="belong to other images"):
-        place.claim()  # the same happens in the folders further down
+        results.claim()  # the same happens in the folders further down
 
 
 def test_a_claim_works_on_a_file_system_without_links(tmp_path, monkeypatch):
@@ -248,10 +250,10 @@ def test_a_claim_works_on_a_file_system_without_links(tmp_path, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
-    place = Place(tmp_path / "x.nii", tmp_path / "Result_with_w")
-    assert place.claim() == place
-    other = Place(tmp_path / "y.nii", place.folder)
-    assert other.claim().folder == place.folder / "y"
+    results = ImageResults(tmp_path / "x.nii", tmp_path / "Result_with_w")
+    assert results.claim() == results
+    other = ImageResults(tmp_path / "y.nii", results.folder)
+    assert other.claim().folder == results.folder / "y"
 
 
 def test_a_stamp_sees_the_voxels_beside_a_header(tmp_path):

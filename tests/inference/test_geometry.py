@@ -6,6 +6,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
+from segsrgan.cli.job_model import Recipe
 from segsrgan.inference.predictor import Predictor
 from segsrgan.volumes.reading import read_volume
 from segsrgan.volumes.volume import Grid, Volume
@@ -127,7 +128,7 @@ def test_a_landmark_stays_with_every_option(echo, options):
 def test_a_landmark_stays_through_the_command_and_its_files(
     tmp_path, table, job_model, echo, monkeypatch, thick
 ):
-    monkeypatch.setattr("segsrgan.inference.predictor.load_generator", lambda path: echo)
+    monkeypatch.setattr(Recipe, "__call__", lambda recipe: Predictor(model=echo))
     volume, point = landmark(thick, DIRECTIONS["oblique"])
     write_volume(volume, tmp_path / "lr.nii.gz")
     assert job_model(table("lr.nii.gz"), "-rf", "x", patch="32", resolution="1,0.9,1.1") == 0

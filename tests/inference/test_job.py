@@ -6,7 +6,7 @@ import csv
 import numpy as np
 import pytest
 
-from segsrgan.inference.summary import COLUMNS
+from segsrgan.inference.jobs import COLUMNS
 from segsrgan.volumes.reading import read_volume
 
 KINDS = ("SR", "Cortex", "Cortex_mask")
@@ -78,7 +78,7 @@ def test_finished_results_are_kept(image, table, job_model, monkeypatch, capsys)
     csv_path = table(path)
     assert job_model(csv_path) == 0
     before = results(path.parent)
-    monkeypatch.setattr("segsrgan.inference.predictor.load_generator", None)  # not even loaded
+    monkeypatch.setattr("segsrgan.inference.predictor.read_generator", None)  # not even loaded
     assert job_model(csv_path) == 0
     assert results(path.parent) == before
     assert "skipped" in capsys.readouterr().out
@@ -160,7 +160,7 @@ def test_an_image_is_read_once_and_the_network_built_once(image, table, job_mode
     from segsrgan.inference import predictor
 
     calls = []
-    for name in ("read_volume", "resample", "load_generator"):
+    for name in ("read_volume", "resample", "read_generator"):
         real = getattr(predictor, name)
 
         def counted(*args, real=real, name=name, **kwargs):
@@ -170,7 +170,7 @@ def test_an_image_is_read_once_and_the_network_built_once(image, table, job_mode
         monkeypatch.setattr(predictor, name, counted)
     csv_path = table(image("a/lr.nii.gz"), image("b/lr.nii.gz"))
     assert job_model(csv_path, "-s", "8 16,4", patch="16,8") == 0
-    assert sorted(calls) == ["load_generator"] + ["read_volume"] * 2 + ["resample"] * 2
+    assert sorted(calls) == ["read_generator"] + ["read_volume"] * 2 + ["resample"] * 2
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_flags_that_only_cost_time_or_memory_keep_the_image(image, table, job_mo
 
 
 def test_the_batch_flags_reach_the_engine(image, table, job_model, monkeypatch):
-    from segsrgan.inference.engines.tensorflow_engine import TensorFlowEngine
+    from segsrgan.inference.engines.tensorflow import TensorFlowEngine
 
     sizes, real = [], TensorFlowEngine.predict_batch
 
@@ -287,9 +287,9 @@ def test_quiet_says_nothing(image, table, job_model, capsys):
 
 
 def test_the_summary_goes_to_the_current_folder_if_it_must(image, table, job_model, monkeypatch):
-    from segsrgan.inference import summary
+    from segsrgan.inference import jobs
 
-    path, real = image(), summary.write_text
+    path, real = image(), jobs.write_text
     csv_path = table(path)
     elsewhere = path.parent / "elsewhere"
     elsewhere.mkdir()
@@ -299,7 +299,7 @@ def test_the_summary_goes_to_the_current_folder_if_it_must(image, table, job_mod
             raise PermissionError(13, "Permission denied")
         return real(target, text)
 
-    monkeypatch.setattr(summary, "write_text", refuse)
+    monkeypatch.setattr(jobs, "write_text", refuse)
     monkeypatch.chdir(elsewhere)
     assert job_model(csv_path) == 0
     assert [item.name for item in elsewhere.iterdir()] == ["data_summary.csv"]

@@ -134,7 +134,7 @@ def test_two_runs_of_the_same_job_at_once_both_succeed(image, start):
     assert leftovers(images) == []
 
 
-@pytest.mark.parametrize("moment", ["read_volume", "resample", "load_generator", "write_volume"])
+@pytest.mark.parametrize("moment", ["read_volume", "resample", "read_generator", "write_volume"])
 def test_an_interrupt_at_any_moment_is_status_130(
     image, table, job_model, monkeypatch, capsys, moment
 ):
@@ -157,7 +157,7 @@ def test_an_interrupt_at_any_moment_is_status_130(
 
 
 def test_an_interrupt_while_overwriting_keeps_the_old_results(image, table, job_model, monkeypatch):
-    from segsrgan.inference.engines.tensorflow_engine import TensorFlowEngine
+    from segsrgan.inference.engines.tensorflow import TensorFlowEngine
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt

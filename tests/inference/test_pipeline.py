@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Images in a pipeline: read ahead, written behind, in order; whatever goes wrong, nothing torn."""
 
+import json
 import threading
 import time
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
+from inference.stub import ENGINE, prediction
 
 from segsrgan.errors import MemoryShortage
-from segsrgan.inference.job import Job, run_job
+from segsrgan.files import stamp
+from segsrgan.inference.jobs import Job, run_job
 from segsrgan.volumes import writing
-from segsrgan.volumes.volume import Volume
 
 SECONDS = 60  # a wait that long is a failure
 PAIRS = ((8, 4), (16, 8))
@@ -19,6 +20,8 @@ PAIRS = ((8, 4), (16, 8))
 
 class Stage:
     """A predictor whose steps are told, and can be made to wait or to fail."""
+
+    engine = ENGINE
 
     def __init__(self):
         self.told = []
@@ -38,8 +41,7 @@ class Stage:
     def predict_prepared(self, prepared, patch, step, progress):
         progress(0, 1)
         self.tell("compute", f"{prepared.name} {patch}")
-        volume = Volume(np.full((2, 2, 2), float(patch), np.float32), (1, 1, 1))
-        return SimpleNamespace(sr=volume, cortex=volume, cortex_mask=volume, mask=None)
+        return prediction(patch)
 
 
 @pytest.fixture
@@ -110,6 +112,26 @@ def test_a_result_is_written_while_the_next_is_computed(job, stage):
     stage.before["compute", "b 8"] = computing.set
     stage.before["write", "a 16"] = lambda: expect(computing)
     assert len(run(job(2), stage)) == 4
+
+
+def test_an_image_replaced_while_it_is_computed_counts_as_changed(job, stage, caplog):
+    todo = job(1)
+    stage.before["compute", "a 8"] = lambda: todo.images[0].write_text("a new scan")
+    assert {result for *_, result in run(todo, stage)} == {"finished"}
+    assert {result for *_, result in run(todo, stage)} == {"skipped"}
+    assert f"{todo.images[0]}: has changed since the results of patch_8_step_4" in caplog.text
+
+
+def test_the_record_names_inputs_settings_engine_and_precision(job, stage):
+    todo = job(1)
+    run(todo, stage)
+    record = json.loads((todo.images[0].parent / "Result_with_r" / "results.json").read_text())
+    assert record["source"] == "lr.nii"
+    entry = record["results"]["patch_8_step_4"]
+    assert entry["inputs"] == {"lr.nii": stamp(todo.images[0])}
+    assert (entry["settings"], entry["engine"], entry["precision"]) == ({"k": 1}, "stub", "float64")
+    names = [f"{kind}_patch_8_step_4.nii.gz" for kind in ("Cortex_mask", "Cortex", "SR")]
+    assert entry["files"] == names
 
 
 def test_no_more_than_one_image_is_read_ahead(job, stage):

@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from segsrgan.errors import UserError, WeightsError
 from segsrgan.inference.predictor import Predictor
+from segsrgan.inference.results import result_files
 from segsrgan.memory import PeakMemory
-from segsrgan.networks import load_generator
+from segsrgan.networks import load_generator, outputs
 from segsrgan.volumes.resampling import resample
 from segsrgan.volumes.volume import Volume
 
@@ -125,6 +126,37 @@ def test_slices_hardly_thicker_than_the_result_stay_where_they_are(identity):
         volume = random_volume((12, 12, 10), (1.0, 1.0, spacing))
         prepared = Predictor(model=model, geometry=geometry).prepare(volume, 1.0)
         assert prepared.volume.array.shape == (12, 12, voxels)
+
+
+def test_a_further_head_needs_an_entry_in_the_list_alone(monkeypatch, tmp_path, weights):
+    further = outputs.Head(
+        "brain", "sigmoid", outputs.optional("brain"), "Brain_image", "charbonnier", "Brain", 1
+    )
+    monkeypatch.setattr(outputs, "HEADS", (*outputs.HEADS, further))
+    path = weights("further", mask_classes=2, heads=("brain",))
+    volume = random_volume()
+    result = Predictor(path, threshold=0.4).predict(volume, patch=8, new_resolution=1)
+    assert list(result_files()) == ["sr", "cortex", "cortex_mask", "mask", "brain", "brain_mask"]
+    assert set(result.volumes) == set(result_files())
+    np.testing.assert_array_equal(result.brain_mask.array, result.brain.array >= 0.4)
+    assert 0 < result.brain.array.min() < result.brain.array.max() < 1
+    with pytest.raises(AttributeError, match="has no skull"):
+        _ = result.skull
+
+
+def test_the_model_is_that_of_the_weights_and_made_when_asked_for(tiny):
+    predictor = Predictor(tiny)
+    assert "model" not in vars(predictor)
+    assert predictor.model is predictor.model
+    expected = load_generator(tiny).get_weights()
+    for array, other in zip(predictor.model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(array, other)
+
+
+@pytest.mark.parametrize("resolution", ["0.5", "0.5,0.5,0.5", "0.5 0.5 0.5"])
+def test_a_resolution_may_be_a_text(identity, resolution):
+    result = Predictor(identity).predict(random_volume(), patch=8, new_resolution=resolution)
+    assert result.sr.spacing == (0.5, 0.5, 0.5)
 
 
 def test_an_isotropic_image_is_not_turned():
@@ -307,7 +339,7 @@ def test_arguments_are_checked_before_the_image_is_read(predictor):
     for options, words in (
         ({"patch": 10}, "divisible by 4"),
         ({"patch": 8, "step": 9}, "step must be"),
-        ({"new_resolution": (1, 1)}, "three numbers"),
+        ({"new_resolution": (1, 1)}, "three positive numbers"),
         ({"new_resolution": -1}, "positive"),
     ):
         with pytest.raises(UserError, match=words):

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from segsrgan.inference.outcome import Outcome
-from segsrgan.inference.summary import write_summary
+from segsrgan.inference.jobs import Outcome, write_summary
 
 
 def outcome(image):

@@ -1,33 +1,43 @@
 # SPDX-License-Identifier: MIT
 """Engines: what computes the network, one file each.
 
-An engine is an object with one method, so that a faster runtime is one more file here and one
-more name in `ENGINES`. Such a file has four functions: `check_available()` raises
-`UserError` where the engine cannot run, `precisions()` are those that it is fast in here,
-`version()` is what its results and speed depend on, `make(model, precision, threads)` builds it.
+The file of an engine is named after the library it imports and has two functions: `precisions()`
+are those that it computes on this machine, `make(generator, precision, threads)` builds it. A
+further engine is such a file, its name in `segsrgan.config.ENGINES` and its place in `choose`.
 
 Where it computes on a device with memory of its own, an engine may have two things more:
 `batch_voxels`, how many voxels a batch should have there, and `device_sweep(...)`, which keeps the
-volumes there and takes the arguments of `segsrgan.inference.streaming.HostSweep` but the engine.
+volumes there and takes the arguments of `segsrgan.inference.sweep.HostSweep` but the engine.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from segsrgan.config import ENGINES
 from segsrgan.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-ENGINES = ("openvino", "tensorflow")
-NAMES = ("auto", *ENGINES)
-PRECISIONS = ("auto", "float32", "float16", "bfloat16")
+logger = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """Computes a generator on batches of patches, from any thread."""
+    """Computes a generator on batches of patches, from any thread.
+
+    Attributes:
+        name: one of `segsrgan.config.ENGINES`.
+        precision: one of `segsrgan.config.PRECISIONS`.
+    """
+
+    name: str
+    precision: str
 
     def predict_batch(self, patches: np.ndarray, resolution: float | None) -> np.ndarray:
         """Computes one batch.
@@ -37,7 +47,7 @@ class Engine(Protocol):
             resolution: slice resolution in mm for a model of two inputs, else None.
 
         Returns:
-            float32 `(b, x, y, z, 2 + classes)`.
+            float32 `(b, x, y, z, channels)`.
 
         Raises:
             MemoryError: if there is not enough memory for so many patches, whatever class the
@@ -45,49 +55,105 @@ class Engine(Protocol):
         """
 
 
-def prepare_engine(name, threads=None):
-    """Settles what must be settled before a model is loaded, such as the number of threads.
+def choose(name="auto", precision="float32"):
+    """The engine that computes on this machine; loads none.
 
     Args:
-        name: one of `NAMES`.
-        threads: CPU threads, all of them when None.
+        name: one of `segsrgan.config.ENGINES`, which is then taken, or `"auto"`: tensorflow where
+            there is a graphics card, else openvino where it is installed, else tensorflow.
+        precision: one of `segsrgan.config.PRECISIONS`; only openvino computes in less than
+            float32.
+
+    Returns:
+        One of `segsrgan.config.ENGINES`.
 
     Raises:
-        UserError: if the engine is unknown.
+        UserError: if there is no engine of that name.
     """
-    check_name(name)
-    # Whatever computes, TensorFlow may compute what it is compared with.
-    engine_module("tensorflow").prepare(threads)
+    if name in ENGINES:
+        return name
+    if name != "auto":
+        raise UserError(f"engine must be one of auto, {', '.join(ENGINES)}, received {name!r}")
+    if precision != "float32":
+        return "openvino"
+    if graphics_card() or find_spec("openvino") is None:
+        return "tensorflow"
+    return "openvino"
 
 
-def make_engine(name, model, threads=None, precision="auto"):
-    """Builds an engine around a Keras model.
+def graphics_card(root="/"):
+    """Whether there is a graphics card that TensorFlow might compute on, without loading it.
+
+    NVIDIA's driver lists its cards below `/proc/driver/nvidia/gpus`, inside containers and WSL
+    there are only device files; AMD's lists processors, and a graphics card has SIMD units.
 
     Args:
-        name: one of `NAMES`; `"auto"` takes the fastest one that is installed and agrees with
-            the plain network, see `segsrgan.inference.engines.choice`.
-        model: the generator, a `keras.Model`.
+        root: the folder that stands for `/`.
+    """
+    root = Path(root)
+    if _visible("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
+        cards = ("proc/driver/nvidia/gpus/*", "dev/nvidia[0-9]*", "usr/lib/wsl/lib/libcuda.so*")
+        if any(any(root.glob(pattern)) for pattern in cards):
+            return True
+    if not _visible("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        return False
+    nodes = root.glob("sys/class/kfd/kfd/topology/nodes/*/properties")
+    return any(_simd_units(node) for node in nodes)
+
+
+def make_engine(generator, name="auto", precision="float32", threads=None):
+    """Builds an engine around a generator, and logs which one.
+
+    Args:
+        generator: `(spec, arrays)` of `segsrgan.networks.read_generator`, or a `keras.Model`; one
+            that is not of `build_generator` is computed by tensorflow alone.
+        name: see `choose`.
+        precision: see `choose`.
         threads: CPU threads, all of them when None.
-        precision: one of `PRECISIONS`; `"auto"` takes float16 where it is faster and agrees.
 
     Returns:
         An `Engine`.
 
     Raises:
-        UserError: if the engine is unknown or cannot run here.
+        UserError: if the engine is unknown, or cannot run here or in this precision.
     """
-    check_name(name)
-    from segsrgan.inference.engines.choice import choose
+    if hasattr(generator, "spec"):
+        from segsrgan.networks.models import read_weights
 
-    return choose(name, model, threads, precision)
+        generator = generator.spec, read_weights(generator)
+    if isinstance(generator, tuple):
+        from segsrgan.networks.architecture import simplified_arrays
 
-
-def check_name(name):
-    """Raises `UserError` if there is no such engine."""
-    if name not in NAMES:
-        raise UserError(f"engine must be one of {', '.join(NAMES)}, received {name!r}")
+        generator = simplified_arrays(*generator)
+    elif name == "auto":
+        name = "tensorflow"
+    name = choose(name, precision)
+    if find_spec(name) is None:
+        raise UserError(f"engine {name} is not installed; pip install {name}, or take engine auto")
+    module = engine_module(name)
+    if precision not in module.precisions():
+        raise UserError(
+            f"engine {name} computes {', '.join(module.precisions())} on this machine, received "
+            f"precision {precision}; take precision float32"
+        )
+    engine = module.make(generator, precision, threads)
+    logger.info("engine: %s %s", name, precision)
+    return engine
 
 
 def engine_module(name):
-    """The file of an engine."""
-    return import_module(f"{__name__}.{name}_engine")
+    """The module of an engine, loaded now; `name` is one of `segsrgan.config.ENGINES`."""
+    return import_module(f"segsrgan.inference.engines.{name}")
+
+
+def _visible(*variables):
+    """Whether none of a runtime's environment variables hides all of its devices."""
+    return not any(os.environ.get(name, "all") in ("", "-1", "none", "void") for name in variables)
+
+
+def _simd_units(node):
+    try:
+        words = node.read_text().split()
+        return int(words[words.index("simd_count") + 1])
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -5,8 +5,12 @@ import pytest
 
 from segsrgan.config import boolean
 from segsrgan.errors import UserError
-from segsrgan.inference import checks
-from segsrgan.inference.options import parse_pairs, parse_resolution
+from segsrgan.inference.settings import (
+    PredictorSettings,
+    checked_patch,
+    checked_resolution,
+    parse_pairs,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,17 +56,17 @@ def test_bad_pairs_are_explained(patches, steps, words):
 
 @pytest.mark.parametrize("text", ["0.5,1,3", "0.5 1 3", "0.5, 1, 3"])
 def test_a_resolution_takes_commas_and_blanks(text):
-    assert parse_resolution(text) == (0.5, 1.0, 3.0)
+    assert checked_resolution(text) == (0.5, 1.0, 3.0)
 
 
 def test_one_number_is_a_resolution_for_all_axes():
-    assert parse_resolution("0.7") == (0.7, 0.7, 0.7)
+    assert checked_resolution("0.7") == (0.7, 0.7, 0.7)
 
 
 @pytest.mark.parametrize("text", ["0,1,1", "1,-1,1", "1,1", "1,1,1,1", "", "a,b,c", "nan", "inf"])
 def test_bad_resolutions_are_refused(text):
     with pytest.raises(UserError, match="try 0.5,0.5,0.5"):
-        parse_resolution(text)
+        checked_resolution(text)
 
 
 @pytest.mark.parametrize("word", ["True", "true", "yes", "1", " on "])
@@ -99,14 +103,14 @@ def test_other_words_are_no_booleans():
 )
 def test_arguments_of_the_predictor_are_checked(name, value):
     with pytest.raises(UserError, match=name):
-        checks.check_predictor(**{name: value})
+        PredictorSettings(**{name: value})
 
 
 def test_the_legacy_geometry_clashes_with_sitk():
     with pytest.raises(UserError, match="legacy"):
-        checks.check_predictor(geometry="legacy", interp="sitk")
+        PredictorSettings(geometry="legacy", interp="sitk")
 
 
 def test_numbers_other_than_int_are_no_patch():
     with pytest.raises(UserError, match="whole number"):
-        checks.checked_patch(True)
+        checked_patch(True)

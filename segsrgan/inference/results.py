@@ -16,19 +16,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segsrgan.errors import UserError
-from segsrgan.files import check_writable, locked, remove, remove_stale, stamp, temporary_beside
-from segsrgan.inference.records import claim, note, read_record
+from segsrgan.files import ResultsFolder, stamp
+from segsrgan.networks import outputs
 from segsrgan.tables import IMAGE_SUFFIXES, stem
 
 PREFIX = "Result_with_"
-_STAMP = "image_stamp"  # beside the settings in the record
+# What the released original wrote, and what version 3.0 wrote at least.
+_ORIGINAL = ("SR", "Cortex")
+_VERSION_3_0 = ("SR", "Cortex", "Cortex_mask")
+
+
+def result_files():
+    """The results that networks may give: dict, name of the result -> prefix of its file.
+
+    Each head of `segsrgan.networks.outputs` has one; of a probability there is a thresholded one
+    as well, such as `cortex_mask`.
+    """
+    files = {}
+    for head in outputs.HEADS:
+        files[head.name] = head.file
+        if head.activation == "sigmoid":
+            files[f"{head.name}_mask"] = f"{head.file}_mask"
+    return files
 
 
 @dataclass(frozen=True)
-class Place:
-    """The results of one image.
+class ImageResults:
+    """The results of one image, for pairs of patch and step in voxels.
 
-    Args:
+    Attributes:
         image: the image's path.
         folder: the folder that holds `patch_...`.
     """
@@ -41,51 +57,47 @@ class Place:
         patch, step = pair
         return "patch_None" if patch is None else f"patch_{patch}_step_{step}"
 
-    def files(self, pair, mask=False):
-        """Result kind -> path, for one (patch, step) pair; `Mask` only if asked for.
+    def file_name(self, prefix, pair):
+        """The name of a result file, such as `SR_patch_64_step_32.nii.gz`."""
+        tail = "whole_image" if pair[0] is None else self.label(pair)
+        return f"{prefix}_{tail}.nii.gz"
 
-        In the order of writing: where the last three exist, the first does.
-        """
-        label = self.label(pair)
-        tail = "whole_image" if pair[0] is None else label
-        kinds = ("Mask",) * mask + ("Cortex_mask", "SR", "Cortex")
-        return {kind: self.folder / label / f"{kind}_{tail}.nii.gz" for kind in kinds}
+    def entry(self, pair):
+        """What the record says of a pair's whole results, a dict; empty where it says nothing."""
+        return self._record.entry(self.label(pair)) or {}
 
     def is_finished(self, pair):
         """Whether all results of a pair are there.
 
-        Without a note of ours they are the released original's, which wrote no thresholded mask
-        and did not tell the images of a folder apart.
+        Without a record they are the released original's, which wrote no thresholded mask and did
+        not tell the images of a folder apart.
         """
-        needed = self.files(pair)
-        pairs = read_record(self.folder).get("pairs", {})
-        if self.label(pair) not in pairs:
-            del needed["Cortex_mask"]
+        label, prefixes = self.label(pair), _VERSION_3_0
+        if not self._record.knows(label):
+            prefixes = _ORIGINAL
             if self.folder.parent != self.image.parent or not _is_alone(self.image):
                 return False
-        elif pairs[self.label(pair)] is None:
+        elif self._record.entry(label) is None:
             return False
-        return all(os.path.isfile(path) for path in needed.values())
+        names = self.entry(pair).get("files") or [self.file_name(p, pair) for p in prefixes]
+        return all(os.path.isfile(self.folder / label / name) for name in names)
 
     def has_changed(self, pair):
         """Whether the image is another than when the results of a pair were made, if known."""
-        before = (self._made(pair) or {}).get(_STAMP)
+        inputs = self.entry(pair).get("inputs")
+        before = inputs.get(self.image.name) if isinstance(inputs, dict) else None
         return before is not None and before != stamp(self.image)
 
     def settings(self, pair):
         """How the results of a pair were made, a dict; None if that is not known."""
-        made = self._made(pair)
-        return made and {key: value for key, value in made.items() if key != _STAMP}
-
-    def _made(self, pair):
-        made = read_record(self.folder).get("pairs", {}).get(self.label(pair))
-        return made if isinstance(made, dict) else None
+        settings = self.entry(pair).get("settings")
+        return settings if isinstance(settings, dict) else None
 
     def claim(self):
         """Makes sure that no other image's results come here, whatever other processes do.
 
         Returns:
-            This place, or one further down if another image has taken this folder meanwhile.
+            These results, or others further down if another image has taken this folder meanwhile.
 
         Raises:
             UserError: if other images have taken all of them.
@@ -93,7 +105,7 @@ class Place:
         """
         base = self.folder if self.folder.parent == self.image.parent else self.folder.parent
         for folder in (self.folder, *_named_folders(self.image, base)):
-            if claim(folder, self.image.name):
+            if ResultsFolder(folder, self.image.name).claim():
                 return replace(self, folder=folder)
         raise UserError(
             f"the folders for its results in {base} belong to other images; take another "
@@ -101,47 +113,26 @@ class Place:
         )
 
     @contextmanager
-    def replacing(self, pair, settings, mask=False):
-        """Results that take the place of a pair's on leaving without an exception.
-
-        What is there stays until all is written; whatever ends the writing before, only what was
-        written here is removed. A run killed during the exchange has noted that the results are
-        not whole.
+    def replacing(self, pair, entry):
+        """Results that take the place of a pair's when the context ends without an exception.
 
         Args:
             pair: (patch, step).
-            settings: how they are made, for the record.
-            mask: whether there is a `Mask`.
+            entry: of the record, a dict of JSON values.
 
         Yields:
-            Result kind -> path to write to, in the order of `files`.
+            Function from a file's prefix to the path to write it to.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        remove_stale(self.folder)
-        files, label = self.files(pair, mask), self.label(pair)
-        temporary = temporary_beside(self.folder / label)
-        try:
-            temporary.mkdir()
-            yield {kind: temporary / path.name for kind, path in files.items()}
-            with locked(self.folder):
-                note(self.folder, self.image.name, label, None)
-                (self.folder / label).mkdir(exist_ok=True)
-                for path in files.values():
-                    os.replace(temporary / path.name, path)
-                for kind, path in self.files(pair, mask=True).items():
-                    if kind not in files:
-                        path.unlink(missing_ok=True)
-                made = {**settings, _STAMP: stamp(self.image)}
-                note(self.folder, self.image.name, label, made)
-        finally:
-            remove(temporary)
+        possible = [self.file_name(prefix, pair) for prefix in result_files().values()]
+        with self._record.replacing(self.label(pair), entry, possible) as folder:
+            yield lambda prefix: folder / self.file_name(prefix, pair)
 
-    def check_writable(self):
-        """Raises `UserError` if results cannot be written; leaves nothing behind."""
-        check_writable(self.folder)
+    @property
+    def _record(self):
+        return ResultsFolder(self.folder, self.image.name)
 
 
-def choose_places(images, name):
+def choose_folders(images, name):
     """Chooses the result folder of every image of a job, see the module's text.
 
     Args:
@@ -149,7 +140,7 @@ def choose_places(images, name):
         name: name of the results; `Result_with_` is put before it where it is missing.
 
     Returns:
-        A list of `Place`, one per image.
+        A list of `ImageResults`, one per image.
 
     Raises:
         UserError: if the name is not that of a folder.
@@ -160,12 +151,12 @@ def choose_places(images, name):
         )
     name = PREFIX + name.removeprefix(PREFIX)
     together = Counter(image.parent for image in images if os.path.exists(image))
-    taken, places = set(), []
+    taken, chosen = set(), []
     for image in images:
         folder = _choose(image, image.parent / name, together[image.parent] > 1, taken)
         taken.add(folder)
-        places.append(Place(image, folder))
-    return places
+        chosen.append(ImageResults(image, folder))
+    return chosen
 
 
 def weights_name(weights):
@@ -183,7 +174,8 @@ def weights_name(weights):
 def _choose(image, base, shared, taken):
     """The folder that is the image's already, else the first that is nobody's."""
     folders = [base, *_named_folders(image, base)]
-    owners = {folder: read_record(folder).get("image") for folder in folders if folder not in taken}
+    free = [folder for folder in folders if folder not in taken]
+    owners = {folder: ResultsFolder(folder, image.name).owner() for folder in free}
     for folder, owner in owners.items():
         if owner == image.name:
             return folder
@@ -200,7 +192,7 @@ def _named_folders(image, base):
 def _has_results(base):
     try:
         return any(base.glob("patch_*"))
-    except (OSError, ValueError):  # no possible path
+    except (OSError, ValueError):  # not a possible path
         return False
 
 

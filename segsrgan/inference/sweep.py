@@ -95,10 +95,11 @@ class HostSweep:
 
 
 def _sweep(engine, *volume, **options):
-    """What an engine offers for its own memory, else `HostSweep`."""
+    """The engine's sweep in the memory of its device, else a `HostSweep`."""
     try:
-        sweep = getattr(engine, "device_sweep", lambda *_, **__: None)(*volume, **options)
-        if sweep is not None:
+        on_device = getattr(engine, "device_sweep", None)
+        sweep = on_device and on_device(*volume, **options)
+        if sweep:
             return sweep
     except MemoryError:
         logger.info("the volume does not fit on the device and stays in main memory")
@@ -106,6 +107,8 @@ def _sweep(engine, *volume, **options):
 
 
 class _Stream:
+    """The patches of one volume in batches; what is constant is computed once."""
+
     def __init__(self, sweep, padded, tiling, progress):
         self.sweep = sweep
         self.padded = padded

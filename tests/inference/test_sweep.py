@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from segsrgan.inference.streaming import default_batch_size, predict_tiled
+from segsrgan.inference.sweep import default_batch_size, predict_tiled
 from segsrgan.volumes.tiling import plan
 
 

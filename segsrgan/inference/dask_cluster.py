@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: MIT
+"""The images of a job spread over a Dask cluster, each worker with a predictor of its own.
+
+Workers see the same files as this process. Dask gives the image of a worker that is lost to
+another; an image that has cost several workers their life fails. Results appear whole or not at
+all, so that a worker which was only thought lost does no harm.
+"""
+
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+from collections import deque
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import lru_cache
+from importlib.util import find_spec
+from logging.handlers import QueueHandler
+
+import segsrgan
+from segsrgan.errors import UserError
+from segsrgan.files import remove_stale
+from segsrgan.inference.jobs import failures, run_here
+from segsrgan.inference.settings import local_workers
+from segsrgan.memory import GIB, available_memory
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 20
+# Workers may come and go: how often they are counted.
+_COUNT_SECONDS = 2
+# A process that was lost is replaced; on a busy computer that takes longer than Dask's 15 seconds.
+_RESTART_SECONDS = 600
+# A process computes one image at a time, however many threads a worker has.
+_LOCK = threading.Lock()
+
+
+def run_on_cluster(job, waiting, recipe, progress, address):
+    """Computes images on the workers of a cluster, in whatever order.
+
+    Args:
+        job: a `Job`.
+        waiting: a list of (`ImageResults`, list of (patch, step) pairs).
+        recipe: returns a `Predictor`; it is hashable, can be pickled, and has the attribute
+            `settings`, a `PredictorSettings`.
+        progress: called as `progress("images", images done, images in all)`.
+        address: `"local:N"` for N processes of this computer, the address of a scheduler, such as
+            `"tcp://host:8786"`, or its scheduler file.
+
+    Yields:
+        An `Outcome` for each image and pair, image by image.
+
+    Raises:
+        UserError: if Dask is missing or no scheduler answers.
+        Exception: what a worker raised when it made the predictor.
+    """
+    if find_spec("distributed") is None:
+        raise UserError("--dask needs Dask; pip install 'SegSRGAN[dask]'")
+    processes = local_workers(address)
+    if processes is not None:
+        recipe = divided(recipe, processes)
+    level = logging.getLogger("segsrgan").getEffectiveLevel()
+    order = replace(job, images=()), recipe, segsrgan.__version__, level
+    try:
+        with _dask_silenced(), _connected(address, processes) as client:
+            yield from _spread(client, waiting, order, progress)
+    finally:
+        if processes is not None:  # they have ended, perhaps in the middle of an image
+            for results, _ in waiting:
+                remove_stale(results.folder)
+
+
+def divided(recipe, processes):
+    """A recipe for one of several processes: with its part of the threads and the memory."""
+    settings = recipe.settings
+    memory = settings.max_memory or available_memory() / GIB
+    threads = settings.threads or max(1, _processors() // processes)
+    settings = replace(settings, threads=threads, max_memory=memory / processes)
+    return replace(recipe, settings=settings)
+
+
+def compute_image(order, results, pairs):
+    """Computes an image on a worker and writes its results.
+
+    Args:
+        order: a `Job`, its recipe, which is made once for all images, the version of the package
+            that gives the order, and the least level of messages that are wanted.
+        results: the image's `ImageResults`.
+        pairs: its (patch, step) pairs.
+
+    Returns:
+        A list of `Outcome`, and the messages as a list of `logging.LogRecord`.
+
+    Raises:
+        UserError: if this package is of another version.
+        Exception: what making the predictor raises.
+    """
+    job, recipe, version, level = order
+    if version != segsrgan.__version__:
+        raise UserError(
+            f"a Dask worker has SegSRGAN {segsrgan.__version__}, the job comes from {version}; "
+            "install the same version everywhere"
+        )
+    with _LOCK, _recorded(level) as records:
+        predictor = _predictor(recipe)
+        outcomes = list(run_here(job, [(results, pairs)], lambda: predictor, lambda *call: None))
+    return outcomes, [records.get() for _ in range(records.qsize())]
+
+
+def _spread(client, waiting, order, progress):
+    """Hands images out one to a worker: none waits behind another that may take it down."""
+    from distributed import wait
+
+    waiting, total, done, running = deque(waiting), len(waiting), 0, {}
+    progress("images", done, total)
+    try:
+        while waiting or running:
+            workers = _worker_count(client)
+            while waiting and len(running) < workers:
+                image = waiting.popleft()
+                running[client.submit(compute_image, order, *image, pure=False)] = image
+            if not running:
+                time.sleep(_COUNT_SECONDS)
+                continue
+            with suppress(TimeoutError):
+                wait(list(running), timeout=_COUNT_SECONDS, return_when="FIRST_COMPLETED")
+            for future in [future for future in running if future.done()]:
+                outcomes = _outcomes(future, *running[future])
+                del running[future]
+                # Dask would compute it again if the worker that keeps what it returned is lost.
+                future.release()
+                yield from outcomes
+                done += 1
+                progress("images", done, total)
+    except CancelledError:
+        error = UserError("the Dask scheduler was lost; the same command goes on from here")
+        for results, pairs in [*running.values(), *waiting]:
+            yield from failures(results, pairs, error)
+    finally:
+        client.cancel(list(running))
+
+
+def _worker_count(client):
+    if client.cluster is not None and not client.cluster.workers:
+        raise UserError("all processes of --dask local:N were lost for good; try local:1")
+    try:
+        return len(client.nthreads())
+    except OSError as error:
+        raise CancelledError from error
+
+
+def _outcomes(future, results, pairs):
+    """The outcomes that a worker returned; its messages are logged here."""
+    from distributed.scheduler import KilledWorker
+
+    try:
+        outcomes, records = future.result()
+    except KilledWorker:
+        text = "the workers that computed it were lost; give them more memory, or a smaller patch"
+        return failures(results, pairs, UserError(text))
+    for record in records:
+        target = logging.getLogger(record.name)
+        if target.isEnabledFor(record.levelno):
+            target.handle(record)
+    return outcomes
+
+
+@lru_cache(maxsize=1)
+def _predictor(recipe):
+    return recipe()
+
+
+@contextmanager
+def _recorded(level):
+    """A queue of our loggers' messages, which are not shown here."""
+    records, logger = queue.SimpleQueue(), logging.getLogger("segsrgan")
+    handler = QueueHandler(records)
+    before, propagated = logger.level, logger.propagate
+    logger.setLevel(level)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+        logger.setLevel(before)
+
+
+@contextmanager
+def _connected(address, processes):
+    """A client of the scheduler at an address, or of that many processes of this computer."""
+    from distributed import Client
+
+    if processes is not None:
+        with _local_cluster(processes) as cluster, Client(cluster) as client:
+            yield client
+        return
+    named = {"scheduler_file" if address.endswith(".json") else "address": address}
+    try:
+        client = Client(**named, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Dask scheduler answers at {address}; start one with `dask scheduler` and "
+            "workers with `dask worker`, or take --dask local:2"
+        ) from error
+    with client:
+        if not client.nthreads():
+            logger.info("waiting for workers")
+        yield client
+
+
+@contextmanager
+def _local_cluster(processes):
+    """A `distributed.LocalCluster`, encrypted, so that nobody else can give it orders.
+
+    If an error or an interrupt ends it, its processes end in the middle of whatever they do.
+    """
+    import dask
+    from distributed import LocalCluster
+
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": _RESTART_SECONDS}):
+        with _interrupts_ignored():  # by the processes: Ctrl-C reaches all of a terminal's
+            cluster = LocalCluster(
+                n_workers=processes,
+                threads_per_worker=1,
+                memory_limit=0,  # the predictors keep to theirs
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+                security=True,
+            )
+        try:
+            yield cluster
+        except BaseException:
+            for nanny in cluster.workers.values():
+                with suppress(OSError, TypeError):  # gone already
+                    os.kill(nanny.pid, signal.SIGKILL)
+            raise
+        finally:
+            cluster.close()
+
+
+@contextmanager
+def _interrupts_ignored():
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _dask_silenced():
+    """Keeps Dask's own messages back, of lost workers for instance: they are not the user's."""
+    import distributed  # noqa: F401 - its loggers
+
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    try:
+        for dask in levels:
+            dask.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for dask, level in levels.items():
+            dask.setLevel(level)
+
+
+def _processors():
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1

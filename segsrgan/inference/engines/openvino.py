@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: MIT
+"""The generator computed by OpenVINO, on the processor; needs neither Keras nor TensorFlow.
+
+The graph is built directly, since that of a conversion keeps what Keras had to write in other
+words: here an upsampling with its convolution is one transposed convolution, which needs neither
+the interleaving nor the cropping of `segsrgan.networks.rewrites`. Inside, channels stand second,
+as OpenVINO wants it; input and output have them last.
+"""
+
+import math
+import threading
+from contextlib import contextmanager
+from functools import cache
+
+import numpy as np
+import openvino as ov
+import openvino.opset15 as op
+
+from segsrgan.errors import UserError
+from segsrgan.networks.architecture import assemble
+from segsrgan.networks.outputs import output_channels
+
+# Compiled models kept, one per patch size; whole images of many sizes must not pile them up.
+_KEPT = 4
+# Our name, OpenVINO's name of the precision and of the capability of the processor.
+_PRECISIONS = {
+    "float32": ("f32", "FP32"),
+    "float16": ("f16", "FP16"),
+    "bfloat16": ("bf16", "BF16"),
+}
+# Of oneDNN, of the C++ library, of Linux.
+_OUT_OF_MEMORY = ("out_of_memory", "out of memory", "bad_alloc", "allocate")
+_SPATIAL = (2, 3, 4)
+# Edge of the blocks whose means are taken first, see `_mean`.
+_BLOCK = 8
+# Up to so many filters a convolution with 8 times as many and stride 2 is the faster one: vector
+# units compute 16 channels at once.
+_FEW_FILTERS = 6
+# What instance normalisation adds to the standard deviation.
+_EPSILON = 1e-7
+
+
+@cache
+def core():
+    """OpenVINO's `Core`, the only one of this process, kept to its end.
+
+    Each brings a signal stack for its thread and takes it along when it goes, whoever uses it by
+    then: the next Ctrl-C would be a segmentation fault.
+    """
+    return ov.Core()
+
+
+def precisions():
+    """Precisions that the processor computes itself; others would be converted back and forth."""
+    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(name for name, (_, key) in _PRECISIONS.items() if key in capabilities)
+
+
+def make(generator, precision="float32", threads=None):
+    """Builds the engine.
+
+    Args:
+        generator: `(spec, arrays)`, not conditional.
+        precision: see `OpenVINOEngine`.
+        threads: see `OpenVINOEngine`.
+
+    Raises:
+        UserError: if the generator is a model of another kind.
+    """
+    if not isinstance(generator, tuple):
+        raise UserError(
+            "the openvino engine computes models of segsrgan.networks.build_generator, received "
+            f"{type(generator).__name__}; take engine tensorflow"
+        )
+    return OpenVINOEngine(*generator, precision=precision, threads=threads)
+
+
+class OpenVINOEngine:
+    """Runs a generator, compiled per patch size.
+
+    Args:
+        spec: a `GeneratorSpec` that is not conditional.
+        arrays: its weights, dict of float32 arrays by `<layer>/<weight>`.
+        precision: `"float32"`, `"float16"` or `"bfloat16"`; input and output are float32.
+        threads: CPU threads, OpenVINO's choice when None.
+    """
+
+    name = "openvino"
+
+    def __init__(self, spec, arrays, precision="float32", threads=None):
+        self.precision = precision
+        self._network = spec, arrays
+        self._options = {
+            # Unless told otherwise OpenVINO takes bfloat16 where the processor has it.
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[precision][0],
+            # Several jobs on one computer would all be pinned to its first cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if threads is not None:
+            self._options["INFERENCE_NUM_THREADS"] = threads
+        self._requests = {}
+        self._lock = threading.Lock()
+
+    def predict_batch(self, patches, resolution=None):
+        """Computes one batch, see `Engine.predict_batch`; patch by patch, which is as fast."""
+        shape = tuple(patches.shape[1:4])
+        with self._lock, _memory_errors():
+            request = self._requests.get(shape)
+            if request is None:
+                if len(self._requests) == _KEPT:
+                    self._requests.pop(next(iter(self._requests)))
+                request = self._requests[shape] = self._compile(shape)
+            result = request.get_output_tensor()
+            outputs = np.empty((len(patches), *result.get_shape()[1:]), np.float32)
+            for patch, output in zip(patches, outputs, strict=True):
+                request.infer([np.ascontiguousarray(patch[np.newaxis], dtype=np.float32)])
+                output[...] = result.data[0]
+        return outputs
+
+    def _compile(self, shape):
+        graph = build_graph(*self._network, shape, self.precision)
+        graph.reshape([1, *shape, 1])
+        return core().compile_model(graph, "CPU", self._options).create_infer_request()
+
+
+def build_graph(spec, arrays, patch, precision="float32"):
+    """Builds the graph of a generator.
+
+    Args:
+        spec: a `GeneratorSpec` that is not conditional.
+        arrays: its weights, dict of float32 arrays by `<layer>/<weight>`.
+        patch: three sizes divisible by 4.
+        precision: the precision it will be computed in; with less than float32 statistics are
+            left to one operation, which computes them in float32 whatever the rest is.
+
+    Returns:
+        An `openvino.Model`: float32 `(b, x, y, z, 1)` to `(b, x, y, z, channels)`, b free.
+    """
+    return graph_around(lambda image: assemble(spec, _Builder(arrays, precision), image), patch)
+
+
+def graph_around(layers, patch):
+    """An `openvino.Model` of layers between an input and an output whose channels stand last.
+
+    Args:
+        layers: function from the node of the image, `(b, 1, x, y, z)`, to that of the output.
+        patch: three sizes.
+    """
+    image = op.parameter([-1, *patch, 1], np.float32, "image")
+    # One channel: to put it second is no more than another name for the same memory.
+    output = layers(op.reshape(image, _integers(0, 1, *patch), special_zero=True))
+    last = op.transpose(output, _integers(0, *_SPATIAL, 1))
+    return ov.Model([op.result(last, "output")], [image], "generator")
+
+
+class _Builder:
+    """Adds the nodes of one layer after the other, see `segsrgan.networks.architecture`."""
+
+    def __init__(self, arrays, precision="float32"):
+        self._arrays = arrays
+        self._normalise = _normalise if precision == "float32" else _normalise_coarsely
+
+    def convolution(self, x, filters, kernel_size, name, strides=1, upsampling=1):
+        kernel = self._arrays[f"{name}/kernel"]
+        if upsampling > 1:
+            return _convolve_upsampled(x, kernel)
+        x = _pad(x, kernel_size // 2, "reflect")
+        even = all(size % 2 == 0 for size in _sizes(x))
+        if strides == 1 and filters <= _FEW_FILTERS and even:
+            wide = _convolution(x, _all_phases(kernel), 2)
+            return op.depth_to_space(wide, "blocks_first", 2)
+        return _convolution(x, kernel, strides)
+
+    def normalisation(self, x, name):
+        scale, shift = (self._arrays[f"{name}/{weight}"] for weight in ("scale", "shift"))
+        return self._normalise(x, _per_channel(scale), _per_channel(shift))
+
+    def relu(self, x, name):
+        return op.relu(x)
+
+    def add(self, tensors, name):
+        return op.add(*tensors)
+
+    def concatenate(self, tensors, name):
+        return op.concat(tensors, 1)
+
+    def head(self, image, features, spec, name):
+        activations = {
+            "image": lambda y: _image(image, y, spec),
+            "sigmoid": op.sigmoid,
+            "softmax": lambda y: op.softmax(y, 1),
+        }
+        nodes = []
+        for head, channels in output_channels(spec).items():
+            bounds = _integers(channels.start), _integers(channels.stop)
+            part = op.slice(features, *bounds, _integers(1), _integers(1))
+            nodes.append(activations[head.activation](part))
+        return op.concat(nodes, 1)
+
+
+def _image(image, y, spec):
+    if spec.scaled:
+        deviation = _deviation(op.subtract(image, _mean(image)))
+        y = op.multiply(y, op.multiply(deviation, _constant(0.1)))
+    return op.subtract(image, y) if spec.residual else y
+
+
+def _convolution(x, kernel, stride):
+    weights = _constant(np.transpose(kernel, (4, 3, 0, 1, 2)))
+    return op.convolution(x, weights, [stride] * 3, [0] * 3, [0] * 3, [1] * 3)
+
+
+def _all_phases(kernel):
+    """A kernel one tap larger that, with stride 2, yields the outputs of all eight phases.
+
+    Phase p of an axis is the kernel shifted by p taps; output channels are ordered (phase x,
+    phase y, phase z, out).
+    """
+    taps, (channels, filters) = kernel.shape[0], kernel.shape[3:]
+    wide = np.zeros((*(taps + 1,) * 3, channels, 8, filters), np.float32)
+    for phase, (i, j, k) in enumerate(np.ndindex(2, 2, 2)):
+        wide[i : i + taps, j : j + taps, k : k + taps, :, phase] = kernel
+    return wide.reshape(*wide.shape[:4], 8 * filters)
+
+
+def _convolve_upsampled(x, kernel):
+    """Nearest upsampling by 2, reflect padding and a convolution with a kernel of 3^3, as one.
+
+    Upsampling repeats voxel i at 2i and 2i + 1, and output o is the sum over the taps t of
+    kernel[t] * upsampled[o + t - 1]. So voxel i reaches o = 2i + s - t + 1 for s = 0, 1: it is
+    spread by a kernel of 4^3, the sum of 8 shifted copies of the mirrored one. The upsampled
+    signal reflected by one voxel is the coarse one with its edge voxels repeated: with these in
+    front the outputs begin at 3.
+    """
+    spread = np.zeros((4, 4, 4, *kernel.shape[3:]), np.float32)
+    for i, j, k in np.ndindex(2, 2, 2):
+        spread[i : i + 3, j : j + 3, k : k + 3] += kernel[::-1, ::-1, ::-1]
+    weights = _constant(np.transpose(spread, (3, 4, 0, 1, 2)))
+    x = _pad(x, 1, "edge")
+    return op.convolution_backprop_data(x, weights, [2] * 3, None, [3] * 3, [3] * 3, [1] * 3)
+
+
+def _normalise(x, scale, shift):
+    centred = op.subtract(x, _mean(x))
+    gain = op.divide(scale, op.add(_deviation(centred), _constant(_EPSILON)))
+    return op.add(op.multiply(centred, gain), shift)
+
+
+def _normalise_coarsely(x, scale, shift):
+    y = op.mvn(x, _integers(*_SPATIAL), True, _EPSILON, "outside_sqrt")
+    return op.add(op.multiply(y, scale), shift)
+
+
+def _mean(x):
+    """Mean over the voxels, `(b, c, 1, 1, 1)`: of blocks first, then of the blocks' means.
+
+    OpenVINO adds up all voxels of a channel one after the other. After 64^3 of them a sum in
+    float32 is off by 1e-5, after 128^3 by 1e-4 (and so is its MVN, the normalisation in one).
+    """
+    edges = [max(k for k in range(1, _BLOCK + 1) if size % k == 0) for size in _sizes(x)]
+    blocks = op.avg_pool(x, edges, [0] * 3, [0] * 3, edges, exclude_pad=True)
+    return op.reduce_mean(blocks, _integers(*_SPATIAL), keep_dims=True)
+
+
+def _deviation(centred):
+    """Standard deviation over the voxels, `(b, c, 1, 1, 1)`, of an x that has no mean.
+
+    The length of each plane first, for which no squares are written down.
+    """
+    planes = op.reduce_l2(centred, _integers(3, 4), keep_dims=True)
+    squares = op.reduce_mean(op.multiply(planes, planes), _integers(2), keep_dims=True)
+    return op.sqrt(op.multiply(squares, _constant(1 / math.prod(_sizes(centred)[1:]))))
+
+
+def _pad(x, n, mode):
+    margin = _integers(0, 0, n, n, n)
+    return op.pad(x, margin, margin, mode) if n else x
+
+
+def _sizes(x):
+    """The spatial sizes of a node; the batch alone may be free."""
+    return [x.output(0).get_partial_shape()[axis].get_length() for axis in _SPATIAL]
+
+
+def _per_channel(array):
+    return _constant(array.reshape(1, -1, 1, 1, 1))
+
+
+def _constant(array):
+    return op.constant(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _integers(*values):
+    return op.constant(np.array(values, np.int64))
+
+
+@contextmanager
+def _memory_errors():
+    """Gives OpenVINO's errors of allocation, which are RuntimeErrors with a text, their class."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        if any(words in text for words in _OUT_OF_MEMORY):
+            raise MemoryError(str(error)) from error
+        raise

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: MIT
+"""The generator computed by TensorFlow, on the processor or a graphics card."""
+
+import logging
+import threading
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+
+from segsrgan.errors import UserError
+from segsrgan.inference.engines import graphics_card
+from segsrgan.networks.spatial import PatchReassembly
+from segsrgan.volumes.tiling import patch_weights
+
+logger = logging.getLogger(__name__)
+
+# Graphs kept, one per patch size; whole images of many sizes must not pile them up.
+_KEPT = 4
+# Voxels of a batch on a graphics card: enough to keep it busy, some 4 GB with the paper's network.
+_DEVICE_BATCH_VOXELS = 4 * 128**3
+
+
+def precisions():
+    """Precisions it computes in."""
+    return ("float32",)
+
+
+def make(generator, precision="float32", threads=None):
+    """Builds the engine.
+
+    Args:
+        generator: `(spec, arrays)`, or a `keras.Model` of any kind.
+        precision: `"float32"`.
+        threads: threads that compute one operation, TensorFlow's choice when None; accepted only
+            before TensorFlow's first computation in a process.
+
+    Raises:
+        UserError: if Keras computes with another library.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            "the tensorflow engine needs KERAS_BACKEND=tensorflow, "
+            f"received {keras.backend.backend()!r}; unset KERAS_BACKEND"
+        )
+    if threads is not None:
+        _set_threads(threads)
+    if isinstance(generator, tuple):
+        from segsrgan.networks.models import assign_weights, build_generator
+
+        spec, arrays = generator
+        generator = build_generator(spec)
+        assign_weights(generator, arrays)
+    return TensorFlowEngine(generator)
+
+
+class TensorFlowEngine:
+    """Runs a Keras generator in a `tf.function` per patch size.
+
+    Args:
+        model: a `keras.Model` with one input, or two when conditional. Its weights are taken as
+            they are when a patch size is first seen.
+        on_device: whether volumes are kept where the network is computed, see `DeviceSweep`; on
+            a graphics card when None.
+    """
+
+    name = "tensorflow"
+    precision = "float32"
+
+    def __init__(self, model, on_device=None):
+        self._model = model
+        self._conditional = len(model.inputs) == 2
+        self._functions = {}
+        self._lock = threading.Lock()
+        self._on_device = _has_graphics_card() if on_device is None else on_device
+        if self._on_device:
+            self.batch_voxels = _DEVICE_BATCH_VOXELS
+
+    def predict_batch(self, patches, resolution=None):
+        """Computes one batch, see `Engine.predict_batch`."""
+        with _memory_errors():
+            patches = np.ascontiguousarray(patches, dtype=np.float32)
+            return self._compute(patches, resolution).numpy()
+
+    def device_sweep(self, padded, tiling, channels, resolution=None, blend="uniform"):
+        """A `DeviceSweep` on the graphics card, None where there is none.
+
+        Raises:
+            MemoryError: if the volumes do not fit there.
+        """
+        if not self._on_device:
+            return None
+
+        def compute(patches):
+            return self._compute(patches, resolution)
+
+        return DeviceSweep(compute, padded, tiling, channels, blend)
+
+    def _compute(self, patches, resolution):
+        if self._conditional and resolution is None:
+            raise UserError("a conditional generator needs the slice resolution in mm")
+        function = self._function(tuple(patches.shape[1:]))
+        return function(patches, np.float32(resolution or 0.0))
+
+    def _function(self, shape):
+        with self._lock:
+            if shape not in self._functions:
+                if len(self._functions) == _KEPT:
+                    self._functions.pop(next(iter(self._functions)))
+                self._functions[shape] = self._trace(shape)
+            return self._functions[shape]
+
+    def _trace(self, shape):
+        import tensorflow as tf
+
+        signature = [tf.TensorSpec((None, *shape), tf.float32), tf.TensorSpec((), tf.float32)]
+        trainable = [variable.numpy() for variable in self._model.trainable_variables]
+        others = [variable.numpy() for variable in self._model.non_trainable_variables]
+
+        @tf.function(input_signature=signature, reduce_retracing=False)
+        def compute(patches, resolution):
+            inputs = patches
+            if self._conditional:
+                inputs = [patches, tf.fill(tf.shape(patches), resolution)]
+            # Constants, so that the rewritten kernels are computed once and not for each batch.
+            weights = [[tf.constant(array) for array in arrays] for arrays in (trainable, others)]
+            outputs, _ = self._model.stateless_call(*weights, inputs, training=False)
+            return tf.cast(outputs, tf.float32)
+
+        return compute
+
+
+class DeviceSweep:
+    """One volume that stays on a graphics card from its first patch to its last.
+
+    The counterpart of `segsrgan.inference.sweep.HostSweep`: only the volume and the result are
+    moved.
+
+    Args:
+        network: patches `(b, px, py, pz, 1)` to outputs `(b, px, py, pz, channels)`, tensors.
+        padded: the padded volume, float32 `(x, y, z)`.
+        tiling: its `Tiling`.
+        channels: output channels of the network.
+        blend: see `segsrgan.volumes.tiling.Accumulator`.
+
+    Raises:
+        MemoryError: if the volumes do not fit on the device.
+    """
+
+    def __init__(self, network, padded, tiling, channels, blend):
+        self._network = network
+        self._tiling = tiling
+        self._layer = PatchReassembly(tiling.padded_shape)
+        weights = patch_weights(tiling, blend)
+        with _memory_errors():
+            self._volume = keras.ops.convert_to_tensor(padded)
+            self._weights = None if weights is None else keras.ops.convert_to_tensor(weights)
+            # The second, let go at once, stands for that which `add` makes of the first.
+            self._total, _ = (self._layer.begin(channels) for _ in range(2))
+
+    def compute(self, starts):
+        """The outputs of the patches at these starts, a tensor `(b, px, py, pz, channels)`.
+
+        Raises:
+            MemoryError: if they are too many.
+        """
+        with _memory_errors():
+            regions = [self._volume[self._tiling.region(start)] for start in starts]
+            return self._network(keras.ops.stack(regions)[..., None])
+
+    def add(self, outputs, starts):
+        """Puts the outputs of patches where they belong."""
+        with _memory_errors():
+            starts = np.array(starts, np.int32)
+            self._total = self._layer.add(self._total, outputs, starts, self._weights)
+
+    def result(self):
+        """The mean of all outputs, float32 `(x, y, z, channels)`, padding cut off."""
+        with _memory_errors():
+            mean = self._layer.finish(self._total)
+            return np.array(keras.ops.convert_to_numpy(mean[self._tiling.crop]))
+
+
+def _has_graphics_card():
+    import tensorflow as tf
+
+    found = bool(tf.config.list_physical_devices("GPU"))
+    if not found and graphics_card():
+        logger.warning(
+            "TensorFlow cannot use the graphics card of this computer; "
+            "pip install 'tensorflow[and-cuda]', or take engine openvino"
+        )
+    return found
+
+
+def _set_threads(threads):
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(min(threads, 2))
+    except RuntimeError:
+        now = tf.config.threading.get_intra_op_parallelism_threads()
+        if now != threads:
+            logger.warning(
+                "TensorFlow already runs with %s threads; ask for %d before its first use",
+                now or "its own number of",
+                threads,
+            )
+
+
+@contextmanager
+def _memory_errors():
+    """Gives TensorFlow's errors of allocation Python's class."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(str(error)) from error

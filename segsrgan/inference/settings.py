@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""What a predictor and a job may be asked for, each rule stated once; needs no NumPy, no Keras."""
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+from segsrgan.config import (
+    BLENDS,
+    ENGINES,
+    GEOMETRIES,
+    INTERPOLATION_TYPES,
+    INTERPS,
+    PRECISIONS,
+    check,
+    setting,
+)
+from segsrgan.errors import UserError
+
+# Two stride-2 levels leave 2 voxels of 8, the least that can be padded by reflection.
+MIN_PATCH = 8
+# What the numbers of a result depend on, besides weights and resolution; kept in its record.
+_NUMBERS = ("geometry", "interp", "interpolation_type", "spline_order", "blend", "threshold")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorSettings:
+    """The settings of `Predictor` and the flags that `job_model.py` makes of them.
+
+    Raises:
+        UserError: if a value is not what its rule expects, or two of them clash.
+    """
+
+    interp: str | None = setting(
+        str,
+        None,
+        "interpolation before the network: cubic splines, --interpolation_type, or splines that "
+        "know the slice profile (default: what the weights were trained with)",
+        flags=("-int",),
+        choices=INTERPS,
+    )
+    interpolation_type: str = setting(
+        str,
+        "Spline",
+        f"with --interp sitk: {', '.join(INTERPOLATION_TYPES)}",
+        flags=("-it",),
+        choices=INTERPOLATION_TYPES,
+        metavar="TYPE",
+    )
+    spline_order: int = setting(int, 3, low=0, high=5)
+    batch_size: int | None = setting(
+        int,
+        None,
+        "patches computed at once (default: as many as are fast and fit in the memory)",
+        low=1,
+    )
+    max_memory: float | None = setting(
+        float,
+        None,
+        "memory that the program may take, as far as it can be foreseen; what does not fit is "
+        "refused (default: what is free)",
+        low=0,
+        above=True,
+        metavar="GIB",
+        example=4,
+    )
+    geometry: str = setting(
+        str,
+        "exact",
+        "legacy: the released SegSRGAN 2.2.4, its misplacement included",
+        choices=GEOMETRIES,
+    )
+    blend: str = setting(
+        str,
+        "uniform",
+        "mean of overlapping patches (default: uniform, as in the paper)",
+        choices=BLENDS,
+    )
+    threshold: float = setting(
+        float,
+        0.5,
+        "probability from which a voxel belongs to the cortex mask",
+        low=0,
+        above=True,
+        below=1,
+        metavar="P",
+        example=0.5,
+    )
+    engine: str = setting(
+        str,
+        "auto",
+        "what computes; auto: tensorflow on a graphics card, else openvino where it is installed",
+        choices=("auto", *ENGINES),
+    )
+    precision: str = setting(
+        str,
+        "float32",
+        "of the engine's numbers; less than float32 only where the processor computes with it",
+        choices=(*PRECISIONS, "auto"),
+        metavar="{" + ",".join(PRECISIONS) + "}",
+    )
+    threads: int | None = setting(int, None, "processor threads (default: all)", low=1)
+
+    def __post_init__(self):
+        check(self)
+        if self.precision == "auto":  # the name of the default in version 3.0
+            object.__setattr__(self, "precision", "float32")
+        if self.geometry == "legacy" and self.interp not in (None, "scipy"):
+            raise UserError(
+                f"the legacy geometry is defined for interp=scipy only, received {self.interp}; "
+                "take geometry=exact"
+            )
+
+    def record(self):
+        """What the numbers of a result depend on, a dict of JSON values."""
+        return {name: getattr(self, name) for name in _NUMBERS}
+
+
+def checked_patch(patch):
+    """The patch's edge in voxels as an int, or None for the whole image.
+
+    Raises:
+        UserError: if it is not an integer, not divisible by 4 or below 8.
+    """
+    if patch is None:
+        return None
+    patch = _integer("patch", patch)
+    if patch < MIN_PATCH or patch % 4:
+        near = max(MIN_PATCH, 4 * round(patch / 4))
+        raise UserError(
+            f"patch must be divisible by 4 and at least {MIN_PATCH}, received {patch}; try {near}"
+        )
+    return patch
+
+
+def checked_step(step, patch):
+    """The step in voxels: half the patch when None, always None for the whole image.
+
+    Raises:
+        UserError: if it is not an integer between 1 and the patch.
+    """
+    if patch is None:
+        return None
+    if step is None:
+        return patch // 2
+    step = _integer("step", step)
+    if not 1 <= step <= patch:
+        raise UserError(
+            f"step must be between 1 and the patch size {patch}, received {step}; try {patch // 2}"
+        )
+    return step
+
+
+def checked_resolution(resolution):
+    """The result's voxel size in mm as three floats.
+
+    Args:
+        resolution: three numbers, one that stands for all axes, or a text of either, separated by
+            commas or blanks, such as `"0.5,0.5,0.5"`.
+
+    Raises:
+        UserError: if there are not one or three positive finite numbers.
+    """
+    values = resolution
+    if isinstance(resolution, str):
+        values = resolution.replace(",", " ").split()
+    elif isinstance(resolution, Real):
+        values = [resolution]
+    try:
+        values = [float(value) for value in values]
+    except (TypeError, ValueError):
+        values = []
+    values = values * 3 if len(values) == 1 else values
+    if len(values) != 3 or not all(math.isfinite(value) and value > 0 for value in values):
+        raise UserError(
+            "the resolution of the result must be one or three positive numbers in mm, received "
+            f"{resolution!r}; try 0.5,0.5,0.5"
+        )
+    return tuple(values)
+
+
+def parse_pairs(patches, steps=None):
+    """The (patch, step) pairs of `--patch` and `--step`.
+
+    Args:
+        patches: sizes by comma, `None` for the whole image: `"64,128"`.
+        steps: one group per patch by comma, values by blank: `"32 64,64"`; half of each patch
+            when None.
+
+    Returns:
+        A tuple of pairs without repetition; `(None, None)` is the whole image.
+
+    Raises:
+        UserError: if a value is invalid, or there are not as many groups as patches.
+
+    Example:
+        >>> parse_pairs("64,128", "32 64,64")
+        ((64, 32), (64, 64), (128, 64))
+    """
+    sizes = [checked_patch(_number("patch", word)) for word in patches.split(",")]
+    groups = [""] * len(sizes) if steps is None else steps.split(",")
+    if len(groups) != len(sizes):
+        raise UserError(
+            f"step needs one group per patch: received {len(sizes)} patch sizes ({patches}) and "
+            f"{len(groups)} groups of steps ({steps}); separate groups by a comma, values by a "
+            "blank"
+        )
+    pairs = []
+    for patch, group in zip(sizes, groups, strict=True):
+        words = group.split()
+        if not words and steps is not None and patch is not None:
+            raise UserError(f"step has no value for patch {patch} in {steps!r}; try {patch // 2}")
+        values = [_number("step", word) for word in words] or [None]
+        pairs += [(patch, checked_step(value, patch)) for value in values]
+    return tuple(dict.fromkeys(pairs))
+
+
+def local_workers(address):
+    """The number of processes that `"local:N"` asks for, None for the address of a scheduler.
+
+    Raises:
+        UserError: if it is neither, nor the name of a scheduler file.
+    """
+    kind, _, rest = address.partition(":")
+    if kind == "local":
+        if rest.isdecimal() and int(rest) > 0:
+            return int(rest)
+    elif rest or address.endswith(".json"):
+        return None
+    raise UserError(
+        "dask must be local:N, the address of a scheduler such as tcp://host:8786, or its "
+        f"scheduler file (.json), received {address!r}; try local:2"
+    )
+
+
+def _number(name, word):
+    word = word.strip()
+    if word.lower() == "none":
+        return None
+    try:
+        return int(word)
+    except ValueError:
+        raise UserError(f"{name} must be a whole number or None, received {word!r}") from None
+
+
+def _integer(name, value):
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UserError(f"{name} must be a whole number, received {value!r}")
+    return int(value)

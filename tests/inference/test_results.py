@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""Where results lie, when they count as finished, and that nothing else is left."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from segsrgan.errors import UserError
+from segsrgan.files import check_writable, stamp
+from segsrgan.inference.results import ImageResults, choose_folders, result_files, weights_name
+
+PAIR = (64, 32)
+KINDS = ("SR", "Cortex", "Cortex_mask")
+
+
+def finish(results, pair=PAIR, settings=None, kinds=KINDS):
+    entry = {"settings": settings or {}, "inputs": {results.image.name: stamp(results.image)}}
+    with results.replacing(pair, entry) as path_of:
+        for kind in kinds:
+            path_of(kind).touch()
+
+
+def file_of(results, kind, pair=PAIR):
+    return results.folder / results.label(pair) / results.file_name(kind, pair)
+
+
+def touch(results, pair=PAIR, kinds=KINDS):
+    for kind in kinds:
+        file_of(results, kind, pair).parent.mkdir(parents=True, exist_ok=True)
+        file_of(results, kind, pair).touch()
+
+
+def images(tmp_path, *names):
+    paths = [tmp_path / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return paths
+
+
+def folders(tmp_path, paths, name="w"):
+    return [str(results.folder.relative_to(tmp_path)) for results in choose_folders(paths, name)]
+
+
+def test_files_are_named_as_the_original_did():
+    results = ImageResults(Path("/a/lr.nii.gz"), Path("/a/Result_with_w"))
+    for prefix in ("SR", "Cortex", "Cortex_mask", "Mask"):
+        name = f"patch_64_step_32/{prefix}_patch_64_step_32.nii.gz"
+        assert file_of(results, prefix) == results.folder / name
+    name = "patch_None/SR_whole_image.nii.gz"
+    assert file_of(results, "SR", (None, None)) == results.folder / name
+    assert set(result_files().values()) == {"SR", "Cortex", "Cortex_mask", "Mask"}
+
+
+def test_an_image_alone_in_its_folder_keeps_the_original_path(tmp_path):
+    paths = images(tmp_path, "a/lr.nii.gz", "b/lr.nii.gz")
+    assert folders(tmp_path, paths) == ["a/Result_with_w", "b/Result_with_w"]
+
+
+def test_images_of_one_folder_get_their_names(tmp_path):
+    paths = images(tmp_path, "a/x.nii.gz", "a/y.nii", "a/x.nii", "a/missing.nii")
+    paths[-1].unlink()
+    assert folders(tmp_path, paths[:3]) == [
+        "a/Result_with_w/x",
+        "a/Result_with_w/y",
+        "a/Result_with_w/x.nii",
+    ]
+    assert folders(tmp_path, [paths[1], paths[3]])[0] == "a/Result_with_w"
+
+
+def test_the_results_of_a_dicom_folder_lie_beside_it(tmp_path):
+    (tmp_path / "study" / "dicom").mkdir(parents=True)
+    assert folders(tmp_path, [tmp_path / "study" / "dicom"]) == ["study/Result_with_w"]
+
+
+def test_results_of_another_image_are_never_taken_for_ours(tmp_path):
+    x, y = images(tmp_path, "a/x.nii", "a/y.nii")
+    (results,) = choose_folders([x], "w")
+    finish(results)
+    assert folders(tmp_path, [y]) == ["a/Result_with_w/y"]
+    assert folders(tmp_path, [x]) == ["a/Result_with_w"]
+    assert folders(tmp_path, [y, x]) == ["a/Result_with_w/y", "a/Result_with_w"]
+
+
+def test_the_prefix_is_put_once(tmp_path):
+    paths = images(tmp_path, "a/lr.nii.gz")
+    assert folders(tmp_path, paths, "Result_with_w") == ["a/Result_with_w"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/elsewhere/x"])
+def test_a_result_name_is_no_path(tmp_path, name):
+    with pytest.raises(UserError, match="result_folder_name"):
+        choose_folders(images(tmp_path, "lr.nii"), name)
+
+
+@pytest.mark.parametrize("missing", ["SR", "Cortex", "Cortex_mask"])
+def test_a_result_is_finished_only_when_it_is_whole(tmp_path, missing):
+    (results,) = choose_folders(images(tmp_path, "lr.nii"), "w")
+    assert not results.is_finished(PAIR)
+    finish(results)
+    assert results.is_finished(PAIR)
+    assert not results.is_finished((64, 64))
+    file_of(results, missing).unlink()
+    assert not results.is_finished(PAIR)
+
+
+def test_results_of_the_released_original_count_as_finished(tmp_path):
+    (results,) = choose_folders(images(tmp_path, "lr.nii"), "w")
+    touch(results, kinds=["SR"])
+    assert not results.is_finished(PAIR)
+    touch(results, kinds=["Cortex"])
+    assert results.is_finished(PAIR)
+    assert results.settings(PAIR) is None
+
+
+def test_results_of_version_3_0_0_count_as_finished(tmp_path, caplog):
+    (results,) = choose_folders(images(tmp_path, "lr.nii"), "w")
+    touch(results)
+    made = {"threshold": 0.5, "image_stamp": stamp(results.image)}
+    record = {"image": "lr.nii", "pairs": {"patch_64_step_32": made, "patch_8_step_4": None}}
+    (results.folder / "results.json").write_text(json.dumps(record))
+    assert results.is_finished(PAIR) and not results.is_finished((8, 4))
+    assert results.settings(PAIR) == {"threshold": 0.5}
+    assert not results.has_changed(PAIR)
+    results.image.write_text("another scan")
+    assert results.has_changed(PAIR)
+    assert results.claim() == results
+    file_of(results, "Cortex_mask").unlink()
+    assert not results.is_finished(PAIR)
+
+
+def test_the_original_is_not_believed_where_several_images_lie(tmp_path):
+    x, y = images(tmp_path, "a/x.nii", "a/y.nii")
+    touch(ImageResults(x, tmp_path / "a" / "Result_with_w"), kinds=["SR", "Cortex"])
+    for image in (x, y):
+        (results,) = choose_folders([image], "w")
+        assert results.folder.name == image.stem  # and the original's files stay
+        assert not results.is_finished(PAIR)
+    y.unlink()
+    (results,) = choose_folders([x], "w")
+    assert results.is_finished(PAIR)
+
+
+@pytest.mark.parametrize("other", ["lr.img", "notes.txt", "labels/y.nii"])
+def test_what_is_no_other_image_does_not_raise_doubts(tmp_path, other):
+    (path,) = images(tmp_path, "a/lr.hdr")
+    images(tmp_path / "a", other)
+    (results,) = choose_folders([path], "w")
+    touch(results, kinds=["SR", "Cortex"])
+    assert results.is_finished(PAIR)
+
+
+def test_two_dicom_folders_are_two_images(tmp_path):
+    for name in ("t1", "t2"):
+        (tmp_path / name).mkdir()
+    touch(ImageResults(tmp_path / "t1", tmp_path / "Result_with_w"), kinds=["SR", "Cortex"])
+    (results,) = choose_folders([tmp_path / "t2"], "w")
+    assert not results.is_finished(PAIR)
+
+
+def test_more_pairs_leave_the_originals_results_finished(tmp_path):
+    (results,) = choose_folders(images(tmp_path, "lr.nii"), "w")
+    touch(results, kinds=["SR", "Cortex"])
+    finish(results.claim(), (64, 64))
+    assert results.is_finished(PAIR)
+
+
+def test_the_original_is_not_believed_once_another_image_lies_there(tmp_path):
+    (results,) = choose_folders(images(tmp_path, "lr.nii"), "w")
+    finish(results.claim(), (64, 64))
+    touch(results, kinds=["SR", "Cortex"])
+    assert results.is_finished(PAIR)
+    images(tmp_path, "other.nii")
+    assert not results.is_finished(PAIR)
+    assert results.is_finished((64, 64))
+
+
+def test_a_result_name_that_is_too_long_is_no_finished_result(tmp_path):
+    (results,) = choose_folders(images(tmp_path, "lr.nii"), "w" * 300)
+    assert not results.is_finished(PAIR)
+
+
+def test_results_are_found_again_when_the_list_changes(tmp_path):
+    x, y = images(tmp_path, "a/x.nii", "a/y.nii")
+    for results in choose_folders([x, y], "w"):
+        finish(results)
+    assert folders(tmp_path, [x]) == ["a/Result_with_w/x"]
+    (x,) = images(tmp_path, "b/x.nii")
+    finish(choose_folders([x], "w")[0])
+    paths = [x, *images(tmp_path, "b/y.nii")]
+    assert folders(tmp_path, paths) == ["b/Result_with_w", "b/Result_with_w/y"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 300, "x" * 300 + "/x.nii", "a\0b", "a\0b/x.nii", "~no such user/x.nii", "a.nii/b.nii"],
+)
+def test_what_is_no_path_gets_a_place_and_no_results(tmp_path, name):
+    images(tmp_path, "a.nii")
+    (results,) = choose_folders([tmp_path / name], "w")
+    assert not results.is_finished(PAIR)
+    assert results.settings(PAIR) is None
+
+
+def test_the_record_says_how_results_were_made(tmp_path):
+    (results,) = choose_folders(images(tmp_path, "lr.nii"), "w")
+    finish(results, PAIR, {"threshold": 0.5})
+    finish(results, (None, None), {"threshold": 0.4})
+    assert results.settings(PAIR) == {"threshold": 0.5}
+    record = json.loads((results.folder / "results.json").read_text())
+    assert record["source"] == "lr.nii"
+    assert set(record["results"]) == {"patch_64_step_32", "patch_None"}
+
+
+def test_a_damaged_record_is_as_good_as_none(tmp_path):
+    (path,) = images(tmp_path, "lr.nii")
+    (results,) = choose_folders([path], "w")
+    results.folder.mkdir()
+    for text in ("", "[]", "{}", '{"results": 3}', '{"results": {"patch_64_step_32": 3}}'):
+        (results.folder / "results.json").write_text(text)
+        assert results.settings(PAIR) is None
+        assert results.claim() == results
+        assert json.loads((results.folder / "results.json").read_text())["source"] == "lr.nii"
+
+
+def test_looking_whether_a_folder_is_writable_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "a" / "b" / "c")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_makes_a_folder_unwritable(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(UserError, match="cannot write into"):
+        check_writable(tmp_path / "a" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "name"),
+    [
+        ("weights/best", "best"),
+        ("/x/own.weights.h5", "own"),
+        ("own.h5", "own"),
+        ("Perso_with_constrast_0.5", "Perso_with_constrast_0.5"),
+    ],
+)
+def test_weights_are_named_without_folder_and_suffix(weights, name):
+    assert weights_name(weights) == name

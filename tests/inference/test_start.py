@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+"""What a job on OpenVINO loads, and what TensorFlow may say when it is loaded."""
+
+import subprocess
+import sys
+
+import pytest
+from startup import start_up_lines, user_environment
+
+JOB = """
+import sys
+from segsrgan.cli.job_model import main
+status = main(sys.argv[1:])
+print(status, sorted({"keras", "tensorflow", "jax", "torch", "pandas"} & set(sys.modules)))
+"""
+
+
+def run(csv, weights, *flags):
+    arguments = ["-p", csv, "-wp", weights, "-pa", "16", "-n", "1", *flags]
+    done = subprocess.run(
+        [sys.executable, "-c", JOB, *map(str, arguments)],
+        env=user_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not start_up_lines(done.stderr)
+    return done.stdout.splitlines()[-1]
+
+
+def test_a_job_on_openvino_loads_no_other_network_library(image, table, tiny):
+    pytest.importorskip("openvino")
+    assert run(table(image()), tiny, "--engine", "openvino") == "0 []"
+
+
+@pytest.mark.parametrize("flags", [(), ("--dask", "local:1")], ids=["here", "dask"])
+def test_tensorflow_starts_silently(image, table, tiny, flags):
+    if flags:
+        pytest.importorskip("distributed")
+    assert run(table(image()), tiny, "--engine", "tensorflow", *flags).startswith("0 [")
