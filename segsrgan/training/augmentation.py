@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 _NODES_MM = 32.0  # between the nodes of the displacement: about the size of a lobe
 _NODES_PER_DISPLACEMENT = 2.5  # a cubic B-spline cannot fold while nodes are 2.1 of it apart
@@ -86,7 +87,7 @@ class _Field:
 
     @classmethod
     def draw(cls, deformation, shape, spacing, rng):
-        angles = np.deg2rad(rng.uniform(-1, 1, 3) * deformation.rotation)
+        angles = rng.uniform(-1, 1, 3) * deformation.rotation
         spacing = np.asarray(spacing)
         distance = max(_NODES_MM, _NODES_PER_DISPLACEMENT * deformation.elastic)
         bases = tuple(
@@ -96,7 +97,8 @@ class _Field:
         nodes /= np.linalg.norm(nodes, axis=-1, keepdims=True)
         # The B-spline weighs its nodes with positive numbers of sum 1: none goes further.
         nodes *= deformation.elastic * rng.uniform(0, 1, (*nodes.shape[:3], 1)) / spacing
-        matrix = rotation(angles) * spacing / spacing[:, None]
+        rotation = Rotation.from_euler("XYZ", angles, degrees=True).as_matrix()
+        matrix = rotation * spacing / spacing[:, None]
         return cls(matrix, (np.array(shape) - 1) / 2, nodes, bases)
 
     def coordinates(self, slab):
@@ -126,18 +128,6 @@ def _sampled(label, points, nearest):
 def _slabs(shape):
     rows = max(1, _SLAB // (shape[1] * shape[2]))
     return [slice(first, first + rows) for first in range(0, shape[0], rows)]
-
-
-def rotation(angles):
-    """The (3, 3) rotation about x, then y, then z by three angles, radians."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        matrix = matrix @ turn
-    return matrix
 
 
 def bspline_basis(size, distance):

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
-from segsrgan.training.augmentation import rotation, smooth_field
+from segsrgan.training.augmentation import smooth_field
 
 EXTRA = 6  # numbers beyond a map's own that `surround` may use
 _SHRINK = 3  # surroundings are made on a grid so much coarser
@@ -174,7 +175,7 @@ def random_frame(rng, scale=(0.8, 1.25), angle=15.0, stretch=0.08):
         (3, 3) float64.
     """
     axes = np.eye(3)[rng.permutation(3)] * rng.choice([-1.0, 1.0], 3)
-    pose = rotation(np.deg2rad(rng.uniform(-angle, angle, 3)))
+    pose = Rotation.from_euler("XYZ", rng.uniform(-angle, angle, 3), degrees=True).as_matrix()
     return axes @ pose @ (np.eye(3) + rng.uniform(-stretch, stretch, (3, 3))) * rng.uniform(*scale)
 
 
