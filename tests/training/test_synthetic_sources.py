@@ -239,6 +239,12 @@ def test_a_fetal_map_has_its_own_numbers_and_a_cortex_that_does_not_thin():
     assert (label_map.white, label_map.fluid, label_map.thin) == ((1, 4), (2,), 0.0)
 
 
+def test_images_are_drawn_from_in_cubic_voxels(tmp_path):
+    cases = read_cases(write_table(tmp_path, spacing=(1.0, 1.0, 2.0))).train
+    ((image, label, _),) = ImageSource.of(cases, "Label_image", patch=16).images
+    assert image.shape == label.shape == (24, 24, 48) and label.dtype == bool
+
+
 def test_a_source_of_the_images_of_a_table(tmp_path):
     cases = read_cases(write_table(tmp_path)).train
     source = ImageSource.of(cases, "Label_image", patch=16)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segsrgan.training.cases import at_spacing
 from segsrgan.training.simulation import change_contrast, scan
 from segsrgan.training.synthetic.painting import (
     LabelMap,
@@ -22,6 +23,7 @@ from segsrgan.training.synthetic.painting import (
 from segsrgan.volumes import Grid, Normalisation, Volume, resample_to
 
 _FINE = 0.9  # of a map's voxel: then a cortex of 2.5 voxels has nearly three
+_CUBE = 1.01  # edges of a voxel that differ less count as equal
 # Voxels simulated beyond the patch, so that its borders are as good as its middle.
 _MARGIN = np.array([4, 4, 12])
 
@@ -203,6 +205,8 @@ class ImageSource:
     def of(cls, cases, column, **options):
         """A source of patches of the images of `Case`s, which are all kept in memory.
 
+        Images whose voxels are not cubes are interpolated to their finest edge.
+
         Args:
             cases: sequence of `Case`.
             column: of the label.
@@ -214,6 +218,8 @@ class ImageSource:
         images = []
         for case in cases:
             image, labels = case.load([column])
+            if max(image.spacing) > _CUBE * min(image.spacing):
+                image, labels = at_spacing(image, labels, (min(image.spacing),) * 3)
             array = Normalisation.of(image.array).apply(image.array)
             points = np.argwhere(labels[column] > 0.5).astype(np.int16)
             images.append((array, labels[column], points))
