@@ -10,8 +10,11 @@ export PYTHONUTF8 := 1
 # Two processes: half of the time of most tests is one thread tracing graphs. Files stay whole, for
 # what a module shares, and in their order: the quick ones of the volumes come last and even it out.
 pytest_flags ?= -n 2 --dist loadfile --no-loadscope-reorder
-# What the shipped weights were trained with; without it, the recipe for a GPU.
-weights_flags ?= --kernel 8 --epochs 16
+# Further flags of both stages of `make weights`, such as --kernel_gen 16 --epoch 200 on a GPU.
+weights_flags ?=
+stage = $(bin)/segsrgan train --config weights/recipes/$(1).toml --base_path "$(data)" --resume \
+  --snapshot_folder weights_run/$(1) --dice_file weights_run/$(1)/dice.csv \
+  --mse_file weights_run/$(1)/mse.csv
 
 # The original's targets: the package installed as users do, on the images of that folder.
 package_targets := create_venv_and_install_SegSRGAN test_job_model_help \
@@ -54,14 +57,12 @@ lint: $(venv)/.dev ## ruff, its format check, and the import rules
 check: lint test ## lint and the default suite: what a change must pass
 
 weights: $(venv)/.dev ## train and score the weights that ship, from data=FOLDER (two hours on 2 cores)
-	@test -n "$(data)" || { echo "make weights data=FOLDER; see benchmarks/train_weights.py"; exit 2; }
-	$(bin)/python benchmarks/train_weights.py --data "$(data)" --folder weights_run/image \
+	@test -n "$(data)" || { echo "make weights data=FOLDER; see weights/README.md"; exit 2; }
+	$(call stage,1_image) $(weights_flags)
+	$(call stage,2_both) --weights "$$(ls -t weights_run/1_image/SegSRGAN_epoch_* | head -1)" \
 	  $(weights_flags)
-	$(bin)/python benchmarks/train_weights.py --data "$(data)" --folder weights_run/both \
-	  --start "$$(ls -t weights_run/image/SegSRGAN_epoch_* | head -1)" --seed 1 --lrgen 1.5e-3 \
-	  --lambda_image 60 --lambda_dice 0.6 $(weights_flags)
 	$(bin)/python -m benchmarks weights --data "$(data)" --output weights_run/scores.json \
-	  --conditions all --weights "$$(ls -t weights_run/both/SegSRGAN_epoch_* | head -1)"
+	  --conditions all --weights "$$(ls -t weights_run/2_both/SegSRGAN_epoch_* | head -1)"
 
 clean: ## remove what builds, tests and the demo wrote
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache demo_results

@@ -16,7 +16,7 @@ from pathlib import Path
 WEIGHTS = Path(__file__).parent.parent / "weights"
 TRAINING = (
     "fetal T2 templates of the spina bifida atlas (weeks 21 to 34), images painted with random "
-    "contrast on their label maps and on adult FreeSurfer label maps; benchmarks/train_weights.py"
+    "contrast on their label maps and on adult FreeSurfer label maps; weights/recipes"
 )
 LICENSE = "MIT; data: CC0 (fetal templates), Apache-2.0 (adult label maps)"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from segsrgan.cli.console import Parser, messages, status_of
 from segsrgan.config import Rule, check_bounds, whole_numbers
 from segsrgan.errors import full_text
-from segsrgan.training.settings import SYNTHETIC, TISSUES
+from segsrgan.training.settings import DRAWN, SYNTHETIC, TISSUES
 
-_THICKNESS = SYNTHETIC["synthetic_thickness"]
+_THICKNESS = DRAWN["synthetic_thickness"]
 # Of each flag its rule, default and help.
 _FLAGS = {
     "number": (Rule(int, low=1), 4, "of samples"),

@@ -17,7 +17,7 @@ from segsrgan.tables import read_table, resolved
 from segsrgan.training.patches import filled_box
 from segsrgan.volumes import Grid, read_volume, resample
 
-IMAGE, BASE, MASK = "HR_image", "Base", "Mask_image"
+IMAGE, LABEL, BASE, MASK = "HR_image", "Label_image", "Base", "Mask_image"
 BASES = ("Train", "Test")
 # Columns whose files hold whole numbers of classes; those of the others hold probabilities.
 CLASSES = frozenset(head.target for head in HEADS if head.activation == "softmax") | {MASK}
@@ -86,12 +86,14 @@ class Case:
         labels: `{column: path}`: of a label of 0 and 1, or of probabilities, where a voxel above
             0.5 is inside; of a mask of classes 0, 1, ...
         base: "Train" or "Test".
+        values: of Label_image that are inside; none where it holds 0 and 1, or probabilities.
         known: the image's extent, if the table has been checked.
     """
 
     image: Path
     labels: dict
     base: str
+    values: tuple = ()
     known: Extent | None = field(default=None, compare=False)
 
     def load(self, columns=()):
@@ -118,6 +120,8 @@ class Case:
         if image is not None:
             _check_grid(label, path, kind, image, self.image)
         _check_finite(label, path, f"repair the {kind}")
+        if column == LABEL and self.values:
+            label = label.with_array(np.isin(label.array, self.values).astype(np.float32))
         return (_classes if kind == "mask" else _probabilities)(label.array, path)
 
     def extent(self):
@@ -174,7 +178,13 @@ def at_spacing(image, labels, spacing):
 
 
 def read_cases(
-    path, base_path=None, fit_mask=False, crop_to_mask=False, test_alone=False, heads=()
+    path,
+    base_path=None,
+    fit_mask=False,
+    crop_to_mask=False,
+    test_alone=False,
+    label_values=(),
+    heads=(),
 ):
     """Reads the CSV file of a training and checks all of it, the images included.
 
@@ -186,6 +196,7 @@ def read_cases(
         crop_to_mask: whether patches are taken where the masks are, see `overlapping_starts`.
             Either needs the column Mask_image, which is ignored without them.
         test_alone: whether there may be test images alone.
+        label_values: values of Label_image that are inside, see `Case`.
         heads: names of further heads of the network, whose columns are needed.
 
     Returns:
@@ -204,6 +215,7 @@ def read_cases(
     columns += [MASK] * (crop_to_mask and MASK not in columns)
     table = _table(Path(path), (IMAGE, *columns, BASE), " and ".join(reasons))
     cases, problems = _rows(table, columns, Path(base_path or table.path.parent).absolute())
+    cases = [replace(case, values=label_values) for case in cases]
     incomplete = bool(problems)
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         checked = list(pool.map(Case.check, cases))

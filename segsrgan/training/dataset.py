@@ -393,7 +393,7 @@ class Dataset:
             return plan.read(case, self._columns)
         return self._cache.load(
             [case.image, *(case.labels[column] for column in self._columns)],
-            {"region": plan.region, "spacing": plan.extent.spacing},
+            {"region": plan.region, "spacing": plan.extent.spacing, "values": case.values},
             ["image", *self._columns],
             lambda: plan.read(case, self._columns),
         )

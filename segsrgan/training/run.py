@@ -280,9 +280,11 @@ class _Training(Session):
         if settings.synthetic_ratio != 1:
             options |= {"deformation": _deformation(settings), "shard": shard}
             train = Dataset(table.train, simulation, cutting, settings.batch_size, **options)
-        if self._maps:
-            cases = table.train if train is not None else table.test
-            train = mixed(settings, spec, self._maps, train, cases, shard)
+        if settings.draws:
+            cases, images = table.train if train is not None else table.test, None
+            if settings.image_patches == "drawn":
+                images = {"power": settings.image_power, "inverted": settings.inverted}
+            train = mixed(settings, spec, self._maps, train, cases, shard, images)
         logger.info(
             "%d training and %d test images with %d and %d patches; up to %.0f MB in memory",
             len(table.train) if settings.synthetic_ratio != 1 else 0,
@@ -303,7 +305,9 @@ def _deformation(settings):
 
 def _tables(settings):
     """The `Cases` and the list of label maps; the problems of both in one message."""
-    table, maps, problems = None, [], []
+    table, maps, problems, values = None, [], [], ()
+    if settings.label_values is not None:
+        values = whole_numbers(settings.label_values, "--label_values", low=1)
     try:
         table = read_cases(
             settings.csv,
@@ -311,6 +315,7 @@ def _tables(settings):
             fit_mask=settings.fit_mask,
             crop_to_mask=settings.image_cropping_method == "overlapping_with_mask",
             test_alone=settings.synthetic_ratio == 1,
+            label_values=values,
         )
     except TableError as error:
         problems.append(str(error))

@@ -20,6 +20,7 @@ from segsrgan.config import (
 from segsrgan.errors import UserError
 
 CROPPINGS = ("bounding_box", "overlapping_with_mask")
+IMAGE_PATCHES = ("in_turn", "drawn")
 # The keys of `segsrgan.training.losses.RECONSTRUCTIONS`.
 RECONSTRUCTIONS = ("charbonnier", "dice", "balanced")
 SCHEDULES = ("constant", "cosine")
@@ -28,17 +29,18 @@ TISSUES = ("freesurfer", "fetal", "own")
 # What is taken where the settings that need them are given and these are not.
 SYNTHETIC = {
     "synthetic_ratio": 0.5,
-    "synthetic_thickness": (1.5, 7.0),
     "cortex_labels": "3,42",
     "tissues": "freesurfer",
 }
+DRAWN = {"synthetic_thickness": (1.5, 7.0)}
+IMAGES_DRAWN = {"image_power": (0.45, 2.2), "inverted": 0.3}
 BALANCED = {"lambda_image": 1.0, "lambda_entropy": 1.0, "lambda_dice": 1.0}
 # Below it two stride-2 levels leave too little to pad by reflection.
 _MIN_PATCH = 8
 _MIN_DISCRIMINATOR_PATCH = 16
 
 _data = partial(setting, group="data")
-_synthetic = partial(setting, group="synthetic data")
+_synthetic = partial(setting, group="drawn patches: painted on label maps, or of images")
 _network = partial(setting, group="network")
 _loss = partial(setting, group="losses")
 _training = partial(setting, group="training")
@@ -68,6 +70,13 @@ class TrainingSettings:
     low_res: tuple = setting(float, low=0, above=True, count=3, title="--new_low_res")
     low_res_upper: tuple = setting(
         float, low=0, above=True, count=3, title="the second --new_low_res"
+    )
+    label_values: str | None = _data(
+        str,
+        None,
+        "values of Label_image inside the structure to segment (default: it holds 0 and 1, or "
+        "probabilities)",
+        metavar="N,...",
     )
     slice_thickness: float | None = _data(
         float,
@@ -161,7 +170,7 @@ class TrainingSettings:
     synthetic_thickness: tuple | None = _synthetic(
         float,
         None,
-        "bounds of their slice distance, in voxels of the patch (default: 1.5 7)",
+        "bounds of the slice distance of drawn patches, in voxels of the patch (default: 1.5 7)",
         low=1,
         count=2,
     )
@@ -177,6 +186,31 @@ class TrainingSettings:
         "what looks alike: FreeSurfer's numbers by tissue, those of the fetal brain atlases, or "
         "each value by itself, all of them brain (default: freesurfer)",
         choices=TISSUES,
+    )
+
+    image_patches: str = _synthetic(
+        str,
+        "in_turn",
+        "patches of the images: each in its turn, of slices as --new_low_res says, or drawn "
+        "anywhere near the label, in random orientation and contrast, of slices as "
+        "--synthetic_thickness says",
+        choices=IMAGE_PATCHES,
+    )
+    image_power: tuple | None = _synthetic(
+        float,
+        None,
+        "bounds of the power that intensities of drawn patches of images are raised to "
+        "(default: 0.45 2.2)",
+        low=0,
+        above=True,
+        count=2,
+    )
+    inverted: float | None = _synthetic(
+        float,
+        None,
+        "fraction of the drawn patches of images whose intensities are turned over (default: 0.3)",
+        low=0,
+        high=1,
     )
 
     kernel_gen: int | None = _network(
@@ -367,6 +401,11 @@ class TrainingSettings:
         for agree in (_check_paths, _check_synthetic, _check_network, check_workers):
             agree(self)
 
+    @property
+    def draws(self):
+        """Whether any patch is drawn: painted on a label map, or of an image."""
+        return self.synthetic is not None or self.image_patches == "drawn"
+
 
 def flag_of(name):
     """The flag of a setting, as messages name it."""
@@ -382,6 +421,17 @@ def _fill_in(s):
             SYNTHETIC,
             "say how images are made from label maps, and there are none; name their CSV with "
             "--synthetic, or leave this out",
+        ),
+        (
+            s.draws,
+            DRAWN,
+            "says how patches are drawn, and none is; add --synthetic or --image_patches drawn, "
+            "or leave this out",
+        ),
+        (
+            s.image_patches == "drawn",
+            IMAGES_DRAWN,
+            "say how patches of images are drawn; add --image_patches drawn, or leave this out",
         ),
         (
             s.reconstruction_loss == "balanced",
@@ -465,15 +515,18 @@ def _check_paths(s):
 
 
 def _check_synthetic(s):
-    if s.synthetic is None:
-        return
-    if s.fit_mask:
+    for name in ("synthetic_thickness", "image_power"):
+        if getattr(s, name) is not None:
+            check_bounds(getattr(s, name), f"--{name}")
+    if s.draws and s.fit_mask:
+        source = f"--synthetic {s.synthetic}" if s.synthetic else "--image_patches drawn"
         raise UserError(
-            "--fit_mask learns classes that label maps do not have, received --synthetic "
-            f"{s.synthetic} as well; leave one of them out"
+            "--fit_mask learns classes that drawn patches do not have, received "
+            f"{source} as well; leave one of them out"
         )
-    check_bounds(s.synthetic_thickness, "--synthetic_thickness")
-    whole_numbers(s.cortex_labels, "--cortex_labels", low=1)
+    for name in ("cortex_labels", "label_values"):
+        if getattr(s, name) is not None:
+            whole_numbers(getattr(s, name), f"--{name}", low=1)
 
 
 def _check_network(s):

@@ -31,6 +31,16 @@ def test_a_good_table_is_split_by_its_base(tmp_path):
     assert set(train[0].labels) == {"Label_image"}
 
 
+def test_labels_of_several_values_are_told_apart(tmp_path):
+    table = write_table(tmp_path)
+    write_case(tmp_path, 0, noise((24, 24, 24)), ball_mask())
+    assert "a label holds 0 and 1" in refusal(table)
+    case = read_cases(table, label_values=(1, 5)).train[0]
+    image, labels = case.load(["Label_image"])
+    np.testing.assert_array_equal(labels["Label_image"], ball_mask().array == 1)
+    assert "the label is empty" in refusal(table, label_values=(5,))
+
+
 def test_relative_paths_start_at_the_base_path(tmp_path):
     (tmp_path / "images").mkdir()
     table = write_table(tmp_path / "images")

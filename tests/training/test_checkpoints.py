@@ -4,6 +4,8 @@
 import errno
 import os
 
+import h5py
+import keras
 import numpy as np
 import pytest
 
@@ -88,6 +90,48 @@ def test_a_full_disk_leaves_the_earlier_states_and_nothing_else(tmp_path, monkey
     with pytest.raises(OSError, match="No space left"):
         save_state(tmp_path, make_gan(), Progress(1, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["state_00001_0000001.h5"]
+
+
+class Numbers:
+    """Networks of a variable for each number."""
+
+    def __init__(self, numbers):
+        self.variables = [keras.Variable(float(number)) for number in numbers]
+
+    def state(self):
+        return {"numbers": self.variables}
+
+    def specs(self):
+        return {}
+
+
+@pytest.mark.parametrize("digits", [5, 3])  # today's, and those of version 3.0.0
+def test_more_than_a_thousand_variables_keep_their_order(digits, tmp_path):
+    save_state(tmp_path, Numbers(range(1003)), Progress())
+    (path,) = tmp_path.iterdir()
+    with h5py.File(path, "r+") as file:
+        for name in list(file["numbers"]):
+            number, rest = name.split("_", 1)
+            file["numbers"].move(name, f"{int(number):0{digits}d}_{rest}x")
+    other = Numbers([0] * 1003)
+    newest_state(tmp_path).restore(other)
+    assert [int(variable.value) for variable in other.variables] == list(range(1003))
+
+
+def test_a_state_that_leads_to_other_files_is_refused(tmp_path):
+    np.save(tmp_path / "secret.npy", np.arange(9.0))
+    save_state(tmp_path, make_gan(), Progress())
+    (path,) = tmp_path.glob("*.h5")
+    with h5py.File(path, "r+") as file:
+        group = file["generator"]
+        name = min(group)
+        shape = group[name].shape
+        del group[name]
+        group.create_dataset(
+            name, shape, "f4", external=[(str(tmp_path / "secret.npy"), 0, h5py.h5f.UNLIMITED)]
+        )
+    with pytest.raises(StateError, match="no state that can be read"):
+        newest_state(tmp_path)
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path):

@@ -6,12 +6,13 @@ import errno
 import os
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from networks.variants import randomise, write_released
 from training.command import GAN, PLAIN, Command
-from training.samples import write_table
+from training.samples import free_ports, write_table
 
 from segsrgan import load_generator
 from segsrgan.cli.train import build_parser, settings_of
@@ -317,6 +318,52 @@ def test_a_segmentation_that_stays_empty_is_reported(train, caplog, monkeypatch)
     assert train(PLAIN, "--epoch 3 --snapshot 4") == 0
     found = [record.getMessage() for record in caplog.records if "empty" in record.getMessage()]
     assert len(found) == 1 and "--reconstruction_loss dice" in found[0]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_workers_of_a_finished_training_end_and_wait_for_nobody(index, train, capsys):
+    assert train(PLAIN, "--epoch 1") == 0
+    ports = free_ports(2)
+    workers = f"--workers localhost:{ports[0]},localhost:{ports[1]} --worker_index {index}"
+    assert train(PLAIN, "--epoch 1 --resume", workers) == 0
+    out, err = capsys.readouterr()
+    assert "done already" in err and out.count("epoch 1: dice") == 2 - index
+
+
+def test_averaged_weights_are_resumed_bit_for_bit_and_kept_in_snapshots(train):
+    flags = f"{PLAIN} --ema 0.9 --clip_gradient 1 --schedule cosine --warm_up 3 --steps 3"
+    assert train(flags, "--epoch 2", run="whole") == 0
+    done = []
+
+    def stop():
+        done.append(0)
+        return len(done) == 1 + 4  # asked once before the first
+
+    settings = settings_of(build_parser("train").parse_args(train.flags(flags, "--epoch 2")))
+    run_module.run(settings, stop=stop)
+    assert len(done) == 1 + 4
+    assert train(flags, "--epoch 2 --resume") == 0
+    assert train(PLAIN, "--steps 3 --schedule cosine --warm_up 3 --epoch 2", run="plain") == 0
+    whole, resumed, plain = (
+        load_generator(train.folder / run / "SegSRGAN_epoch_2").get_weights()
+        for run in ("whole", "run", "plain")
+    )
+    for a, b in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with h5py.File(max((train.folder / "whole").glob("state_*.h5"))) as file:
+        weights = list(file["generator"].values())
+        average = [v for k, v in sorted(file["generator_optimizer"].items()) if "average" in k]
+        for a, b, c in zip(whole, average, weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert not np.array_equal(a, c)
+    assert any((a != b).any() for a, b in zip(whole, plain, strict=True))
+
+
+def test_a_zero_head_begins_with_the_input(train):
+    flags = f"{PLAIN} --zero_head True --lrgen 1e-12 --steps 1 --epoch 1"
+    assert train(flags) == 0
+    (row,) = rows(train.run / "history.csv")
+    assert float(row["psnr"]) == pytest.approx(float(row["psnr_input"]))
 
 
 def test_snapshots_are_as_rare_as_asked_and_the_last_epoch_has_one(train):

@@ -89,6 +89,7 @@ def test_every_flag_reaches_the_data(train, monkeypatch):
         "--seed 1",
         "--percent_val_max 0.1",
         "--contrast_max 0.1",
+        "--image_patches drawn --steps 9",
         f"--synthetic {other}",
     ):
         assert seen(flags)["data"] != plain["data"], flags
@@ -96,6 +97,24 @@ def test_every_flag_reaches_the_data(train, monkeypatch):
     alone = seen("--synthetic_ratio 1")
     for flags in ("--percent_val_max 0.1", "--interp sitk"):
         assert seen("--synthetic_ratio 1", flags)["data"] != alone["data"], flags
+
+
+def test_every_flag_of_drawn_images_reaches_the_data(train, monkeypatch):
+    def seen(*flags, source=""):
+        return look(train, monkeypatch, source, "--image_patches drawn --steps 5", *flags)
+
+    plain, mixed = seen(), seen(source=maps(train))
+    assert plain["cycles"] == mixed["cycles"] == 5 and plain["data"] != mixed["data"]
+    for flags in (
+        "--image_power 1 1",
+        "--inverted 1",
+        "--synthetic_thickness 2 3",
+        "--percent_val_max 0.1",
+        "--seed 1",
+    ):
+        assert seen(flags)["data"] != plain["data"], flags
+    # What says how images are degraded in turn makes no difference.
+    assert seen("--contrast_max 0.1", "--new_low_res 1 1 5")["data"] == plain["data"]
 
 
 def test_slice_distances_are_drawn_within_bounds_and_told_in_mm(train, monkeypatch):

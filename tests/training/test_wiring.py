@@ -31,6 +31,7 @@ def fingerprint(train, monkeypatch, flags):
         seen["precision"] = gan.generator.layers[1].compute_dtype
         rates = (gan.generator_optimizer, gan.discriminator_optimizer)
         seen["rates"] = [float(o.learning_rate) if o else None for o in rates]
+        seen["optimizer"] = (rates[0].beta_1, rates[0].ema_momentum, gan.clip_gradient)
         seen["loop"] = (self.discriminator_updates, self.snapshot, self.epochs, self.state_minutes)
         seen["records"] = self.history._board is None
 
@@ -71,6 +72,17 @@ FLAGS = {
     "--lambrec 2": "objective",
     "--lambadv 0.01": "objective",
     "--lambgp 10": "objective",
+    "--nu 0.1": "objective",
+    "--reconstruction_loss balanced": "objective",
+    "--reconstruction_loss balanced --lambda_image 2": "objective",
+    "--reconstruction_loss balanced --lambda_entropy 2": "objective",
+    "--reconstruction_loss balanced --lambda_dice 2": "objective",
+    "--zero_head True": "weights",
+    "--steps 2": "data",
+    "--schedule cosine --warm_up 3": "rates",
+    "--beta_1 0.9": "optimizer",
+    "--ema 0.9": "optimizer",
+    "--clip_gradient 1": "optimizer",
     "--reconstruction_loss dice": "objective",
     "--lrgen 0.01": "rates",
     "--lrdis 0.01": "rates",

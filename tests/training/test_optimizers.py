@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""Learning rates, averaged weights and epochs of a fixed length, against values by hand."""
+
+import keras
+import numpy as np
+import pytest
+
+from segsrgan.networks import GeneratorSpec
+from segsrgan.training.dataset import Batch
+from segsrgan.training.gan import Gan, Objective
+from segsrgan.training.optimizers import averaged, learning_rate
+from segsrgan.training.run import FixedEpochs
+
+
+def test_a_rate_that_neither_rises_nor_falls_is_a_number():
+    assert learning_rate(0.5, 0) == 0.5
+
+
+def rate(updates, **how):
+    schedule = learning_rate(1.0, 100, **how)
+    return [float(schedule(update)) for update in updates]
+
+
+def test_a_cosine_falls_to_a_hundredth_and_stays_there():
+    # In the middle half of 1 - 0.01 is left above 0.01.
+    assert rate((0, 50, 100, 150), schedule="cosine") == pytest.approx([1, 0.505, 0.01, 0.01])
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("constant", 1.0), ("cosine", 0.01)])
+def test_a_rate_rises_linearly_from_a_hundredth(schedule, last):
+    found = rate((0, 10, 20, 100), schedule=schedule, warm_up=20)
+    assert found == pytest.approx([0.01, 0.505, 1.0, last])
+
+
+def batch(seed):
+    rng = np.random.default_rng(seed)
+    image, target = (rng.random((2, 8, 8, 8, n), dtype="float32") for n in (1, 2))
+    return Batch(image, target, np.full(2, 3.0, "float32"), np.zeros(2, "float32"))
+
+
+def weights(model):
+    return [np.asarray(variable.value) for variable in model.trainable_variables]
+
+
+def test_averaged_weights_are_those_by_hand_and_the_own_ones_come_back():
+    step_module = pytest.importorskip(f"segsrgan.training.step_{keras.backend.backend()}")
+    keras.utils.set_random_seed(0)
+    gan = Gan.build(
+        GeneratorSpec(2, blocks=1), None, 8, Objective(lambadv=0.0), lrgen=1e-2, ema=0.75
+    )
+    step, expected = step_module.Step(gan), None
+    for seed in range(4):
+        step.generator(batch(seed))
+        new = weights(gan.generator)
+        if expected is None:
+            expected = new
+        expected = [0.75 * old + 0.25 * w for old, w in zip(expected, new, strict=True)]
+    last = weights(gan.generator)
+    with gan.averaged():
+        found = weights(gan.generator)
+        output = step.predict(batch(9))
+    for a, b, c in zip(found, expected, last, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+        assert np.abs(a - c).max() > 1e-6
+    for a, b in zip(weights(gan.generator), last, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.abs(step.predict(batch(9)) - output).max() > 1e-6
+
+
+def test_without_averages_the_weights_stay():
+    gan = Gan.build(GeneratorSpec(2, blocks=1), None, 8, Objective(lambadv=0.0))
+    before = weights(gan.generator)
+    with averaged(gan.generator, gan.generator_optimizer):
+        after = weights(gan.generator)
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Numbers:
+    """Epochs of 2 and 3 cycles in turn, whose batches are their place."""
+
+    patches, memory = 7, None
+
+    def cycles(self, epoch):
+        return 2 + epoch % 2
+
+    def stream(self, epochs, discriminator_batches, first_cycle=0):
+        for epoch in epochs:
+            for cycle in range(first_cycle if epoch == epochs[0] else 0, self.cycles(epoch)):
+                yield from [(epoch, cycle)] * (discriminator_batches + 1)
+
+
+@pytest.mark.parametrize("extra", [0, 2])
+@pytest.mark.parametrize("steps", [1, 2, 4, 9])
+def test_epochs_of_a_fixed_length_leave_nothing_out(steps, extra):
+    data, fixed = Numbers(), FixedEpochs(Numbers(), steps)
+    whole = list(data.stream(range(1, 12), extra))
+    each = 1 + extra
+    assert list(fixed.stream(range(1, 4), extra)) == whole[: 3 * steps * each]
+    assert list(fixed.epoch(2, extra)) == whole[steps * each : 2 * steps * each]
+    assert (
+        list(fixed.stream(range(2, 4), extra, steps - 1))
+        == (whole[(2 * steps - 1) * each : 3 * steps * each])
+    )
+    assert fixed.cycles(5) == steps
