@@ -181,10 +181,10 @@ def scored(networks, cases, common):
 
 def ship(path, notes):
     """Puts a weights file among those that ship, in the place of one of its name."""
-    from supermask.weights import describe_networks
+    from segsrgan.networks import describe
 
     (WEIGHTS / path.name).write_bytes(path.read_bytes())
-    known = describe_networks(path)
+    known = describe(path)
     architecture = {name: known[name] for name in ("segmentor", "alignnet")}
     own = {"name": path.stem, "kind": "supermask", "architecture": architecture}
     enter({**own, **notes}, default=False)

@@ -71,20 +71,6 @@ def load_networks(name_or_path):
             its spec.
     """
     path = resolve(name_or_path, FORMAT)
-    models, metadata = _read(path)
-    return Networks(**models, metadata=metadata)
-
-
-def describe_networks(name_or_path):
-    """What a weights file says of itself: a dict of `path`, the specs as dicts, `metadata`."""
-    path = resolve(name_or_path, FORMAT)
-    models, metadata = _read(path)
-    specs = {name: asdict(model.spec) for name, model in models.items()}
-    return {"path": str(path), **specs, "metadata": metadata}
-
-
-def _read(path):
-    """The models of a file by name, and its metadata."""
     expected = "weights of SuperMask, a file of save_networks or supermask-train"
     with opened(path, expected, WeightsError) as file:
         if file.attrs.get("format") != FORMAT:
@@ -94,7 +80,7 @@ def _read(path):
             raise ValueError(f"it has version {version}, this package reads up to {FORMAT_VERSION}")
         groups = subgroups(file)
         models = {name: _read_model(name, groups[name]) for name in _SPECS if name in groups}
-        return models, read_json(file, "metadata")
+        return Networks(**models, metadata=read_json(file, "metadata"))
 
 
 def _read_model(name, group):

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The weights of SuperMask that ship: what their entry says, and a brain that they never saw."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from segsrgan.networks import registry
+from segsrgan.networks import describe, registry
 from segsrgan.volumes import dice, read_volume
 from supermask.geometry import sample
 from supermask.prediction import predict_views
@@ -16,7 +15,7 @@ from supermask.settings import PredictionSettings
 from supermask.simulation import Simulation, simulate
 from supermask.training import paint
 from supermask.views import View
-from supermask.weights import describe_networks, load_networks
+from supermask.weights import load_networks
 
 NAME = "supermask_fetal_small"
 
@@ -53,7 +52,7 @@ def examinations(data_dir):
 
 
 def test_the_entry_tells_what_the_file_holds(entry, networks):
-    known = json.loads(json.dumps(describe_networks(registry.resolve(NAME))))
+    known = describe(NAME)
     assert entry["kind"] == "supermask"
     assert entry["architecture"] == {key: known[key] for key in ("segmentor", "alignnet")}
     assert all(known["metadata"][key] == entry[key] for key in ("training", "license", "scores"))

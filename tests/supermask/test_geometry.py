@@ -139,6 +139,9 @@ def test_voxels_of_a_mask_are_thinned_but_keep_its_ends():
     np.testing.assert_allclose(some.min(axis=0), every.min(axis=0))
     np.testing.assert_allclose(some.max(axis=0), every.max(axis=0))
     np.testing.assert_allclose(some.mean(axis=0), every.mean(axis=0), atol=1)
+    mask[:] = 0
+    mask[1, 2, 0] = 0.5  # belongs to the object
+    np.testing.assert_allclose(voxels_of(volume), [(1, 2, 0)])
 
 
 @pytest.mark.parametrize(("order", "signs"), ORIENTATIONS[1::6])
@@ -159,9 +162,3 @@ def test_the_same_voxels_of_a_mask_are_taken_however_it_is_stored(order, signs):
     expected = voxels_of(Volume.from_grid(mask, grid), most=40)
     found = voxels_of(Volume.from_grid(mask.transpose(order)[flips], stored), most=40)
     np.testing.assert_allclose(found, expected, atol=1e-9)
-
-
-def test_a_probability_of_one_half_belongs_to_the_object():
-    mask = np.zeros((3, 3, 3), np.float32)
-    mask[1, 2, 0] = 0.5
-    np.testing.assert_allclose(voxels_of(Volume(mask, (1, 1, 2))), [(1, 2, 0)])

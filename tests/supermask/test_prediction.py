@@ -365,13 +365,6 @@ def test_images_that_do_not_resemble_each_other_are_pointed_out(views):
     assert any("their images hardly resemble each other" in text for text in found.warnings)
 
 
-def test_views_of_different_patients_are_refused(views):
-    pair = [replace(view, patient=name) for view, name in zip(views, "ab", strict=False)]
-    with pytest.raises(UserError, match="are of different patients, as their DICOM headers"):
-        predict_views(pair, ALIGNED)
-    assert predict_views([replace(pair[0], patient=""), pair[1]], ALIGNED)
-
-
 def test_two_stacks_of_one_plane_are_pointed_out(views):
     tilted = acquire(stack_grid(direction=rotation((0.2, 0, 0))))
     found = predict_views([views[0], tilted], ALIGNED)

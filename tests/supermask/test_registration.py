@@ -175,7 +175,7 @@ def test_the_depth_is_the_distance_to_the_surface_everywhere():
     np.testing.assert_allclose(Depth(full).on(view.grid), 2)
 
 
-def test_a_share_of_the_voxels_judges_as_all_of_them_do(moved):
+def test_a_fraction_of_the_voxels_judges_as_all_of_them_do(moved):
     every, some, again = (Pyramid(*moved, samples=n).level(2.0) for n in (10**5, 200, 200))
     assert np.count_nonzero(every.region.array) > 5000  # of which 2000 are judged
     for pose in (Rigid(), MOTION):
