@@ -263,7 +263,7 @@ class Dataset:
 
     def cycles(self, epoch):
         """How many batches come in turn in an epoch: one for each update of the generator."""
-        return sum(cycles for _, cycles in self._groups(epoch))
+        return sum(len(cycles) for *_, cycles in self._groups(epoch))
 
     def memory(self):
         """Bytes that an epoch holds at most: an upper bound.
@@ -299,7 +299,7 @@ class Dataset:
         groups = [
             group
             for epoch in epochs
-            for group in self._groups_from(epoch, first_cycle if epoch == epochs[0] else 0)
+            for group in self._groups(epoch, first_cycle if epoch == epochs[0] else 0)
         ]
         coming = (
             self._prepare(case, self._rng(epoch, _IMAGE, case))
@@ -353,24 +353,22 @@ class Dataset:
                         row, batch = 0, self._empty(min(size, left))
                 del image
 
-    def _groups(self, epoch):
-        """The images of an epoch, a few at a time: `(indices, cycles)` of each group."""
+    def _groups(self, epoch, first_cycle=0):
+        """The images of an epoch, a few at a time, as far as they have cycles left.
+
+        Yields:
+            `(epoch, index, members, begin, cycles)`: the group's number, the indices of its
+            images, its first cycle and the cycles that are left.
+        """
         order = self._rng(epoch, _ORDER, 0).permutation(len(self._cases)).tolist()
-        groups = []
-        for first in range(0, len(order), self._together):
+        begin = 0
+        for index, first in enumerate(range(0, len(order), self._together)):
             members = order[first : first + self._together]
             patches = sum(len(self._plans[case].starts) for case in members)
-            groups.append((members, -(-patches // self._batch_size)))
-        return groups
-
-    def _groups_from(self, epoch, first_cycle):
-        """The groups that have cycles left: `(epoch, index, members, first cycle, cycles left)`."""
-        begin = 0
-        for index, (members, count) in enumerate(self._groups(epoch)):
-            cycles = range(max(begin, first_cycle), begin + count)
-            if cycles:
+            end = begin + -(-patches // self._batch_size)
+            if cycles := range(max(begin, first_cycle), end):
                 yield epoch, index, members, begin, cycles
-            begin += count
+            begin = end
 
     def _prepare(self, index, rng, position=None):
         """A `Prepared` image; the one of a validation if `position` is given."""
