@@ -214,25 +214,30 @@ def read_cases(
     ]
     columns += [MASK] * (crop_to_mask and MASK not in columns)
     table = _table(Path(path), (IMAGE, *columns, BASE), " and ".join(reasons))
-    cases, problems = _rows(table, columns, Path(base_path or table.path.parent).absolute())
-    cases = [replace(case, values=label_values) for case in cases]
-    incomplete = bool(problems)
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        checked = list(pool.map(Case.check, cases))
-    problems += [problem for *_, found in checked for problem in found]
-    cases = [replace(case, known=extent) for case, (extent, *_) in zip(cases, checked, strict=True)]
+    base_path = Path(base_path or table.path.parent).absolute()
+    cases, problems = _rows(table, columns, base_path, label_values)
+    needed = () if problems else BASES[1:] if test_alone else BASES
+    cases, values, found = _checked(cases)
     train, test = ([case for case in cases if case.base == base] for base in BASES)
-    needed = () if incomplete else BASES[1:] if test_alone else BASES
-    problems += _problems_of_bases(train, test, needed)
+    problems += found + _problems_of_bases(train, test, needed)
     classes = 0
     if fit_mask:
-        pairs = zip(cases, checked, strict=True)
-        found = {case.labels[MASK]: v[MASK] for case, (_, v, _) in pairs if MASK in v}
-        classes, more = _count_classes(found)
-        problems += more
+        classes, found = _count_classes(values)
+        problems += found
     if problems:
         raise problems_error(path, problems)
     return Cases(train, test, classes)
+
+
+def _checked(cases):
+    """The cases whose extents are known then, `{path: set of values}` of masks, and problems."""
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        results = list(zip(cases, pool.map(Case.check, cases), strict=True))
+    return (
+        [replace(case, known=extent) for case, (extent, *_) in results],
+        {case.labels[MASK]: found[MASK] for case, (_, found, _) in results if MASK in found},
+        [problem for _, (*_, problems) in results for problem in problems],
+    )
 
 
 def _table(path, columns, mask_reason):
@@ -249,7 +254,7 @@ def _table(path, columns, mask_reason):
     return table
 
 
-def _rows(table, columns, base_path):
+def _rows(table, columns, base_path, label_values):
     """The `Case` of each row, and what is wrong with the others."""
     cases, problems = [], []
     for row in table.rows:
@@ -262,7 +267,9 @@ def _rows(table, columns, base_path):
             )
         else:
             image, *labels = (resolved(row.get(name), base_path) for name in (IMAGE, *columns))
-            cases.append(Case(image, dict(zip(columns, labels, strict=True)), row.get(BASE)))
+            cases.append(
+                Case(image, dict(zip(columns, labels, strict=True)), row.get(BASE), label_values)
+            )
     return cases, problems
 
 

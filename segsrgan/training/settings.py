@@ -509,7 +509,7 @@ def _check_paths(s):
     cache = s.folder_training_data and os.path.realpath(s.folder_training_data)
     if cache == os.path.realpath(s.snapshot_folder):
         raise UserError(
-            "--folder_training_data is emptied at the end and cannot be --snapshot_folder, "
+            "--folder_training_data is for what goes at the end and cannot be --snapshot_folder, "
             f"received {s.folder_training_data} for both; name another folder"
         )
 
