@@ -236,7 +236,7 @@ def test_a_fetal_map_has_its_own_numbers_and_a_cortex_that_does_not_thin():
     label_map = prepare_labels(values, (5,), NUMBERINGS["fetal"])  # sorted: 0, 1, 4, 5, 8, 9
     assert label_map.brain.tolist() == [False, True, True, True, True, False]
     assert label_map.tissue[1] == label_map.tissue[4]  # white matter and corpus callosum
-    assert (label_map.white, label_map.fluid, label_map.thin) == ((1, 4), (2,), 0.0)
+    assert (label_map.white, label_map.fluid, label_map.numbering.thin) == ((1, 4), (2,), 0.0)
 
 
 def test_images_are_drawn_from_in_cubic_voxels(tmp_path):

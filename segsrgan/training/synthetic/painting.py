@@ -96,8 +96,7 @@ class LabelMap:
         white: the numbers of the white matter, those of the cerebrum first; may be empty.
         fluid: the numbers of fluid; may be empty.
         outer: the numbers of the fluid around the brain; may be empty.
-        names: for each tissue its name, as far as they are known.
-        thin: fraction of the samples whose cortex may be a voxel thinner.
+        numbering: its `Numbering`.
     """
 
     labels: np.ndarray
@@ -108,8 +107,7 @@ class LabelMap:
     white: tuple = ()
     fluid: tuple = ()
     outer: tuple = ()
-    names: tuple = ()
-    thin: float = 0.3
+    numbering: Numbering = NUMBERINGS["own"]
 
 
 def prepare_labels(array, cortex, numbering=NUMBERINGS["freesurfer"]):
@@ -150,15 +148,14 @@ def prepare_labels(array, cortex, numbering=NUMBERINGS["freesurfer"]):
     index = {value: index for index, group in enumerate(tissues.values()) for value in group}
     return LabelMap(
         labels,
-        np.array([index.get(v, len(tissues) + i) for i, v in enumerate(values)]),
-        numbered(cortex),
-        np.array([v != 0 and (v in index or not tissues) for v in values]),
-        points.astype(np.int16),
-        numbered(tissues.get("white matter", ())),
-        numbered(tissues.get("fluid", ())),
-        numbered(numbering.outer),
-        tuple(tissues),
-        numbering.thin,
+        tissue=np.array([index.get(v, len(tissues) + i) for i, v in enumerate(values)]),
+        cortex=numbered(cortex),
+        brain=np.array([v != 0 and (v in index or not tissues) for v in values]),
+        points=points.astype(np.int16),
+        white=numbered(tissues.get("white matter", ())),
+        fluid=numbered(tissues.get("fluid", ())),
+        outer=numbered(numbering.outer),
+        numbering=numbering,
     )
 
 
@@ -323,9 +320,10 @@ def _tissues(label_map, rng, typical=0.0):
     means = rng.uniform(0.05, 1.0, tissue.max() + 1)
     if rng.random() < typical:
         sequence = TYPICAL[rng.integers(len(TYPICAL))]
+        names = list(label_map.numbering.tissues)
         for name, value in zip(_TYPICAL_TISSUES, sequence, strict=True):
-            if name in label_map.names:
-                means[label_map.names.index(name)] = value + rng.normal(0, 0.05)
+            if name in names:
+                means[names.index(name)] = value + rng.normal(0, 0.05)
     if touching - {cortex}:
         other = means[list(touching - {cortex})]
         while np.abs(means[cortex] - other).min() < _MIN_CONTRAST:  # nobody could see it

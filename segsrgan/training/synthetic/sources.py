@@ -148,7 +148,10 @@ class SyntheticSource:
         elastic = rng.uniform(0, self.elastic)
         labels = nearest(label_map.labels, sample_points(centre, frame, shape, rng, elastic))
         is_fine = np.linalg.det(frame) ** 2 < _FINE**6
-        if rng.random() < (label_map.thin if self.thin is None else self.thin) and is_fine:
+        if (
+            rng.random() < (label_map.numbering.thin if self.thin is None else self.thin)
+            and is_fine
+        ):
             labels = thin(labels, label_map.cortex, label_map.white)
         cortex = np.isin(labels, label_map.cortex).astype(np.float32)
         strip = rng.random() < self.strip
