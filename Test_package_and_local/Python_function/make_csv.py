@@ -11,20 +11,22 @@ from pathlib import Path
 
 from example_images import for_testing, for_training
 
+from segsrgan.tables import image_files
+
 HERE = Path(__file__).resolve().parent.parent
-SUFFIXES = (".nii", ".nii.gz", ".hdr", ".nrrd", ".mha", ".mhd")
 
 
 def images_below(folder):
     """Return the image files and DICOM folders below a folder, results left out."""
-    inputs = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not any(part.startswith("Result_") for part in path.relative_to(folder).parts)
-    ]
-    files = [path for path in inputs if path.is_file() and path.name.lower().endswith(SUFFIXES)]
-    folders = {path.parent for path in inputs if path.suffix.lower() in (".dcm", ".ima")}
-    return files + sorted(folders)
+    images = []
+    for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
+        if any(part.startswith("Result_") for part in place.relative_to(folder).parts):
+            continue
+        if any(path.suffix.lower() in (".dcm", ".ima") for path in place.iterdir()):
+            images.append(place)
+        else:
+            images += image_files(place)
+    return images
 
 
 def testing_images():

@@ -191,9 +191,7 @@ def _export(model, patch, path, layout):
 
 
 def _write_openvino(model, patch, path):
-    import openvino as ov
-
-    from segsrgan.inference.engines.openvino import build_graph
+    from segsrgan.inference.engines.openvino import build_graph, ov
     from segsrgan.networks.architecture import simplified_arrays
     from segsrgan.networks.models import read_weights
 
@@ -223,13 +221,5 @@ def _run_openvino(path, patch):
     return core().compile_model(str(path), "CPU", options)(patch)[0]
 
 
-_WRITERS = {
-    "savedmodel": _write_savedmodel,
-    "onnx": _write_onnx,
-    "openvino": _write_openvino,
-}
-_RUNNERS = {
-    "savedmodel": _run_savedmodel,
-    "onnx": _run_onnx,
-    "openvino": _run_openvino,
-}
+_WRITERS = {"savedmodel": _write_savedmodel, "onnx": _write_onnx, "openvino": _write_openvino}
+_RUNNERS = {"savedmodel": _run_savedmodel, "onnx": _run_onnx, "openvino": _run_openvino}

@@ -16,7 +16,7 @@ import pytest
 
 from segsrgan import files
 from segsrgan.errors import UserError
-from segsrgan.files import locked, stamp
+from segsrgan.files import locked
 from segsrgan.inference.results import ImageResults, choose_folders
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -132,12 +132,6 @@ def test_old_results_stay_until_all_new_ones_are_written(results):
     assert hidden(results.folder) == []
 
 
-def test_a_mask_that_the_new_results_do_not_have_goes(results):
-    write(results, "old", "Mask")
-    write(results, "new")
-    assert texts(results) == whole("new")
-
-
 def test_a_failure_removes_nothing_of_another_process(results):
     write(results, "old")
     theirs = results.folder / f".{NAME}.elsewhere.1.0123456789ab.segsrgan-partial"
@@ -243,25 +237,3 @@ def test_a_claim_that_comes_a_moment_late_is_lost(tmp_path, monkeypatch):
     assert files.ResultsFolder(results.folder, "y.nii").claim()
     with pytest.raises(UserError, match="belong to other images"):
         results.claim()  # the same happens in the folders further down
-
-
-def test_a_claim_works_on_a_file_system_without_links(tmp_path, monkeypatch):
-    def link(source, target):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", link)
-    results = ImageResults(tmp_path / "x.nii", tmp_path / "Result_with_w")
-    assert results.claim() == results
-    other = ImageResults(tmp_path / "y.nii", results.folder)
-    assert other.claim().folder == results.folder / "y"
-
-
-def test_a_stamp_sees_the_voxels_beside_a_header(tmp_path):
-    header, voxels = tmp_path / "t2.hdr", tmp_path / "t2.img"
-    for path in (header, voxels, tmp_path / "t2.txt"):
-        path.write_bytes(b"1234")
-    before = stamp(header)
-    assert before[0] == 8 and before == stamp(voxels)
-    voxels.write_bytes(b"123456")
-    assert stamp(header)[0] == 10 and stamp(tmp_path / "t2.txt")[0] == 4
-    assert stamp(tmp_path / "none.hdr") is None

@@ -50,11 +50,7 @@ def test_what_is_written_computes_the_network_for_any_batch(tiny, path_of, file_
 
 
 @every_format
-@pytest.mark.parametrize(
-    "spec",
-    [ALL_VARIANTS[5], ALL_VARIANTS[9], ALL_VARIANTS[-2]],
-    ids=name_of,
-)
+@pytest.mark.parametrize("spec", [ALL_VARIANTS[5], ALL_VARIANTS[9], ALL_VARIANTS[-2]], ids=name_of)
 def test_variants_agree_when_exported(spec, path_of, file_format, tmp_path):
     path = path_of(file_format)
     save_generator(randomise(build_generator(spec)), tmp_path / "weights")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segsrgan.errors import UserError
-from segsrgan.files import check_writable, stamp
+from segsrgan.files import stamp
 from segsrgan.inference.results import ImageResults, choose_folders, result_files, weights_name
 
 PAIR = (64, 32)
@@ -222,18 +222,6 @@ def test_a_damaged_record_is_as_good_as_none(tmp_path):
         assert results.settings(PAIR) is None
         assert results.claim() == results
         assert json.loads((results.folder / "results.json").read_text())["source"] == "lr.nii"
-
-
-def test_looking_whether_a_folder_is_writable_leaves_nothing(tmp_path):
-    check_writable(tmp_path / "a" / "b" / "c")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_in_the_way_makes_a_folder_unwritable(tmp_path):
-    (tmp_path / "a").touch()
-    with pytest.raises(UserError, match="cannot write into"):
-        check_writable(tmp_path / "a" / "b")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize(

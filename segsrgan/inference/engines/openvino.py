@@ -8,26 +8,27 @@ as OpenVINO wants it; input and output have them last.
 """
 
 import math
+import sys
 import threading
 from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
-import openvino as ov
-import openvino.opset15 as op
 
 from segsrgan.errors import UserError
 from segsrgan.networks.architecture import assemble
 from segsrgan.networks.outputs import output_channels
 
+# At its import OpenVINO tells Google Analytics that it is used, unless this module is missing.
+sys.modules.setdefault("openvino_telemetry", None)
+
+import openvino as ov  # noqa: E402
+import openvino.opset15 as op  # noqa: E402
+
 # Compiled models kept, one per patch size; whole images of many sizes must not pile them up.
 _KEPT = 4
 # Our name, OpenVINO's name of the precision and of the capability of the processor.
-_PRECISIONS = {
-    "float32": ("f32", "FP32"),
-    "float16": ("f16", "FP16"),
-    "bfloat16": ("bf16", "BF16"),
-}
+_PRECISIONS = {"float32": ("f32", "FP32"), "float16": ("f16", "FP16"), "bfloat16": ("bf16", "BF16")}
 # Of oneDNN, of the C++ library, of Linux.
 _OUT_OF_MEMORY = ("out_of_memory", "out of memory", "bad_alloc", "allocate")
 _SPATIAL = (2, 3, 4)
