@@ -130,7 +130,7 @@ def test_samples_are_not_replaced_unless_that_is_asked_for(heads, tmp_path, caps
         ("{map} --thickness 5 2", "--thickness: the first number is the lower bound"),
         ("{map} --thickness 0 2", "--thickness must be 2 numbers from 1 up"),
         ("{map} --stripped 2", "--stripped must be a number from 0 to 1, received 2"),
-        ("{map} --tissues all", "--tissues must be one of freesurfer, fetal, own, received 'all'"),
+        ("{map} --tissues all", "argument --tissues: invalid choice: 'all'"),
         ("{map} --cortex_labels -1", "--cortex_labels must be whole numbers from 1 up"),
         ("{map} --cortex_labels 9", "has no cortex: expected a value of (9,)"),
         ("{map} --seed -1", "--seed must be a whole number from 0"),
