@@ -29,6 +29,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks.common import markdown, mean_and_deviation
+from benchmarks.supermask_networks import epochs, trained, trained_alignnet, trained_segmentors
 from segsrgan.errors import UserError
 from segsrgan.tables import image_files, stem
 from segsrgan.volumes import Volume, dice
@@ -39,15 +40,12 @@ from supermask.prediction import predict_views
 from supermask.segmentation import segment, without_islands
 from supermask.settings import PredictionSettings, Simulation
 from supermask.simulation import simulate
-from supermask.training import TrainingSettings, fit, paint
+from supermask.training import TrainingSettings, paint
 from supermask.views import View
-from supermask.weights import Networks, load_networks, save_networks
+from supermask.weights import Networks, save_networks
 
 logger = logging.getLogger(__name__)
 
-EPOCH = 50  # updates
-# Learning rates of AlignNet, each with its fraction of the updates.
-RATES = ((4e-4, 0.6), (1e-4, 0.2), (3e-5, 0.2))
 BASELINE, HIGH = "Unet-LR", "Unet-HR"
 # name -> (training, None being the masks as drawn; views; settings, None being the segmentor alone)
 ALL, TRUTH = (0, 1, 2), "aligned by the truth"
@@ -117,14 +115,13 @@ def run(args, save):
     report["rows"] = []
     for seed in args.seeds:
         parts = {distance: gather(args, distance, seed) for distance in args.slices}
-        known = [case for trained, _ in parts.values() for _, case in trained]
-        networks = Trainings(args, seed, known)
-        for distance, (trained, tested) in parts.items():
-            found = networks.of([case for _, case in trained], distance)
+        cases = {distance: [case for _, case in known] for distance, (known, _) in parts.items()}
+        networks = trainings(args, seed, cases)
+        for distance, (_, tested) in parts.items():
             for name, case in tested:
                 for method in args.methods:
                     row = {"slices": distance, "seed": seed, "case": name, "method": method}
-                    report["rows"].append(row | scored(args, case, method, found))
+                    report["rows"].append(row | scored(args, case, method, networks[distance]))
                 print(f"{distance:g} mm, seed {seed}, {name}", file=sys.stderr, flush=True)
             save(report)
     return report
@@ -166,94 +163,60 @@ def _case(args, distance, volume, key):
     return stem(mask_path), simulate(image, mask, rng, simulation)
 
 
-class Trainings:
-    """The networks that the chosen methods need, trained unless they lie in `args.runs`."""
+def trainings(args, seed, parts):
+    """The networks that the chosen methods need, trained unless they lie in `args.runs`.
 
-    def __init__(self, args, seed, cases):
-        self.args, self.seed = args, seed
-        self.needed = {EVERY[name][0] for name in args.methods} - {None}
-        names = "grid_size spacing kernel alignnet_kernels precision".split()
-        self.common = TrainingSettings(
-            **{name: getattr(args, name) for name in names},
-            seed=seed,
-            hidden=64,
-            largest_angle=60.0,
-            rotation=args.angle,
-            shift=args.shift / args.spacing,
-            contrast_max=0.2,
-            window=7,
-            supervised_alignment="transforms",
-            stage1_epochs=1,
-            snapshot=10**6,
-        )
-        self.alignnet = None
-        if self.needed & {"apart", "both", "long"}:
-            self.alignnet = self._alignnet(cases)
+    Args:
+        args: of the benchmark.
+        seed: of the trainings.
+        parts: {slice distance: list of `Case` to train on}.
 
-    def of(self, cases, distance):
-        """{name of a training: `Networks`}: "apart" after stage 1, "both" after stage 2.
-
-        "segmentor" was trained alone on as many more images as stage 2 sees, "long" is that one
-        and AlignNet, "high" as that one, on high-resolution images.
-        """
-        folder, networks = self.args.runs / f"{distance:g}mm_{self.seed}", {}
-        if self.needed - {"high"}:
-            segmentor, longer = self._segmentors(folder, cases)
-            networks = {"apart": Networks(segmentor, self.alignnet), "segmentor": Networks(longer)}
-            networks["long"] = Networks(longer, self.alignnet)
-        if "both" in self.needed:
+    Returns:
+        {slice distance: {name: `Networks`}}: "apart" after stage 1, "both" after stage 2,
+        "segmentor" trained alone on as many more images as stage 2 sees, "long" that one and
+        AlignNet, "high" as that one, on high-resolution images.
+    """
+    needed = {EVERY[name][0] for name in args.methods} - {None}
+    common, alignnet, found = _common_settings(args, seed), None, {}
+    if needed & {"apart", "both", "long"}:
+        folder, known = args.runs / f"alignnet_{seed}", sum(parts.values(), [])
+        alignnet = trained_alignnet(folder, known, common, args.alignnet_updates)
+    updates = args.segmentor_updates, args.stage2_updates
+    for distance, cases in parts.items():
+        folder, networks = args.runs / f"{distance:g}mm_{seed}", {}
+        if needed - {"high"}:
+            segmentor, longer = trained_segmentors(folder, cases, common, *updates)
+            networks = {"apart": Networks(segmentor, alignnet), "segmentor": Networks(longer)}
+            networks["long"] = Networks(longer, alignnet)
+        if "both" in needed:
             apart = folder / "apart.h5"
-            save_networks(apart, segmentor, self.alignnet)
-            stages = {"stage1_epochs": 0, "stage2_epochs": _epochs(self.args.stage2_updates)}
-            networks["both"] = self._trained(folder / "both", cases, weights=str(apart), **stages)
-        if "high" in self.needed:  # the same one for all distances
+            save_networks(apart, segmentor, alignnet)
+            stages = {"stage1_epochs": 0, "stage2_epochs": epochs(args.stage2_updates)}
+            both = trained(folder / "both.h5", cases, common, weights=str(apart), **stages)
+            networks["both"] = both
+        if "high" in needed:  # the same one for all distances
             sharp = [SimpleNamespace(views=(_sharp(case),), transforms=None) for case in cases]
-            _, high = self._segmentors(self.args.runs / f"high_{self.seed}", sharp)
+            high = trained_segmentors(args.runs / f"high_{seed}", sharp, common, *updates)[1]
             networks["high"] = Networks(high)
-        return networks
-
-    def _trained(self, path, cases, **changes):
-        """The networks of a training, `Networks`, kept in PATH.h5."""
-        file = path.with_name(f"{path.name}.h5")
-        if not file.exists():
-            always = {"steps": EPOCH, "resume": True, "tensorboard": False}
-            found = fit(cases, replace(self.common, **always, **changes), path)
-            save_networks(file, found.segmentor, found.alignnet)
-        return load_networks(file)
-
-    def _alignnet(self, cases):
-        """AlignNet by itself, by the true motions, on large batches in several orientations.
-
-        It needs tens of thousands of pairs before it finds rotations.
-        """
-        alone = {"train": "alignnet", "lambda_sim": 0.0, "precision": "float32", "batch_size": 16}
-        alone |= {"orientations": 6, "stage2_epochs": 0}
-        weights = None
-        for number, (rate, part) in enumerate(RATES, start=1):
-            path = self.args.runs / f"alignnet_{self.seed}" / f"alignnet_{number}"
-            alone["stage1_epochs"] = _epochs(part * self.args.alignnet_updates)
-            changes = {"lr1": rate, "seed": self.seed + number, "weights": weights}
-            found = self._trained(path, cases, **alone, **changes)
-            weights = f"{path}.h5"
-        return found.alignnet
-
-    def _segmentors(self, folder, cases):
-        """A segmentor, and what becomes of it in as many more updates as stage 2 has.
-
-        Each of these has as many images as one of stage 2, and its learning rate.
-        """
-        alone = {"train": "segmentor", "stage2_epochs": 0}
-        epochs = _epochs(self.args.segmentor_updates)
-        first = self._trained(folder / "segmentor", cases, stage1_epochs=epochs, **alone)
-        alone |= {"lr1": self.common.lr2, "batch_size": 2 * self.common.batch_size}
-        alone |= {"stage1_epochs": _epochs(self.args.stage2_updates)}
-        start = str(folder / "segmentor.h5")
-        longer = self._trained(folder / "longer", cases, weights=start, **alone)
-        return first.segmentor, longer.segmentor
+        found[distance] = networks
+    return found
 
 
-def _epochs(updates):
-    return max(1, round(updates / EPOCH))
+def _common_settings(args, seed):
+    names = "grid_size spacing kernel alignnet_kernels precision".split()
+    return TrainingSettings(
+        **{name: getattr(args, name) for name in names},
+        seed=seed,
+        hidden=64,
+        largest_angle=60.0,
+        rotation=args.angle,
+        shift=args.shift / args.spacing,
+        contrast_max=0.2,
+        window=7,
+        supervised_alignment="transforms",
+        stage1_epochs=1,
+        snapshot=10**6,
+    )
 
 
 def _sharp(case):
@@ -261,14 +224,14 @@ def _sharp(case):
     return View(case.image, case.truth.with_array(case.truth.array.astype(np.float32)))
 
 
-def scored(args, case, name, trainings):
+def scored(args, case, name, networks):
     """The paper's scores of a method on a case, a dict.
 
     `between` is the Dice between the masks of three aligned views and the truth (Table 2), else
     None.
     """
     training, views, settings = EVERY[name]
-    networks, truth, between = trainings.get(training), case.truth, None
+    networks, truth, between = networks.get(training), case.truth, None
     if settings is None:
         view = _sharp(case) if name == HIGH else case.views[0]
         answer = segment(networks.segmentor, View(view.volume), truth.grid)

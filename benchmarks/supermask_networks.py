@@ -11,7 +11,7 @@ from supermask.training import fit
 from supermask.weights import load_networks, save_networks
 
 EPOCH = 50  # updates
-# Learning rates of AlignNet, each with its share of the updates.
+# Learning rates of AlignNet, each with its fraction of the updates.
 _RATES = ((4e-4, 0.6), (1e-4, 0.2), (3e-5, 0.2))
 
 
@@ -21,7 +21,7 @@ def trained(path, cases, settings, report=None, **changes):
     Args:
         path: of their weights file; the training's folder lies beside it.
         cases: a list of `Case`.
-        settings: a `supermask.training.Settings`.
+        settings: a `supermask.training.TrainingSettings`.
         report: see `supermask.training.run`.
         changes: of the settings.
 
@@ -46,7 +46,7 @@ def trained_alignnet(folder, cases, settings, updates, report=None):
     Args:
         folder: of its trainings.
         cases: a list of `Case`, of any slice distances.
-        settings: a `supermask.training.Settings`, for its grid, networks and augmentation.
+        settings: a `supermask.training.TrainingSettings`, for its grid, networks and augmentation.
         updates: in all, of 16 pairs each.
         report: see `supermask.training.run`.
 
@@ -81,7 +81,7 @@ def trained_alignnet(folder, cases, settings, updates, report=None):
 
 
 def trained_segmentor(folder, cases, settings, updates, report=None):
-    """A segmentor, by itself; arguments and result likewise, the batches as the settings say."""
+    """A segmentor, by itself, see `trained_alignnet`; the batches as the settings say."""
     alone = {"train": "segmentor", "stage2_epochs": 0}
     path = folder / "segmentor.h5"
     return trained(path, cases, settings, report, stage1_epochs=epochs(updates), **alone).segmentor
@@ -95,7 +95,7 @@ def trained_segmentors(folder, cases, settings, updates, more):
     Args:
         folder: of its trainings.
         cases: a list of `Case`.
-        settings: a `supermask.training.Settings`.
+        settings: a `supermask.training.TrainingSettings`.
         updates: of the first.
         more: those that follow.
 
