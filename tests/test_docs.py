@@ -110,8 +110,8 @@ def test_files_and_targets_that_are_named_exist(path):
 @page
 def test_flags_that_are_named_exist(path):
     text = path.read_text(encoding="utf-8")
-    if path.name == "CHANGELOG.md":
-        pytest.skip("tells of flags that were")
+    if path.name == "CHANGELOG.md":  # of older versions, which may have had other flags
+        text = text[: text.index("## [3.0.0]")]
     spans = re.findall(r"`(?!python benchmarks/)[^`]+`", text)
     named = set().union(*map(flags_of, spans)) if spans else set()
     assert named <= known_flags()
