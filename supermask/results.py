@@ -142,8 +142,8 @@ def load_models(weights=None, segsrgan=None):
         from segsrgan.inference.predictor import Predictor  # loads an engine
 
         predictor = Predictor(segsrgan)
-        engine, keys = predictor.engine, {"engine": "name", "precision": "precision"}
-        engines["segsrgan"] = {key: getattr(engine, name, None) for key, name in keys.items()}
+        engine = predictor.engine
+        engines["segsrgan"] = {"engine": engine.name, "precision": engine.precision}
     return Models(
         networks, predictor, {"weights": names, "weights_stamps": stamps, "engines": engines}
     )

@@ -14,6 +14,7 @@ from examinations import examination, truth_on
 
 import supermask
 from segsrgan.cli.supermask_predict import main
+from segsrgan.config import ENGINES
 from segsrgan.errors import UserError
 from segsrgan.volumes import Volume, dice, read_volume, write_volume
 from supermask.prediction import predict_views
@@ -376,6 +377,8 @@ def test_the_bundled_segsrgan_super_resolves_stacks_first(folder, tmp_path, caps
     status, _, _ = run(capsys, *flags, "--segsrgan", "synthetic_unet_8", "--patch", 32)
     results = tmp_path / "out" / "patient 1"
     assert status == 0 and {path.name for path in results.iterdir()} == FILES
+    engine = recorded(results)["engines"]["segsrgan"]
+    assert engine["engine"] in ENGINES and engine["precision"] == "float32"
     plain = supermask.predict(
         [folder / "axial.nii.gz", folder / "sagittal.nii.gz"],
         [folder / "axial_mask.nii.gz", folder / "sagittal_mask.nii.gz"],
