@@ -128,9 +128,9 @@ def test_a_lost_workers_images_are_done_again_by_another(job, notes, scheduler):
     recipe = StubRecipe(str(notes), seconds=1.0)
     killer = threading.Thread(target=kill_the_third, args=(notes, workers, killed))
     killer.start()
-    told = results(run_job(todo, recipe, lambda *call: progress.append(call), on(str(file))))
+    found = results(run_job(todo, recipe, lambda *call: progress.append(call), on(str(file))))
     killer.join()
-    assert told == [(name, patch, "finished", "") for name in "abcdef" for patch in (8, 16)]
+    assert found == [(name, patch, "finished", "") for name in "abcdef" for patch in (8, 16)]
     (name,) = killed
     done_by = {path.name.split(".")[1] for path in notes.glob(f"{name}.*")}
     assert done_by == {str(process.pid) for process in workers}

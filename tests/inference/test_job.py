@@ -92,8 +92,8 @@ def test_an_image_that_has_changed_since_is_named(image, table, job_model, capsy
     before = results(path.parent)
     assert job_model(csv_path) == 0
     assert results(path.parent) == before
-    told = capsys.readouterr().err
-    assert f"{path}: has changed since the results of patch_16_step_8 were made" in told
+    errors = capsys.readouterr().err
+    assert f"{path}: has changed since the results of patch_16_step_8 were made" in errors
 
 
 def test_other_settings_do_not_replace_results_but_are_named(image, table, job_model, capsys):

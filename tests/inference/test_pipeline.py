@@ -19,28 +19,28 @@ PAIRS = ((8, 4), (16, 8))
 
 
 class Stage:
-    """A predictor whose steps are told, and can be made to wait or to fail."""
+    """A predictor whose steps are recorded, and can be made to wait or to fail."""
 
     engine = ENGINE
 
     def __init__(self):
-        self.told = []
+        self.steps = []
         self.before = {}
         self.lock = threading.Lock()
 
-    def tell(self, what, name):
+    def note(self, what, name):
         self.before.get((what, name), lambda: None)()
         with self.lock:
-            self.told.append(f"{what} {name}")
+            self.steps.append(f"{what} {name}")
 
     def prepare(self, image, new_resolution, series, patch):
         name = image.parent.name
-        self.tell("read", name)
+        self.note("read", name)
         return SimpleNamespace(name=name)
 
     def predict_prepared(self, prepared, patch, step, progress):
         progress(0, 1)
-        self.tell("compute", f"{prepared.name} {patch}")
+        self.note("compute", f"{prepared.name} {patch}")
         return prediction(patch)
 
 
@@ -50,7 +50,7 @@ def stage(monkeypatch):
 
     def write(volume, path):
         if path.name.startswith("SR"):
-            stage.tell("write", f"{path.parents[2].name} {int(volume.array[0, 0, 0])}")
+            stage.note("write", f"{path.parents[2].name} {int(volume.array[0, 0, 0])}")
         real(volume, path)
 
     monkeypatch.setattr(writing, "write_volume", write)
@@ -91,13 +91,13 @@ def expect(*events):
         assert event.wait(SECONDS), "nobody came"
 
 
-def test_everything_is_done_once_and_told_in_order(job, stage):
+def test_everything_is_done_once_and_reported_in_order(job, stage):
     assert run(job(), stage) == [(name, patch, "finished") for name in "abc" for patch, _ in PAIRS]
-    assert len(stage.told) == len(set(stage.told)) == 3 + 6 + 6
+    assert len(stage.steps) == len(set(stage.steps)) == 3 + 6 + 6
     both = [f"{name} {patch}" for name in "abc" for patch, _ in PAIRS]
     for what, names in (("read", list("abc")), ("compute", both), ("write", both)):
-        told = [text.removeprefix(f"{what} ") for text in stage.told if text.startswith(what)]
-        assert told == names
+        found = [text.removeprefix(f"{what} ") for text in stage.steps if text.startswith(what)]
+        assert found == names
 
 
 def test_the_next_image_is_read_while_one_is_computed(job, stage):
@@ -136,7 +136,7 @@ def test_the_record_names_inputs_settings_engine_and_precision(job, stage):
 
 def test_no_more_than_one_image_is_read_ahead(job, stage):
     seen = []
-    stage.before["compute", "a 16"] = lambda: seen.extend(stage.told)
+    stage.before["compute", "a 16"] = lambda: seen.extend(stage.steps)
     run(job(), stage)
     assert "read c" not in seen
 
@@ -176,7 +176,7 @@ def test_reading_ahead_that_does_not_fit_is_done_again_in_its_turn(job, stage, e
     tries = []
 
     def fail_at_first():
-        tries.append(list(stage.told))
+        tries.append(list(stage.steps))
         if len(tries) == 1:
             raise error
 
@@ -191,7 +191,7 @@ def test_what_does_not_fit_beside_others_is_computed_alone(job, stage, error):
     tries = []
 
     def fail_at_first():
-        tries.append(list(stage.told))
+        tries.append(list(stage.steps))
         if len(tries) == 1:
             raise error
 
@@ -199,7 +199,7 @@ def test_what_does_not_fit_beside_others_is_computed_alone(job, stage, error):
     assert {result for *_, result in run(job(), stage)} == {"finished"}
     assert "write a 16" in tries[1]
     # What had been read ahead was let go.
-    assert stage.told.count("read c") == 2
+    assert stage.steps.count("read c") == 2
 
 
 def test_what_never_fits_fails_and_the_next_image_is_done(job, stage):
@@ -211,16 +211,16 @@ def test_what_never_fits_fails_and_the_next_image_is_done(job, stage):
 
 
 @pytest.mark.parametrize("moment", [("read", "b"), ("compute", "b 8"), ("write", "b 8")])
-def test_an_interrupt_leaves_whole_results_and_tells_them(job, stage, moment):
+def test_an_interrupt_leaves_whole_results_and_reports_them(job, stage, moment):
     def interrupt():
         raise KeyboardInterrupt
 
     stage.before[moment] = interrupt
-    todo, told = job(), []
+    todo, found = job(), []
     with pytest.raises(KeyboardInterrupt):
         for outcome in run_job(todo, lambda: stage):
-            told.append((outcome.image.parent.name, outcome.patch))
-    assert told == [("a", 8), ("a", 16)]
+            found.append((outcome.image.parent.name, outcome.patch))
+    assert found == [("a", 8), ("a", 16)]
     names, hidden = files_of(todo)
     assert hidden == []
     assert names == {"SR_patch_8_step_4.nii.gz", "SR_patch_16_step_8.nii.gz"}
@@ -237,7 +237,7 @@ def test_whatever_ends_it_waits_for_what_is_being_written(job, stage):
     todo = job(2)
     with pytest.raises(SystemExit):
         run(todo, stage)
-    assert "write a 16" in stage.told
+    assert "write a 16" in stage.steps
     names, hidden = files_of(todo)
     assert hidden == []
     assert len(names) == 2

@@ -98,7 +98,7 @@ def test_every_patch_begins_with_a_slice(patch, step, identity):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("new", [(1.0, 1.0, 1.0), (1.0, 1.0, 0.7), 0.4])
-def test_results_lie_on_the_wished_grid_whatever_the_network_sees(axis, new, identity):
+def test_results_lie_on_the_grid_asked_for_whatever_the_network_sees(axis, new, identity):
     model = load_generator(identity)
     model.spec = replace(model.spec, slice_voxels=4, interp="scipy")
     shape, spacing = [12, 12, 12], [1.0, 1.0, 1.0]
@@ -294,7 +294,7 @@ def test_a_result_larger_than_memory_is_refused_with_the_number(predictor, resol
         predictor.predict(random_volume(), patch=8, new_resolution=resolution)
 
 
-def test_a_whole_image_larger_than_memory_is_told_to_take_patches(predictor, monkeypatch):
+def test_a_whole_image_larger_than_memory_should_be_cut_into_patches(predictor, monkeypatch):
     monkeypatch.setattr("segsrgan.memory.available_memory", lambda: 2 * 10**8)
     with pytest.raises(UserError, match="patch of 128"):
         predictor.predict(random_volume((64, 64, 64)), patch=None, new_resolution=0.4)

@@ -8,22 +8,26 @@ import pytest
 from startup import start_up_lines, user_environment
 
 JOB = """
-import socket, sys
-from pathlib import Path
-def reach(*arguments, **options):
-    Path(sys.argv[2]).with_name("network").touch()
-    raise OSError("no network")
-socket.getaddrinfo = reach
+import sys
 from segsrgan.cli.job_model import main
 status = main(sys.argv[1:])
 print(status, sorted({"keras", "tensorflow", "jax", "torch", "pandas"} & set(sys.modules)))
 """
+# Whoever looks up a host leaves a file beside the CSV.
+WATCHED = """
+import socket, sys
+from pathlib import Path
+def look_up(*arguments, **options):
+    Path(sys.argv[2]).with_name("network").touch()
+    raise OSError("no network")
+socket.getaddrinfo = look_up
+"""
 
 
-def run(csv, weights, *flags):
+def run(code, csv, weights, *flags):
     arguments = ["-p", csv, "-wp", weights, "-pa", "16", "-n", "1", *flags]
     done = subprocess.run(
-        [sys.executable, "-c", JOB, *map(str, arguments)],
+        [sys.executable, "-c", code, *map(str, arguments)],
         env=user_environment(),
         capture_output=True,
         encoding="utf-8",
@@ -34,10 +38,10 @@ def run(csv, weights, *flags):
     return done.stdout.splitlines()[-1]
 
 
-def test_a_job_on_openvino_loads_no_other_library_and_reaches_for_nothing(image, table, tiny):
+def test_a_job_on_openvino_loads_no_other_library_and_looks_up_no_host(image, table, tiny):
     pytest.importorskip("openvino")
     csv = table(image())
-    assert run(csv, tiny, "--engine", "openvino") == "0 []"
+    assert run(WATCHED + JOB, csv, tiny, "--engine", "openvino") == "0 []"
     assert not csv.with_name("network").exists()  # OpenVINO would report its use
 
 
@@ -45,4 +49,4 @@ def test_a_job_on_openvino_loads_no_other_library_and_reaches_for_nothing(image,
 def test_tensorflow_starts_silently(image, table, tiny, flags):
     if flags:
         pytest.importorskip("distributed")
-    assert run(table(image()), tiny, "--engine", "tensorflow", *flags).startswith("0 [")
+    assert run(JOB, table(image()), tiny, "--engine", "tensorflow", *flags).startswith("0 [")
