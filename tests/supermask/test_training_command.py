@@ -64,6 +64,11 @@ def test_a_training_from_masks_to_weights_and_the_same_again(masks, tmp_path, ca
     assert main([*flags, "-sf", str(run), "--resume", "--lr1", "1e-5"]) == 0
     err = capsys.readouterr().err
     assert "resuming with --lr1 1e-05, which was 0.001" in err and "done already" in err
+    # Workers of a finished training end, each by itself.
+    workers = ["--resume", "--workers", "localhost:9,localhost:19"]
+    for index in ("0", "1"):
+        assert main([*flags, "-sf", str(run), *workers, "--worker_index", index]) == 0
+        assert "done already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def fingerprint(masks, folder, **options):
         seen["rate"] = learners.alignnet_optimizer._learning_rate.get_config()
         seen["loop"] = self.epochs, self.stage1_epochs, self.snapshot, self.state_minutes
         seen["precision"] = models[-1].get_layer("conv_1").compute_dtype
-        seen["records"] = self.records._board is None
+        seen["records"] = self.history._board is None
 
     options = {"repeats": 1, "slices": 10.0, "test_share": 0.5, "steps": None, **options}
     patch = pytest.MonkeyPatch()

@@ -17,7 +17,7 @@ import numpy as np
 
 CYCLES, BATCH, PATCH = 3, 4, 16
 # With so large an epsilon Adam's steps follow the size of the gradient, not its sign alone.
-RATES = {"lrgen": 3.0, "lrdis": 3e-3, "epsilon": 1.0}
+RATES = {"lrgen": 3.0, "lrdis": 3e-3, "epsilon": 1.0, "ema": 0.5, "clip_gradient": 0.5}
 
 
 def distribution(mode, arguments):
@@ -84,11 +84,12 @@ def main(mode, output, *arguments):
         losses.append([float(np.asarray(metrics[key])) for key in sorted(metrics)])
         if os.environ.get("DIE_AFTER") == str(index):
             os._exit(9)
-    weights = [
-        np.asarray(variable.value)
-        for model in (gan.generator, gan.discriminator)
-        for variable in model.trainable_variables
-    ]
+    with gan.averaged():
+        weights = [
+            np.asarray(variable.value)
+            for model in (gan.generator, gan.discriminator)
+            for variable in model.trainable_variables
+        ]
     np.savez(output, *weights, losses=np.concatenate(losses))
 
 
