@@ -109,7 +109,7 @@ def test_bad_data_is_told_and_nothing_is_written(masks, tmp_path, capsys):
     err = capsys.readouterr().err
     assert "2 problem(s)" in err and "m0.nii.gz" in err and "m2.nii.gz: the mask is empty" in err
     assert main(["--csv", str(tmp_path / "none.csv"), *flags]) == 2
-    assert "none.csv: no such file or folder" in capsys.readouterr().err
+    assert "none.csv: no such file" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
