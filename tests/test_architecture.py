@@ -64,7 +64,7 @@ def test_imports_follow_the_rules():
 
 def test_functions_fit_a_screen_or_two():
     lengths = {f"{path}:{name}": n for path in SOURCES for name, n in functions(path)}
-    assert {name: n for name, n in lengths.items() if n > 140} == {}
+    assert {name: n for name, n in lengths.items() if n > 60} == {}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))
