@@ -46,7 +46,8 @@ test_slow: $(venv)/.dev ## the slow tests
 	$(bin)/python -m pytest -m "slow and not gpu" $(pytest_flags)
 
 test_jax: $(venv)/.dev ## the tests of the networks on Keras' JAX backend
-	KERAS_BACKEND=jax $(bin)/python -m pytest $(addprefix tests/networks/test_,layers.py spatial.py generator.py) $(pytest_flags)
+	KERAS_BACKEND=jax $(bin)/python -m pytest -n 2 --dist worksteal \
+	  $(addprefix tests/networks/test_,layers.py spatial.py generator.py)
 
 lint: $(venv)/.dev ## ruff, its format check, and the import rules
 	$(bin)/python -m ruff check .
