@@ -78,8 +78,9 @@ def test_the_wheel_carries_weights_and_commands(tmp_path):
         scripts = archive.read(entry_points).decode()
     sources = [path for top in kept[:2] for path in (REPOSITORY / top).rglob("*.py")]
     expected = {str(path.relative_to(REPOSITORY)) for path in sources}
-    weights = [path.name for path in (REPOSITORY / "weights").iterdir()]
-    expected |= {f"segsrgan/bundled_weights/{name}" for name in weights}
+    weights = [path for path in (REPOSITORY / "weights").rglob("*") if path.is_file()]
+    names_of_weights = [path.relative_to(REPOSITORY / "weights") for path in weights]
+    expected |= {f"segsrgan/bundled_weights/{name}" for name in names_of_weights}
     assert {name for name in names if ".dist-info/" not in name} == expected
     for name, target in PROJECT["project"]["scripts"].items():
         assert f"{name} = {target}" in scripts

@@ -15,16 +15,20 @@ def deterministic(several=False):
 
 
 @contextlib.contextmanager
-def translated(several=False):
-    """Turns JAX's error of a full memory into `TrainingError`."""
+def translated(several=False, smaller="--batch_size or --patch_size"):
+    """Turns JAX's error of a full memory into `TrainingError`.
+
+    Args:
+        several: whether several processes train together; JAX trains in one.
+        smaller: the flags that save memory.
+    """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise TrainingError(
-            "out of memory; take a smaller --batch_size or --patch_size, or --precision "
-            "mixed_bfloat16"
+            f"out of memory; take a smaller {smaller}, or --precision mixed_bfloat16"
         ) from error
 
 
