@@ -33,16 +33,14 @@ from benchmarks.supermask_networks import epochs, trained, trained_alignnet, tra
 from segsrgan.errors import UserError
 from segsrgan.tables import image_files, stem
 from segsrgan.volumes import Volume, dice
-from supermask.datasets import find_pairs, read_channel, read_mask
+from supermask.fusion import score
 from supermask.geometry import sample
-from supermask.metrics import score
+from supermask.networks import Networks, save_networks, segment, without_islands
 from supermask.prediction import predict_views
-from supermask.segmentation import segment, without_islands
 from supermask.settings import PredictionSettings, Simulation
-from supermask.simulation import simulate
+from supermask.simulation import find_pairs, read_channel, read_mask, simulate
 from supermask.training import TrainingSettings, paint
 from supermask.views import View
-from supermask.weights import Networks, save_networks
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ first, by the true motions of simulated examinations, on large batches seen in s
 
 from dataclasses import replace
 
+from supermask.networks import load_networks, save_networks
 from supermask.training import fit
-from supermask.weights import load_networks, save_networks
 
 EPOCH = 50  # updates
 # Learning rates of AlignNet, each with its fraction of the updates.

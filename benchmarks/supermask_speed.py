@@ -68,8 +68,7 @@ def tables(report):
 def write_stacks(folder, shrink):
     """Writes the three stacks and masks as NIfTI."""
     from segsrgan.volumes import Grid, Volume, write_volume
-    from supermask.geometry import sample
-    from supermask.rigid import Rigid
+    from supermask.geometry import Rigid, sample
 
     rng = np.random.default_rng(0)
     coarse = Grid((30, 40, 34), (6.0,) * 3, (-87, -117, -99))

@@ -193,7 +193,7 @@ def ship(path, notes):
 def main(argv=None):
     args = parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from supermask.weights import save_networks
+    from supermask.networks import save_networks
 
     start, report = time.perf_counter(), reporter()
     train, test = cases(args)

@@ -11,18 +11,19 @@ from segsrgan import __version__  # noqa: F401 - the version of both packages
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "alignnet": ["AlignNetSpec", "build_alignnet"],
-        "metrics": ["score"],
+        "fusion": ["score"],
+        "geometry": ["Rigid", "read_transform"],
+        "networks": [
+            *("AlignNetSpec", "SegmentorSpec", "build_alignnet", "build_segmentor"),
+            "load_networks",
+        ],
         "patients": ["read_patients"],
         "prediction": ["Prediction"],
         "registration": ["register"],
         "results": ["predict", "write_results"],
-        "rigid": ["Rigid", "read_transform"],
-        "segmentation": ["SegmentorSpec", "build_segmentor"],
         "settings": ["PredictionSettings", "Simulation"],
         "simulation": ["simulate"],
         "views": ["View", "read_view"],
-        "weights": ["load_networks"],
     },
 )
 __all__ += ["__version__"]

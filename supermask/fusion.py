@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Aligned views of one object made into one, and how well they agree (Gu et al. 2023, sec. 2.4).
+"""Aligned views made into one (Gu et al. 2023, sec. 2.4), and how good the mask is (sec. 3.3).
 
 Each view is sure of itself on its acquired slices and less so between them. Equation 3 as printed
 divides by `P_i / sum P`, which cancels the confidences P; like the paper's code, this multiplies.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from segsrgan.volumes import dice
+from segsrgan.volumes import boundary_agreement, dice, overlap_errors
 from supermask.registration import correlation
 
 LEAST_DICE = 0.7
@@ -27,18 +27,9 @@ _INVERTED = -0.3  # correlation from which two images show the same in opposite 
 def confidence(sampling, thickness, spacing, width=1.0):
     """How sure a view is of each voxel: 1 on an acquired slice, a Gaussian of the distance to it.
 
-    The Gaussian's sigma is that of the paper's code: half of n voxels, where n is half the slice
-    distance in voxels, plus 1 (2.5 mm and 4.5 mm for slices of 8 mm and 16 mm at 1 mm).
-
-    Args:
-        sampling: the view's `Sampling` of the grid.
-        thickness: distance of its slices, mm.
-        spacing: of the grid, mm.
-        width: factor of sigma.
-
-    Returns:
-        float32 (x, y, z) in [0, 1]; 0 outside the field of view and nowhere else.
-
+    The Gaussian's sigma is `width` times that of the paper's code: half of n voxels, where n is
+    half the slice distance in voxels, plus 1 (2.5 mm and 4.5 mm for slices of 8 mm and 16 mm at
+    1 mm). The result, float32 (x, y, z), is 0 outside the field of view and nowhere else.
     """
     sigma = width * (thickness / 2 + spacing) / 2
     result = np.exp(-0.5 * (sampling.distance / np.float32(sigma)) ** 2, dtype=np.float32)
@@ -190,9 +181,9 @@ def agreements(names, masks, images, insides):
     """The `Agreement` of every two views, a list.
 
     All arguments have an item for each view: its name, mask (x, y, z), image (x, y, z) and field of
-    view (x, y, z), bool.
+    view (x, y, z); masks and fields of view are bool.
     """
-    views = zip(names, [mask >= 0.5 for mask in masks], images, insides, strict=True)
+    views = zip(names, masks, images, insides, strict=True)
     return [_agreement(*pair) for pair in itertools.combinations(views, 2)]
 
 
@@ -209,3 +200,53 @@ def _agreement(first, second):
     if np.count_nonzero(near) >= _LEAST_VOXELS:
         resemblance = correlation(image[near], other_image[near])
     return Agreement(name, other_name, dice(a, b), resemblance, overlap)
+
+
+class Scores(NamedTuple):
+    """The paper's scores of a mask.
+
+    Attributes:
+        dsc: Dice, 0 to 1, better high.
+        us: "under-segmentation", the fraction of the prediction that is false, better low.
+        os: "over-segmentation", the fraction of the truth that is missed, better low.
+        rms: root of the mean square of both, better low.
+        mba: boundary accuracy, slice by slice as in the paper's code, 0 to 1, better high.
+        mba_3d: boundary accuracy in space, with a ball, 0 to 1, better high.
+    """
+
+    dsc: float
+    us: float
+    os: float
+    rms: float
+    mba: float
+    mba_3d: float
+
+
+def score(prediction, truth):
+    """All `Scores` of a mask.
+
+    Args:
+        prediction: (x, y, z), every voxel other than 0 belongs to the object.
+        truth: (x, y, z), every voxel other than 0, on the same isotropic grid.
+
+    Returns:
+        `Scores`; nan where the prediction or the truth is empty and a score therefore undefined.
+
+    Raises:
+        ValueError: if the shapes differ or are not 3-D.
+
+    Example:
+        >>> truth = np.zeros((8, 8, 8), bool)
+        >>> truth[2:6, 2:6, 2:6] = True
+        >>> score(truth, truth).dsc
+        1.0
+    """
+    errors = overlap_errors(prediction, truth)
+    return Scores(
+        dice(prediction, truth),
+        errors.false,
+        errors.missed,
+        errors.rms,
+        boundary_agreement(prediction, truth),
+        boundary_agreement(prediction, truth, flat=False),
+    )

@@ -1,32 +1,238 @@
 # SPDX-License-Identifier: MIT
-"""Views on a common isotropic grid: values, and how far each voxel is from an acquired slice.
+"""Rigid transforms, and views on a common isotropic grid: all places are physical (LPS, mm).
 
-All places are physical, so that any orientation, spacing and transform works, and every value is
-interpolated once, from the acquired voxels. The index of a view's voxel is an affine function of
-the index of the grid's voxel::
+A transform leads from a point of the reference to the same anatomy in a view. That is what a
+resampler asks: the value at a point of the reference is the view's at the transformed point. Any
+orientation, spacing and transform works, and every value is interpolated once, from the acquired
+voxels, whose indices are an affine function of the indices of the grid::
 
     grid index -> patient space (reference) -> transform -> patient space (view) -> view index
 """
 
 import itertools
 import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from segsrgan.errors import UserError
+from segsrgan.files import write_text
 from segsrgan.volumes import Grid
-from segsrgan.volumes.volume import MAX_VOXELS
-from supermask.rigid import Rigid
+from segsrgan.volumes.volume import MAX_VOXELS, as_triple, is_orthonormal, nearest_rotation
 
 THROUGH = ("linear", "nearest")
-_EDGE = 1e-4  # voxels; headers round
-_SLAB = 2**19  # voxels whose coordinates are held at once
 # Of a cube: axis k is its axis `order[k]`, backwards where `signs[k]` is -1.
 ORIENTATIONS = tuple(
     itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3))
 )
+_ITK_CENTRED = ("Euler3DTransform", "VersorRigid3DTransform", "AffineTransform")
+_EDGE = 1e-4  # voxels; headers round
+_SLAB = 2**19  # voxels whose coordinates are held at once
+
+
+@dataclass(frozen=True)
+class Rigid:
+    """The map `q = R (p - centre) + centre + translation` with `R = Rz Rx Ry` (ITK's Euler3D).
+
+    Args:
+        angles: about x, y, z, radians.
+        translation: along x, y, z, mm.
+        centre: the point about which is turned, mm.
+
+    Raises:
+        ValueError: if a number is not finite, or there are not three of each.
+
+    Example:
+        >>> turn = Rigid((0, 0, np.pi / 2), centre=(1, 0, 0))
+        >>> np.round(turn.apply((2, 0, 0)), 6)
+        array([1., 1., 0.])
+        >>> (turn.inverse() @ turn).angle()
+        0.0
+    """
+
+    angles: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    translation: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self):
+        for name in ("angles", "translation", "centre"):
+            values = as_triple(getattr(self, name), name)
+            if not np.all(np.isfinite(values)):
+                raise ValueError(f"{name} must be three finite numbers, received {values}")
+            object.__setattr__(self, name, values)
+
+    @classmethod
+    def from_matrix(cls, matrix, centre=(0.0, 0.0, 0.0)):
+        """The transform of a homogeneous matrix (4, 4), turning about `centre` (mm).
+
+        Raises:
+            ValueError: if the matrix is not rigid.
+        """
+        matrix, centre = np.asarray(matrix, np.float64), np.array(as_triple(centre, "centre"))
+        turn = matrix[:3, :3]
+        if not is_orthonormal(turn, 1e-5) or np.linalg.det(turn) < 0:
+            raise ValueError(
+                "a rigid transform must turn and shift, not stretch, shear or mirror; received "
+                f"the matrix {np.round(turn, 5).tolist()}"
+            )
+        translation = turn @ centre + matrix[:3, 3] - centre
+        return cls(_angles(nearest_rotation(turn)), tuple(translation), tuple(centre))
+
+    @classmethod
+    def in_grid(cls, parameters, grid):
+        """The transform of parameters along the axes of a right-handed grid, about its middle.
+
+        The parameters are (6,): angles in radians about, and shifts in mm along, its x, y, z.
+        """
+        parameters, frame = np.asarray(parameters, np.float64), grid.direction
+        matrix, middle = np.eye(4), middle_of(grid)
+        matrix[:3, :3] = frame @ rotation(parameters[:3]) @ frame.T
+        matrix[:3, 3] = middle + frame @ parameters[3:] - matrix[:3, :3] @ middle
+        return cls.from_matrix(matrix, middle)
+
+    @property
+    def rotation(self):
+        """The rotation matrix (3, 3)."""
+        return rotation(self.angles)
+
+    @property
+    def matrix(self):
+        """The homogeneous matrix (4, 4), mm to mm."""
+        matrix, centre = np.eye(4), np.array(self.centre)
+        matrix[:3, :3] = self.rotation
+        matrix[:3, 3] = centre + self.translation - self.rotation @ centre
+        return matrix
+
+    def apply(self, points):
+        """Transformed points (..., 3), mm."""
+        centre = np.array(self.centre)
+        return (np.asarray(points, np.float64) - centre) @ self.rotation.T + (
+            centre + self.translation
+        )
+
+    def about(self, centre):
+        """The same map, written as turning about another point (mm)."""
+        return Rigid.from_matrix(self.matrix, centre)
+
+    def inverse(self):
+        """The transform that undoes this one, about the same centre."""
+        back = self.rotation.T
+        return Rigid(_angles(back), tuple(-back @ self.translation), self.centre)
+
+    def __matmul__(self, first):
+        """`(a @ b).apply(p) == a.apply(b.apply(p))`, about the centre of `b`."""
+        return Rigid.from_matrix(self.matrix @ first.matrix, first.centre)
+
+    def voxel_matrix(self, grid):
+        """The transform for `SpatialTransformer3D` on a grid: (3, 4) float32, voxels.
+
+        The output voxel p takes the input's value at `A (p - c) + t + c`, c being the middle of the
+        grid and `[A | t]` the matrix.
+        """
+        frame, spacing = grid.direction, np.array(grid.spacing)
+        middle = middle_of(grid)
+        turn = (frame.T @ self.rotation @ frame) * spacing / spacing[:, None]
+        shift = frame.T @ (self.apply(middle) - middle) / spacing
+        return np.column_stack([turn, shift]).astype(np.float32)
+
+    def angle(self):
+        """How far it turns in all, degrees, 0 to 180."""
+        # By the sine of half the angle: the cosine of the whole loses small ones.
+        half = np.linalg.norm(self.rotation - np.eye(3)) / np.sqrt(8)
+        return float(np.rad2deg(2 * np.arcsin(min(1.0, half))))
+
+    def to_itk(self):
+        """The `SimpleITK.Euler3DTransform`; a resampler to the reference takes it as it is."""
+        import SimpleITK as sitk
+
+        return sitk.Euler3DTransform(self.centre, *self.angles, self.translation)
+
+    @classmethod
+    def from_itk(cls, transform):
+        """The transform of any rigid `SimpleITK.Transform`, also a composed one.
+
+        It turns about the centre of that where it has one, else about 0.
+
+        Raises:
+            ValueError: if it is not rigid, or not of three dimensions.
+        """
+        if transform.GetDimension() != 3 or not transform.IsLinear():
+            raise ValueError(
+                f"expected a rigid transform of three dimensions, received {transform.GetName()} "
+                f"of {transform.GetDimension()}"
+            )
+        is_centred = transform.GetName() in _ITK_CENTRED
+        centre = transform.GetFixedParameters()[:3] if is_centred else (0.0, 0.0, 0.0)
+        ends = np.concatenate([np.zeros((1, 3)), np.eye(3)])
+        images = np.array([transform.TransformPoint(end.tolist()) for end in ends])
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = (images[1:] - images[0]).T, images[0]
+        return cls.from_matrix(matrix, centre)
+
+
+def write_transform(transform, path):
+    """Writes a `Rigid` as a text file of ITK's format (.tfm), whole or not at all."""
+    numbers = " ".join(repr(float(v)) for v in (*transform.angles, *transform.translation))
+    centre = " ".join(repr(float(v)) for v in transform.centre)
+    write_text(
+        Path(path),
+        "#Insight Transform File V1.0\n#Transform 0\nTransform: Euler3DTransform_double_3_3\n"
+        f"Parameters: {numbers}\nFixedParameters: {centre} 0\n",
+    )
+
+
+def read_transform(path):
+    """Reads a rigid transform of any of ITK's formats.
+
+    Args:
+        path: of the file, such as `sagittal_to_axial.tfm`.
+
+    Returns:
+        A `Rigid`.
+
+    Raises:
+        UserError: if it cannot be read or is not rigid.
+    """
+    import SimpleITK as sitk
+
+    try:
+        return Rigid.from_itk(sitk.ReadTransform(str(path)))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{path}: expected a rigid 3-D transform of ITK ({str(error).splitlines()[-1]})"
+        ) from error
+
+
+def rotation(angles):
+    """The matrix (3, 3) `Rz Rx Ry` of angles about x, y, z in radians."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return about_z @ about_x @ about_y
+
+
+def _angles(turn):
+    """The inverse of `rotation`: x in [-pi/2, pi/2], y and z in [-pi, pi]."""
+    x = np.arcsin(np.clip(turn[2, 1], -1, 1))
+    if abs(turn[2, 1]) > 1 - 1e-12:  # y and z turn about one axis: all of it goes to z
+        return float(x), 0.0, float(np.arctan2(turn[1, 0], turn[0, 0]))
+    y, z = np.arctan2(-turn[2, 0], turn[2, 2]), np.arctan2(-turn[0, 1], turn[1, 1])
+    return float(x), float(y), float(z)
+
+
+def middle_of(grid):
+    """The physical middle (3,) of a `Grid`, mm."""
+    return grid.index_to_physical((np.array(grid.shape) - 1) / 2)
+
+
+def corners(grid):
+    """The eight outer corners (8, 3) of a grid's field of view, mm."""
+    ends = np.indices((2, 2, 2)).reshape(3, -1).T
+    return grid.index_to_physical(ends * np.array(grid.shape) - 0.5)
 
 
 def canonical_direction(direction):
@@ -40,18 +246,14 @@ def canonical_direction(direction):
 
 
 def isotropic_grid(points, direction, spacing, size=None, margin=0.0):
-    """An isotropic grid around points.
+    """An isotropic `Grid` whose middle is that of the box around points along its axes.
 
     Args:
-        points: (n, 3) mm, what the grid has in its middle.
+        points: (n, 3) mm.
         direction: (3, 3) of its axes.
         spacing: mm, one number.
-        size: voxels of each edge, one number or three; None: as many as the points and the margin
-            need.
+        size: voxels of each edge; None: as many as the points and the margin need.
         margin: mm added on each side of the points when `size` is None.
-
-    Returns:
-        A `Grid` whose middle is that of the box around the points along its axes.
 
     Raises:
         UserError: if it had too many voxels.
@@ -61,7 +263,7 @@ def isotropic_grid(points, direction, spacing, size=None, margin=0.0):
     if size is None:
         shape = np.maximum(1, np.ceil((high - low + 2 * margin) / spacing - 1e-3))
     else:
-        shape = np.broadcast_to(np.asarray(size), 3)
+        shape = np.full(3, size)
     if np.prod(shape, dtype=float) > MAX_VOXELS:
         raise UserError(
             f"a grid of {' x '.join(f'{n:.0f}' for n in shape)} voxels of {spacing:g} mm is too "
@@ -69,12 +271,6 @@ def isotropic_grid(points, direction, spacing, size=None, margin=0.0):
         )
     origin = direction @ ((low + high) / 2 - (shape - 1) / 2 * spacing)
     return Grid(tuple(int(n) for n in shape), (spacing,) * 3, tuple(origin), direction)
-
-
-def corners(grid):
-    """The eight outer corners (8, 3) of a grid's field of view, mm."""
-    ends = np.indices((2, 2, 2)).reshape(3, -1).T
-    return grid.index_to_physical(ends * np.array(grid.shape) - 0.5)
 
 
 def overlaps(first, second):
@@ -89,19 +285,6 @@ def overlaps(first, second):
         if high <= other_low or other_high <= low:
             return False
     return True
-
-
-def affine(source, grid, transform=None):
-    """The map of indices of `grid` to continuous indices of `source`, two `Grid`s.
-
-    Returns `(matrix (3, 3), offset (3,))`, voxels. `transform` is a `Rigid` from the reference, to
-    which `grid` belongs, to the view; identity when None.
-    """
-    transform = transform or Rigid()
-    start, *steps = source.physical_to_index(
-        transform.apply(grid.index_to_physical(np.concatenate([np.zeros((1, 3)), np.eye(3)])))
-    )
-    return (np.array(steps) - start).T, start
 
 
 def sample(volume, grid, transform=None, through="linear", order=1):
@@ -123,15 +306,18 @@ def sample(volume, grid, transform=None, through="linear", order=1):
     """
     if through not in THROUGH:
         raise ValueError(f"through must be one of {', '.join(THROUGH)}, received {through!r}")
-    matrix, offset = affine(volume.grid, grid, transform)
+    matrix, offset = _affine(volume.grid, grid, transform)
     axis = volume.grid.thick_axis if through == "nearest" else None
     array = np.asarray(volume.array, np.float32)
     if order > 1:
         array = ndimage.spline_filter(array, order=order, mode="mirror", output=np.float32)
     last = np.array(array.shape)[:, None, None, None] - 1
     result = np.empty(grid.shape, np.float32)
-    for slab in _slabs(grid.shape):
-        points = _indices(matrix, offset, grid.shape, slab)
+    rows = max(1, _SLAB // (grid.shape[1] * grid.shape[2]))
+    for first in range(0, grid.shape[0], rows):
+        slab = slice(first, min(first + rows, grid.shape[0]))
+        shape, start = (slab.stop - first, *grid.shape[1:]), offset + matrix[:, 0] * first
+        points = np.stack([_coordinate(matrix[k], start[k], shape) for k in range(3)])
         outside = ((points < -0.5 - _EDGE) | (points > last + 0.5 + _EDGE)).any(axis=0)
         if axis is not None:
             # Not to the even one, as np.rint does midway: every slice has as many voxels.
@@ -148,7 +334,8 @@ class Sampling(NamedTuple):
     """How the voxels of a grid lie to a view's acquired slices.
 
     Attributes:
-        distance: (x, y, z) float32, mm along the slice normal to the nearest slice's middle.
+        distance: (x, y, z) float32, mm along the slice normal to the nearest slice's middle; 0
+            for an isotropic view.
         inside: (x, y, z) bool, whether the voxel lies in the field of view.
     """
 
@@ -157,14 +344,8 @@ class Sampling(NamedTuple):
 
 
 def sampling(source, grid, transform=None):
-    """The `Sampling` of a view, from geometry alone.
-
-    Args:
-        source: the view's `Grid`; if it is isotropic, all distances are 0.
-        grid: an isotropic `Grid`.
-        transform: a `Rigid` from the reference to the view; identity when None.
-    """
-    matrix, offset = affine(source, grid, transform)
+    """The `Sampling` of a view of the `Grid` source; `transform` as for `sample`."""
+    matrix, offset = _affine(source, grid, transform)
     inside = np.ones(grid.shape, bool)
     for axis in range(3):
         index = _coordinate(matrix[axis], offset[axis], grid.shape)
@@ -176,6 +357,19 @@ def sampling(source, grid, transform=None):
     nearest = np.clip(np.rint(index), 0, source.shape[axis] - 1)
     distance = np.abs(index - nearest) * source.spacing[axis]
     return Sampling(distance.astype(np.float32), inside)
+
+
+def _affine(source, grid, transform):
+    """The map of indices of `grid` to continuous indices of `source`: (3, 3) and offset (3,)."""
+    points = grid.index_to_physical(np.concatenate([np.zeros((1, 3)), np.eye(3)]))
+    start, *steps = source.physical_to_index((transform or Rigid()).apply(points))
+    return (np.array(steps) - start).T, start
+
+
+def _coordinate(row, offset, shape):
+    """One coordinate (x, y, z) of the source's index, for all voxels of a grid."""
+    x, y, z = (np.arange(n) * step for n, step in zip(shape, row, strict=True))
+    return (x + offset)[:, None, None] + y[:, None] + z
 
 
 def voxels_of(volume, threshold=0.5, most=20000):
@@ -195,22 +389,3 @@ def voxels_of(volume, threshold=0.5, most=20000):
     for axis, sign, column in zip(order, signs, index[chosen].T, strict=True):
         stored[:, axis] = column if sign > 0 else volume.array.shape[axis] - 1 - column
     return volume.grid.index_to_physical(stored)
-
-
-def _coordinate(row, offset, shape):
-    """One coordinate (x, y, z) of the source's index, for all voxels of a grid."""
-    x, y, z = (np.arange(n) * step for n, step in zip(shape, row, strict=True))
-    return (x + offset)[:, None, None] + y[:, None] + z
-
-
-def _indices(matrix, offset, shape, slab):
-    rows = slab.stop - slab.start, *shape[1:]
-    offset = offset + matrix[:, 0] * slab.start
-    return np.stack(
-        [_coordinate(row, start, rows) for row, start in zip(matrix, offset, strict=True)]
-    )
-
-
-def _slabs(shape):
-    rows = max(1, _SLAB // (shape[1] * shape[2]))
-    return [slice(i, min(i + rows, shape[0])) for i in range(0, shape[0], rows)]

@@ -11,6 +11,7 @@ from segsrgan.memory import GIB, available_memory
 from segsrgan.volumes import Volume
 from supermask.fusion import Agreement, agreements, confidence, fuse, fuse_images
 from supermask.geometry import (
+    Rigid,
     canonical_direction,
     corners,
     isotropic_grid,
@@ -19,8 +20,6 @@ from supermask.geometry import (
     voxels_of,
 )
 from supermask.registration import RegistrationSettings, refine, register
-from supermask.rigid import Rigid
-from supermask.segmentation import segment, with_mask, without_islands
 from supermask.settings import PredictionSettings
 from supermask.views import check_together, choose_reference, in_plane, with_unique_names
 
@@ -108,8 +107,17 @@ def predict_views(views, settings=None, networks=None, sharpener=None, progress=
         progress("super-resolving", 0, _STEPS)
         views = [_sharpened(view, sharpener, settings.patch) for view in views]
     progress("segmenting", 1, _STEPS)
-    drawn = [view.mask is not None for view in views]
-    complete, views = _with_masks(views, segmentor, settings.patch)
+    drawn, complete = [view.mask is not None for view in views], views
+    if not all(drawn):
+        from supermask.networks import segment, with_mask, without_islands  # loads Keras
+
+        complete = [
+            v if v.mask is not None else with_mask(v, segmentor, settings.patch) for v in views
+        ]
+        # Shown by the masks without islands: where the object is. The result is made of them all.
+        views = [
+            v if known else without_islands(v) for v, known in zip(complete, drawn, strict=True)
+        ]
     progress("aligning", 2, _STEPS)
     transforms = [Rigid(), *(_aligned(views[0], view, settings, alignnet) for view in views[1:])]
     progress("fusing", 3, _STEPS)
@@ -140,7 +148,7 @@ def _aligned(reference, view, settings, alignnet=None):
     classical = RegistrationSettings(on=settings.on)
     if settings.alignment == "classical":
         return register(reference, view, classical).transform
-    from supermask.alignnet import align_by_network  # loads Keras
+    from supermask.networks import align_by_network  # loads Keras
 
     transform = align_by_network(alignnet, reference, view, settings.passes)
     if settings.refine is False:
@@ -185,19 +193,6 @@ def _usable(views, settings, segmentor):
     kept = with_unique_names(kept)
     kept.insert(0, kept.pop(choose_reference(kept, settings.reference)))
     return kept, lost, warnings
-
-
-def _with_masks(views, segmentor, patch):
-    """The views with masks, drawn or segmented; and without islands, to show where the object is.
-
-    The result is made of the former.
-    """
-    complete = [v if v.mask is not None else with_mask(v, segmentor, patch) for v in views]
-    located = [
-        view if view.mask is not None else without_islands(whole)
-        for view, whole in zip(views, complete, strict=True)
-    ]
-    return complete, located
 
 
 def _result_grid(views, transforms, settings, segmentor):

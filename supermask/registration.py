@@ -29,14 +29,15 @@ from segsrgan.errors import UserError
 from segsrgan.volumes import Volume
 from segsrgan.volumes.itk import quiet, to_itk
 from supermask.geometry import (
+    Rigid,
     canonical_direction,
     corners,
     isotropic_grid,
+    middle_of,
     sample,
     sampling,
     voxels_of,
 )
-from supermask.rigid import Rigid, middle_of
 from supermask.settings import ON
 from supermask.views import in_plane
 

@@ -12,9 +12,9 @@ from typing import Any
 from segsrgan.errors import UserError, one_line
 from segsrgan.files import ResultsFolder, check_writable, stamp
 from segsrgan.volumes import write_volume
+from supermask.geometry import write_transform
 from supermask.patients import MOST_VIEWS
 from supermask.prediction import predict_views
-from supermask.rigid import write_transform
 from supermask.settings import PredictionSettings
 from supermask.views import View, load_views, read_view
 
@@ -130,7 +130,7 @@ def load_models(weights=None, segsrgan=None):
 
         stamps = {key: stamp(resolve(name)) for key, name in names.items() if name}
     if names["supermask"]:
-        from supermask.weights import load_networks  # loads Keras
+        from supermask.networks import load_networks  # loads Keras
 
         networks = load_networks(weights)
     if networks is not None:

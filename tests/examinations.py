@@ -4,7 +4,7 @@
 import numpy as np
 
 from segsrgan.volumes import Grid, Volume
-from supermask.rigid import Rigid
+from supermask.geometry import Rigid
 from supermask.views import View
 
 RADII = np.array([22.0, 17.0, 13.0])  # mm
@@ -86,6 +86,17 @@ def object_points():
     """Physical points (n, 3) in the object, to measure transforms by."""
     points = points_of(stack_grid(fine=6.0))
     return points[inside(points)]
+
+
+def apart(first, second, points=None):
+    """How far two transforms lead points (n, 3) apart, mm: the root of the mean square."""
+    points = object_points() if points is None else points
+    return np.sqrt(np.mean(np.sum((first.apply(points) - second.apply(points)) ** 2, axis=-1)))
+
+
+def same(first, second, tolerance=1e-6):
+    """Whether two transforms are one map, within a tolerance of the matrices' numbers."""
+    return np.allclose(first.matrix, second.matrix, rtol=0, atol=tolerance)
 
 
 MOTION = Rigid(np.deg2rad((14, -18, 22)), (7.0, -5.0, 6.0), tuple(CENTRE))

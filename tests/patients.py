@@ -4,7 +4,7 @@
 import numpy as np
 from examinations import CENTRE, examination
 
-from supermask.rigid import Rigid
+from supermask.geometry import Rigid
 from supermask.training import Examination, TrainingSettings
 from supermask.training.poses import Augmentation
 

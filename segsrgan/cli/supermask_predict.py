@@ -79,7 +79,7 @@ def _run(args):
     labels = None if args.labels is None else whole_numbers(args.labels, "labels")
     patients = _patients(args.path, args.views, args.masks)
     if args.weights:
-        import_quietly("supermask.weights")
+        import_quietly("supermask.networks")
     if args.segsrgan:
         import_quietly(f"segsrgan.inference.engines.{choose()}")
 

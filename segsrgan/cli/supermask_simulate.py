@@ -119,7 +119,7 @@ def _run(args):
 
 def _files(args):
     """The paths of the volumes, None where there are only masks, and of the masks."""
-    from supermask.datasets import find_pairs
+    from supermask.simulation import find_pairs
 
     if (args.path is None) == (args.masks is None):
         raise UserError("give either --path or --masks")

@@ -10,10 +10,9 @@ import numpy as np
 from segsrgan.errors import TableError, UserError, one_line, problems_error
 from segsrgan.tables import image_files, read_table, resolved, stem
 from segsrgan.volumes import read_volume
-from supermask.datasets import read_mask
+from supermask.geometry import Rigid, read_transform
 from supermask.patients import read_patients
-from supermask.rigid import Rigid, read_transform
-from supermask.simulation import Simulation, simulate
+from supermask.simulation import Simulation, read_mask, simulate
 from supermask.training.painting import paint
 from supermask.views import View, check_together, load_views
 

@@ -14,7 +14,6 @@ from keras import ops
 
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.training.optimizers import make_adam, state_of
-from supermask.alignnet import AlignNetSpec, build_alignnet, motion_matrices
 from supermask.losses import (
     consistency_of_alignment,
     consistency_of_segmentation,
@@ -22,8 +21,15 @@ from supermask.losses import (
     similarity_loss,
     soft_dice_loss,
 )
-from supermask.segmentation import SegmentorSpec, build_segmentor
-from supermask.weights import Networks, load_networks
+from supermask.networks import (
+    AlignNetSpec,
+    Networks,
+    SegmentorSpec,
+    build_alignnet,
+    build_segmentor,
+    load_networks,
+    motion_matrices,
+)
 
 # Of the root mean square distance of two motions over a cube of half the grid's edge.
 _HALF_EDGE = 0.25

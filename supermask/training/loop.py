@@ -9,9 +9,9 @@ import numpy as np
 
 from segsrgan.training.epoch_loop import EpochLoop
 from segsrgan.training.picture import planes_picture
+from supermask.networks import save_networks
 from supermask.training.dataset import Pairs, Singles
 from supermask.training.validation import validate
-from supermask.weights import save_networks
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segsrgan.volumes import Grid
-from supermask.geometry import canonical_direction, isotropic_grid, voxels_of
-from supermask.rigid import Rigid
+from supermask.geometry import Rigid, canonical_direction, isotropic_grid, voxels_of
 from supermask.training.examinations import Examination
 from supermask.views import View
 

@@ -8,12 +8,12 @@ import keras
 
 from segsrgan.errors import UserError
 from segsrgan.training.session import Session
+from supermask.networks import Networks
 from supermask.training.dataset import Dataset
 from supermask.training.examinations import gather
 from supermask.training.learners import build_learners
 from supermask.training.loop import Loop
 from supermask.training.poses import Augmentation
-from supermask.weights import Networks
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ def fit(cases, settings, folder, test=(), progress=None, stop=None):
     Returns:
         `Networks`: the segmentor and AlignNet as the training left them, and the last row of the
         history in their `metadata["history"]`. `supermask.predict` takes them as `weights`,
-        `supermask.prediction.predict_views` as `networks`, `supermask.weights.save_networks` writes
-        them. A training stopped before its end gives them as they were then.
+        `supermask.prediction.predict_views` as `networks`, `supermask.networks.save_networks`
+        writes them. A training stopped before its end gives them as they were then.
 
     Raises:
         WeightsError: if `weights` are unusable.

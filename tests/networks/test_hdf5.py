@@ -12,8 +12,7 @@ from networks.variants import randomise, write_released
 from segsrgan.errors import WeightsError
 from segsrgan.networks import GeneratorSpec, build_generator, hdf5, read_generator, save_generator
 from segsrgan.networks.hdf5 import read_arrays
-from supermask.alignnet import AlignNetSpec, build_alignnet
-from supermask.weights import load_networks, save_networks
+from supermask.networks import AlignNetSpec, build_alignnet, load_networks, save_networks
 
 NAME = "gen_conv1/kernel"
 SHAPE = (7, 7, 7, 1, 2)

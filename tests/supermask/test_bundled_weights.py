@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from examinations import apart
 
 from segsrgan.networks import describe, registry
 from segsrgan.volumes import dice, read_volume
-from supermask.geometry import sample
+from supermask.geometry import middle_of, sample
+from supermask.networks import load_networks
 from supermask.prediction import predict_views
-from supermask.rigid import middle_of
 from supermask.settings import PredictionSettings
 from supermask.simulation import Simulation, simulate
 from supermask.training import paint
 from supermask.views import View
-from supermask.weights import load_networks
 
 NAME = "supermask_fetal_small"
 
@@ -86,7 +86,7 @@ def test_three_moved_stacks_become_one_mask(networks, examinations):
         points = [middle_of(case.truth.grid)]
         for view, true in zip(result.views[1:], case.transforms[1:], strict=True):
             assert (view.transform.inverse() @ true).angle() < 2
-            assert view.transform.distance(true, points) < 1.5
+            assert apart(view.transform, true, points) < 1.5
 
 
 def predicted(case, networks, settings):

@@ -6,7 +6,7 @@ import pytest
 import SimpleITK as sitk
 
 from segsrgan.errors import UserError
-from supermask.datasets import find_pairs, read_channel
+from supermask.simulation import find_pairs, read_channel
 
 
 def touch(folder, *names):

@@ -10,15 +10,17 @@ from segsrgan.errors import UserError
 from segsrgan.volumes import Grid, Volume
 from supermask.geometry import (
     ORIENTATIONS,
+    Rigid,
     canonical_direction,
     corners,
     isotropic_grid,
+    middle_of,
     overlaps,
+    rotation,
     sample,
     sampling,
     voxels_of,
 )
-from supermask.rigid import Rigid, middle_of, rotation
 
 OBLIQUE = rotation((0.3, -0.2, 0.4))
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from supermask.metrics import score
+from supermask.fusion import score
 
 
 def box(low, high, shape=(12, 12, 12)):

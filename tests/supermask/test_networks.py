@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-import supermask.weights
+import supermask.networks
 from segsrgan.errors import WeightsError
 from segsrgan.networks import describe
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid
-from supermask.alignnet import (
+from supermask.geometry import Rigid
+from supermask.networks import (
     AlignNetSpec,
+    SegmentorSpec,
     build_alignnet,
+    build_segmentor,
+    load_networks,
     motion_matrices,
     motion_of,
     rigid_matrices,
+    save_networks,
 )
-from supermask.rigid import Rigid
-from supermask.segmentation import SegmentorSpec, build_segmentor
-from supermask.weights import load_networks, save_networks
 
 SMALL = AlignNetSpec(size=32, spacing=2.0, kernels=(2, 3), hidden=4)
 
@@ -205,7 +207,7 @@ def test_no_network_is_built_that_the_file_cannot_fill(
     with h5py.File(tmp_path / "w", "r+") as file:
         spec = json.loads(file[name].attrs["spec"])
         file[name].attrs["spec"] = json.dumps({**spec, **change})
-    monkeypatch.setitem(supermask.weights._BUILDERS, name, lambda spec: pytest.fail("was built"))
+    monkeypatch.setitem(supermask.networks._BUILDERS, name, lambda spec: pytest.fail("was built"))
     with pytest.raises(WeightsError, match=message):
         load_networks(tmp_path / "w")
 

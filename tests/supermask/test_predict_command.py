@@ -17,10 +17,9 @@ from segsrgan.cli.supermask_predict import main
 from segsrgan.config import ENGINES
 from segsrgan.errors import UserError
 from segsrgan.volumes import Volume, dice, read_volume, write_volume
+from supermask.geometry import Rigid
+from supermask.networks import SegmentorSpec, build_segmentor, save_networks
 from supermask.prediction import predict_views
-from supermask.rigid import Rigid
-from supermask.segmentation import SegmentorSpec, build_segmentor
-from supermask.weights import save_networks
 
 MOVED = {"sagittal": Rigid((0.05, 0, 0.1), (3, 0, -2))}
 FILES = {

@@ -9,24 +9,30 @@ import pytest
 from examinations import (
     MOTION,
     acquire,
+    apart,
     examination,
     intensity,
     object_points,
     points_of,
+    same,
     stack_grid,
     truth_on,
 )
 
 from segsrgan.errors import UserError
 from segsrgan.volumes import Grid, Volume, dice
-from supermask.alignnet import AlignNetSpec, align_by_network, build_alignnet
-from supermask.geometry import sample
+from supermask.geometry import Rigid, rotation, sample
+from supermask.networks import (
+    AlignNetSpec,
+    Networks,
+    SegmentorSpec,
+    align_by_network,
+    build_alignnet,
+    without_islands,
+)
 from supermask.prediction import predict_views
-from supermask.rigid import Rigid, rotation
-from supermask.segmentation import SegmentorSpec, without_islands
 from supermask.settings import PredictionSettings
 from supermask.views import View
-from supermask.weights import Networks
 
 ALIGNED = PredictionSettings(alignment="none")
 
@@ -128,7 +134,7 @@ def test_moved_views_of_any_header_are_brought_together_alike(change):
         ]
     found = predict_views(changed, PredictionSettings(alignment="classical")).views[1].transform
     true = turn @ MOTION @ turn.inverse()
-    assert found.distance(true, turn.apply(object_points())) < 1
+    assert apart(found, true, turn.apply(object_points())) < 1
 
 
 def test_moved_views_are_brought_together():
@@ -138,7 +144,7 @@ def test_moved_views_are_brought_together():
     )
     assert after.agreements[1].dice > before.agreements[1].dice + 0.1
     assert score(after) > score(before) + 0.03 and score(after) > 0.94
-    assert after.views[2].transform.distance(MOTION, object_points()) < 1
+    assert apart(after.views[2].transform, MOTION) < 1
 
 
 def test_the_reference_gives_the_pose():
@@ -146,7 +152,7 @@ def test_the_reference_gives_the_pose():
     found = predict_views(views, PredictionSettings(alignment="classical", reference="sagittal"))
     assert found.reference == "sagittal"
     expected = MOTION.inverse()
-    assert found.views[1].transform.distance(expected, MOTION.apply(object_points())) < 1
+    assert apart(found.views[1].transform, expected, MOTION.apply(object_points())) < 1
 
 
 def test_the_fused_image_is_nearer_to_the_truth_than_one_view(views, result):
@@ -220,7 +226,7 @@ def test_islands_far_from_the_object_do_not_say_where_it_is(views, order):
     expected, found = (predict_views(v, settings, networks) for v in (bare, wrong))
     assert found.mask.grid.is_close(expected.mask.grid, 0.5)
     for one, other in zip(found.views, expected.views, strict=True):
-        assert one.transform.distance(other.transform, object_points()) < 0.2
+        assert apart(one.transform, other.transform) < 0.2
     assert score(found) > score(expected) - 0.01
 
 
@@ -255,7 +261,7 @@ def test_passes_of_alignnet_are_composed(views):
         align_by_network(Knowing((0.1, -0.05, 0.2, 1, 2, -3)), axial, sagittal, passes)
         for passes in (1, 3)
     )
-    assert thrice.is_close(once @ once @ once, 1e-9)
+    assert same(thrice, once @ once @ once, 1e-9)
     assert once.angle() > 10
 
 
@@ -273,7 +279,7 @@ def test_a_view_aligned_with_itself_by_alignnet_never_moves(views):
         weight.assign(rng.normal(0, 0.5, weight.shape))
     bare = View(views[0].volume)
     assert align_by_network(model, bare, View(views[1].volume)).angle() > 0.1
-    assert align_by_network(model, bare, bare, passes=10).is_close(Rigid(), 1e-9)
+    assert same(align_by_network(model, bare, bare, passes=10), Rigid(), 1e-9)
 
 
 def test_alignnets_answer_is_refined_unless_that_is_unwanted():
@@ -281,9 +287,10 @@ def test_alignnets_answer_is_refined_unless_that_is_unwanted():
     near = Rigid(tuple(np.array(MOTION.angles) + 0.05), (0, 0, 0), MOTION.centre)
     networks = Networks(alignnet=Knowing([*near.angles, 0, 0, 0]))
     errors = [
-        predict_views(views, PredictionSettings(refine=refine), networks)
-        .views[1]
-        .transform.distance(MOTION, object_points())
+        apart(
+            predict_views(views, PredictionSettings(refine=refine), networks).views[1].transform,
+            MOTION,
+        )
         for refine in (False, None)
     ]
     assert errors[1] < 1 and errors[1] < errors[0] / 2

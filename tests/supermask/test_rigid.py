@@ -4,12 +4,12 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from examinations import same
 
 from segsrgan.errors import UserError
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid, Volume
-from supermask.geometry import sample
-from supermask.rigid import Rigid, middle_of, read_transform, rotation, write_transform
+from supermask.geometry import Rigid, middle_of, read_transform, rotation, sample, write_transform
 
 TURN = Rigid((0.3, -0.5, 1.2), (4, 5, -6), (10, 20, 30))
 OTHER = Rigid((-1.1, 0.2, 0.4), (-3, 0.5, 2), (1, -2, 3))
@@ -36,7 +36,7 @@ def test_angles_turn_about_y_then_x_then_z():
 
 def test_the_inverse_undoes_on_either_side():
     for both in (TURN @ TURN.inverse(), TURN.inverse() @ TURN):
-        assert both.is_close(Rigid(), 1e-12)
+        assert same(both, Rigid(), 1e-12)
     assert TURN.inverse().centre == TURN.centre
 
 
@@ -57,13 +57,13 @@ def test_two_rotations_about_a_point_are_the_rotation_of_their_product_about_it(
 
 def test_the_centre_is_a_way_of_writing():
     moved = TURN.about((0, 0, 0))
-    assert moved.is_close(TURN, 1e-10) and moved.translation != TURN.translation
+    assert same(moved, TURN, 1e-10) and moved.translation != TURN.translation
 
 
 @pytest.mark.parametrize("angles", [(np.pi / 2, 0.3, 0.4), (-np.pi / 2, 0, 1), (0.1, 3, -3)])
 def test_any_matrix_comes_back(angles):
     turn = Rigid(angles, (1, 2, 3), (4, 5, 6))
-    assert Rigid.from_matrix(turn.matrix, turn.centre).is_close(turn, 1e-9)
+    assert same(Rigid.from_matrix(turn.matrix, turn.centre), turn, 1e-9)
 
 
 def test_a_matrix_that_stretches_or_mirrors_is_refused():
@@ -85,27 +85,22 @@ def test_the_angle_is_that_of_the_whole_turn():
     assert Rigid((np.pi, 0, 0)).angle() == pytest.approx(180)
 
 
-def test_the_distance_is_measured_at_points():
-    shifted = Rigid(translation=(3, 0, 4))
-    assert shifted.distance(Rigid(), POINTS) == pytest.approx(5)
-
-
 def test_itk_leads_points_to_the_same_place():
     itk = TURN.to_itk()
     for point in POINTS[:3]:
         np.testing.assert_allclose(itk.TransformPoint(point.tolist()), TURN.apply(point))
-    assert Rigid.from_itk(itk).is_close(TURN, 1e-9)
+    assert same(Rigid.from_itk(itk), TURN, 1e-9)
     assert Rigid.from_itk(itk).centre == TURN.centre
 
 
 def test_composed_and_versor_transforms_of_itk_are_understood():
     both = sitk.CompositeTransform([TURN.to_itk(), OTHER.to_itk()])  # the last comes first
-    assert Rigid.from_itk(both).is_close(TURN @ OTHER, 1e-9)
+    assert same(Rigid.from_itk(both), TURN @ OTHER, 1e-9)
     versor = sitk.VersorRigid3DTransform()
     versor.SetCenter(TURN.centre)
     versor.SetMatrix(TURN.rotation.ravel().tolist())
     versor.SetTranslation(TURN.translation)
-    assert Rigid.from_itk(versor).is_close(TURN, 1e-9)
+    assert same(Rigid.from_itk(versor), TURN, 1e-9)
 
 
 def test_a_file_holds_every_digit(tmp_path):
@@ -113,13 +108,11 @@ def test_a_file_holds_every_digit(tmp_path):
     read = sitk.ReadTransform(str(tmp_path / "a.tfm"))
     assert read.GetName() == "Euler3DTransform"
     assert read.GetParameters() == (*TURN.angles, *TURN.translation)
-    assert read_transform(tmp_path / "a.tfm").is_close(TURN, 1e-12)
+    assert same(read_transform(tmp_path / "a.tfm"), TURN, 1e-12)
     assert [path.name for path in tmp_path.iterdir()] == ["a.tfm"]
 
 
 def test_files_that_are_no_rigid_transforms_are_refused(tmp_path):
-    with pytest.raises(UserError, match="end the name with .tfm"):
-        write_transform(TURN, tmp_path / "a.txt")
     (tmp_path / "bad.tfm").write_text("no transform")
     stretched = sitk.AffineTransform(3)
     stretched.Scale((2, 1, 1))
@@ -134,7 +127,7 @@ GRID = Grid((9, 8, 7), (2.0, 2.0, 2.0), (-5, 3, 11), rotation((0.2, -0.3, 0.5)))
 
 
 def test_parameters_are_along_the_axes_of_a_grid_about_its_middle():
-    assert Rigid.in_grid(np.zeros(6), GRID).is_close(Rigid(), 1e-12)
+    assert same(Rigid.in_grid(np.zeros(6), GRID), Rigid(), 1e-12)
     shift = Rigid.in_grid((0, 0, 0, 5, 0, 0), GRID)
     np.testing.assert_allclose(shift.translation, 5 * GRID.direction[:, 0], atol=1e-12)
     turn = Rigid.in_grid((0, 0.3, 0, 0, 0, 0), GRID)

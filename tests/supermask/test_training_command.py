@@ -15,8 +15,8 @@ from patients import tiny
 from segsrgan.cli.supermask_train import build_parser, main, settings_of
 from segsrgan.config import from_toml, to_toml
 from segsrgan.volumes import Volume, write_volume
+from supermask.networks import load_networks
 from supermask.training.settings import TrainingSettings
-from supermask.weights import load_networks
 
 TINY = (
     "--grid_size 16 --spacing 4 --slices 8 --kernel 2 --levels 2 --alignnet_kernels 4 --hidden 8 "

@@ -11,8 +11,7 @@ from patients import augmentation, patient
 from segsrgan.errors import UserError
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid, Volume, dice, write_volume
-from supermask.geometry import ORIENTATIONS
-from supermask.rigid import Rigid
+from supermask.geometry import ORIENTATIONS, Rigid
 from supermask.simulation import Simulation, make_case, plan_cases, write_table
 from supermask.training import paint
 from supermask.training.dataset import Dataset, Pairs, Singles

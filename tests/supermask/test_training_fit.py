@@ -9,10 +9,10 @@ import pytest
 from patients import patient, tiny
 
 import supermask
+from supermask.networks import load_networks
 from supermask.training import fit
 from supermask.training.run import Loop
 from supermask.views import View
-from supermask.weights import load_networks
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the training is TensorFlow's"

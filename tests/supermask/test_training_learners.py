@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from patients import augmentation, patient
 
-from supermask.alignnet import AlignNetSpec, build_alignnet
 from supermask.losses import identity_loss, l2, similarity_loss, soft_dice_loss
-from supermask.segmentation import SegmentorSpec, build_segmentor
+from supermask.networks import AlignNetSpec, SegmentorSpec, build_alignnet, build_segmentor
 from supermask.training.dataset import Dataset, Pairs, Singles
 from supermask.training.learners import Learners, Objective, TwoStages, motion_distance
 from supermask.training.validation import motion_errors

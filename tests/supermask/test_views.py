@@ -8,7 +8,7 @@ from volumes.samples import EVEN, write_series
 
 from segsrgan.errors import UserError, VolumeError
 from segsrgan.volumes import Grid, Volume, write_volume
-from supermask.rigid import rotation
+from supermask.geometry import rotation
 from supermask.views import (
     View,
     check_together,
