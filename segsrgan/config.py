@@ -5,7 +5,7 @@ A settings class is a frozen dataclass whose fields are made by `setting`::
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
-        step: int | None = setting(int, None, "voxels between patches", flags=("-s",), low=1)
+        step: int | None = setting(None, "voxels between patches", ">= 1", flag="-s")
 
         def __post_init__(self):
             check(self)
@@ -19,10 +19,13 @@ import math
 import os
 import re
 import tomllib
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, field, fields
 from difflib import get_close_matches
+from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
+from types import NoneType
+from typing import get_args, get_origin
 
 from segsrgan import __version__
 from segsrgan.errors import UserError
@@ -53,48 +56,47 @@ _WORDS = {
     **dict.fromkeys(("false", "no", "n", "off", "0"), False),
 }
 _METAVARS = {bool: "True|False", int: "N", float: "X", str: "TEXT"}
+# What messages say of an interval, by the marks of its bounds.
+_INTERVALS = {
+    "": "",
+    ">": " above {}",
+    ">=": " from {} up",
+    "[]": " from {} to {}",
+    "[)": " from {} up and below {}",
+    "(]": " above {} and up to {}",
+    "()": " above {} and below {}",
+}
 
 
-@dataclass(frozen=True)
 class Rule:
-    """The values that one setting may have, and what its flag looks like.
+    """The values that one setting may have.
 
-    Attributes:
-        kind: bool, int, float or str.
-        low, high: the smallest and the largest number; `high` needs `low`.
-        above: whether the number must be larger than `low`.
-        below: a bound that the number stays under.
+    Args:
+        annotation: bool, int, float or str; a tuple of so many, such as `tuple[float, float]`, or
+            of any number, by comma on the command line, such as `tuple[int, ...]`; with `| None`
+            where the setting may be None. Two numbers are bounds: the first is not the larger.
+        interval: that numbers lie in: "> 0", ">= 1", "[0, 180]", "[0, 1)".
         choices: the words to choose from, if they are few.
-        optional: whether it may be None.
-        empty: whether the text may be empty.
-        count: how many numbers make up the setting.
-        many: whether the setting is a tuple of any number of values, by comma on the command line.
-        multiple: what the whole number must be divisible by.
-        example: a value to try, for messages.
-        title: the name in messages, where it is not that of the field.
-        help: of the flag, one sentence.
-        flags: further spellings of the flag.
-        group: heading of the flag in `--help`.
-        metavar: of the flag's value.
+        default: of the setting; "" allows the empty text.
     """
 
-    kind: type
-    low: float | None = None
-    high: float | None = None
-    above: bool = False
-    below: float | None = None
-    choices: tuple = ()
-    optional: bool = False
-    empty: bool = False
-    count: int = 1
-    many: bool = False
-    multiple: int = 1
-    example: object = None
-    title: str = ""
-    help: str = ""
-    flags: tuple = ()
-    group: str = ""
-    metavar: str | None = None
+    def __init__(self, annotation, interval="", choices=(), default=MISSING):
+        self.optional = NoneType in get_args(annotation)
+        if self.optional:
+            annotation = next(kind for kind in get_args(annotation) if kind is not NoneType)
+        is_tuple = get_origin(annotation) is tuple
+        self.kind, *others = get_args(annotation) if is_tuple else (annotation,)
+        self.is_list = others == [...]
+        self.count = None if self.is_list else 1 + len(others)
+        self.choices, self.default = tuple(choices), default
+        marks = re.sub(r"[^][()>=]", "", interval)
+        bounds = re.findall(r"[^][()>=, ]+", interval) or ["-inf"]
+        self._interval = _INTERVALS[marks].format(*bounds)
+        self._low, self._high = map(float, (*bounds, "inf")[:2])
+        self._excluded = (
+            *(self._low,) * (marks == ">" or marks.startswith("(")),
+            *(self._high,) * marks.endswith(")"),
+        )
 
     @property
     def expected(self):
@@ -102,26 +104,13 @@ class Rule:
         if self.kind is bool:
             return "True or False"
         if self.choices:
-            return f"{'some' if self.many else 'one'} of {', '.join(self.choices)}"
-        if self.many:
-            return f"{'whole numbers' if self.kind is int else 'values'} by comma"
+            return f"{'some' if self.is_list else 'one'} of {', '.join(self.choices)}"
         if self.kind is str:
-            return "a text" if self.empty else "a text that is not empty"
-        noun = "a whole number" if self.kind is int else "a number"
-        words = [noun if self.count == 1 else f"{self.count} numbers"]
-        if self.above:
-            words.append(f"above {self.low}")
-            if self.high is not None:
-                words.append(f"and up to {self.high}")
-        elif self.high is not None:
-            words.append(f"from {self.low} to {self.high}")
-        elif self.low is not None:
-            words.append(f"from {self.low} up")
-        if self.below is not None:
-            words.append(f"and below {self.below}")
-        if self.multiple > 1:
-            words.append(f"divisible by {self.multiple}")
-        return " ".join(words)
+            return "a text" if self.default == "" else "a text that is not empty"
+        noun = "whole number" if self.kind is int else "number"
+        if self.is_list:
+            return f"{noun}s{self._interval} by comma"
+        return (f"a {noun}" if self.count == 1 else f"{self.count} {noun}s") + self._interval
 
     def parse(self, text):
         """The value that a word of the command line stands for.
@@ -131,7 +120,7 @@ class Rule:
         if self.kind is bool:
             return _WORDS.get(text.strip().lower(), text)
         try:
-            if self.many:
+            if self.is_list:
                 return tuple(self.kind(word) for word in re.split(r"[\s,;]+", text) if word)
             return self.kind(text)
         except ValueError:
@@ -141,7 +130,7 @@ class Rule:
         """The value in the type of the setting: `100` as 100.0, a `Path` as str, a list as tuple.
 
         Args:
-            value: of any type.
+            value: of any type; values of a tuple of any length may be a text, by comma.
             name: of the setting, for the message.
 
         Raises:
@@ -149,25 +138,26 @@ class Rule:
         """
         if value is None and self.optional:
             return None
-        if self.many:
-            return self._checked_many(value, name)
-        values = value if self.count > 1 else [value]
-        if isinstance(values, (tuple, list)) and len(values) == self.count:
+        values = self.parse(value) if self.is_list and isinstance(value, str) else value
+        values = [values] if self.count == 1 else values
+        if isinstance(values, (tuple, list)) and len(values) == (self.count or len(values) or 1):
             checked = tuple(map(self._checked, values))
             if None not in checked:
-                return checked if self.count > 1 else checked[0]
-        hint = "" if self.example is None else f"; try {self.example}"
-        raise UserError(f"{name} must be {self.expected}, received {value!r}{hint}")
+                if self.count == 2 and checked[0] > checked[1]:
+                    raise UserError(
+                        f"{name}: the first number is the lower bound, received {checked[0]:g} and "
+                        f"{checked[1]:g}; swap them"
+                    )
+                return checked[0] if self.count == 1 else checked
+            value = values[checked.index(None)] if self.is_list else value
+        raise UserError(f"{name} must be {self.expected}, received {value!r}{self._hint}")
 
-    def _checked_many(self, values, name):
-        if not isinstance(values, (tuple, list)):
-            hint = "" if self.choices else "; try 3,42"
-            raise UserError(f"{name} must be {self.expected}, received {values!r}{hint}")
-        checked = tuple(map(self._checked, values))
-        if not checked or None in checked:
-            wrong = repr(values[checked.index(None)]) if checked else "none"
-            raise UserError(f"{name} must be {self.expected}, received {wrong}")
-        return checked
+    @property
+    def _hint(self):
+        if self.is_list and self.kind is int:
+            return "; try 3,42"
+        is_number = self.kind in (int, float) and isinstance(self.default, Real)
+        return f"; try {self.default:g}" if is_number else ""
 
     def _checked(self, value):
         """The value in its type, or None."""
@@ -183,12 +173,13 @@ class Rule:
             value = self.kind(value)
         except OverflowError:
             return None
-        return value if math.isfinite(value) and self._in_range(value) else None
+        is_inside = self._low <= value <= self._high and value not in self._excluded
+        return value if math.isfinite(value) and is_inside else None
 
     def _checked_text(self, value):
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
-        if not isinstance(value, str) or not (value or self.empty):
+        if not isinstance(value, str) or not (value or self.default == ""):
             return None
         try:
             value.encode()
@@ -196,137 +187,79 @@ class Rule:
             return None
         return value if not self.choices or value in self.choices else None
 
-    def _in_range(self, value):
-        if self.low is not None and (value < self.low or (self.above and value == self.low)):
-            return False
-        if self.below is not None and value >= self.below:
-            return False
-        if self.multiple > 1 and value % self.multiple:
-            return False
-        return self.high is None or value <= self.high
 
-
-def setting(kind, default=MISSING, help="", **limits):  # noqa: A002 - argparse's word
-    """A dataclass field with a `Rule`; without a default it is required.
+def setting(default=MISSING, help="", interval="", **others):  # noqa: A002 - argparse's word
+    """A dataclass field with the `Rule` that its annotation begins; required without a default.
 
     Args:
-        kind: bool, int, float or str.
-        default: None makes None a possible value, "" the empty text.
-        help: of the flag; without it there is no flag.
-        **limits: further attributes of `Rule`.
+        default: of the field.
+        help: of the flag, one sentence; without it there is no flag.
+        interval: see `Rule`.
+        **others: `choices`, see `Rule`; of the flag its further spelling `flag`, `group`, the
+            heading in `--help`, and `metavar`.
     """
-    limits["choices"] = tuple(limits.get("choices", ()))
-    rule = Rule(kind, optional=default is None, empty=default == "", help=help, **limits)
-    return field(default=default, metadata={"rule": rule})
+    return field(default=default, metadata={"help": help, "interval": interval, **others})
 
 
-def rules_of(settings):
-    """The rule of each field of a settings class or object, as `{name: Rule}`."""
-    return {name: item.metadata["rule"] for name, item in settings.__dataclass_fields__.items()}
+@cache
+def rules_of(settings_class):
+    """The rule of each field of a settings class, as `{name: Rule}`."""
+    return {
+        item.name: Rule(
+            item.type, item.metadata["interval"], item.metadata.get("choices", ()), item.default
+        )
+        for item in fields(settings_class)
+    }
 
 
-def check(settings, prefix=""):
+def check(settings, title=str):
     """Puts every value of a settings object into its type; for `__post_init__`.
 
     Args:
         settings: a frozen dataclass made of `setting`s.
-        prefix: before names in messages: "--" where people type them as flags.
+        title: function from the name of a field to that in messages.
 
     Raises:
         UserError: if a value is not what its rule expects.
     """
-    for name, rule in rules_of(settings).items():
-        value = rule.checked(getattr(settings, name), rule.title or f"{prefix}{name}")
-        object.__setattr__(settings, name, value)
-
-
-def check_bounds(bounds, name):
-    """Raises `UserError` unless the first of two numbers is the smaller one, or they are equal."""
-    low, high = bounds
-    if low > high:
-        raise UserError(
-            f"{name}: the first number is the lower bound, received {low:g} and {high:g}; swap them"
-        )
-
-
-def whole_numbers(text, name, low=None):
-    """The whole numbers of a text such as "3,42", separated by commas, semicolons or blanks.
-
-    Args:
-        text: str.
-        name: of the setting or column, for the message.
-        low: the smallest number allowed, any when None.
-
-    Returns:
-        A non-empty tuple of int.
-
-    Raises:
-        UserError: if there is none, or anything else.
-    """
-    words = re.split(r"[\s,;]+", text.strip())
-    if all(re.fullmatch(r"[+-]?[0-9]+", word) for word in words):
-        values = tuple(map(int, words))
-        if low is None or min(values) >= low:
-            return values
-    kind = "whole numbers" if low is None else f"whole numbers from {low} up"
-    raise UserError(f"{name} must be {kind} by comma, received {text!r}; try 3,42")
-
-
-def boolean(text):
-    """True or False from `True`, `False`, `yes`, `no`, in any case, for `argparse`.
-
-    Raises:
-        UserError: on any other text.
-    """
-    value = Rule(bool).parse(str(text))
-    if not isinstance(value, bool):
-        raise UserError(f"expected True or False, received {text!r}")
-    return value
+    for name, rule in rules_of(type(settings)).items():
+        object.__setattr__(settings, name, rule.checked(getattr(settings, name), title(name)))
 
 
 def add_flags(parser, settings_class):
-    """Adds the flags of a settings class to a parser, in the order of its fields.
+    """Adds a flag to a parser for each field of a settings class that has a help.
 
-    The parser should have `argument_default=argparse.SUPPRESS`: what was not typed is then absent
-    and takes its default from the class.
-
-    Args:
-        parser: an `argparse.ArgumentParser`.
-        settings_class: a dataclass made of `setting`s; those with a `help` get a flag.
+    In each group what the class inherits comes last. The help tells the default, unless it says
+    "(default: ...)" itself. A parser with `argument_default=argparse.SUPPRESS` gives only what was
+    typed.
     """
-    groups = {"": parser}
-    for item in fields(settings_class):
-        rule = item.metadata["rule"]
-        if rule.help:
-            if rule.group not in groups:
-                groups[rule.group] = parser.add_argument_group(rule.group)
-            add_flag(groups[rule.group], item.name, rule, item.default)
+    groups, rules = {"": parser}, rules_of(settings_class)
+    inherited = rules.keys() - vars(settings_class)["__annotations__"].keys()
+    for item in sorted(fields(settings_class), key=lambda item: item.name in inherited):
+        rule, shown = rules[item.name], item.metadata
+        if not shown["help"]:
+            continue
+        group = shown.get("group", "")
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        options = {"help": _help(shown["help"], rule), "type": rule.parse}
+        if rule.kind is bool:
+            options |= {"nargs": "?", "const": True}
+        if rule.choices and not rule.is_list:
+            options["choices"] = rule.choices
+        elif rule.count != 1 and not rule.is_list:
+            options["nargs"] = rule.count
+        if "metavar" in shown or not rule.choices:
+            options["metavar"] = shown.get("metavar", _METAVARS[rule.kind] + ",..." * rule.is_list)
+        names = [shown["flag"]] if "flag" in shown else []
+        groups[group].add_argument(*names, f"--{item.name}", dest=item.name, **options)
 
 
-def add_flag(group, name, rule, default=MISSING):
-    """Adds one flag.
-
-    Args:
-        group: a parser or argument group.
-        name: of the setting; the flag is `--name`.
-        rule: its `Rule`.
-        default: what it is where it is not typed, told in the help unless the help says
-            "(default: ...)" itself.
-    """
-    text = rule.help
-    if default not in (MISSING, None, "") and "(default:" not in text:
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        text += f" (default: {shown})"
-    options = {"help": text, "type": rule.parse, "dest": name}
-    if rule.kind is bool:
-        options |= {"nargs": "?", "const": True}
-    if rule.choices and not rule.many:
-        options["choices"] = rule.choices
-    if rule.count > 1:
-        options["nargs"] = rule.count
-    if rule.metavar or not rule.choices:
-        options["metavar"] = rule.metavar or _METAVARS[rule.kind]
-    group.add_argument(*rule.flags, f"--{name}", **options)
+def _help(text, rule):
+    if rule.default in (MISSING, None, "") or "(default:" in text:
+        return text
+    values = rule.default if isinstance(rule.default, tuple) else (rule.default,)
+    return f"{text} (default: {(',' if rule.is_list else ' ').join(map(str, values))})"
 
 
 def typed(args, settings_class):
@@ -361,14 +294,11 @@ def to_toml(settings, command):
 
 
 def from_toml(path, settings_class):
-    """The values of a settings file.
+    """The values of a settings file, each in the type of its setting.
 
     Args:
         path: of a TOML file whose keys are fields of the class; any of them may be absent.
-        settings_class: a dataclass made of `setting`s.
-
-    Returns:
-        dict of values in the types of the settings; contradictions are for the class to find.
+        settings_class: a dataclass made of `setting`s, which finds contradictions later.
 
     Raises:
         UserError: if it is unreadable, not TOML, or has an unknown key or a wrong value.

@@ -59,10 +59,10 @@ class SegmentorSpec:
         UserError: if a value is out of range.
     """
 
-    kernel: int = setting(int, 32, low=1, high=512)
-    levels: int = setting(int, 3, low=1, high=8)
-    spacing: float = setting(float, 1.0, low=0, above=True, example=1)
-    through: str = setting(str, "nearest", choices=THROUGH)
+    kernel: int = setting(32, interval="[1, 512]")
+    levels: int = setting(3, interval="[1, 8]")
+    spacing: float = setting(1.0, interval="> 0")
+    through: str = setting("nearest", choices=THROUGH)
 
     def __post_init__(self):
         check(self)
@@ -203,15 +203,15 @@ class AlignNetSpec:
         UserError: if a value is out of range.
     """
 
-    size: int = setting(int, 128, low=1)
-    spacing: float = setting(float, 2.0, low=0, above=True)
-    kernels: tuple[int, ...] = setting(int, (16, 32, 64), low=1, many=True)
-    hidden: int = setting(int, 32, low=1)
+    size: int = setting(128, interval=">= 1")
+    spacing: float = setting(2.0, interval="> 0")
+    kernels: tuple[int, ...] = setting((16, 32, 64), interval=">= 1")
+    hidden: int = setting(32, interval=">= 1")
     # Beyond pi / 2 angles are ambiguous.
-    largest_angle: float = setting(float, math.pi / 4, low=0, above=True, high=math.pi / 2)
-    largest_shift: float = setting(float, 0.5, low=0, above=True)
-    antisymmetric: bool = setting(bool, True)
-    through: str = setting(str, "nearest", choices=THROUGH)
+    largest_angle: float = setting(math.pi / 4, interval=f"(0, {math.pi / 2}]")
+    largest_shift: float = setting(0.5, interval="> 0")
+    antisymmetric: bool = setting(True)
+    through: str = setting("nearest", choices=THROUGH)
 
     def __post_init__(self):
         check(self)

@@ -75,10 +75,10 @@ class RegistrationSettings:
         UserError: if a value is out of range.
     """
 
-    on: str = setting(str, "auto", choices=ON)
-    angle: float = setting(float, 22.5, low=0, high=45, example=22.5)
-    iterations: int = setting(int, 10, low=1)
-    samples: int = setting(int, 100_000, low=1000)
+    on: str = setting("auto", choices=ON)
+    angle: float = setting(22.5, interval="[0, 45]")
+    iterations: int = setting(10, interval=">= 1")
+    samples: int = setting(100_000, interval=">= 1000")
 
     def __post_init__(self):
         check(self)

@@ -26,51 +26,39 @@ class PredictionSettings:
     """
 
     alignment: str | None = setting(
-        str,
         None,
         "none: trust the headers (default: alignnet if the weights have one, else classical)",
         choices=ALIGNMENTS,
     )
     reference: str | None = setting(
-        str, None, "view that gives the pose (default: axial)", metavar="VIEW"
+        None, "view that gives the pose (default: axial)", metavar="VIEW"
     )
-    passes: int = setting(int, 1, "passes of AlignNet, each on what the last has aligned", low=1)
+    passes: int = setting(1, "passes of AlignNet, each on what the last has aligned", ">= 1")
     refine: bool | None = setting(
-        bool, None, "go on classically from AlignNet's answer, keep the better (default: True)"
+        None, "go on classically from AlignNet's answer, keep the better (default: True)"
     )
-    on: str = setting(str, "auto", "what is registered classically", choices=ON)
+    on: str = setting("auto", "what is registered classically", choices=ON)
     order: str = setting(
-        str, "align", "align images, then segment; or segment, then align masks", choices=ORDERS
+        "align", "align images, then segment; or segment, then align masks", choices=ORDERS
     )
-    fusion: str = setting(str, "gaussian", "of masks and images", choices=FUSIONS)
-    width: float = setting(
-        float, 1.0, "factor of the confidences' Gaussian", low=0, above=True, example=1
-    )
-    least: float = setting(
-        float, 0.0, "total confidence below which a voxel is outside", low=0, high=3, example=0
-    )
+    fusion: str = setting("gaussian", "of masks and images", choices=FUSIONS)
+    width: float = setting(1.0, "factor of the confidences' Gaussian", "> 0")
+    least: float = setting(0.0, "total confidence below which a voxel is outside", "[0, 3]")
     spacing: float | None = setting(
-        float,
         None,
         "voxel size of the result (default: the segmentor's, or the views' smallest in plane)",
-        low=0,
-        above=True,
-        example=1,
+        "> 0",
         metavar="MM",
     )
     size: int | None = setting(
-        int, None, "edge of the result in voxels (default: as large as the object)", low=1
+        None, "edge of the result in voxels (default: as large as the object)", ">= 1"
     )
     threshold: float = setting(
-        float,
         0.5,
         "probability from which a voxel belongs to a view's mask and to the fused one",
-        low=0,
-        above=True,
-        below=1,
-        example=0.5,
+        "(0, 1)",
     )
-    patch: int = setting(int, PATCH, "edge of what the segmentor sees at once, voxels", low=1)
+    patch: int = setting(PATCH, "edge of what the segmentor sees at once, voxels", ">= 1")
 
     def __post_init__(self):
         check(self)
@@ -94,24 +82,19 @@ class Simulation:
         UserError: if a value is out of range, or two contradict each other.
     """
 
-    slices: tuple[float, ...] = setting(float, (8.0,), many=True)
-    planes: tuple[str, ...] = setting(str, tuple(reversed(PLANES)), many=True, choices=PLANES)
-    spacing: float = setting(
-        float, 1.0, "of the truth, and of the views in plane", low=0, above=True, metavar="MM"
-    )
+    slices: tuple[float, ...] = setting((8.0,))
+    planes: tuple[str, ...] = setting(tuple(reversed(PLANES)), choices=PLANES)
+    spacing: float = setting(1.0, "of the truth, and of the views in plane", "> 0", metavar="MM")
     size: int | None = setting(
-        int,
         None,
         "edge of the cube in voxels (default: the object and half of it, and room for the shifts)",
-        low=16,
+        ">= 16",
     )
-    angle: float = setting(
-        float, 45.0, "largest turn about each axis", low=0, high=90, metavar="DEGREES"
-    )
-    shift: float = setting(float, 30.0, "largest shift along each axis", low=0, metavar="VOXELS")
-    contrast: bool = setting(bool, True)
+    angle: float = setting(45.0, "largest turn about each axis", "[0, 90]", metavar="DEGREES")
+    shift: float = setting(30.0, "largest shift along each axis", ">= 0", metavar="VOXELS")
+    contrast: bool = setting(True)
     noise: float = setting(
-        float, 0.0, "standard deviation of Gaussian noise, as a fraction of a view's range", low=0
+        0.0, "standard deviation of Gaussian noise, as a fraction of a view's range", ">= 0"
     )
 
     def __post_init__(self):

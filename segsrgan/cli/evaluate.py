@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from segsrgan.cli.console import Parser, ProgressBar, messages, status_of
-from segsrgan.config import add_flags, rules_of
+from segsrgan.config import add_flags, typed
 from segsrgan.errors import UserError, one_line
 from segsrgan.evaluation.cases import KINDS, match_cases, read_cases
 from segsrgan.evaluation.metrics import EvaluationSettings
@@ -78,8 +78,7 @@ def build_parser(prog):
 
 
 def _run(args):
-    given = {name: getattr(args, name) for name in rules_of(EvaluationSettings)}
-    settings = EvaluationSettings(**{k: value for k, value in given.items() if value is not None})
+    settings = typed(args, EvaluationSettings)
     cases = _cases(args)
     columns = settings.columns(cases)
     _check_outputs(args, cases)

@@ -53,48 +53,43 @@ class JobSettings:
     """
 
     debut_path: str | None = setting(
-        str,
         None,
         "where relative paths in the CSV start (default: the CSV's folder)",
-        flags=("-dp",),
+        flag="-dp",
         metavar="FOLDER",
     )
     result_folder_name: str | None = setting(
-        str,
         None,
         "results go into Result_with_NAME (default: the name of the weights)",
-        flags=("-rf",),
+        flag="-rf",
         metavar="NAME",
     )
     weights_path: str | None = setting(
-        str,
         None,
         "weight file, or a name that `segsrgan weights list` shows (default: the bundled)",
-        flags=("-wp",),
+        flag="-wp",
         metavar="WEIGHTS",
     )
     series: str | None = setting(
-        str, None, "DICOM series to take from folders with several", metavar="UID"
+        None, "DICOM series to take from folders with several", metavar="UID"
     )
     by_batch: bool | None = setting(
-        bool,
         None,
         "False: one patch at a time, for the least memory; the numbers are the same",
-        flags=("-bb",),
+        flag="-bb",
     )
     dask: str | None = setting(
-        str,
         None,
         "spread the images over a Dask cluster: its scheduler's address or file, or N processes "
         "here (needs SegSRGAN[dask])",
         metavar="ADDRESS|local:N",
     )
-    overwrite: bool = setting(bool, False, "compute finished results again")
-    quiet: bool = setting(bool, False, "errors only")
-    verbose: bool = setting(bool, False, "more messages, tracebacks of failed images included")
+    overwrite: bool = setting(False, "compute finished results again")
+    quiet: bool = setting(False, "errors only")
+    verbose: bool = setting(False, "more messages, tracebacks of failed images included")
 
     def __post_init__(self):
-        check(self, "--")
+        check(self, "--{}".format)
         if self.dask is not None:
             local_workers(self.dask)
 

@@ -5,7 +5,7 @@ import argparse
 import sys
 
 from segsrgan.cli.console import Parser, ProgressBar, import_quietly, messages, status_of
-from segsrgan.config import add_flags, typed, whole_numbers
+from segsrgan.config import Rule, add_flags, typed
 from segsrgan.errors import UserError
 from segsrgan.inference.engines import choose
 from supermask.settings import PredictionSettings
@@ -76,7 +76,7 @@ def main(argv=None, prog="supermask-predict"):
 
 def _run(args):
     settings = typed(args, PredictionSettings)
-    labels = None if args.labels is None else whole_numbers(args.labels, "labels")
+    labels = Rule(tuple[int, ...] | None).checked(args.labels, "labels")
     patients = _patients(args.path, args.views, args.masks)
     if args.weights:
         import_quietly("supermask.networks")

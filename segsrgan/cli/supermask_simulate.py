@@ -6,7 +6,7 @@ import logging
 import sys
 
 from segsrgan.cli.console import Parser, ProgressBar, messages, status_of
-from segsrgan.config import add_flags, typed, whole_numbers
+from segsrgan.config import Rule, add_flags, typed
 from segsrgan.errors import UserError
 from supermask.settings import Simulation
 
@@ -90,7 +90,7 @@ def _run(args):
     from supermask.simulation import check_table, make_case, plan_cases, write_table
 
     simulation = typed(args, Simulation)
-    labels = None if args.labels is None else whole_numbers(args.labels, "labels")
+    labels = Rule(tuple[int, ...] | None).checked(args.labels, "labels")
     images, masks = _files(args)
     plans = plan_cases(
         masks,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segsrgan.cli.console import Parser, messages, status_of
-from segsrgan.config import add_flags, check, check_bounds, setting, whole_numbers
+from segsrgan.config import add_flags, check, setting
 from segsrgan.errors import UserError, full_text
 from segsrgan.training.settings import DRAWN, SYNTHETIC, TISSUES
 
@@ -20,24 +20,22 @@ class SynthesisSettings:
         UserError: if a value is none of those possible.
     """
 
-    number: int = setting(int, 4, "of samples", low=1)
-    patch: int = setting(int, 128, "edge of a sample in voxels", low=8)
-    seed: int = setting(int, 0, "of all randomness", low=0, high=2**32 - 1)
-    thickness: tuple = setting(
-        float, DRAWN["synthetic_thickness"], "bounds of the slice distance, voxels", low=1, count=2
+    number: int = setting(4, "of samples", ">= 1")
+    patch: int = setting(128, "edge of a sample in voxels", ">= 8")
+    seed: int = setting(0, "of all randomness", "[0, 4294967295]")
+    thickness: tuple[float, float] = setting(
+        DRAWN["synthetic_thickness"], "bounds of the slice distance, voxels", ">= 1"
     )
     stripped: float | None = setting(
-        float, None, "fraction of brains alone (default: as in training)", low=0, high=1
+        None, "fraction of brains alone (default: as in training)", "[0, 1]"
     )
-    cortex_labels: str = setting(
-        str, SYNTHETIC["cortex_labels"], "values of the structure to segment", metavar="N,..."
+    cortex_labels: tuple[int, ...] = setting(
+        SYNTHETIC["cortex_labels"], "values of the structure to segment", ">= 1"
     )
-    tissues: str = setting(str, SYNTHETIC["tissues"], "what looks alike", choices=TISSUES)
+    tissues: str = setting(SYNTHETIC["tissues"], "what looks alike", choices=TISSUES)
 
     def __post_init__(self):
-        check(self, "--")
-        check_bounds(self.thickness, "--thickness")
-        whole_numbers(self.cortex_labels, "--cortex_labels", low=1)
+        check(self, "--{}".format)
 
 
 def build_parser(prog):
@@ -93,7 +91,7 @@ def _synthesize(settings, maps, table, output, overwrite):
     from segsrgan.training.synthetic.samples import SHEET, write_samples
     from segsrgan.training.synthetic.sources import Acquisition
 
-    cortex = whole_numbers(settings.cortex_labels, "--cortex_labels", low=1)
+    cortex = settings.cortex_labels
     if table:
         found = read_maps(table, None, cortex, settings.tissues)
     else:

@@ -226,39 +226,25 @@ class EvaluationSettings:
     """
 
     metrics: tuple[str, ...] | None = setting(
-        str,
         None,
         f"by comma, some of {', '.join(METRICS)} (default: all possible)",
-        many=True,
         choices=(*METRICS, *ALIASES),
         metavar="NAMES",
     )
     labels: tuple[int, ...] | None = setting(
-        int,
         None,
         "values of the reference label that make the class, by comma: 3,42 (default: all but 0)",
-        many=True,
         metavar="VALUES",
     )
     predicted_labels: tuple[int, ...] | None = setting(
-        int,
         None,
         "values of the predicted label that make the class, by comma (default: all but 0)",
-        many=True,
         metavar="VALUES",
     )
     threshold: float = setting(
-        float,
-        0.5,
-        "probability from which a voxel belongs to the class",
-        low=0,
-        above=True,
-        high=1,
-        example=0.5,
-        metavar="P",
+        0.5, "probability from which a voxel belongs to the class", "(0, 1]", metavar="P"
     )
     resample: bool = setting(
-        bool,
         False,
         "put predictions and masks of another grid onto the reference's (labels by nearest "
         "neighbour, images and probabilities linearly)",

@@ -32,74 +32,55 @@ class PredictorSettings:
     """
 
     interp: str | None = setting(
-        str,
         None,
         "interpolation before the network: cubic splines, --interpolation_type, or splines that "
         "know the slice profile (default: what the weights were trained with)",
-        flags=("-int",),
+        flag="-int",
         choices=INTERPS,
     )
     interpolation_type: str = setting(
-        str,
         "Spline",
         f"with --interp sitk: {', '.join(INTERPOLATION_TYPES)}",
-        flags=("-it",),
+        flag="-it",
         choices=INTERPOLATION_TYPES,
         metavar="TYPE",
     )
-    spline_order: int = setting(int, 3, low=0, high=5)
+    spline_order: int = setting(3, interval="[0, 5]")
     batch_size: int | None = setting(
-        int,
         None,
         "patches computed at once (default: as many as are fast and fit in the memory)",
-        low=1,
+        ">= 1",
     )
     max_memory: float | None = setting(
-        float,
         None,
         "memory that the program may take, as far as it can be foreseen; what does not fit is "
         "refused (default: what is free)",
-        low=0,
-        above=True,
+        "> 0",
         metavar="GIB",
-        example=4,
     )
     geometry: str = setting(
-        str,
         "exact",
         "legacy: the released SegSRGAN 2.2.4, its misplacement included",
         choices=GEOMETRIES,
     )
     blend: str = setting(
-        str,
-        "uniform",
-        "mean of overlapping patches (default: uniform, as in the paper)",
-        choices=BLENDS,
+        "uniform", "mean of overlapping patches (default: uniform, as in the paper)", choices=BLENDS
     )
     threshold: float = setting(
-        float,
-        0.5,
-        "probability from which a voxel belongs to the cortex mask",
-        low=0,
-        above=True,
-        below=1,
-        metavar="P",
-        example=0.5,
+        0.5, "probability from which a voxel belongs to the cortex mask", "(0, 1)", metavar="P"
     )
     engine: str = setting(
-        str,
         "auto",
         "what computes; auto: tensorflow on a graphics card, else openvino where it is installed",
         choices=("auto", *ENGINES),
     )
     precision: str = setting(
-        str,
         "float32",
         "of the engine's numbers; less than float32 only where the processor computes with it",
         choices=(*PRECISIONS, "auto"),
         metavar="{" + ",".join(PRECISIONS) + "}",
     )
-    threads: int | None = setting(int, None, "processor threads (default: all)", low=1)
+    threads: int | None = setting(None, "processor threads (default: all)", ">= 1")
 
     def __post_init__(self):
         check(self)

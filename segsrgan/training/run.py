@@ -11,7 +11,6 @@ from typing import ClassVar
 import keras
 import numpy as np
 
-from segsrgan.config import whole_numbers
 from segsrgan.errors import TableError, UserError
 from segsrgan.networks import save_generator
 from segsrgan.training.augmentation import Deformation
@@ -305,9 +304,7 @@ def _deformation(settings):
 
 def _tables(settings):
     """The `Cases` and the list of label maps; the problems of both in one message."""
-    table, maps, problems, values = None, [], [], ()
-    if settings.label_values is not None:
-        values = whole_numbers(settings.label_values, "--label_values", low=1)
+    table, maps, problems = None, [], []
     try:
         table = read_cases(
             settings.csv,
@@ -315,14 +312,14 @@ def _tables(settings):
             fit_mask=settings.fit_mask,
             crop_to_mask=settings.image_cropping_method == "overlapping_with_mask",
             test_alone=settings.synthetic_ratio == 1,
-            label_values=values,
+            label_values=settings.label_values or (),
         )
     except TableError as error:
         problems.append(str(error))
     if settings.synthetic is not None:
-        cortex = whole_numbers(settings.cortex_labels, "--cortex_labels", low=1)
+        given = settings.synthetic, settings.base_path, settings.cortex_labels, settings.tissues
         try:
-            maps = read_maps(settings.synthetic, settings.base_path, cortex, settings.tissues)
+            maps = read_maps(*given)
         except TableError as error:
             problems.append(str(error))
     if problems:

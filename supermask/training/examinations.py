@@ -62,7 +62,7 @@ def gather(settings):
 def _of_patients(path, settings):
     found, problems = [], []
     for patient in read_patients(path):
-        views, lost = load_views(patient, settings.label_values)
+        views, lost = load_views(patient, settings.labels)
         problems += [f"{patient.name}: {text}" for text in lost]
         for view in views:
             if not view.has_object:
@@ -123,7 +123,7 @@ def _of_masks(path, settings):
     found, problems = [], []
     for index, (mask_path, image_path, base) in enumerate(rows):
         try:
-            mask, image = read_mask(mask_path, settings.label_values), None
+            mask, image = read_mask(mask_path, settings.labels), None
             if image_path is not None:
                 image = read_volume(image_path)
                 View(image, mask, path=str(image_path))  # checks that they belong together

@@ -288,7 +288,7 @@ def _alignnet_spec(settings):
     return AlignNetSpec(
         settings.grid_size,
         settings.spacing,
-        settings.filters,
+        settings.alignnet_kernels,
         settings.hidden,
         math.radians(settings.largest_angle),
         settings.largest_shift,

@@ -3,7 +3,6 @@
 
 import pytest
 
-from segsrgan.config import boolean
 from segsrgan.errors import UserError
 from segsrgan.inference.settings import (
     PredictorSettings,
@@ -67,21 +66,6 @@ def test_one_number_is_a_resolution_for_all_axes():
 def test_bad_resolutions_are_refused(text):
     with pytest.raises(UserError, match="try 0.5,0.5,0.5"):
         checked_resolution(text)
-
-
-@pytest.mark.parametrize("word", ["True", "true", "yes", "1", " on "])
-def test_words_for_true(word):
-    assert boolean(word) is True
-
-
-@pytest.mark.parametrize("word", ["False", "no", "0", "OFF"])
-def test_words_for_false(word):
-    assert boolean(word) is False
-
-
-def test_other_words_are_no_booleans():
-    with pytest.raises(UserError, match="True or False"):
-        boolean("maybe")
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_the_defaults_are_the_papers():
     assert (s.stage1_epochs, s.stage2_epochs, s.batch_size, s.window) == (40, 60, 2, 15)
     assert (s.lambda1, s.lambda2, s.alpha1, s.alpha2) == (0.1, 0.05, 0.05, 0.05)
     assert (s.grid_size, s.spacing, s.rotation, s.largest_motion) == (128, 2.0, 45.0, 15.0)
-    assert (s.kernel, s.levels, s.filters) == (32, 3, (16, 32, 64))
+    assert (s.kernel, s.levels, s.alignnet_kernels) == (32, 3, (16, 32, 64))
 
 
 def test_settings_come_back_from_their_file(tmp_path):

@@ -68,11 +68,11 @@ def test_the_spellings_of_the_original_are_understood(flag, name, value):
     assert getattr(parse(f"{REQUIRED} {flag} {value}"), name) == value
 
 
-@pytest.mark.parametrize("word", ["True", "yes", "TRUE", "1"])
-def test_booleans_are_read_in_several_words(word):
-    assert parse(f"{REQUIRED} -u_net {word} --resume").u_net_generator is True
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("yes", "no"), ("ON", "0")])
+def test_booleans_are_read_in_several_words(yes, no):
+    assert parse(f"{REQUIRED} -u_net {yes} --resume").u_net_generator is True
     assert parse(f"{REQUIRED} --resume").resume is True
-    assert parse(f"{REQUIRED} --flip no").flip is False
+    assert parse(f"{REQUIRED} --flip {no}").flip is False
     assert parse(REQUIRED).u_net_generator is None
 
 

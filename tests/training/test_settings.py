@@ -26,7 +26,7 @@ UNUSUAL = {
     "base_path": "a \"quoted\" 'path'\twith\n[brackets] = # \x7f\x00 and \\",
     "low_res": (0.1, 1 / 3, 1e-5),
     "low_res_upper": (0.1, 1 / 3, 1e17),
-    "label_values": "5,6",
+    "label_values": (5, 6),
     "slice_thickness": 2.5,
     "contrast_max": 0.0,
     "percent_val_max": 1e-300,
@@ -45,7 +45,7 @@ UNUSUAL = {
     "synthetic": "maps.csv",
     "synthetic_ratio": 0.1,
     "synthetic_thickness": (1.0, 1 / 0.3),
-    "cortex_labels": "5; 6",
+    "cortex_labels": (5, 6),
     "tissues": "own",
     "image_patches": "drawn",
     "image_power": (0.5, 2.0),
@@ -136,7 +136,7 @@ def test_a_file_repeats_every_setting_exactly(masks, tmp_path):
 def test_what_is_not_said_about_label_maps_is_filled_in_where_there_are_some():
     ours = settings(synthetic="maps.csv", tissues="own")
     assert (ours.synthetic_ratio, ours.synthetic_thickness) == (0.5, (1.5, 7.0))
-    assert (ours.cortex_labels, ours.tissues) == ("3,42", "own")
+    assert (ours.cortex_labels, ours.tissues) == ((3, 42), "own")
     assert all(getattr(settings(), name) is None for name in SYNTHETIC)
 
 
@@ -161,7 +161,7 @@ def test_a_file_may_be_partial_and_begin_with_a_byte_order_mark(tmp_path):
     [
         ("epochs = 2", "epochs is not a setting; did you mean epoch?"),
         ("[data]\ncsv = 'a'", "data is not a setting"),
-        ("xyzzy = 2", "expected some of csv, base_path"),
+        ("xyzzy = 2", "expected some of precision, seed"),
         ("epoch = 2.0", "epoch must be a whole number from 1 up, received 2.0"),
         ("epoch = true", "epoch must be a whole number"),
         ("lrgen = '1e-4'", "lrgen must be a number above 0, received '1e-4'"),

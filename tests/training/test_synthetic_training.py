@@ -219,7 +219,7 @@ def test_the_settings_repeat_the_training_from_any_folder(train, monkeypatch):
     kept = from_toml(train.run / "settings.toml", TrainingSettings)
     assert kept["synthetic"] == str(train.folder / "maps.csv")
     assert (kept["synthetic_ratio"], kept["synthetic_thickness"]) == (0.5, (2.0, 3.0))
-    assert (kept["cortex_labels"], kept["tissues"]) == ("3,42", "freesurfer")
+    assert (kept["cortex_labels"], kept["tissues"]) == ((3, 42), "freesurfer")
     monkeypatch.chdir("/")
     again = train.folder / "again"
     outputs = ["-sf", str(again), "-dice", str(again / "d.csv"), "-mse", str(again / "m.csv")]

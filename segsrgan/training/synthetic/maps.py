@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segsrgan.config import Rule, check_bounds, whole_numbers
+from segsrgan.config import Rule
 from segsrgan.errors import TableError, VolumeError, problems_error
 from segsrgan.tables import read_table, resolved
 from segsrgan.training.patches import filled_box
@@ -27,7 +27,8 @@ _SCALE = (0.8, 1.25)
 _LARGEST = 65535
 _ISOTROPIC = 1.1
 _THREADS = 2  # each holds one map
-_POSITIVE = Rule(float, low=0, above=True)
+_CORTEX = Rule(tuple[int, ...], ">= 1")
+_POSITIVE = Rule(float, "> 0")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class MapFile:
     """
 
     path: Path
-    cortex: tuple = whole_numbers(SYNTHETIC["cortex_labels"], "cortex_labels", low=1)
+    cortex: tuple = SYNTHETIC["cortex_labels"]
     tissues: str = SYNTHETIC["tissues"]
     scale: tuple | None = None
     fraction: float = 1.0
@@ -189,7 +190,7 @@ def _file(row, base, cortex, tissues, fractions):
     if not row.get("Label_map"):
         raise ValueError("Label_map is empty")
     if row.get("Cortex"):
-        cortex = whole_numbers(row.get("Cortex"), "Cortex", low=1)
+        cortex = _CORTEX.checked(row.get("Cortex"), "Cortex")
     tissues = Rule(str, choices=TISSUES).checked(row.get("Tissues", tissues), "Tissues")
     texts, scale = [row.get("Scale_min"), row.get("Scale_max")], None
     if any(texts):
@@ -197,7 +198,7 @@ def _file(row, base, cortex, tissues, fractions):
             _POSITIVE.checked(_POSITIVE.parse(text), name)
             for text, name in zip(texts, ("Scale_min", "Scale_max"), strict=True)
         )
-        check_bounds(scale, "Scale_min and Scale_max")
+        Rule(tuple[float, float]).checked(scale, "Scale_min and Scale_max")
     fraction = (
         _POSITIVE.checked(_POSITIVE.parse(row.get("Fraction")), "Fraction") if fractions else 1.0
     )
