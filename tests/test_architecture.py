@@ -18,12 +18,10 @@ COMMANDS = (
     "segsrgan.SegSRGAN_training",
     "segsrgan.cli.main",
     "segsrgan.cli.evaluate",
-    "segsrgan.cli.export",
     "segsrgan.cli.synthesize",
     "segsrgan.cli.weights",
     "segsrgan.cli.supermask_predict",
     "segsrgan.cli.supermask_simulate",
-    "segsrgan.cli.supermask_train",
 )
 HEAVY = {"tensorflow", "keras", "jax", "torch", "SimpleITK", "pandas", "scipy", "skimage", "h5py"}
 

@@ -28,10 +28,10 @@ COMMANDS = {
     "segsrgan train": "train",
     "segsrgan evaluate": "evaluate",
     "segsrgan synthesize": "synthesize",
-    "segsrgan export": "export",
+    "segsrgan export": "weights:export_main",
     "supermask-predict": "supermask_predict",
     "supermask-simulate": "supermask_simulate",
-    "supermask-train": "supermask_train",
+    "supermask-train": "train:supermask_main",
 }
 # Flags of other programs, in commands that the pages quote.
 FOREIGN = {"--logdir", "--nthreads", "--scheduler-file", "--nodes", "--depth"}
@@ -48,10 +48,11 @@ def anchors(path):
 
 @cache
 def help_of(module, *words):
-    """The `--help` of a command or benchmark."""
+    """The `--help` of a command or benchmark, of `module` or `module:function`."""
+    name, _, function = module.partition(":")
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        import_module(module).main([*words, "--help"])
+        getattr(import_module(name), function or "main")([*words, "--help"])
     return text.getvalue()
 
 

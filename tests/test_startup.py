@@ -27,9 +27,7 @@ def run(*command, chosen=None):
     return done
 
 
-@pytest.mark.parametrize(
-    "module", ["segsrgan", "supermask", "segsrgan.cli", "segsrgan.cli.supermask_train"]
-)
+@pytest.mark.parametrize("module", ["segsrgan", "supermask", "segsrgan.cli", "segsrgan.cli.train"])
 @pytest.mark.parametrize(("chosen", "expected"), [(None, "1"), ("0", "0")])
 def test_onednn_is_on_unless_the_user_says_otherwise(module, chosen, expected):
     code = f"import os, {module}; print(os.environ['{NAME}'])"
@@ -42,6 +40,7 @@ def test_tensorflow_says_something_at_its_start_that_commands_have_to_hide():
 
 
 @pytest.mark.slow  # by default tests of killed jobs and trainings look for these lines, too
-def test_an_export_hides_them(tmp_path):
+def test_an_export_hides_them_and_says_once_what_is_written(tmp_path):
     flags = f"export synthetic_unet_8 --format savedmodel --output {tmp_path / 'net'} --patch 16"
-    assert not start_up_lines(run("-m", "segsrgan.cli.main", *flags.split()).stderr)
+    said = run("-m", "segsrgan.cli.main", *flags.split()).stderr
+    assert not start_up_lines(said) and said.count("written: ") == 1

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The command `segsrgan evaluate`: measures predictions against references."""
 
-import argparse
 import logging
 import sys
 from pathlib import Path
 
-from segsrgan.cli.console import Parser, ProgressBar, messages, status_of
+from segsrgan.cli.console import Parser, ProgressBar, command
 from segsrgan.config import add_flags, typed
 from segsrgan.errors import UserError, one_line
 from segsrgan.evaluation.cases import KINDS, match_cases, read_cases
@@ -32,33 +31,12 @@ docs/use/evaluation.md defines the measures.
 """
 
 
-def main(argv=None, prog="segsrgan evaluate"):
-    """Runs the command.
-
-    Args:
-        argv: arguments without the program's name, `sys.argv[1:]` when None.
-        prog: the program's name in messages.
-
-    Returns:
-        The exit status: 0 all measured, 1 some cases failed, 2 nothing could be done,
-        130 interrupted.
-    """
-
-    def run():
-        args = build_parser(prog).parse_args(argv)
-        with messages(prog, args.quiet, args.verbose):
-            return _run(args)
-
-    return status_of(run, prog, "nothing was written")
-
-
-def build_parser(prog):
-    """The parser of the command line; `prog` is the program's name in messages."""
+def build_parser():
+    """The parser of the command line."""
     parser = Parser(
-        prog=prog,
+        prog="segsrgan evaluate",
         description="Measures images and segmentations against references.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("-p", "--path", metavar="CSV", help="CSV file of the cases")
@@ -164,6 +142,8 @@ def _write(path, text, overwrite):
     logger.info("written: %s", path)
     return True
 
+
+main = command(build_parser, _run, "nothing was written")
 
 if __name__ == "__main__":
     sys.exit(main())

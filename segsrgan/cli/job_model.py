@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The command `job_model.py`: every image of a CSV file, at every patch size and step."""
 
-import argparse
 import logging
 import os
 import sys
@@ -10,7 +9,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from segsrgan.cli.console import Parser, ProgressBar, import_quietly, messages, status_of
+from segsrgan.cli.console import Parser, ProgressBar, command, import_quietly
 from segsrgan.config import add_flags, check, setting, typed
 from segsrgan.errors import UserError, one_line
 from segsrgan.inference import jobs
@@ -117,13 +116,12 @@ class Recipe:
         return Predictor(self.weights, **asdict(self.settings))
 
 
-def build_parser(prog="job_model.py"):
+def build_parser():
     """The parser of the command line."""
     parser = Parser(
-        prog=prog,
+        prog="job_model.py",
         description="Super-resolves and segments every image of a CSV file.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
     add = parser.add_argument
@@ -132,8 +130,8 @@ def build_parser(prog="job_model.py"):
         "--path",
         required=True,
         metavar="CSV",
-        help="CSV file; its first column names NIfTI, Analyze, NRRD, MetaImage, DICOM files or "
-        "DICOM folders",
+        help="CSV file; its first column names NIfTI, Analyze, MGH/MGZ, NRRD, MetaImage or DICOM "
+        "files, or DICOM folders",
     )
     add(
         "-pa",
@@ -165,28 +163,8 @@ def build_parser(prog="job_model.py"):
     return parser
 
 
-def main(argv=None, prog="job_model.py"):
-    """Runs the command.
-
-    Args:
-        argv: arguments without the program's name, `sys.argv[1:]` when None.
-        prog: the program's name in messages.
-
-    Returns:
-        The exit status: 0 all done, 1 some images failed, 2 nothing could be done,
-        130 interrupted.
-    """
-
-    def run():
-        args = build_parser(prog).parse_args(argv)
-        settings = typed(args, JobSettings)
-        with messages(prog, settings.quiet, settings.verbose):
-            return _run(args, settings)
-
-    return status_of(run, prog, "the same command goes on from here")
-
-
-def _run(args, settings):
+def _run(args):
+    settings = typed(args, JobSettings)
     csv_path = find_table(args.path, "path of one image on each line", settings.debut_path)
     job, recipe = _plan(args, settings, csv_path)
     bar = ProgressBar(settings.quiet, unit="patch" if settings.dask is None else "image")
@@ -265,6 +243,8 @@ def _report(job, outcomes, csv_path, quiet):
     except OSError as error:
         logger.warning("the summary could not be written: %s", one_line(error))
 
+
+main = command(build_parser, _run, "the same command goes on from here")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,31 +5,17 @@ import sys
 from importlib import import_module
 
 from segsrgan import __version__
-from segsrgan.cli.console import Parser, status_of
+from segsrgan.cli.console import Parser, command
 
-# Each has a parser of its own and gets all arguments that follow.
+# Each has a parser of its own and gets all arguments that follow: module, function, help.
 _COMMANDS = {
-    "predict": ("segsrgan.cli.job_model", "super-resolve and segment the images of a CSV file"),
-    "train": ("segsrgan.cli.train", "train a network on the images of a CSV file"),
-    "synthesize": ("segsrgan.cli.synthesize", "write samples of images painted on label maps"),
-    "evaluate": ("segsrgan.cli.evaluate", "measure images and segmentations against references"),
-    "export": ("segsrgan.cli.export", "write a network as SavedModel, ONNX or OpenVINO IR"),
-    "weights": ("segsrgan.cli.weights", "list, show, convert or download weights"),
+    "predict": ("job_model", "main", "super-resolve and segment the images of a CSV file"),
+    "train": ("train", "main", "train a network on the images of a CSV file"),
+    "synthesize": ("synthesize", "main", "write samples of images painted on label maps"),
+    "evaluate": ("evaluate", "main", "measure images and segmentations against references"),
+    "export": ("weights", "export_main", "write a network as SavedModel, ONNX or OpenVINO IR"),
+    "weights": ("weights", "main", "list, show, convert or download weights"),
 }
-_PROG = "segsrgan"
-
-
-def build_parser():
-    """The parser of the command line."""
-    parser = Parser(
-        prog=_PROG,
-        description="Isotropic high-resolution images and segmentations from anisotropic MRI.",
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (_, text) in _COMMANDS.items():
-        commands.add_parser(name, help=f"{text} (segsrgan {name} --help)", add_help=False)
-    return parser
 
 
 def main(argv=None):
@@ -42,14 +28,22 @@ def main(argv=None):
         The exit status of the command called; 2 if there is none of that name.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and argv[0] in _COMMANDS:
+        module, function, _ = _COMMANDS[argv[0]]
+        return getattr(import_module(f"segsrgan.cli.{module}"), function)(argv[1:])
+    return command(_build_parser, lambda args: 0)(argv)
 
-    def run():
-        if argv and argv[0] in _COMMANDS:
-            return import_module(_COMMANDS[argv[0]][0]).main(argv[1:])
-        build_parser().parse_args(argv)
-        return 0
 
-    return status_of(run, _PROG)
+def _build_parser():
+    parser = Parser(
+        prog="segsrgan",
+        description="Isotropic high-resolution images and segmentations from anisotropic MRI.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (_, _, text) in _COMMANDS.items():
+        commands.add_parser(name, help=f"{text} (segsrgan {name} --help)", add_help=False)
+    return parser
 
 
 if __name__ == "__main__":

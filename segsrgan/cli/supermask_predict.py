@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The command `supermask-predict`: a high-resolution mask of each patient's stacks."""
 
-import argparse
 import sys
 
-from segsrgan.cli.console import Parser, ProgressBar, import_quietly, messages, status_of
+from segsrgan.cli.console import Parser, ProgressBar, command, import_quietly
 from segsrgan.config import Rule, add_flags, typed
 from segsrgan.errors import UserError
 from segsrgan.inference.engines import choose
@@ -26,13 +25,12 @@ stack could not be used, 2 nothing could be done, 130 interrupted. More in docs/
 """
 
 
-def build_parser(prog="supermask-predict"):
+def build_parser():
     """The parser of the command line."""
     parser = Parser(
-        prog=prog,
+        prog="supermask-predict",
         description="Makes one high-resolution mask of two or three unaligned stacks of a patient.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("-p", "--path", metavar="PLACE", help="CSV file or folder of the patients")
@@ -52,26 +50,6 @@ def build_parser(prog="supermask-predict"):
     add("--quiet", action="store_true", help="errors only")
     add("--verbose", action="store_true", help="more messages, tracebacks of failures included")
     return parser
-
-
-def main(argv=None, prog="supermask-predict"):
-    """Runs the command.
-
-    Args:
-        argv: arguments without the program's name, `sys.argv[1:]` when None.
-        prog: the program's name in messages.
-
-    Returns:
-        The exit status: 0 all done, 1 some patients failed or are doubtful, or a stack could not
-        be used, 2 nothing could be done, 130 interrupted.
-    """
-
-    def run():
-        args = build_parser(prog).parse_args(argv)
-        with messages(prog, args.quiet, args.verbose):
-            return _run(args)
-
-    return status_of(run, prog, "the same command goes on from here")
 
 
 def _run(args):
@@ -136,6 +114,8 @@ def _line(outcome):
         parts.append(str(outcome.folder))
     return "; ".join(parts)
 
+
+main = command(build_parser, _run, "the same command goes on from here")
 
 if __name__ == "__main__":
     sys.exit(main())

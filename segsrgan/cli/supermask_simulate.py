@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The command `supermask-simulate`: examinations with a known answer."""
 
-import argparse
 import logging
 import sys
 
-from segsrgan.cli.console import Parser, ProgressBar, messages, status_of
+from segsrgan.cli.console import Parser, ProgressBar, command
 from segsrgan.config import Rule, add_flags, typed
 from segsrgan.errors import UserError
 from supermask.settings import Simulation
@@ -27,13 +26,12 @@ exit status: 0 all done, 1 some volumes failed, 2 nothing could be done, 130 int
 """
 
 
-def build_parser(prog="supermask-simulate"):
+def build_parser():
     """The parser of the command line."""
     parser = Parser(
-        prog=prog,
+        prog="supermask-simulate",
         description="Makes thick, moved stacks of volumes whose object is known.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("-p", "--path", metavar="FOLDER", help="folder of the Decathlon or of BraTS")
@@ -64,26 +62,6 @@ def build_parser(prog="supermask-simulate"):
     add("--quiet", action="store_true", help="errors only")
     add("--verbose", action="store_true", help="more messages")
     return parser
-
-
-def main(argv=None, prog="supermask-simulate"):
-    """Runs the command.
-
-    Args:
-        argv: arguments without the program's name, `sys.argv[1:]` when None.
-        prog: the program's name in messages.
-
-    Returns:
-        The exit status: 0 all done, 1 some volumes failed, 2 nothing could be done, 130
-        interrupted.
-    """
-
-    def run():
-        args = build_parser(prog).parse_args(argv)
-        with messages(prog, args.quiet, args.verbose):
-            return _run(args)
-
-    return status_of(run, prog, "what is whole stays")
 
 
 def _run(args):
@@ -130,6 +108,8 @@ def _files(args):
     pairs = find_pairs(args.path, args.modality)
     return [image for image, _ in pairs], [mask for _, mask in pairs]
 
+
+main = command(build_parser, _run, "what is whole stays")
 
 if __name__ == "__main__":
     sys.exit(main())

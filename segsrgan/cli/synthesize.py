@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from segsrgan.cli.console import Parser, messages, status_of
+from segsrgan.cli.console import Parser, command
 from segsrgan.config import add_flags, check, setting
 from segsrgan.errors import UserError, full_text
 from segsrgan.training.settings import DRAWN, SYNTHETIC, TISSUES
@@ -38,12 +38,12 @@ class SynthesisSettings:
         check(self, "--{}".format)
 
 
-def build_parser(prog):
+def build_parser():
     """The parser of the command line."""
     parser = Parser(
-        prog=prog,
+        prog="segsrgan synthesize",
         description="Paints images of random contrast on label maps, with low-resolution scans of "
-        "them, as training with --synthetic does, and writes some to look at.",
+        "them, as\ntraining with --synthetic does, and writes some to look at.",
         epilog="exit status: 0 done, 2 it could not be done, 130 interrupted.",
         argument_default=argparse.SUPPRESS,
     )
@@ -61,32 +61,13 @@ def build_parser(prog):
     return parser
 
 
-def main(argv=None, prog="segsrgan synthesize"):
-    """Runs the command.
-
-    Args:
-        argv: arguments without the program's name, `sys.argv[1:]` when None.
-        prog: the program's name in messages.
-
-    Returns:
-        The exit status: 0 done, 2 it could not be done, 130 interrupted.
-    """
-
-    def run():
-        values = vars(build_parser(prog).parse_args(argv))
-        maps, table = values.pop("maps"), values.pop("csv")
-        output, overwrite = values.pop("output"), values.pop("overwrite")
-        settings = SynthesisSettings(**values)
-        if bool(maps) == bool(table):
-            raise UserError("name label maps, or a CSV of them with --csv: one of the two")
-        with messages(prog):
-            _synthesize(settings, maps, table, output, overwrite)
-        return 0
-
-    return status_of(run, prog, text=full_text)
-
-
-def _synthesize(settings, maps, table, output, overwrite):
+def _run(args):
+    values = vars(args)
+    maps, table = values.pop("maps"), values.pop("csv")
+    output, overwrite = values.pop("output"), values.pop("overwrite")
+    settings = SynthesisSettings(**values)
+    if bool(maps) == bool(table):
+        raise UserError("name label maps, or a CSV of them with --csv: one of the two")
     from segsrgan.training.synthetic.maps import MapFile, load_maps, read_maps
     from segsrgan.training.synthetic.samples import SHEET, write_samples
     from segsrgan.training.synthetic.sources import Acquisition
@@ -110,6 +91,8 @@ def _synthesize(settings, maps, table, output, overwrite):
         )
     print(f"{total / settings.number:.2f} s per sample; see {Path(output, SHEET)}")
 
+
+main = command(build_parser, _run, text=full_text)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,19 +1,60 @@
 # SPDX-License-Identifier: MIT
-"""The command `SegSRGAN_training.py`: trains SegSRGAN on the images of a CSV file."""
+"""The commands `SegSRGAN_training.py` and `supermask-train`, and how a training is stopped."""
 
 import argparse
+import os
+import signal
 import sys
-from dataclasses import MISSING, fields
+from contextlib import suppress
+from typing import NamedTuple
 
-from segsrgan.cli.console import Parser, train
+from segsrgan.cli.console import Parser, ProgressBar, import_quietly, messages
 from segsrgan.config import add_flags, from_toml, rules_of
-from segsrgan.errors import UserError
-from segsrgan.training.settings import TrainingSettings, flag_of
+from segsrgan.errors import UserError, full_text
+from segsrgan.training.settings import RunSettings, TrainingSettings, flag_of
+from supermask.training.settings import TrainingSettings as SuperMaskSettings
 
-_SCORES = ("dice", "patch_dice", "psnr", "psnr_input", "ssim", "mse")
-_REMEDY = "a smaller --images_in_memory, --batch_size or --patch_size"
+_ENDING = """\
+  settings.toml        these flags, for --config: the same training again, or with --resume
+                       the rest of it
+  state_*.h5           all that --resume needs; the newest two
 
-_EPILOG = """
+SIGTERM or Ctrl-C ends the training after the current cycle with its state saved, a second Ctrl-C
+at once.
+
+exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted by Ctrl-C,
+143 by SIGTERM."""
+
+
+class Command(NamedTuple):
+    """A command of training.
+
+    Attributes:
+        program: its name.
+        description, epilog: of its `--help`.
+        settings: the class of its flags.
+        required: tuples of settings, one of each of which must be given.
+        last: the attribute of the settings that is the last epoch.
+        module: full name of the one whose `run(settings, progress, stop)` trains.
+        scores: those of the last row that are shown.
+        smaller: what to try when memory runs out.
+    """
+
+    program: str
+    description: str
+    epilog: str
+    settings: type[RunSettings]
+    required: tuple
+    last: str
+    module: str
+    scores: tuple
+    smaller: str
+
+
+SEGSRGAN = Command(
+    program="SegSRGAN_training.py",
+    description="Trains SegSRGAN on the images of a CSV file.",
+    epilog="""
 data:
   The CSV has the columns HR_image, Label_image and Base (Train or Test), and Mask_image for
   --fit_mask and for --image_cropping_method overlapping_with_mask. In every epoch each image is
@@ -35,90 +76,190 @@ results, in the snapshot folder:
                        error also in --dice_file and --mse_file
   tensorboard          the same, for: tensorboard --logdir FOLDER
                        (pip install SegSRGAN[report])
-  settings.toml        these flags, for --config: the same training again, or with --resume
-                       the rest of it
-  state_*.h5           all that --resume needs; the newest two
-
-SIGTERM or Ctrl-C ends the training after the current cycle with its state saved, a second Ctrl-C
-at once.
-
-exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted by Ctrl-C,
-143 by SIGTERM.
 """
+    + _ENDING,
+    settings=TrainingSettings,
+    required=(("csv",), ("low_res",), ("snapshot_folder",), ("dice_file",), ("mse_file",)),
+    last="epoch",
+    module="segsrgan.training.run",
+    scores=("dice", "patch_dice", "psnr", "psnr_input", "ssim", "mse"),
+    smaller="a smaller --images_in_memory, --batch_size or --patch_size",
+)
+SUPERMASK = Command(
+    program="supermask-train",
+    description="Trains the segmentor and the AlignNet of SuperMask.",
+    epilog="""
+data, either or both:
+  --csv              a CSV of patients (columns view_1, view_2, view_3 or axial, coronal, sagittal;
+                     mask_1, ... or axial_mask, ...; base: Train or Test), or a folder of them.
+                     Stacks of supermask-simulate bring their true transforms along
+  --synthetic_cases  a CSV with the columns mask, perhaps image and base (Train or Test), or a
+                     folder of masks. Thick stacks of moved patients are made of them in memory;
+                     where there is no image, one is painted
+
+training:
+  Stage 1 trains the segmentor by its Dice and AlignNet by the cross-correlation of what it aligns.
+  Stage 2 trains both in turn, each with a loss that the other one gives it. In an epoch each view
+  has its turn once, unless --steps says otherwise.
+
+results, in the snapshot folder:
+  SuperMask_epoch_<n>  weights of both, for supermask-predict --weights
+  SuperMask_best       those with the smallest loss on the test patients
+  epoch_<n>.png        a test pair: moving, fixed, aligned, mask, prediction
+  history.csv          a row of losses and scores for each epoch
+  tensorboard          the same, for: tensorboard --logdir FOLDER (pip install SegSRGAN[report])
+"""
+    + _ENDING
+    + " docs/use/supermask_training.md tells more.",
+    settings=SuperMaskSettings,
+    required=(("csv", "synthetic_cases"), ("snapshot_folder",)),
+    last="epochs",
+    module="supermask.training.run",
+    scores=("dice", "overlap_before", "overlap", "similarity", "angle_error", "shift_error"),
+    smaller="a smaller --batch_size or --grid_size, or fewer --repeats",
+)
 
 
-def build_parser(prog, parser_class=Parser):
+def main(argv=None):
+    """Runs `SegSRGAN_training.py`, see `_main`."""
+    return _main(argv, SEGSRGAN)
+
+
+def supermask_main(argv=None):
+    """Runs `supermask-train`, see `_main`."""
+    return _main(argv, SUPERMASK)
+
+
+def build_parser(command=SEGSRGAN):
     """The parser of the command line; the namespace holds only what was typed."""
-    parser = parser_class(
-        prog=prog,
-        description="Trains SegSRGAN on the images of a CSV file.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = Parser(
+        prog=command.program,
+        description=command.description,
+        epilog=command.epilog,
         argument_default=argparse.SUPPRESS,
     )
+    bounds = ", and low_res and low_res_upper for --new_low_res" * (command is SEGSRGAN)
     parser.add_argument(
         "--config",
         metavar="FILE.toml",
         help="settings of an earlier training, or your own: any of the flags below by its long "
-        "name, and low_res and low_res_upper for --new_low_res; what is typed goes first",
+        f"name{bounds}; what is typed goes first",
     )
-    parser.add_argument(
-        "-n",
-        "--new_low_res",
-        nargs=3,
-        type=rules_of(TrainingSettings)["low_res"].parse,
-        action="append",
-        metavar="MM",
-        help="low resolution in mm, e.g. 0.5 0.5 3; given twice: bounds between which it is "
-        "drawn for each image and epoch",
-    )
-    add_flags(parser, TrainingSettings)
+    if command is SEGSRGAN:
+        parser.add_argument(
+            "-n",
+            "--new_low_res",
+            nargs=3,
+            type=rules_of(TrainingSettings)["low_res"].parse,
+            action="append",
+            metavar="MM",
+            help="low resolution in mm, e.g. 0.5 0.5 3; given twice: bounds between which it is "
+            "drawn for each image and epoch",
+        )
+    add_flags(parser, command.settings)
     return parser
 
 
-def settings_of(args):
-    """The `TrainingSettings` of parsed arguments.
+def settings_of(argv, command=SEGSRGAN):
+    """The settings that a command line asks for.
 
     Raises:
         UserError: if one is missing, or a value is not possible.
     """
-    typed = dict(vars(args))
-    config, bounds = typed.pop("config", None), typed.pop("new_low_res", None)
-    values = {**from_toml(config, TrainingSettings), **typed} if config else typed
+    typed = vars(build_parser(command).parse_args(argv))
+    config, bounds = typed.pop("config", None), typed.pop("new_low_res", ())
+    values = {**from_toml(config, command.settings), **typed} if config else typed
+    if len(bounds) > 2:
+        raise UserError(f"--new_low_res may be given once or twice, received {len(bounds)} times")
     if bounds:
-        if len(bounds) > 2:
-            raise UserError(
-                f"--new_low_res may be given once or twice, received {len(bounds)} times"
-            )
         values |= {"low_res": bounds[0], "low_res_upper": bounds[-1]}
     elif "low_res" in values:
         values.setdefault("low_res_upper", values["low_res"])
-    required = (item.name for item in fields(TrainingSettings) if item.default is MISSING)
-    missing = [flag_of(name) for name in required if name not in values and name != "low_res_upper"]
+    required = (names for names in command.required if not values.keys() & names)
+    missing = ", ".join(" or ".join(map(flag_of, names)) for names in required)
     if missing:
         raise UserError(
-            f"{', '.join(missing)}: required, on the command line or in the file of --config "
-            "(see --help)"
+            f"{missing}: required, on the command line or in the file of --config (see --help)"
         )
-    return TrainingSettings(**values)
+    return command.settings(**values)
 
 
-def main(argv=None, prog="SegSRGAN_training.py"):
-    """Runs the command.
-
-    Args:
-        argv: arguments without the program's name, `sys.argv[1:]` when None.
-        prog: the program's name in messages.
+def _main(argv, command):
+    """Runs a command.
 
     Returns:
-        The exit status, see `segsrgan.cli.console.train`.
+        The exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted
+        by Ctrl-C, 143 by SIGTERM.
+    """
+    stop, program = _Stop(), command.program
+    try:
+        settings = settings_of(argv, command)
+        with messages(program), stop:
+            return _train(settings, command, stop)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{program}: interrupted; --resume goes on from the last state\n")
+        return 128 + (stop.signal or signal.SIGINT)
+    except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        is_memory = isinstance(error, MemoryError)
+        text = f"out of memory; try {command.smaller}" if is_memory else full_text(error)
+        sys.stderr.write(f"{program}: error: {text}\n")
+        return 1 if stop.listening or isinstance(error, RuntimeError) else 2
+
+
+def _train(settings, command, stop):
+    training = import_quietly(command.module)
+    bar = ProgressBar(unit="cycle")
+    try:
+        row = training.run(settings, progress=bar, stop=stop) or {}
+    finally:
+        bar.close()
+    folder = settings.snapshot_folder
+    if row and not settings.worker_index:  # the chief alone has scores
+        shown = ", ".join(f"{key} {row[key]:.4g}" for key in command.scores if key in row)
+        print(f"epoch {row['epoch']}: {shown or 'nothing to score it on'}; results in {folder}")
+    if stop.signal is None or row.get("epoch", 0) >= getattr(settings, command.last):
+        return 0
+    sys.stderr.write(
+        f"{command.program}: stopped by {stop.signal.name}, the state is saved; go on with the "
+        f"same command and --resume, or --config {os.path.join(folder, 'settings.toml')} "
+        "--resume\n"
+    )
+    return 128 + stop.signal
+
+
+class _Stop:
+    """Whether SIGTERM or Ctrl-C asked a training to stop, for as long as it is entered.
+
+    The training asks by calling it. Before the first call a signal would go unnoticed: then, and
+    at a second Ctrl-C, `KeyboardInterrupt` is raised.
     """
 
-    def parse(argv):
-        settings = settings_of(build_parser(prog).parse_args(argv))
-        return settings, settings.epoch
+    def __init__(self):
+        self.signal = None
+        self.listening = False
+        self._handlers = {}
 
-    return train(argv, prog, parse, "segsrgan.training.run", _SCORES, _REMEDY)
+    def __call__(self):
+        """Whether to stop."""
+        self.listening = True
+        return self.signal is not None
+
+    def __enter__(self):
+        with suppress(ValueError):  # only the main thread may; elsewhere nothing is caught
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._receive)
+
+    def __exit__(self, *_):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    def _receive(self, number, _):
+        again = self.signal is not None and number == signal.SIGINT
+        self.signal = self.signal or signal.Signals(number)
+        if again or not self.listening:
+            raise KeyboardInterrupt
+        with suppress(OSError):  # not through the log, which may be in the middle of a line
+            os.write(2, b"\nstopping after this cycle; Ctrl-C again stops at once\n")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""The command `segsrgan weights`: list, show, convert or download."""
+"""The commands `segsrgan weights` and `segsrgan export`: what is done with weight files."""
 
 import json
+import logging
 import sys
 
-from segsrgan.cli.console import Parser, messages, status_of
+from segsrgan.cli.console import Parser, command, import_quietly
+from segsrgan.inference.export import FORMATS, export
+
+logger = logging.getLogger(__name__)
+
+_EXPORT = """
+Writes a network for programs that know nothing of this package, in float32 and rewritten for
+speed. It takes (batch, patch, patch, patch, 1), intensities in [0, 1], and gives (batch, patch,
+patch, patch, channels): image, probability, then mask classes. Before it appears, it has computed
+one patch and agreed with the network that the weights describe.
+"""
 
 
-def build_parser(prog):
-    """The parser of the command line."""
+def _weights_parser():
     parser = Parser(
-        prog=prog,
+        prog="segsrgan weights",
         description="The weights that are at hand, and what is known about them.",
         epilog="exit status: 0 done, 2 it could not be done, 130 interrupted.",
     )
@@ -29,26 +39,6 @@ def build_parser(prog):
     add.add_argument("names", nargs="*", help="which of them (default: all)")
     add.add_argument("--folder", help="where to put them (default: ~/.segsrgan/weights)")
     return parser
-
-
-def main(argv=None, prog="segsrgan weights"):
-    """Runs the command.
-
-    Args:
-        argv: arguments without the program's name, `sys.argv[1:]` when None.
-        prog: the program's name in messages.
-
-    Returns:
-        The exit status: 0 done, 2 it could not be done, 130 interrupted.
-    """
-
-    def run():
-        args = build_parser(prog).parse_args(argv)
-        with messages(prog):
-            args.action(args)
-        return 0
-
-    return status_of(run, prog)
 
 
 def _list(args):
@@ -88,6 +78,38 @@ def _download(args):
     for path in download(args.names or None, args.folder):
         print(path)
 
+
+def _export_parser():
+    parser = Parser(prog="segsrgan export", description=_EXPORT)
+    add = parser.add_argument
+    add("weights", help="weight file, or a name that `segsrgan weights list` shows")
+    add("--format", required=True, choices=FORMATS, help="what to write")
+    add(
+        "--output",
+        required=True,
+        metavar="PATH",
+        help="the file, NAME.onnx or NAME.xml (NAME.bin comes with it), or SavedModel's folder",
+    )
+    add(
+        "--patch",
+        type=int,
+        default=128,
+        metavar="SIZE",
+        help="edge of its patches in voxels, divisible by 4 (default: 128)",
+    )
+    add("--overwrite", action="store_true", help="replace what is there")
+    add("--quiet", action="store_true", help="errors only")
+    return parser
+
+
+def _export(args):
+    import_quietly("segsrgan.networks.models")
+    found = export(args.weights, args.format, args.output, args.patch, args.overwrite)
+    logger.info("written: %s (%.1f dB against the weights)", args.output, found)
+
+
+main = command(_weights_parser, lambda args: args.action(args))
+export_main = command(_export_parser, _export, "nothing was written")
 
 if __name__ == "__main__":
     sys.exit(main())

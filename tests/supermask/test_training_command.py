@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from patients import tiny
 
-from segsrgan.cli.supermask_train import build_parser, main, settings_of
+from segsrgan.cli.train import SUPERMASK, build_parser, settings_of
+from segsrgan.cli.train import supermask_main as main
 from segsrgan.config import from_toml, to_toml
 from segsrgan.volumes import Volume, write_volume
 from supermask.networks import load_networks
@@ -74,7 +75,7 @@ def test_a_training_from_masks_to_weights_and_the_same_again(masks, tmp_path, ca
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "nothing to train on; give --csv or --synthetic_cases"),
+        ([], "--csv or --synthetic_cases, --snapshot_folder: required"),
         (["--csv", "data.csv"], "--snapshot_folder: required"),
         ([*NAMED, "--grid_size", "30"], "halves it 2 times, received 30; try 32"),
         ([*NAMED, "--grid_size", "32"], "take 72 or more, or fewer kernels"),
@@ -114,7 +115,7 @@ def test_bad_data_is_told_and_nothing_is_written(masks, tmp_path, capsys):
 
 
 def test_every_setting_has_a_flag_and_every_flag_a_meaning():
-    parser = build_parser()
+    parser = build_parser(SUPERMASK)
     flags = {action.dest for action in parser._actions} - {"help", "config"}
     assert flags == {item.name for item in fields(TrainingSettings)}
     text = parser.format_help()
@@ -123,7 +124,7 @@ def test_every_setting_has_a_flag_and_every_flag_a_meaning():
 
 
 def test_the_defaults_are_the_papers():
-    s = settings_of(build_parser().parse_args(NAMED))
+    s = settings_of(NAMED, SUPERMASK)
     assert (s.lr1, s.lr2, s.decay, s.decay_every) == (1e-3, 1e-4, 0.9, 200)
     assert (s.stage1_epochs, s.stage2_epochs, s.batch_size, s.window) == (40, 60, 2, 15)
     assert (s.lambda1, s.lambda2, s.alpha1, s.alpha2) == (0.1, 0.05, 0.05, 0.05)

@@ -15,7 +15,7 @@ from training.command import GAN, PLAIN, Command
 from training.samples import free_ports, write_table
 
 from segsrgan import load_generator
-from segsrgan.cli.train import build_parser, settings_of
+from segsrgan.cli.train import settings_of
 from segsrgan.files import locked
 from segsrgan.networks import (
     DiscriminatorSpec,
@@ -130,7 +130,7 @@ def test_a_training_stopped_within_an_epoch_goes_on_bit_for_bit(cycles, train):
         done.append(0)
         return len(done) == 1 + cycles  # asked once before the first
 
-    settings = settings_of(build_parser("train").parse_args(train.flags(PLAIN, "--epoch 2")))
+    settings = settings_of(train.flags(PLAIN, "--epoch 2"))
     run_module.run(settings, stop=stop)
     assert len(done) == 1 + cycles
     assert train(PLAIN, "--epoch 2 --resume") == 0
@@ -339,7 +339,7 @@ def test_averaged_weights_are_resumed_bit_for_bit_and_kept_in_snapshots(train):
         done.append(0)
         return len(done) == 1 + 4  # asked once before the first
 
-    settings = settings_of(build_parser("train").parse_args(train.flags(flags, "--epoch 2")))
+    settings = settings_of(train.flags(flags, "--epoch 2"))
     run_module.run(settings, stop=stop)
     assert len(done) == 1 + 4
     assert train(flags, "--epoch 2 --resume") == 0

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The flags of `SegSRGAN_training.py`: spellings, defaults, and a file that stands in for them."""
 
-import argparse
 from dataclasses import MISSING, fields
 
 import pytest
 
-from segsrgan.cli.console import Parser
 from segsrgan.cli.train import build_parser, settings_of
 from segsrgan.config import to_toml
 from segsrgan.training.settings import TrainingSettings
@@ -15,11 +13,11 @@ REQUIRED = "-csv data.csv -n 0.5 0.5 3 -sf run -dice dice.csv -mse mse.csv"
 
 
 def parse(line):
-    return settings_of(build_parser("train", Parser).parse_args(line.split()))
+    return settings_of(line.split())
 
 
 def actions():
-    return {action.dest: action for action in build_parser("train")._actions}
+    return {action.dest: action for action in build_parser()._actions}
 
 
 def test_every_setting_has_a_flag_of_its_name():
@@ -133,10 +131,3 @@ def test_a_training_is_resumed_by_its_file_or_the_same_command(config):
 def test_bad_lines_are_answered_with_what_to_do(line, words):
     with pytest.raises(ValueError, match=words):
         parse(line)
-
-
-def test_a_plain_parser_leaves_the_program_with_status_2(capsys):
-    with pytest.raises(SystemExit) as caught:
-        build_parser("train", argparse.ArgumentParser).parse_args(["--interp", "x"])
-    assert caught.value.code == 2
-    assert "invalid choice" in capsys.readouterr().err

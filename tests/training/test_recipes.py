@@ -11,7 +11,7 @@ from training.heads import head, write_map, write_maps
 from training.samples import ball
 
 from benchmarks.weights import HELD_OUT
-from segsrgan.cli.train import build_parser, settings_of
+from segsrgan.cli.train import settings_of
 from segsrgan.networks import describe
 from segsrgan.SegSRGAN_training import main
 from segsrgan.tables import read_table
@@ -75,7 +75,7 @@ def test_both_stages_train_what_ships(data):
 
 def settings(stage, *flags):
     words = ["--config", str(RECIPES / f"{stage}.toml"), *"-sf r -dice d -mse m".split(), *flags]
-    return settings_of(build_parser("train").parse_args(words))
+    return settings_of(words)
 
 
 def test_the_recipes_say_what_the_card_says():

@@ -9,7 +9,7 @@ import types
 import pytest
 
 from segsrgan import SegSRGAN_training
-from segsrgan.cli.train import build_parser, settings_of
+from segsrgan.cli.train import settings_of
 from segsrgan.config import to_toml
 from segsrgan.errors import TrainingError
 
@@ -141,6 +141,6 @@ def test_the_front_door_repeats_a_training_from_its_file(train, tmp_path):
     seen = []
     train(lambda settings, progress, stop: seen.append(settings))
     path = tmp_path / "settings.toml"
-    path.write_text(to_toml(settings_of(build_parser("train").parse_args(FLAGS)), "train"))
+    path.write_text(to_toml(settings_of(FLAGS), "train"))
     assert main(["train", "--config", str(path)]) == 0
     assert seen[0] == seen[1]

@@ -13,7 +13,7 @@ from training.samples import free_ports, write_table
 from training.test_processes import difference, finish, start
 
 from segsrgan import load_generator
-from segsrgan.cli.train import build_parser, settings_of
+from segsrgan.cli.train import settings_of
 from segsrgan.config import from_toml
 from segsrgan.networks import load_discriminator
 from segsrgan.SegSRGAN_training import main
@@ -202,7 +202,7 @@ def test_a_training_stopped_within_an_epoch_goes_on_bit_for_bit(ratio, train):
         done.append(0)
         return len(done) == 1 + 3  # asked once before the first
 
-    run_module.run(settings_of(build_parser("train").parse_args(train.flags(*flags))), stop=stop)
+    run_module.run(settings_of(train.flags(*flags)), stop=stop)
     assert len(done) == 1 + 3 and not (train.run / "history.csv").exists()
     assert train(*flags, "--resume") == 0
     whole = train.folder / "whole"
