@@ -38,7 +38,7 @@ def confidence(sampling, thickness, spacing, width=1.0):
 
 
 def fuse(masks, confidences, fusion="gaussian", least=0.0):
-    """One mask of several.
+    """The object's probability of several masks, float32 (x, y, z) in [0, 1], 0 where none counts.
 
     Args:
         masks: per view (x, y, z), probabilities in [0, 1].
@@ -48,9 +48,6 @@ def fuse(masks, confidences, fusion="gaussian", least=0.0):
             tie); "nearest": the surest view's.
         least: total confidence below which a voxel is outside (0.4 in the paper's code, where it
             opens gaps between the slices of a single view).
-
-    Returns:
-        float32 (x, y, z) in [0, 1], the object's probability; 0 where no view counts.
     """
     total = np.sum(confidences, axis=0)
     combine = {"gaussian": weighted_mean, "vote": _vote, "nearest": _surest}[fusion]
@@ -60,20 +57,11 @@ def fuse(masks, confidences, fusion="gaussian", least=0.0):
 
 
 def fuse_images(images, confidences, region, fusion="gaussian"):
-    """One image of several, in the intensities of the first.
+    """One float32 image (x, y, z) of several, in the intensities of the first, 0 where none counts.
 
-    The others are first given its mean and standard deviation in the region that both see, since
-    scans differ in gain and offset, and its sign, where bright and dark are exchanged.
-
-    Args:
-        images: per view (x, y, z), the reference's first.
-        confidences: per view (x, y, z).
-        region: bool (x, y, z), where intensities are compared, such as the object's surroundings.
-        fusion: "gaussian": the mean weighted by the confidences; "vote": the median of the views
-            that see; "nearest": the surest view's.
-
-    Returns:
-        float32 (x, y, z), 0 where no view counts.
+    The others are first given its mean and standard deviation in the region (bool) that both see,
+    such as the object's surroundings, since scans differ in gain and offset, and its sign, where
+    bright and dark are exchanged. A "vote" is the median of the views that see.
     """
     matched = [images[0]]
     for image, weight in zip(images[1:], confidences[1:], strict=True):
@@ -178,10 +166,9 @@ class Agreement(NamedTuple):
 
 
 def agreements(names, masks, images, insides):
-    """The `Agreement` of every two views, a list.
+    """The `Agreement`s of every two views, of their names and (x, y, z) masks, images and insides.
 
-    All arguments have an item for each view: its name, mask (x, y, z), image (x, y, z) and field of
-    view (x, y, z); masks and fields of view are bool.
+    The last are their fields of view, bool as the masks.
     """
     views = zip(names, masks, images, insides, strict=True)
     return [_agreement(*pair) for pair in itertools.combinations(views, 2)]

@@ -71,7 +71,7 @@ class Rigid:
         Raises:
             ValueError: if the matrix is not rigid.
         """
-        matrix, centre = np.asarray(matrix, np.float64), np.array(as_triple(centre, "centre"))
+        matrix, centre = np.asarray(matrix, np.float64), np.asarray(centre, np.float64)
         turn = matrix[:3, :3]
         if not is_orthonormal(turn, 1e-5) or np.linalg.det(turn) < 0:
             raise ValueError(
@@ -108,14 +108,8 @@ class Rigid:
 
     def apply(self, points):
         """Transformed points (..., 3), mm."""
-        centre = np.array(self.centre)
-        return (np.asarray(points, np.float64) - centre) @ self.rotation.T + (
-            centre + self.translation
-        )
-
-    def about(self, centre):
-        """The same map, written as turning about another point (mm)."""
-        return Rigid.from_matrix(self.matrix, centre)
+        turned = (np.asarray(points, np.float64) - self.centre) @ self.rotation.T
+        return turned + (np.array(self.centre) + self.translation)
 
     def inverse(self):
         """The transform that undoes this one, about the same centre."""
@@ -246,18 +240,12 @@ def canonical_direction(direction):
 
 
 def isotropic_grid(points, direction, spacing, size=None, margin=0.0):
-    """An isotropic `Grid` whose middle is that of the box around points along its axes.
+    """An isotropic `Grid` along `canonical_direction`s, the box around points in its middle.
 
-    Args:
-        points: (n, 3) mm.
-        direction: (3, 3) of its axes.
-        spacing: mm, one number.
-        size: voxels of each edge; None: as many as the points and the margin need.
-        margin: mm added on each side of the points when `size` is None.
-
-    Raises:
-        UserError: if it had too many voxels.
+    The points are (n, 3), mm; without a size, voxels of an edge, it is as large as they and a
+    margin (mm) on each side need. Raises `UserError` if it had too many voxels.
     """
+    direction = canonical_direction(direction)
     along = np.asarray(points, np.float64) @ direction
     low, high = along.min(axis=0), along.max(axis=0)
     if size is None:
@@ -288,7 +276,7 @@ def overlaps(first, second):
 
 
 def sample(volume, grid, transform=None, through="linear", order=1):
-    """The values of a view at the voxel centres of a grid, 0 outside its field of view.
+    """A view's values at the voxel centres of a grid, float32 (x, y, z), 0 where it does not see.
 
     Args:
         volume: a `Volume`, real or bool.
@@ -297,12 +285,6 @@ def sample(volume, grid, transform=None, through="linear", order=1):
         through: "linear" between slices, or "nearest": the nearest slice's value, as in the paper.
         order: of the interpolation in plane: 0 (nearest), 1 (linear) or 3 (cubic; then `through`
             "linear" is cubic, too).
-
-    Returns:
-        float32 (x, y, z).
-
-    Raises:
-        ValueError: if `through` is unknown.
     """
     if through not in THROUGH:
         raise ValueError(f"through must be one of {', '.join(THROUGH)}, received {through!r}")

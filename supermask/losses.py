@@ -6,34 +6,14 @@ Images and masks are `(batch, x, y, z, 1)`, float32, in [0, 1].
 
 from keras import ops
 
-from segsrgan.training.losses import soft_dice_loss
-
-__all__ = [
-    "box_mean",
-    "consistency_of_alignment",
-    "consistency_of_segmentation",
-    "identity_loss",
-    "l2",
-    "local_cross_correlation",
-    "similarity_loss",
-    "soft_dice_loss",
-]
-
 _TINY = 1e-5  # variances below this are noise: a thousandth of the intensity range, squared
 
 
 def box_mean(x, window):
-    """The mean of each voxel's neighbourhood, by running sums: the cost is that of any window.
+    """The mean of each voxel's neighbourhood in (b, x, y, z, c), by running sums.
 
-    Args:
-        x: (b, x, y, z, c).
-        window: edge of the neighbourhood in voxels, odd; at borders it is cut.
-
-    Returns:
-        As `x`.
-
-    Raises:
-        ValueError: if the window is not odd and positive.
+    The window, the edge of the neighbourhood in voxels, is odd; at borders it is cut. The cost is
+    that of any window.
     """
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window must be odd and positive, received {window}; try 15")
@@ -43,10 +23,7 @@ def box_mean(x, window):
 
 
 def _running_mean(x, half, axis):
-    """Mean of up to `2 half + 1` voxels along one axis.
-
-    With the sums `s[i] = x[0] + ... + x[i - 1]` a window from a to b has `s[b + 1] - s[a]`.
-    """
+    # With the sums s[i] = x[0] + ... + x[i - 1] a window from a to b has s[b + 1] - s[a].
     size = ops.shape(x)[axis]
     positions = ops.arange(size)
     first = ops.maximum(positions - half, 0)
@@ -60,16 +37,10 @@ def _running_mean(x, half, axis):
 
 
 def local_cross_correlation(a, b, window=15):
-    """The squared correlation of two images in each voxel's neighbourhood.
+    """The squared correlation of two images in each voxel's neighbourhood, and its weight.
 
-    Args:
-        a: (b, x, y, z, 1).
-        b: (b, x, y, z, 1), where contrast counts.
-        window: edge of the neighbourhood in voxels, odd (15 in the paper's code).
-
-    Returns:
-        `(correlation, weight)`, both (b, x, y, z, 1): 0 to 1, and 1 where `b` has contrast in the
-        neighbourhood, else 0.
+    Both are like the images; the weight is 1 where `b` has contrast in the neighbourhood, an odd
+    `window` of voxels (15 in the paper's code), else 0.
     """
     a, b = ops.cast(a, "float32"), ops.cast(b, "float32")
     # Less the mean: variances are differences of large numbers.
@@ -91,36 +62,17 @@ def similarity_loss(moved, fixed, window=15):
 
 
 def l2(a, b):
-    """The root of the mean square difference of each sample, averaged over the samples."""
+    """The root of the mean square difference of each sample, averaged: also L_ID (Eq. 1)."""
     squares = ops.square(ops.cast(a, "float32") - ops.cast(b, "float32"))
     # The small number keeps the slope of the root finite where both are equal.
     return ops.mean(ops.sqrt(ops.mean(squares, axis=(1, 2, 3, 4)) + 1e-12))
 
 
-def identity_loss(image, moved):
-    """L_ID of one image: against what aligning it with itself makes of it (Eq. 1)."""
-    return l2(image, moved)
+def consistency_loss(first, expected, second, other):
+    """L_cons1 and L_cons2 (Eq. 2): the sum of `l2` over two pairs of masks.
 
-
-def consistency_of_segmentation(of_aligned_j, mask_i, of_aligned_i, mask_j):
-    """L_cons1, which trains the segmentor (Eq. 2).
-
-    Args:
-        of_aligned_j: the segmentation of image j aligned to i, S(f j->i).
-        mask_i: that of image i.
-        of_aligned_i: S(f i->j).
-        mask_j: that of image j.
+    L_cons1, which trains the segmentor, compares the segmentation of each image brought to the
+    other's pose with that of the other image; L_cons2, which trains AlignNet, the segmentation of
+    each image, moved into the pose of the other, with that of the other.
     """
-    return l2(of_aligned_j, mask_i) + l2(of_aligned_i, mask_j)
-
-
-def consistency_of_alignment(moved_mask_i, mask_j, moved_mask_j, mask_i):
-    """L_cons2, which trains AlignNet (Eq. 2, each moved mask in the pose that it is moved to).
-
-    Args:
-        moved_mask_i: the segmentation of image i, moved into the pose of j.
-        mask_j: that of image j.
-        moved_mask_j: the segmentation of image j, moved into the pose of i.
-        mask_i: that of image i.
-    """
-    return l2(moved_mask_i, mask_j) + l2(moved_mask_j, mask_i)
+    return l2(first, expected) + l2(second, other)

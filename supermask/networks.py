@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 from scipy import ndimage
 
 from segsrgan.config import check, setting
@@ -29,7 +29,6 @@ from segsrgan.volumes import Accumulator, Volume, plan
 from supermask.geometry import (
     THROUGH,
     Rigid,
-    canonical_direction,
     corners,
     isotropic_grid,
     sample,
@@ -39,7 +38,6 @@ from supermask.geometry import (
 from supermask.settings import PATCH
 
 FORMAT, FORMAT_VERSION = "supermask", 1
-_MOMENTUM, _EPSILON = 0.9, 1e-5
 _ISLAND = 0.1  # of the largest part's volume, below which a part says nothing about the place
 
 
@@ -96,11 +94,9 @@ def build_segmentor(spec=None):
 
     def block(x, filters, name):
         options = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
-        x = keras.layers.Conv3D(filters, 3, name=name, **options)(x)
-        norm = keras.layers.BatchNormalization(
-            momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{name}_norm"
-        )
-        return keras.layers.ReLU(name=f"{name}_relu")(norm(x))
+        x = layers.Conv3D(filters, 3, name=name, **options)(x)
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+        return layers.ReLU(name=f"{name}_relu")(x)
 
     spec = spec or SegmentorSpec()
     image = x = keras.Input((None, None, None, 1), name="image")
@@ -108,18 +104,18 @@ def build_segmentor(spec=None):
     for level in range(spec.levels):
         wide = spec.kernel * 2**level
         if level:
-            x = keras.layers.MaxPooling3D(2, name=f"pool_{level}")(x)
+            x = layers.MaxPooling3D(2, name=f"pool_{level}")(x)
         x = block(x, wide, f"down_{level}_a")
         x = block(x, 2 * wide, f"down_{level}_b")
         skips.append(x)
     for level in reversed(range(spec.levels - 1)):
         wide = 2 * spec.kernel * 2**level
-        x = keras.layers.Conv3DTranspose(2 * wide, 2, strides=2, name=f"up_{level}")(x)
-        x = keras.layers.Concatenate(name=f"join_{level}")([skips[level], x])
+        x = layers.Conv3DTranspose(2 * wide, 2, strides=2, name=f"up_{level}")(x)
+        x = layers.Concatenate(name=f"join_{level}")([skips[level], x])
         x = block(x, wide, f"up_{level}_a")
         x = block(x, wide, f"up_{level}_b")
     # Not in the compute dtype of a mixed-precision policy: probabilities are compared.
-    x = keras.layers.Conv3D(1, 1, activation="sigmoid", dtype="float32", name="head")(x)
+    x = layers.Conv3D(1, 1, activation="sigmoid", dtype="float32", name="head")(x)
     model = keras.Model(image, x, name="segmentor")
     model.spec = spec
     return model
@@ -153,17 +149,15 @@ def _in_patches(segmentor, image, patch):
 
 def with_mask(view, segmentor, patch=PATCH):
     """The view with the segmentor's probability as its mask, over its whole field of view."""
-    direction = canonical_direction(view.grid.direction)
-    grid = isotropic_grid(corners(view.grid), direction, segmentor.spec.spacing)
+    grid = isotropic_grid(corners(view.grid), view.grid.direction, segmentor.spec.spacing)
     return _masked(view, Volume.from_grid(segment(segmentor, view, grid, None, patch), grid))
 
 
 def without_islands(view):
-    """The view without the small parts of its mask: what shows where the object is.
+    """The view without parts of its mask below a tenth of the largest one's volume.
 
     A segmentor sees a few voxels of the object in other places, too. They would move its middle,
-    to which AlignNet looks, and enlarge the grid around it. Parts below a tenth of the largest
-    one's volume become 0 in the mask.
+    to which AlignNet looks, and enlarge the grid around it.
     """
     parts, count = ndimage.label(view.mask.array >= 0.5)
     if count < 2:
@@ -255,27 +249,25 @@ def build_alignnet(spec=None):
     spec = spec or AlignNetSpec()
     shape = (spec.size,) * 3 + (1,)
     moving, fixed = keras.Input(shape, name="moving"), keras.Input(shape, name="fixed")
-    join = keras.layers.Concatenate(name="pair")
-    layers = [keras.layers.AveragePooling3D(2, name="pool_0")]
+    join = layers.Concatenate(name="pair")
+    steps = [layers.AveragePooling3D(2, name="pool_0")]
     for index, filters in enumerate(spec.kernels, start=1):
-        layers.append(keras.layers.Conv3D(filters, 5, name=f"conv_{index}"))
-        layers.append(keras.layers.AveragePooling3D(2, name=f"pool_{index}"))
-        layers.append(keras.layers.ReLU(name=f"conv_{index}_relu"))
-    layers.append(keras.layers.Flatten(name="flat"))
+        steps.append(layers.Conv3D(filters, 5, name=f"conv_{index}"))
+        steps.append(layers.AveragePooling3D(2, name=f"pool_{index}"))
+        steps.append(layers.ReLU(name=f"conv_{index}_relu"))
+    steps.append(layers.Flatten(name="flat"))
     # In full precision, as the difference: it is small where the images are nearly aligned.
-    layers.append(
-        keras.layers.Dense(spec.hidden, activation="relu", dtype="float32", name="hidden")
-    )
+    steps.append(layers.Dense(spec.hidden, activation="relu", dtype="float32", name="hidden"))
 
     def features(first, second):
         x = join([first, second])
-        for layer in layers:
+        for layer in steps:
             x = layer(x)
         return x
 
     x = features(moving, fixed)
     if spec.antisymmetric:
-        x = keras.layers.Subtract(dtype="float32", name="difference")([x, features(fixed, moving)])
+        x = layers.Subtract(dtype="float32", name="difference")([x, features(fixed, moving)])
     model = keras.Model([moving, fixed], _heads(x, spec), name="alignnet")
     model.spec = spec
     return model
@@ -287,7 +279,7 @@ def _heads(x, spec):
     bounds = {"angles": spec.largest_angle, "shifts": spec.largest_shift * half}
     outputs = []
     for name, bound in bounds.items():
-        y = keras.layers.Dense(
+        y = layers.Dense(
             3,
             activation="tanh",
             use_bias=not spec.antisymmetric,
@@ -295,8 +287,8 @@ def _heads(x, spec):
             dtype="float32",
             name=name,
         )(x)
-        outputs.append(keras.layers.Rescaling(bound, dtype="float32", name=f"bounded_{name}")(y))
-    return keras.layers.Concatenate(dtype="float32", name="parameters")(outputs)
+        outputs.append(layers.Rescaling(bound, dtype="float32", name=f"bounded_{name}")(y))
+    return layers.Concatenate(dtype="float32", name="parameters")(outputs)
 
 
 def motion_matrices(parameters, spec):
@@ -353,8 +345,7 @@ def align_by_network(alignnet, reference, view, passes=1):
     """
     spec = alignnet.spec
     points = voxels_of(reference.mask) if reference.has_object else corners(reference.grid)
-    direction = canonical_direction(reference.grid.direction)
-    grid = isotropic_grid(points, direction, spec.spacing, spec.size)
+    grid = isotropic_grid(points, reference.grid.direction, spec.spacing, spec.size)
     fixed = _batch(reference.image_on(grid, through=spec.through))
     transform = Rigid()
     if reference.has_object and view.has_object:
@@ -385,8 +376,10 @@ class Networks(NamedTuple):
     metadata: dict = {}
 
 
-_SPECS = {"segmentor": SegmentorSpec, "alignnet": AlignNetSpec}
-_BUILDERS = {"segmentor": build_segmentor, "alignnet": build_alignnet}
+_KINDS = {
+    "segmentor": (SegmentorSpec, build_segmentor),
+    "alignnet": (AlignNetSpec, build_alignnet),
+}
 
 
 def save_networks(path, segmentor=None, alignnet=None, **metadata):
@@ -433,16 +426,17 @@ def load_networks(name_or_path):
         if version > FORMAT_VERSION:
             raise ValueError(f"it has version {version}, this package reads up to {FORMAT_VERSION}")
         groups = subgroups(file)
-        models = {name: _read_model(name, groups[name]) for name in _SPECS if name in groups}
+        models = {name: _read_model(name, groups[name]) for name in _KINDS if name in groups}
         return Networks(**models, metadata=read_json(file, "metadata"))
 
 
 def _read_model(name, group):
-    spec, shapes = _SPECS[name](**read_json(group, "spec")), declared_shapes(group)
+    make_spec, build = _KINDS[name]
+    spec, shapes = make_spec(**read_json(group, "spec")), declared_shapes(group)
     for key, shape in spec.largest_shapes.items():  # before so large a network is built
         if shapes.get(key) != shape:
             raise ValueError(f"misshapen {key}: expected {shape}, received {shapes.get(key)}")
-    model = _BUILDERS[name](spec)
+    model = build(spec)
     shapes = {key: tuple(variable.shape) for key, variable in named_weights(model).items()}
     assign_weights(model, read_arrays(group, shapes))
     return model

@@ -41,8 +41,7 @@ class Patient:
         base: "Train", "Test" or None.
 
     Raises:
-        UserError: if there are not one to three views, one is named twice, or masks or
-            series are not as many.
+        UserError: if views are not one to three or named twice, or masks or series not as many.
     """
 
     name: str

@@ -12,7 +12,6 @@ from segsrgan.volumes import Volume
 from supermask.fusion import Agreement, agreements, confidence, fuse, fuse_images
 from supermask.geometry import (
     Rigid,
-    canonical_direction,
     corners,
     isotropic_grid,
     sample,
@@ -32,20 +31,12 @@ _SURROUNDINGS = 3  # voxels around the mask in which intensities are matched
 
 @dataclass(frozen=True, eq=False)
 class AlignedView:
-    """A view in the pose of the reference, on the result's grid.
-
-    Attributes:
-        name: of the view.
-        path: of its stack.
-        transform: a `Rigid` from the reference to the view; a resampler to the reference takes it
-            as it is.
-        mask: uint8 `Volume`, the view's mask alone.
-    """
+    """A view in the pose of the reference, on the result's grid."""
 
     name: str
-    path: str
-    transform: Rigid
-    mask: Volume
+    path: str  # of its stack
+    transform: Rigid  # from the reference to the view; a resampler takes it as it is
+    mask: Volume  # uint8, the view's mask alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +62,11 @@ class Prediction:
     lost: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     alignment: str | None = None
+
+    @property
+    def is_doubtful(self):
+        """Whether masks that were aligned hardly overlap."""
+        return any(item.is_doubtful for item in self.agreements)
 
     @property
     def reference(self):
@@ -159,8 +155,7 @@ def _aligned(reference, view, settings, alignnet=None):
 def _sharpened(view, predictor, patch):
     """A view whose slices SegSRGAN has filled in, at its in-plane spacing.
 
-    Which voxels were acquired is remembered: the confidences of the fusion stay those of the
-    scanner's slices.
+    The confidences of the fusion stay those of the scanner's slices, which it remembers.
     """
     if view.axis is None:
         return view
@@ -200,7 +195,6 @@ def _result_grid(views, transforms, settings, segmentor):
     spacing = settings.spacing or (
         segmentor.spec.spacing if segmentor else min(in_plane(view.grid) for view in views)
     )
-    direction = canonical_direction(views[0].grid.direction)
     least = min(_SEEN, settings.threshold)
     points = [
         transform.inverse().apply(voxels_of(view.mask, least))
@@ -209,7 +203,7 @@ def _result_grid(views, transforms, settings, segmentor):
     ] or [corners(views[0].grid)]
     margin = max(view.thickness for view in views) / 2 + _MARGIN * spacing
     points = np.concatenate(points)
-    grid = isotropic_grid(points, direction, spacing, settings.size, margin)
+    grid = isotropic_grid(points, views[0].grid.direction, spacing, settings.size, margin)
     needed, free = np.prod(grid.shape, dtype=float) * len(views) * _BYTES, available_memory()
     if free is not None and needed > free:
         raise UserError(

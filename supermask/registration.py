@@ -30,7 +30,6 @@ from segsrgan.volumes import Volume
 from segsrgan.volumes.itk import quiet, to_itk
 from supermask.geometry import (
     Rigid,
-    canonical_direction,
     corners,
     isotropic_grid,
     middle_of,
@@ -62,7 +61,7 @@ _GAIN = 1e-5  # of the judgement, below which a transform is not worth a change
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationSettings:
-    """How the classical alignment searches.
+    """How the classical alignment searches; a value out of range raises `UserError`.
 
     Attributes:
         on: what is registered: "image", "mask", or "auto", both where both views have masks.
@@ -70,9 +69,6 @@ class RegistrationSettings:
         iterations: of the optimiser, at each level.
         samples: voxels that the optimiser compares at a level, at most; the judgement ten times as
             many.
-
-    Raises:
-        UserError: if a value is out of range.
     """
 
     on: str = setting("auto", choices=ON)
@@ -91,8 +87,7 @@ class Registered(NamedTuple):
         transform: a `Rigid` from the fixed view to the moving one.
         score: its judgement at the finest level: cross-correlation of the images (0 to 1) plus
             Dice of the masks (0 to 1), as far as these were registered.
-        before: the judgement of the transform that the search began with: no motion, or the one
-            to be refined.
+        before: that of the transform to begin with: no motion, or the one to be refined.
     """
 
     transform: Rigid
@@ -126,14 +121,13 @@ def register(fixed, moving, settings=None):
 
 
 def refine(fixed, moving, transform, settings=None):
-    """A few steps of the optimiser from a transform and the turns around it, coarse to fine.
+    """A few steps of the optimiser from a `Rigid` and the turns around it, coarse to fine.
 
-    Arguments and result are those of `register` and the `Rigid` to begin with, which is kept where
-    nothing better is found.
+    Returns `Registered`, with the transform given where nothing better is found.
     """
     settings = settings or RegistrationSettings()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
-    start = transform.about(pyramid.centre)
+    start = Rigid.from_matrix(transform.matrix, pyramid.centre)
     near = [start @ Rigid(turn, centre=pyramid.centre) for turn in _turns(settings.angle, _NEAR)]
     return _search(pyramid, [start, *near], settings)
 
@@ -148,11 +142,12 @@ def _search(pyramid, candidates, settings):
         level = pyramid.level(spacing, candidates[0])
         if number == 0:
             candidates = _best(level, candidates, _KEPT[0], _APART)
+        kinds = list(level.pictures)
         tasks = [
-            (level, picture, start, settings)
+            (level, kind, start, settings)
             for rank, start in enumerate(candidates)
             # Beyond the first level masks only correct the best: they cost as much as images.
-            for picture in (level.pictures if number == 0 or rank == 0 else level.leading)
+            for kind in (kinds if number == 0 or rank == 0 else kinds[:1])
         ]
         with quiet():
             found = _concurrently(_optimise, tasks)
@@ -161,15 +156,11 @@ def _search(pyramid, candidates, settings):
     scores = [level.judge(candidate) for candidate in candidates]
     start = level.judge(before)
     best = int(np.argmax(scores))
-    logger.debug("registration: %.4f before, %.4f after", start, scores[best])
     if scores[best] > start + _GAIN:
         return Registered(candidates[best], scores[best], start)
     if start < 0:
-        logger.warning(
-            "%s and %s: too little of one lies in the field of view of the other to be compared; "
-            "they stay as they were",
-            *pyramid.paths,
-        )
+        text = "%s: too little of one lies in the field of view of the other to be compared; %s"
+        logger.warning(text, pyramid.names, "they stay as they were")
     return Registered(before, start, start)
 
 
@@ -197,9 +188,9 @@ def _concurrently(function, tasks):
         return list(pool.map(lambda task: function(*task), tasks))
 
 
-def _optimise(level, picture, start, settings):
+def _optimise(level, kind, start, settings):
     """Where ITK's optimiser leads from a start; None if it fails there."""
-    fixed, moving = level.pictures[picture]
+    fixed, moving = level.pictures[kind]
     transform = start.to_itk()
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
@@ -223,56 +214,57 @@ def _optimise(level, picture, start, settings):
     method.SetInitialTransform(transform, inPlace=True)
     try:
         method.Execute(to_itk(fixed), to_itk(moving))
-        found = Rigid.from_itk(transform)
+        return Rigid.from_itk(transform)
     except (RuntimeError, ValueError) as error:
         logger.debug("registration failed from %s: %s", start, str(error).splitlines()[-1])
         return None
-    return found
 
 
 class Pyramid:
-    """What two `View`s show at several resolutions.
+    """What two `View`s show at several resolutions, whose `spacings` (mm) go from coarse to fine.
 
-    Attributes:
-        spacings: of the levels, mm, coarse to fine.
-        centre: about which is turned: the middle of the fixed view's object or field of view, mm.
-        shifts: likely ones, mm: between the middles of the objects; without masks none, and
-            between the centres of mass of the images.
-        paths: of both stacks, for messages.
+    It is turned about `centre`, the middle of the fixed view's object or field of view (mm).
+    `shifts` are likely ones (mm): between the middles of the objects; without masks none, and
+    between the centres of mass of the images.
     """
 
     def __init__(self, fixed, moving, on="auto", samples=100_000):
         self._fixed, self._moving, self._samples = fixed, moving, samples
         self._depth = cache(Depth)  # the same at every level, and slow
-        self.paths = fixed.path, moving.path
+        self.names = f"{fixed.path} and {moving.path}"
         masks = fixed.has_object and moving.has_object
         if on == MASK and not masks:
             raise UserError(
-                f"{fixed.path} and {moving.path}: expected masks of both to register them; "
-                "register the images instead"
+                f"{self.names}: expected masks of both to register them; take the images instead"
             )
         self._kinds = {"auto": [IMAGE] + [MASK] * masks, IMAGE: [IMAGE], MASK: [MASK]}[on]
-        self._direction = canonical_direction(fixed.grid.direction)
         self._points = voxels_of(fixed.mask) if fixed.has_object else corners(fixed.grid)
-        extent = np.ptp(self._points @ self._direction, axis=0)
-        self._margin = 0.0
+        extent = np.ptp(self._points @ fixed.grid.direction, axis=0)
+        self._margin, self.centre = 0.0, middle_of(fixed.grid)
         if fixed.has_object:
             self._margin = max(_SURROUNDINGS * extent.max(), fixed.thickness, moving.thickness)
-        self.centre = tuple(
-            self._points.mean(axis=0) if fixed.has_object else middle_of(fixed.grid)
-        )
+            self.centre = self._points.mean(axis=0)
         if masks:
             self.shifts = [voxels_of(moving.mask).mean(axis=0) - self.centre]
         else:
-            self.shifts = [np.zeros(3), _centre_of_mass(moving) - _centre_of_mass(fixed)]
+            balance, other = (
+                view.volume.grid.index_to_physical(ndimage.center_of_mass(view.scaled.array))
+                for view in (fixed, moving)
+            )
+            self.shifts = [np.zeros(3), other - balance]
+        # Halved from level to level, until finer ones would show nothing more.
+        finest = max(max(in_plane(v.grid), v.thickness / 4) for v in (fixed, moving))
         size = float(np.cbrt(np.prod(extent + 2 * self._margin)))
-        self.spacings = _spacings(size, max(_finest(fixed), _finest(moving)))
+        self.spacings = [max(finest, size / _COARSEST)]
+        while self.spacings[-1] > 1.2 * finest and len(self.spacings) < _MOST_LEVELS:
+            self.spacings.append(max(finest, self.spacings[-1] / 2))
 
     def level(self, spacing, pose=None):
         """The `Level` of a spacing (mm); the pose known so far says how the slices lie."""
         pose = pose or Rigid()
-        grid = isotropic_grid(self._points, self._direction, spacing, margin=self._margin)
-        inside = sampling(self._fixed.grid, grid).inside
+        fixed = self._fixed.grid
+        grid = isotropic_grid(self._points, fixed.direction, spacing, margin=self._margin)
+        inside = sampling(fixed, grid).inside
         if self._fixed.has_object:
             inside &= self._depth(self._fixed).on(grid) > -self._margin
         # Each view, its grid, and the profile of the other's slices as a vector in its space, mm.
@@ -309,56 +301,46 @@ class Pyramid:
 
 
 class Level:
-    """Two views at one resolution.
+    """Two views at one resolution (spacing, mm), compared where the uint8 `Volume` region is 1.
 
-    Attributes:
-        spacing: mm.
-        region: uint8 `Volume`, 1 where is compared.
-        pictures: `IMAGE` and `MASK` -> (fixed, moving), `Volume`s on isotropic grids.
-        leading: the kind that decides, a list of one: images, if there are any.
-        radius: mm, root of the mean square distance of the region's voxels from its middle.
+    `pictures` are `IMAGE` and `MASK` -> (fixed, moving), `Volume`s on isotropic grids; the kind
+    that decides comes first. Of more than `most` voxels only so many are judged.
     """
 
     def __init__(self, spacing, region, pictures, masks=None, most=10**6):
         self.spacing, self.region, self.pictures = spacing, region, pictures
-        index = np.argwhere(region.array)
+        index, self._fraction = np.argwhere(region.array), 1.0
         if not len(index):
             raise UserError("the region to register is empty; check the masks and headers")
-        self.leading, self._fraction = list(pictures)[:1], 1.0
         if len(index) > most:  # anywhere among them, but always the same ones
             chosen = np.random.default_rng(0).choice(len(index), most, replace=False)
             self._fraction, index = most / len(index), index[np.sort(chosen)]
         self._points = region.grid.index_to_physical(index)
         self.radius = _radius(self._points)
-        self._images = None
-        if IMAGE in pictures:
-            fixed, moving = pictures[IMAGE]
-            self._images = fixed.array[tuple(index.T)], moving
-        self._masks = None
-        if masks is not None:
-            fixed, moving = masks
-            volumes = [float(np.sum(mask.array, dtype=np.float64)) for mask in masks]
-            self._masks = fixed.array[tuple(index.T)], moving, sum(volumes)
+        compared = {IMAGE: pictures.get(IMAGE), MASK: masks}.items()
+        # The values of the fixed view in the region, and the whole of the moving one.
+        self._compared = {
+            kind: (pair[0].array[tuple(index.T)], pair[1]) for kind, pair in compared if pair
+        }
+        self._total = sum(float(np.sum(mask.array, dtype=np.float64)) for mask in masks or ())
 
     def judge(self, transform):
-        """How well a transform aligns both views.
+        """The images' correlation in the region without its sign, plus the masks' Dice.
 
-        It is the correlation of the images without its sign, in the region, plus the Dice of the
-        masks; -1 if the region hardly lies in the moving view.
+        It is -1 if the region hardly lies in the moving view.
         """
         points, result = transform.apply(self._points), 0.0
-        if self._images is not None:
-            fixed, moving = self._images
+        if IMAGE in self._compared:
+            fixed, moving = self._compared[IMAGE]
             values, inside = _look_up(moving, points)
             if inside.mean() < _LEAST_OVERLAP:
                 return -1.0
             result += abs(correlation(fixed[inside], values[inside]))
-        if self._masks is not None:
-            fixed, moving, total = self._masks
+        if MASK in self._compared and self._total > 0:  # they may lie between the level's voxels
+            fixed, moving = self._compared[MASK]
             values, _ = _look_up(moving, points)
             common = float(np.minimum(fixed, values).sum(dtype=np.float64)) / self._fraction
-            # A mask finer than the level may lie between its voxels.
-            result += 2 * common / total if total > 0 else 0.0
+            result += 2 * common / self._total
         return result
 
 
@@ -384,19 +366,6 @@ def _look_up(volume, points):
         volume.array, np.clip(index, 0, last), np.float32, order=1, prefilter=False
     )
     return np.where(inside, values, 0), inside
-
-
-def _spacings(size, finest):
-    """Halved from level to level, until as fine as the views deserve."""
-    spacings = [max(finest, size / _COARSEST)]
-    while spacings[-1] > 1.2 * finest and len(spacings) < _MOST_LEVELS:
-        spacings.append(max(finest, spacings[-1] / 2))
-    return spacings
-
-
-def _finest(view):
-    """The spacing, mm, below which a view adds nothing to a registration."""
-    return max(in_plane(view.grid), view.thickness / 4)
 
 
 def _smoothed(volume, spacing):
@@ -432,11 +401,6 @@ def _blurred(volume, grid, profile, order=1):
     return Volume.from_grid(np.where(inside > 0, mean, np.float32(0)), grid)
 
 
-def _centre_of_mass(view):
-    """The physical point (3,) about which the intensities of a stack balance, mm."""
-    return view.volume.grid.index_to_physical(ndimage.center_of_mass(view.scaled.array))
-
-
 def _radius(points):
     return float(np.sqrt(np.mean(np.sum((points - points.mean(axis=0)) ** 2, axis=-1))))
 
@@ -445,9 +409,6 @@ class Depth:
     """How deep in the object of a view a point lies, mm, negative outside; cut at its size.
 
     Unlike a mask it has a slope everywhere, which an optimiser can follow.
-
-    Args:
-        view: a `View` that has an object.
     """
 
     def __init__(self, view):
@@ -465,8 +426,7 @@ class Depth:
         np.maximum(depth, self._lowest, out=depth)
         depth[mask] = inside[inside > 0]
         origin = grid.index_to_physical([part.start for part in near])
-        # Above the lowest, since volumes are 0 outside.
-        height = (depth - self._lowest).astype(np.float32)
+        height = (depth - self._lowest).astype(np.float32)  # volumes are 0 outside
         self._height = Volume(height, grid.spacing, origin, grid.direction)
 
     def on(self, grid):

@@ -5,9 +5,9 @@ import logging
 import math
 import os
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from segsrgan.errors import UserError, one_line
 from segsrgan.files import ResultsFolder, check_writable, stamp
@@ -70,20 +70,20 @@ def predict(
     if output is not None:
         check_folder(_folder(output), overwrite)
     # Before anything is read: what is replaced from here on has changed.
-    files = [pair for pair in pairs if not isinstance(pair[0], View)]
-    record = {"settings": asdict(settings), **_inputs(files)}
+    files = [(*pair, None) for pair in pairs if not isinstance(pair[0], View)]
+    record = {"settings": asdict(settings), "labels": labels, **_inputs(files)}
     models = load_models(weights, segsrgan)
     views = [s if isinstance(s, View) else read_view(s, m, labels=labels) for s, m in pairs]
     result = predict_views(views, settings, models.supermask, models.segsrgan, progress)
     if output is not None:
-        write_results(result, output, overwrite, labels=labels, **record, **models.record)
+        write_results(result, output, overwrite, **record, **models.record)
     return result
 
 
 def _pairs(stacks, masks):
     """Each stack with its mask or None, checked."""
     for name, values in (("stacks", stacks), ("masks", masks)):
-        if isinstance(values, (str, bytes, View)) or hasattr(values, "__fspath__"):
+        if isinstance(values, (bytes, View)) or _path(values) is not None:
             raise UserError(f"{name} must be a list, received {values!r}")
     stacks = list(stacks)
     masks = [None] * len(stacks) if masks is None else list(masks)
@@ -101,27 +101,16 @@ def _pairs(stacks, masks):
     return list(zip(stacks, masks, strict=True))
 
 
-@dataclass(frozen=True)
-class Models:
-    """The networks of a run.
+class Models(NamedTuple):
+    """The networks of a run, None where there are none, and what is recorded of them."""
 
-    Attributes:
-        supermask: `Networks`, or None.
-        segsrgan: a `segsrgan.Predictor`, which super-resolves the stacks first, or None.
-        record: what is recorded of them: names, stamps of the files, engines and precisions.
-    """
-
-    supermask: Any = None
-    segsrgan: Any = None
-    record: dict = field(default_factory=dict)
+    supermask: Any = None  # `Networks`
+    segsrgan: Any = None  # a `Predictor`, which super-resolves the stacks first
+    record: dict = {}
 
 
 def load_models(weights=None, segsrgan=None):
-    """Loads the networks of a run, see `predict`; returns `Models`.
-
-    Raises:
-        WeightsError: if there are no such weights.
-    """
+    """Loads the `Models` of a run, see `predict`."""
     networks = weights if _path(weights) is None else None
     names = {"supermask": _path(weights), "segsrgan": _path(segsrgan)}
     stamps, engines, predictor = {}, {}, None
@@ -144,9 +133,8 @@ def load_models(weights=None, segsrgan=None):
         predictor = Predictor(segsrgan)
         engine = predictor.engine
         engines["segsrgan"] = {"engine": engine.name, "precision": engine.precision}
-    return Models(
-        networks, predictor, {"weights": names, "weights_stamps": stamps, "engines": engines}
-    )
+    record = {"weights": names, "weights_stamps": stamps, "engines": engines}
+    return Models(networks, predictor, record)
 
 
 def _path(name):
@@ -156,15 +144,11 @@ def _path(name):
 def _inputs(files):
     """Which files results are made of and what they look like now, JSON values of the record.
 
-    `files` has for each stack its path, that of its mask or None, and perhaps a DICOM series.
+    `files` has for each stack its path, that of its mask or None, and a DICOM series or None.
     """
     stacks = [
-        {
-            "stack": os.path.abspath(stack),
-            "mask": mask and os.path.abspath(mask),
-            "series": series[0] if series else None,
-        }
-        for stack, mask, *series in files
+        {"stack": os.path.abspath(stack), "mask": mask and os.path.abspath(mask), "series": series}
+        for stack, mask, series in files
     ]
     paths = [path for item in stacks for path in (item["stack"], item["mask"]) if path]
     return {"stacks": stacks, "inputs": {path: stamp(path) for path in paths}}
@@ -191,16 +175,40 @@ def write_results(prediction, folder, overwrite=False, **notes):
     check_folder(results, overwrite)
     volumes = {name: getattr(prediction, name) for name in ("mask", "probability", "image")}
     volumes |= {f"{view.name}_mask": view.mask for view in prediction.views}
-    transforms = {
-        f"{view.name}_to_{prediction.reference}": view.transform for view in prediction.views[1:]
+    entry = {
+        "patient": results.source,
+        "reference": prediction.reference,
+        "alignment": prediction.alignment,
+        "views": [
+            {"name": view.name, "stack": view.path, **in_words(view.transform)}
+            for view in prediction.views
+        ],
+        "agreement": [
+            {key: None if value != value else value for key, value in item._asdict().items()}
+            for item in prediction.agreements
+        ],
+        "doubtful": prediction.is_doubtful,
+        "lost": list(prediction.lost),
+        "warnings": list(prediction.warnings),
+        **notes,
     }
-    entry = {"patient": results.source, **_summary(prediction), **notes}
     with replaced(results, entry, _OURS) as folder:
         for name, volume in volumes.items():
             write_volume(volume, folder / f"{name}.nii.gz")
-        for name, transform in transforms.items():
-            write_transform(transform, folder / f"{name}.tfm")
+        for view in prediction.views[1:]:
+            path = folder / f"{view.name}_to_{prediction.reference}.tfm"
+            write_transform(view.transform, path)
     return results.folder
+
+
+def in_words(transform):
+    """A `Rigid` as JSON values in degrees and mm."""
+    return {
+        "angles_degrees": [math.degrees(angle) for angle in transform.angles],
+        "translation_mm": list(transform.translation),
+        "centre_mm": list(transform.centre),
+        "turned_degrees": transform.angle(),
+    }
 
 
 def _folder(folder, patient=None):
@@ -209,13 +217,9 @@ def _folder(folder, patient=None):
 
 
 def check_folder(results, overwrite=False):
-    """Checks that files may and can go into a folder of results.
+    """Raises `UserError` if files may not or cannot go into the folder of a `ResultsFolder`.
 
-    The files of a `ResultsFolder` lie in the folder itself, which need not exist; whole results
-    are replaced only with `overwrite`.
-
-    Raises:
-        UserError: if the folder holds anything else, or cannot be written to.
+    It may hold results of this package alone, whole ones only with `overwrite`.
     """
     folder = results.folder
     if folder.exists() and not folder.is_dir():
@@ -242,88 +246,40 @@ def replaced(results, entry, names):
     return results.replacing("", entry, left)
 
 
-def _summary(prediction):
-    return {
-        "reference": prediction.reference,
-        "alignment": prediction.alignment,
-        "views": [
-            {"name": view.name, "stack": view.path, **in_words(view.transform)}
-            for view in prediction.views
-        ],
-        "agreement": [
-            {key: None if value != value else value for key, value in item._asdict().items()}
-            for item in prediction.agreements
-        ],
-        "doubtful": any(item.is_doubtful for item in prediction.agreements),
-        "lost": list(prediction.lost),
-        "warnings": list(prediction.warnings),
-    }
-
-
-def in_words(transform):
-    """A `Rigid` as JSON values in degrees and mm."""
-    return {
-        "angles_degrees": [math.degrees(angle) for angle in transform.angles],
-        "translation_mm": list(transform.translation),
-        "centre_mm": list(transform.centre),
-        "turned_degrees": transform.angle(),
-    }
-
-
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a patient.
-
-    Attributes:
-        patient: the name.
-        result: "finished", "skipped" (was finished already) or "failed".
-        folder: of the results.
-        lost: stacks that could not be used, and why, a str each.
-        agreements: an `Agreement` of every two views.
-        doubtful: whether masks that were aligned hardly overlap.
-        detail: the cause of a failure.
-    """
+    """What became of a patient."""
 
     patient: str
-    result: str
     folder: Path
-    lost: tuple[str, ...] = ()
-    agreements: tuple = ()
-    doubtful: bool = False
-    detail: str = ""
+    result: str  # FINISHED, SKIPPED (was finished already) or FAILED
+    lost: tuple[str, ...] = ()  # stacks that could not be used, and why
+    agreements: tuple = ()  # an `Agreement` of every two views
+    doubtful: bool = False  # whether masks that were aligned hardly overlap
+    detail: str = ""  # the cause of a failure
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Many patients: what is missing is computed, what fails is reported, the rest goes on.
+    """Many patients: what is missing is computed, what fails is reported, the rest goes on."""
 
-    Attributes:
-        output: folder of the results, which has one for each patient.
-        settings: a `PredictionSettings`.
-        models: of `load_models`.
-        labels: values of the masks that make the object, see `supermask.read_view`.
-        overwrite: whether finished patients are computed again.
-        progress: called as `progress(patient, steps done, steps in all, what is done now)`.
-    """
-
-    output: Path
+    output: Path  # has a folder for each patient
     settings: PredictionSettings
     models: Models = Models()
-    labels: tuple[int, ...] | None = None
-    overwrite: bool = False
-    progress: Any = None
+    labels: tuple[int, ...] | None = None  # see `supermask.read_view`
+    overwrite: bool = False  # whether finished patients are computed again
+    progress: Any = None  # called as progress(patient, steps done, steps in all, what is done)
 
     def run(self, patients):
         """Makes the mask of each `Patient` and writes it; yields an `Outcome` for each."""
         for patient in patients:
             folder = Path(self.output) / patient.name
             try:
-                outcome = self._run(patient, _folder(folder, patient.name))
+                yield self._run(patient, _folder(folder, patient.name))
             except Exception as error:
                 logger.error("%s: %s", patient.name, one_line(error))
                 logger.debug("%s", patient.name, exc_info=error)
-                outcome = {"result": FAILED, "detail": one_line(error)}
-            yield Outcome(patient.name, folder=folder, **outcome)
+                yield Outcome(patient.name, folder, FAILED, detail=one_line(error))
 
     def _run(self, patient, results):
         # Before anything is read: what is replaced from here on has changed.
@@ -343,16 +299,16 @@ class Job:
             logger.info(text, patient.name, results.folder)
         overwrite = self.overwrite or bool(before)
         check_folder(results, overwrite)
-        prediction, lost = self._predict(patient, results.folder, before)
+        views, lost = self._load(patient, results.folder, before)
+        prediction = self._predict(patient.name, views, lost)
         lost = (*lost, *prediction.lost)
         notes = {**record, "patient": patient.name, "lost": lost}
         write_results(prediction, results.folder, overwrite, **notes)
-        doubtful = any(item.is_doubtful for item in prediction.agreements)
-        agreements = prediction.agreements
-        return {"result": FINISHED, "lost": lost, "agreements": agreements, "doubtful": doubtful}
+        found = prediction.agreements, prediction.is_doubtful
+        return Outcome(patient.name, results.folder, FINISHED, lost, *found)
 
-    def _predict(self, patient, folder, before):
-        """The `Prediction` of a patient, and what is lost before it, a list of str.
+    def _load(self, patient, folder, before):
+        """The `View`s of a patient, and what is lost with the others, a list of str.
 
         `before` is what was lost when the results in the folder were made.
         """
@@ -368,26 +324,24 @@ class Job:
             logger.error(
                 "%s: %s; going on without this stack, its detail is lost", patient.name, text
             )
+        return views, lost
 
+    def _predict(self, name, views, lost):
         def progress(what, done, total):
             if self.progress is not None:
-                self.progress(patient.name, done, total, what)
+                self.progress(name, done, total, what)
 
-        models = self.models
-        found = predict_views(views, self.settings, models.supermask, models.segsrgan, progress)
+        networks, sharpener, _ = self.models
+        found = predict_views(views, self.settings, networks, sharpener, progress)
         for text in (*found.lost, *found.warnings):
-            logger.warning("%s: %s", patient.name, text)
+            logger.warning("%s: %s", name, text)
         if (lost or found.lost) and self.settings.reference is None:
-            logger.warning("%s: the result has the pose of %s", patient.name, found.views[0].path)
-        return found, lost
+            logger.warning("%s: the result has the pose of %s", name, found.views[0].path)
+        return found
 
 
 def _changes(folder, entry, requested):
-    """How finished results differ from those requested, a list of str.
-
-    Raises:
-        UserError: if they are of other files.
-    """
+    """How finished results differ from those requested; raises if they are of other files."""
     stacks, inputs = _recorded_inputs(entry)
     for name in ("stack", "mask", "series"):
         now = [stack[name] for stack in requested["stacks"]]
@@ -402,14 +356,13 @@ def _changes(folder, entry, requested):
     now = {**requested["settings"], "labels": requested["labels"] and list(requested["labels"])}
     made = {**now, **entry.get("settings", {}), "labels": entry.get("labels")}
     changes += [f"{name} {made[name]}" for name in now if made[name] != now[name]]
-    texts = {
-        "weights": f"weights {entry.get('weights')}",
-        "weights_stamps": "weights that have changed since",
-    }
-    others = [
-        name for name in texts if name in entry and entry[name] != requested.get(name, entry[name])
-    ]
-    return [*changes, *(texts[name] for name in others[:1])]
+    for name, text in (
+        ("weights", f"weights {entry.get('weights')}"),
+        ("weights_stamps", "weights that have changed since"),
+    ):
+        if name in entry and entry[name] != requested.get(name, entry[name]):
+            return [*changes, text]
+    return changes
 
 
 def _recorded_inputs(entry):
@@ -427,7 +380,7 @@ def _recorded_inputs(entry):
 
 
 def _skipped(patient, folder, entry, changes):
-    """What becomes of a finished patient; logs how its results differ and what they lack."""
+    """The outcome of a finished patient; logs how its results differ and what they lack."""
     if changes:
         text = "%s: is finished, in %s, but with %s; --overwrite makes it anew"
         logger.warning(text, patient.name, folder, ", ".join(changes))
@@ -436,4 +389,5 @@ def _skipped(patient, folder, entry, changes):
     lost = tuple(entry.get("lost") or ())
     for text in lost:
         logger.warning("%s: was made without a stack, and nothing has changed: %s", folder, text)
-    return {"result": SKIPPED, "lost": lost, "doubtful": bool(entry.get("doubtful"))}
+    doubtful = bool(entry.get("doubtful"))
+    return Outcome(patient.name, folder, SKIPPED, lost, doubtful=doubtful)

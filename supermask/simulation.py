@@ -3,7 +3,8 @@
 
 The volume is centred on its object, brought to an isotropic cube, and seen in three planes. In
 each but the reference's the patient has moved rigidly; each is acquired in thick slices and has
-its own contrast. `simulate` makes one in memory, `make_case` the files of one.
+its own contrast. `simulate` makes one in memory, `make_case` the files of one, `find_pairs` finds
+the volumes of a public collection as it was unpacked.
 """
 
 import csv
@@ -23,7 +24,6 @@ from segsrgan.tables import expanded, image_files, is_image_name, stem
 from segsrgan.volumes import Volume, degrade, read_volume, write_volume
 from supermask.geometry import (
     Rigid,
-    canonical_direction,
     isotropic_grid,
     middle_of,
     sample,
@@ -42,19 +42,16 @@ RECORD, TABLE = "case.json", "cases.csv"
 _OURS = re.compile(r"(truth|truth_image|(axial|coronal|sagittal)(_mask)?)\.nii\.gz|true_\w+\.tfm")
 _MIN_SIZE = 16  # voxels of a cube's edge
 _CUT = 2.0  # percent of the voxels, at most, that auto-contrast makes black or white
-MODALITIES = ("flair", "t1", "t1ce", "t2")
-# The ends of names without suffix: BraTS 2017 to 2021, 2023 on.
+# The ends of BraTS' names without suffix, of 2017 to 2021 and of 2023 on. In 2015 they were
+# PATIENT/VSD.Brain.XX.O.MR_Flair.684/VSD.Brain.XX.O.MR_Flair.684.mha and, for the mask,
+# VSD.Brain_3more.XX.O.OT.6560.
 _ENDS = {
-    "flair": ("_flair", "-t2f"),
-    "t1": ("_t1", "-t1n"),
-    "t1ce": ("_t1ce", "-t1c"),
-    "t2": ("_t2", "-t2w"),
+    "flair": ("_flair", "-t2f", r"\.mr_flair\.\d+$"),
+    "t1": ("_t1", "-t1n", r"\.mr_t1\.\d+$"),
+    "t1ce": ("_t1ce", "-t1c", r"\.mr_t1c\.\d+$"),
+    "t2": ("_t2", "-t2w", r"\.mr_t2\.\d+$"),
 }
-_MASK_ENDS = ("_seg", "-seg", "_labels")
-# BraTS 2015: PATIENT/VSD.Brain.XX.O.MR_Flair.684/VSD.Brain.XX.O.MR_Flair.684.mha and, for the
-# mask, VSD.Brain_3more.XX.O.OT.6560.
-_OLD_MASK = re.compile(r"\.ot\.\d+$")
-_OLD = {"flair": "flair", "t1": "t1", "t1ce": "t1c", "t2": "t2"}
+_MASK_ENDS, _OLD_MASK = ("_seg", "-seg", "_labels"), re.compile(r"\.ot\.\d+$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +92,7 @@ def simulate(image, mask, rng, simulation=None):
         raise UserError("the mask is empty; there is no object to simulate views of")
     image = mask if image is None else image
     grid = _cube(mask, simulation)
-    poses = [Rigid(centre=tuple(middle_of(grid)))]
+    poses = [Rigid(centre=middle_of(grid))]
     poses += [_pose(grid, simulation, rng) for _ in simulation.planes[1:]]
     views = [
         _view(image, mask, grid, pose, plane, distance, simulation, rng)
@@ -108,9 +105,7 @@ def simulate(image, mask, rng, simulation=None):
 
 def _cube(mask, simulation):
     """The isotropic cube around the object."""
-    points = voxels_of(mask)
-    direction = canonical_direction(mask.direction)
-    size = simulation.size
+    points, direction, size = voxels_of(mask), mask.direction, simulation.size
     if size is None:
         extent = float(np.ptp(points @ direction, axis=0).max())
         room = 1.5 * extent / simulation.spacing + 2 * simulation.shift
@@ -122,7 +117,7 @@ def _pose(grid, simulation, rng):
     """A random motion: from points of the reference to the same anatomy in the view."""
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * simulation.angle)
     shift = rng.uniform(-1, 1, 3) * simulation.shift * simulation.spacing
-    return Rigid(tuple(angles), tuple(shift), tuple(middle_of(grid)))
+    return Rigid(angles, shift, middle_of(grid))
 
 
 def _view(image, mask, grid, pose, plane, distance, simulation, rng):
@@ -139,7 +134,10 @@ def _view(image, mask, grid, pose, plane, distance, simulation, rng):
         )
     array = moved.array
     if simulation.contrast:
-        array = _auto_contrast(array, rng)
+        low, high = np.percentile(array, (rng.uniform(0, _CUT), 100 - rng.uniform(0, _CUT)))
+        if high <= low:  # most of the volume is empty
+            low, high = array.min(), array.max()
+        array = np.clip((array - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
     if simulation.noise:
         noise = rng.standard_normal(array.shape, dtype=np.float32) * np.ptp(array)
         array = array + np.float32(simulation.noise) * noise
@@ -152,25 +150,9 @@ def _moved(image, grid, transform=None):
     return sample(image.with_array(image.array - low), grid, transform, order=3) + low
 
 
-def _auto_contrast(array, rng):
-    low, high = np.percentile(array, (rng.uniform(0, _CUT), 100 - rng.uniform(0, _CUT)))
-    if high <= low:  # most of the volume is empty
-        low, high = array.min(), array.max()
-    return np.clip((array - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
-
-
 @dataclass(frozen=True, kw_only=True)
 class CasePlan:
-    """An examination to be made.
-
-    Attributes:
-        mask: path.
-        image: path or None.
-        folder: where it goes.
-        seed: of its random numbers, a tuple of int.
-        base: "Train" or "Test".
-        channel: of the image, if it has several.
-    """
+    """An examination to be made: of which files, where it goes, the seed of its random numbers."""
 
     mask: Path
     image: Path | None
@@ -181,19 +163,9 @@ class CasePlan:
 
 
 def plan_cases(masks, images, output, *, repeat=1, test=0.0, seed=0, channel=0):
-    """The examinations of volumes.
+    """A `CasePlan` for each repetition of each mask and, unless they are None, its image.
 
-    Args:
-        masks: paths.
-        images: as many paths, or None.
-        output: folder of the cases.
-        repeat: examinations of each volume.
-        test: fraction of the volumes, the last ones, whose cases are for testing.
-        seed: of all random numbers.
-        channel: of images that have several.
-
-    Returns:
-        A list of `CasePlan`.
+    Of the volumes, the last ones, a fraction of `test`, are for testing.
 
     Raises:
         UserError: if the numbers of paths differ, or a number is out of range.
@@ -232,14 +204,8 @@ def plan_cases(masks, images, output, *, repeat=1, test=0.0, seed=0, channel=0):
 def make_case(plan, simulation, labels=None, overwrite=False):
     """Makes the examination of a `CasePlan` and writes it; a finished one is kept.
 
-    Args:
-        plan: a `CasePlan`.
-        simulation: a `Simulation`.
-        labels: values of the mask that make the object; None: every value but 0.
-        overwrite: whether a finished one is made again.
-
-    Returns:
-        Whether a whole one exists now; if not, the cause has been logged.
+    Returns whether a whole one exists now; if not, the cause has been logged. `labels` are the
+    values of the mask that make the object; None: every one but 0.
     """
     results = _folder(plan.folder)
     # Before anything is read: what is replaced from here on has changed.
@@ -280,15 +246,13 @@ def _is_as_requested(folder, made, requested):
     made = {**made, **made.get("simulation", {})}
     others = [f"{name} {made.get(name)}" for name in requested if made.get(name) != requested[name]]
     if others:
-        logger.error(
-            "%s: is finished, but with %s; --overwrite makes it anew, or name another output "
-            "folder",
-            folder,
-            ", ".join(others),
+        text = (
+            "%s: is finished, but with %s; --overwrite makes it anew, or name another output folder"
         )
-        return False
-    logger.info("%s: is finished", folder)
-    return True
+        logger.error(text, folder, ", ".join(others))
+    else:
+        logger.info("%s: is finished", folder)
+    return not others
 
 
 def _write(case, results, entry):
@@ -343,9 +307,9 @@ def find_pairs(folder, modality="flair"):
     """The volumes of a collection, each with its mask.
 
     Args:
-        folder: of a task of the Decathlon (with imagesTr and labelsTr), or of BraTS, in which
-            masks may lie at any depth.
-        modality: of BraTS, one of `MODALITIES`.
+        folder: of a task of the Medical Segmentation Decathlon (with imagesTr and labelsTr), or of
+            BraTS, in which masks may lie at any depth.
+        modality: of BraTS, "flair", "t1", "t1ce" or "t2".
 
     Returns:
         A list of `(image, mask)` paths, sorted.
@@ -354,14 +318,14 @@ def find_pairs(folder, modality="flair"):
         UserError: if there are none, or a mask has no image.
     """
     folder = expanded(folder)
-    if modality not in MODALITIES:
-        raise UserError(f"modality must be one of {', '.join(MODALITIES)}, received {modality!r}")
+    if modality not in _ENDS:
+        raise UserError(f"modality must be one of {', '.join(_ENDS)}, received {modality!r}")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give that of a collection")
     if (folder / "labelsTr").is_dir():
         pairs = [(folder / "imagesTr" / mask.name, mask) for mask in _images(folder / "labelsTr")]
     else:
-        masks = [path for path in _images(folder) if _is_mask(stem(path))]
+        masks = [path for path in _images(folder) if _is_mask(stem(path).lower())]
         pairs = [(_beside(mask, modality), mask) for mask in masks]
     if not pairs:
         raise UserError(
@@ -377,12 +341,36 @@ def find_pairs(folder, modality="flair"):
     return pairs
 
 
+def _images(folder):
+    """The images in a folder at any depth, but no hidden ones, which archives of macOS bring."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.name[0] != "." and is_image_name(path.name) and path.is_file()
+    )
+
+
+def _is_mask(name):
+    return name.endswith(_MASK_ENDS) or _OLD_MASK.search(name) is not None
+
+
+def _beside(mask, modality):
+    """The image of a mask of BraTS, None if it is missing or not the only one."""
+    name, (*ends, old) = stem(mask).lower(), _ENDS[modality]
+    if _OLD_MASK.search(name):
+        # Unpacked as it is, each of a patient's volumes lies in a separate folder.
+        folder = mask.parent if len(_images(mask.parent)) > 1 else mask.parent.parent
+        found = [path for path in _images(folder) if re.search(old, stem(path).lower())]
+    else:
+        names = {re.sub(f"({'|'.join(_MASK_ENDS)})$", end, name) for end in ends}
+        found = [path for path in image_files(mask.parent) if stem(path).lower() in names]
+    return found[0] if len(found) == 1 else None
+
+
 def read_mask(path, labels=None):
     """Reads the object of a mask, a float32 `Volume` of 0 and 1.
 
-    Args:
-        path: of the mask.
-        labels: values that make the object; None: every one but 0.
+    `labels` are the values that make it; None: every one but 0.
 
     Raises:
         VolumeError: if it cannot be read.
@@ -424,31 +412,3 @@ def read_channel(path, channel=0):
         return from_itk(reader.Execute(), str(path))
     except RuntimeError as error:
         raise VolumeError(f"{path}: cannot be read ({str(error).splitlines()[-1]})") from error
-
-
-def _images(folder):
-    """The images in a folder at any depth, but no hidden ones, which archives of macOS bring."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.name[0] != "." and is_image_name(path.name) and path.is_file()
-    )
-
-
-def _is_mask(name):
-    return name.lower().endswith(_MASK_ENDS) or _OLD_MASK.search(name.lower()) is not None
-
-
-def _beside(mask, modality):
-    """The image of a mask of BraTS, None if it is missing or not the only one."""
-    name = stem(mask)
-    if _OLD_MASK.search(name.lower()):
-        pattern = re.compile(rf"\.mr_{_OLD[modality]}\.\d+$")
-        # Unpacked as it is, each of a patient's volumes lies in a separate folder.
-        folder = mask.parent if len(_images(mask.parent)) > 1 else mask.parent.parent
-        found = [path for path in _images(folder) if pattern.search(stem(path).lower())]
-    else:
-        end = next(end for end in _MASK_ENDS if name.lower().endswith(end))
-        names = {(name[: -len(end)] + other).lower() for other in _ENDS[modality]}
-        found = [path for path in image_files(mask.parent) if stem(path).lower() in names]
-    return found[0] if len(found) == 1 else None

@@ -3,6 +3,7 @@
 
 import itertools
 import logging
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -108,8 +109,8 @@ class View:
 
     @property
     def plane(self):
-        """The nearest of `PLANES`, or "isotropic"."""
-        return plane_of(self.grid)
+        """That of the slices: the nearest of `PLANES`, or "isotropic"."""
+        return ISOTROPIC if self.axis is None else PLANES[int(np.abs(self.normal).argmax())]
 
     @property
     def has_object(self):
@@ -118,10 +119,7 @@ class View:
 
     @cached_property
     def intensity(self):
-        """The intensities `(low, high)` that become 0 and 1: the 2nd and 98th percentile.
-
-        The extremes where these are equal.
-        """
+        """What becomes 0 and 1: the 2nd and 98th percentile, the extremes where these are equal."""
         array = self.volume.array
         low, high = (float(value) for value in np.percentile(array, PERCENTILES))
         return (low, high) if high > low else (float(array.min()), float(array.max()))
@@ -134,12 +132,10 @@ class View:
         return self.volume.with_array(np.clip(array, 0, 1, out=array))
 
     def image_on(self, grid, transform=None, through="linear"):
-        """The scaled image (x, y, z) on a grid, float32 in [0, 1], 0 outside the field of view.
+        """The scaled image (x, y, z) on a `Grid`, float32 in [0, 1], 0 outside the field of view.
 
-        Args:
-            grid: a `Grid`.
-            transform: a `Rigid` from the reference to this view; identity when None.
-            through: "linear" between slices, or "nearest": the nearest slice's value.
+        The transform is a `Rigid` from the reference to this view; between slices the value is
+        "linear" or that of the "nearest" one.
         """
         return sample(self.scaled, grid, transform, through)
 
@@ -149,7 +145,7 @@ class View:
 
 
 def _apart(first, second):
-    """How far the fields of view of two grids are apart, mm, however their voxels are stored."""
+    """How far the corners of two grids are apart, mm, however their voxels are stored."""
     ends = corners(first)[:, np.newaxis] - corners(second)
     return float(np.linalg.norm(ends, axis=-1).min(axis=1).max())
 
@@ -158,14 +154,6 @@ def in_plane(grid):
     """The voxel size in plane, mm: the larger of the two; that of an isotropic grid itself."""
     axis = grid.thick_axis
     return max(size for k, size in enumerate(grid.spacing) if k != axis)
-
-
-def plane_of(grid):
-    """The plane in which a grid's slices lie: the nearest of `PLANES`, or "isotropic"."""
-    axis = grid.thick_axis
-    if axis is None:
-        return ISOTROPIC
-    return PLANES[int(np.abs(grid.direction[:, axis]).argmax())]
 
 
 def read_view(path, mask_path=None, series=None, labels=None):
@@ -187,20 +175,12 @@ def read_view(path, mask_path=None, series=None, labels=None):
     """
     volume = read_volume(path, series=series)
     mask = None if mask_path is None else read_volume(mask_path)
-    if mask is not None and labels is not None and not np.isin(mask.array, labels).any():
-        held = ", ".join(f"{value:g}" for value in np.unique(mask.array)[:_LISTED])
-        wanted = ", ".join(f"{value:g}" for value in labels)
-        logger.warning("%s: holds %s, none of the labels %s", mask_path, held, wanted)
     mask = None if mask is None else _object(mask, labels, mask_path)
     return View(volume, mask, path=str(path), patient=read_patient_id(path, series))
 
 
 def load_views(patient, labels=None):
-    """Reads the stacks of a `Patient`, as far as they can be read.
-
-    Returns `(views, lost)`: a list of `View`, and a list of str, why the others are not among them.
-    For `labels` see `read_view`.
-    """
+    """The `View`s of a `Patient`, see `read_view`, and why the others are lost, a list of str."""
     views, lost = [], []
     for path, mask, series in zip(patient.views, patient.masks, patient.series, strict=True):
         try:
@@ -212,9 +192,15 @@ def load_views(patient, labels=None):
 
 
 def _object(volume, labels, path):
+    """The object of a mask's volume, float32 in [0, 1]."""
     array = volume.array
     if labels is not None:
-        return volume.with_array(np.isin(array, labels).astype(np.float32))
+        inside = np.isin(array, labels)
+        if not inside.any():
+            held = ", ".join(f"{value:g}" for value in np.unique(array)[:_LISTED])
+            wanted = ", ".join(f"{value:g}" for value in labels)
+            logger.warning("%s: holds %s, none of the labels %s", path, held, wanted)
+        return volume.with_array(inside.astype(np.float32))
     finite = np.isfinite(array)
     fractions = (array > 0) & (array < 1)
     if fractions.any() and array[finite].min() >= 0 and array[finite].max() <= 1:
@@ -231,9 +217,9 @@ def _object(volume, labels, path):
 
 def with_unique_names(views):
     """The views; of several with one name the later get a number: axial, axial_2."""
-    counts, result = {}, []
+    counts, result = Counter(), []
     for view in views:
-        counts[view.name] = counts.get(view.name, 0) + 1
+        counts[view.name] += 1
         number = counts[view.name]
         result.append(view if number == 1 else replace(view, name=f"{view.name}_{number}"))
     return result
@@ -244,9 +230,6 @@ def choose_reference(views, name=None):
 
     Without a name it is the first axial one, else coronal, else sagittal, else any, of those with
     three slices or more if there are any.
-
-    Raises:
-        UserError: if there is no view of that name.
     """
     names = [view.name for view in views]
     if name is not None:
@@ -256,18 +239,14 @@ def choose_reference(views, name=None):
             )
         return names.index(name)
     order = [*reversed(PLANES), ISOTROPIC]
-    return min(
-        range(len(views)), key=lambda k: (_slices(views[k]) < _FEW, order.index(views[k].plane))
-    )
+    ranks = [(_slices(view) < _FEW, order.index(view.plane)) for view in views]
+    return ranks.index(min(ranks))
 
 
 def check_together(views):
-    """Checks that stacks can be of one patient and complement each other.
+    """Raises `UserError` where stacks cannot be of one patient.
 
     Returns a list of str, warnings that say what is lost.
-
-    Raises:
-        UserError: if two stacks are of different patients, or their fields of view do not meet.
     """
     warnings = [text for view in views for text in _uncovered(view)]
     warnings += [
@@ -282,7 +261,7 @@ def check_together(views):
 
 
 def _check_pair(first, second):
-    """Raises where two stacks cannot be of one patient; what is lost with them, a list of str."""
+    """`check_together` for two stacks."""
     names = f"{first.path} and {second.path}"
     if first.patient != second.patient and first.patient and second.patient:
         raise UserError(

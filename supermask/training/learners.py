@@ -13,14 +13,9 @@ import keras
 from keras import ops
 
 from segsrgan.networks.spatial import SpatialTransformer3D
+from segsrgan.training.losses import soft_dice_loss
 from segsrgan.training.optimizers import make_adam, state_of
-from supermask.losses import (
-    consistency_of_alignment,
-    consistency_of_segmentation,
-    identity_loss,
-    similarity_loss,
-    soft_dice_loss,
-)
+from supermask.losses import consistency_loss, l2, similarity_loss
 from supermask.networks import (
     AlignNetSpec,
     Networks,
@@ -154,7 +149,7 @@ class Learners:
         mask_i, mask_j, of_aligned_i, of_aligned_j = ops.split(answers, 4, axis=0)
         dice = soft_dice_loss(batch.moving_mask, mask_i) + soft_dice_loss(batch.fixed_mask, mask_j)
         dice = dice / 2
-        cons = consistency_of_segmentation(of_aligned_j, mask_i, of_aligned_i, mask_j)
+        cons = consistency_loss(of_aligned_j, mask_i, of_aligned_i, mask_j)
         loss = dice + self.objective.alpha1 * cons
         return loss, {"segmentor_loss": loss, "dice_loss": dice, "consistency_1": cons}
 
@@ -168,9 +163,7 @@ class Learners:
         loss, metrics, there = self._alignment(batch)
         back = self.motion(batch.fixed, batch.moving, training=True)
         mask_i, mask_j = (self.segmentor(x, training=False) for x in (batch.moving, batch.fixed))
-        cons = consistency_of_alignment(
-            self.moved(mask_i, there), mask_j, self.moved(mask_j, back), mask_i
-        )
+        cons = consistency_loss(self.moved(mask_i, there), mask_j, self.moved(mask_j, back), mask_i)
         loss = loss + self.objective.alpha2 * cons
         return loss, {"alignnet_loss": loss, **metrics, "consistency_2": cons}
 
@@ -200,7 +193,7 @@ class Learners:
         return loss, metrics, matrices
 
     def _identity(self, image):
-        return identity_loss(image, self.moved(image, self.motion(image, image, training=True)))
+        return l2(image, self.moved(image, self.motion(image, image, training=True)))
 
 
 def motion_distance(first, second, size):

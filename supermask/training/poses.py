@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segsrgan.volumes import Grid
-from supermask.geometry import Rigid, canonical_direction, isotropic_grid, voxels_of
+from supermask.geometry import Rigid, isotropic_grid, voxels_of
 from supermask.training.examinations import Examination
 from supermask.views import View
 
@@ -85,7 +85,7 @@ class Placed:
     def of(cls, view, augmentation):
         """Finds the object of a view."""
         points = voxels_of(view.mask)
-        direction = canonical_direction(view.grid.direction)
+        direction = view.grid.direction
         grid = isotropic_grid(points, direction, augmentation.spacing, augmentation.size)
         return cls(view, grid, points.mean(axis=0))
 

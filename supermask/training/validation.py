@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 
+from segsrgan.training.losses import soft_dice_loss
 from segsrgan.volumes import dice
-from supermask.losses import similarity_loss, soft_dice_loss
+from supermask.losses import similarity_loss
 
 
 def validate(step, test, spacing, window, segmentor=True, alignnet=True):

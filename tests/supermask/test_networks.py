@@ -207,7 +207,8 @@ def test_no_network_is_built_that_the_file_cannot_fill(
     with h5py.File(tmp_path / "w", "r+") as file:
         spec = json.loads(file[name].attrs["spec"])
         file[name].attrs["spec"] = json.dumps({**spec, **change})
-    monkeypatch.setitem(supermask.networks._BUILDERS, name, lambda spec: pytest.fail("was built"))
+    built = supermask.networks._KINDS[name][0], lambda spec: pytest.fail("was built")
+    monkeypatch.setitem(supermask.networks._KINDS, name, built)
     with pytest.raises(WeightsError, match=message):
         load_networks(tmp_path / "w")
 

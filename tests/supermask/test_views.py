@@ -14,7 +14,6 @@ from supermask.views import (
     check_together,
     choose_reference,
     in_plane,
-    plane_of,
     read_view,
     with_unique_names,
 )
@@ -37,7 +36,7 @@ def volume(shape=(6, 6, 4), spacing=(1, 1, 4), **place):
     ],
 )
 def test_the_header_says_which_plane_a_stack_is(spacing, direction, plane):
-    assert plane_of(Grid((5, 5, 5), spacing, direction=direction)) == plane
+    assert View(volume((5, 5, 5), spacing, direction=direction)).plane == plane
 
 
 def test_intensities_are_clipped_at_the_percentiles_and_scaled():
