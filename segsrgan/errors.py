@@ -34,14 +34,7 @@ _LONGEST = 300
 
 
 def one_line(error):
-    """The error in one line, as a user reads it: no class name where the text speaks for itself.
-
-    Args:
-        error: an exception.
-
-    Returns:
-        A str without line breaks, never empty.
-    """
+    """The error in one line, as a user reads it: no class name where the text speaks for itself."""
     name, text = type(error).__name__, " ".join(str(error).split())
     if isinstance(error, MemoryError) or name == "ResourceExhaustedError":  # TensorFlow's
         return "out of memory; take a smaller patch or a coarser resolution"
@@ -52,27 +45,12 @@ def one_line(error):
 
 
 def full_text(error):
-    """A user's error with its line breaks, since reports on a CSV have several; others in one line.
-
-    Args:
-        error: an exception.
-
-    Returns:
-        A str, never empty.
-    """
+    """A user's error with its line breaks, since reports on a CSV have several; others in one."""
     known = isinstance(error, (ValueError, OSError, TrainingError))
     return (known and str(error).strip()) or one_line(error)
 
 
 def problems_error(title, problems):
-    """One `TableError` that lists every problem found in a file.
-
-    Args:
-        title: what the problems are in, usually the path of a CSV file.
-        problems: non-empty sequence of str.
-
-    Returns:
-        The error, to be raised.
-    """
+    """One `TableError`, to be raised, that lists every problem found in the file of the title."""
     listed = "\n  ".join(problems)
     return TableError(f"{title}: {len(problems)} problem(s):\n  {listed}")

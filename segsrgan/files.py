@@ -39,25 +39,26 @@ def temporary_beside(path):
 
 
 @contextmanager
-def replaced_file(path):
+def replaced_file(path, put=None):
     """A binary file that takes the place of `path` when the context ends without an exception.
 
-    Whatever ends the writing before, nothing of it is left and an older file stays as it was.
-
-    Args:
-        path: of the file, in an existing folder.
-
-    Yields:
-        The open file.
-
-    Raises:
-        OSError: if it cannot be written; it names `path`.
+    Whatever ends the writing before, nothing of it is left and an older file stays as it was. An
+    `OSError` names `path`. `put` moves the file, `os.replace` when None.
     """
     path = Path(path)
-    with _complete(path) as (file, temporary):
-        yield file
-        _to_disk(file)
-        os.replace(temporary, path)
+    temporary = temporary_beside(path)
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        (put or os.replace)(temporary, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk does not say where
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        remove(temporary)
 
 
 def write_bytes(path, data):
@@ -72,37 +73,27 @@ def write_text(path, text):
 
 
 def create_text(path, text):
-    """Writes a UTF-8 text file; of several processes that try only one succeeds.
-
-    Raises:
-        FileExistsError: if there is such a file.
-        OSError: if it cannot be written.
-    """
-    path = Path(path)
-    with _complete(path) as (file, temporary):
+    """Writes a UTF-8 text file; of several processes that try, all but one get FileExistsError."""
+    with replaced_file(path, _create) as file:
         file.write(text.encode())
-        _to_disk(file)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links
-            with open(path, "x", encoding="utf-8") as plain:
-                plain.write(text)
+
+
+def _create(temporary, path):
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with open(path, "xb") as file:
+            file.write(temporary.read_bytes())
 
 
 @contextmanager
 def locked(folder, wait=True):
     """Keeps the other processes of this computer that lock the folder out, where that is possible.
 
-    The system ends the lock with the process, so that a killed run holds up nobody.
-
-    Args:
-        folder: an existing folder.
-        wait: whether to wait for another process.
-
-    Raises:
-        BlockingIOError: if another process has the lock and `wait` is False.
+    The system ends the lock with the process, so that a killed run holds up nobody. Without `wait`
+    another process's lock raises `BlockingIOError`.
     """
     try:
         import fcntl
@@ -170,14 +161,9 @@ def files_below(folder):
 
 
 def stamp(path):
-    """What a file or folder looks like now, to notice later that it has changed.
+    """What a file, or all files below a folder, look like now; of header and voxels both count.
 
-    Args:
-        path: of a file, or of a folder, whose files and subfolders count; of a header or its
-            voxels both do.
-
-    Returns:
-        [bytes, newest time of change in whole seconds], JSON values; None if it cannot be seen.
+    Returns [bytes, newest time of change in whole seconds], JSON values; None if it cannot be seen.
     """
     path = Path(path)
     try:
@@ -191,11 +177,11 @@ def stamp(path):
 class ResultsFolder:
     """A folder of results of one source, and the record that says what they are.
 
-    The record, `results.json`, is `{"segsrgan": version, "source": name, "results": {label:
-    entry}}`. The results of a label lie in the subfolder of that name, those of the label "" in
-    the folder itself. An entry has the `files` (names), the `inputs` (path -> `stamp`, taken
-    before they were read), the `settings` and whatever else the writer knows; it is null while
-    the results are being replaced. The records of version 3.0.0 are read, too.
+    The record is `{"segsrgan": version, "source": name, "results": {label: entry}}`. The results
+    of a label lie in the subfolder of that name, those of "" in the folder itself. An entry has the
+    `files` (names), the `inputs` (path -> `stamp`, taken before they were read), the `settings` and
+    whatever else the writer knows; it is null while the results are being replaced. The records of
+    version 3.0.0 are read, too.
 
     Attributes:
         folder: the `Path`; it need not exist.
@@ -211,10 +197,6 @@ class ResultsFolder:
         """The source whose results the folder holds, None if it is nobody's."""
         return self._read().get("source")
 
-    def is_ours(self):
-        """Whether there is a record of this package, of whatever source."""
-        return bool(self._read())
-
     def knows(self, label=""):
         """Whether there is an entry of a label, be its results whole or not."""
         return label in self._read().get("results", {})
@@ -225,13 +207,9 @@ class ResultsFolder:
         return found if isinstance(found, dict) else None
 
     def claim(self):
-        """Makes the folder and takes it for the source, whatever other processes do.
+        """Makes the folder and takes it for the source, unless another one has it already.
 
-        Returns:
-            Whether it belongs to the source now; False if to another one.
-
-        Raises:
-            OSError: if it cannot be made or written to.
+        Returns whether it belongs to the source now, whatever other processes do meanwhile.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
@@ -253,16 +231,13 @@ class ResultsFolder:
         not whole.
 
         Args:
-            label: of the results, "" for files in the folder itself.
+            label: of the results.
             entry: dict of JSON values for the record; it may be filled until the context ends.
             possible: names that results of the label may have; those not written now are removed,
                 as are files of the old entry.
 
         Yields:
             The `Path` of an empty folder to write the files to.
-
-        Raises:
-            OSError: if something cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_stale(self.folder)
@@ -328,27 +303,6 @@ def _modern_entry(settings, image):
     return {"inputs": {image: settings.pop("image_stamp", None)}, "settings": settings}
 
 
-@contextmanager
-def _complete(path):
-    """A new file beside `path` and its path; removed at the end, unless it was moved away."""
-    temporary = temporary_beside(path)
-    try:
-        with open(temporary, "xb") as file:
-            yield file, temporary
-    except OSError as error:
-        if error.filename is None and error.errno is not None:  # a full disk does not say where
-            raise type(error)(error.errno, error.strerror, str(path)) from error
-        raise
-    finally:
-        remove(temporary)
-
-
-def _to_disk(file):
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-
-
 def parts_of(path):
     """The files below a folder, a file, or a pair of header and voxels."""
     if path.is_dir():
@@ -360,23 +314,15 @@ def parts_of(path):
 
 
 def _is_stale(path, host, process):
+    import psutil
+
     try:
-        if host == _host() and os.name == "posix":
-            return not _is_running(process)
+        if host == _host():
+            return not psutil.pid_exists(process)
         newest = max(item.stat().st_mtime for item in (path, *path.glob("*")))
     except (OSError, ValueError):  # gone meanwhile
         return False
     return time.time() - newest > _STALE_SECONDS
-
-
-def _is_running(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True
 
 
 def _host():

@@ -39,16 +39,15 @@ def resident_memory():
 def required_memory(shape, patch, batch_size, kernel, channels):
     """Estimated bytes to process one image.
 
+    Per result voxel: the interpolated image, perhaps padded, accumulators and results (float32),
+    masks. Per voxel of a batch: the feature maps alive at once.
+
     Args:
-        shape: the result's voxels, three ints.
+        shape: the result's voxels (x, y, z).
         patch: the patch's edge in voxels, None for the whole image.
         batch_size: patches computed at once.
         kernel: channels of the generator's first convolution.
         channels: output channels of the generator.
-
-    Returns:
-        int. Per result voxel: the interpolated image, perhaps padded, accumulators and results
-        (float32), masks. Per voxel of a batch: the feature maps alive at once.
     """
     voxels = math.prod(max(int(n), patch or 0) for n in shape)
     batch = voxels if patch is None else batch_size * patch**3
@@ -58,8 +57,7 @@ def required_memory(shape, patch, batch_size, kernel, channels):
 class MemoryBudget:
     """What may still be taken, by several threads that prepare, compute and write images.
 
-    Args:
-        limit: bytes that the process may have in all; what the machine has free when None.
+    `limit` are the bytes that the process may have in all; what the machine has free when None.
     """
 
     def __init__(self, limit=None):
@@ -68,11 +66,6 @@ class MemoryBudget:
         self._lock = threading.RLock()  # objects may be collected at any moment
         self._promised = 0
         self._held = 0
-
-    @property
-    def limited(self):
-        """Whether there is a limit besides the machine's."""
-        return self._limit is not None
 
     def free(self):
         """Bytes that nobody has taken or been promised."""
@@ -98,16 +91,13 @@ class MemoryBudget:
         weakref.finalize(thing, self._change, held=-amount).atexit = False
 
     def largest_batch(self, batch_sizes, needed_for, what, remedy):
-        """The largest batch that fits: halved from the largest wanted until it does.
+        """The largest batch that fits, halved from the largest wanted, and its bytes.
 
         Args:
             batch_sizes: the least and the largest that may be taken.
             needed_for: function from a batch size to the bytes that it needs.
             what: the thing that needs the memory, for the message.
             remedy: what to ask for instead, for the message.
-
-        Returns:
-            `(batch size, bytes)`.
 
         Raises:
             MemoryShortage: if the least does not fit.
@@ -116,7 +106,7 @@ class MemoryBudget:
         while (needed := needed_for(size)) > free and size > least:
             size = max(least, size // 2)
         if needed > free:
-            within = " within max_memory" if self.limited else ""
+            within = "" if self._limit is None else " within max_memory"
             raise MemoryShortage(
                 f"{what} needs about {needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are "
                 f"free{within}; {remedy}"
@@ -130,13 +120,10 @@ class MemoryBudget:
 
 
 class PeakMemory:
-    """Context manager: the largest resident memory of this process inside it.
+    """Context manager: the `bytes` of this process in memory, at most, inside it.
 
     A thread looks at it fifty times a second. The system's own record is left alone: it cannot be
     reset without misleading whoever else reads it.
-
-    Attributes:
-        bytes: the peak so far.
     """
 
     def __init__(self):

@@ -34,12 +34,9 @@ _HEADER_WORDS = {
 
 
 class Row(NamedTuple):
-    """A line of a CSV file.
+    """A line of a CSV file, numbered from 1, and its cells that are not empty.
 
-    Attributes:
-        line: its number in the file, from 1.
-        cells: column name in lower case -> text without surrounding blanks; empty cells are left
-            out.
+    `cells` is column name in lower case -> text without surrounding blanks.
     """
 
     line: int
@@ -51,13 +48,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A CSV file whose first line names its columns.
-
-    Attributes:
-        path: of the file.
-        columns: the names as they are written.
-        rows: list of `Row`.
-    """
+    """A CSV file whose first line names its columns, here as they are written, and its `Row`s."""
 
     path: Path
     columns: tuple
@@ -81,14 +72,9 @@ class Table(NamedTuple):
 
 
 def read_table(path, expected):
-    """Reads a CSV file whose first line names the columns.
+    """Reads a CSV file whose first line names the columns, as a `Table`.
 
-    Args:
-        path: of the file.
-        expected: what the file should hold, for messages: "columns HR_image, Label_image, Base".
-
-    Returns:
-        A `Table`.
+    `expected` is what it should hold, for messages: "columns HR_image, Label_image, Base".
 
     Raises:
         TableError: if the file is missing or not a text file, holds nothing, names a column
@@ -115,18 +101,12 @@ def read_table(path, expected):
 
 
 def read_paths(path, base=None):
-    """Reads the paths in the first column of a CSV file, with or without a header.
+    """The absolute paths in the first column of a CSV file, with or without a header, in order.
 
     A first line made of known words alone, such as `image` or `LR_image`, is a header; anything
     else is a path, whether it exists or not. A path that occurs twice is taken once, with a
-    warning; two paths are the same if they lead to one file without links.
-
-    Args:
-        path: of the CSV file.
-        base: folder that relative paths start from; the CSV's folder when None.
-
-    Returns:
-        A list of absolute `Path`, in the file's order. They need not exist.
+    warning; two paths are the same if they lead to one file without links. Relative ones start
+    from `base`, the CSV's folder when None.
 
     Raises:
         TableError: if the file is missing, is not a text file, or names no path.
@@ -151,15 +131,10 @@ def read_paths(path, base=None):
 
 
 def find_table(path, expected, folder=None):
-    """The absolute path of a CSV file.
-
-    Args:
-        path: of the file.
-        expected: what it should hold, for the message.
-        folder: where a relative path is looked for if it is not found from the current folder.
+    """The absolute path of a CSV file, found from the current folder or else from `folder`.
 
     Raises:
-        TableError: if there is no such file.
+        TableError: if there is no such file; it says what was `expected` of one.
     """
     path = expanded(path)
     for place in [path] + ([expanded(folder) / path] if folder else []):
@@ -199,16 +174,12 @@ def stem(path):
 def image_files(folder):
     """The image files of a folder by name, hidden ones left out; of a pair only the header."""
     paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
-    names = {path.name.lower() for path in paths}
-
-    def is_second_half(path):
-        name = path.name.lower()
-        return name.endswith((".img", ".img.gz")) and name.replace(".img", ".hdr") in names
-
+    names = (path.name.lower() for path in paths)
+    voxels = {n.replace(".hdr", ".img") for n in names if n.endswith((".hdr", ".hdr.gz"))}
     return [
         path
         for path in paths
-        if path.name[0] != "." and is_image_name(path.name) and not is_second_half(path)
+        if path.name[0] != "." and is_image_name(path.name) and path.name.lower() not in voxels
     ]
 
 
