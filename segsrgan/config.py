@@ -127,14 +127,10 @@ class Rule:
             return text
 
     def checked(self, value, name):
-        """The value in the type of the setting: `100` as 100.0, a `Path` as str, a list as tuple.
+        """The value in the type of the setting: 100 as 100.0, a `Path` as str, a list as tuple.
 
-        Args:
-            value: of any type; values of a tuple of any length may be a text, by comma.
-            name: of the setting, for the message.
-
-        Raises:
-            UserError: if it is not what is expected.
+        Values of a tuple of any length may be a text, by comma. `UserError` says what was expected
+        of the setting called `name`.
         """
         if value is None and self.optional:
             return None
@@ -213,14 +209,9 @@ def rules_of(settings_class):
 
 
 def check(settings, title=str):
-    """Puts every value of a settings object into its type; for `__post_init__`.
+    """Puts every value of a frozen settings object into its type, or raises `UserError`.
 
-    Args:
-        settings: a frozen dataclass made of `setting`s.
-        title: function from the name of a field to that in messages.
-
-    Raises:
-        UserError: if a value is not what its rule expects.
+    For `__post_init__`; `title` makes of the name of a field that in messages.
     """
     for name, rule in rules_of(type(settings)).items():
         object.__setattr__(settings, name, rule.checked(getattr(settings, name), title(name)))
@@ -263,15 +254,7 @@ def _help(text, rule):
 
 
 def typed(args, settings_class):
-    """The settings of parsed flags; what was not typed takes its default.
-
-    Args:
-        args: namespace of a parser with the flags of `add_flags`, None or absent where not typed.
-        settings_class: the class of these flags.
-
-    Raises:
-        UserError: if a value is not what is expected.
-    """
+    """The settings of a namespace with the flags of `add_flags`, None or absent where not typed."""
     values = {name: getattr(args, name, None) for name in rules_of(settings_class)}
     return settings_class(**{name: v for name, v in values.items() if v is not None})
 
@@ -279,11 +262,8 @@ def typed(args, settings_class):
 def to_toml(settings, command):
     """The text of a settings file, from which `from_toml` reads the same values.
 
-    Settings of None are left out, since TOML has no word for it and None is their default.
-
-    Args:
-        settings: a dataclass made of `setting`s.
-        command: that repeats the run, told in the file.
+    Settings of None are left out, since TOML has no word for it and None is their default. The
+    `command`, which repeats the run, is told in the file.
     """
     lines = [
         f"# Settings written by SegSRGAN {__version__}. To repeat the run, name new outputs:",
@@ -296,9 +276,7 @@ def to_toml(settings, command):
 def from_toml(path, settings_class):
     """The values of a settings file, each in the type of its setting.
 
-    Args:
-        path: of a TOML file whose keys are fields of the class; any of them may be absent.
-        settings_class: a dataclass made of `setting`s, which finds contradictions later.
+    Any fields of the class may be absent; contradictions are for the class to find.
 
     Raises:
         UserError: if it is unreadable, not TOML, or has an unknown key or a wrong value.

@@ -59,20 +59,16 @@ def command(build_parser, run, interrupted="", text=one_line):
 
 @contextmanager
 def messages(program, quiet=False, verbose=False):
-    """Shows our log on stderr for the duration of a command.
+    """Shows our log on stderr for the duration of a command: information, errors, or everything.
 
-    Args:
-        program: name that stands before errors.
-        quiet: errors only.
-        verbose: everything, tracebacks of failed images included.
+    Of failed images everything holds the tracebacks. `program` stands before warnings and errors.
     """
     # Has no effect once TensorFlow is imported, and the user's own choice goes first.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
     loggers = [logging.getLogger(name) for name in _PACKAGES]
-    handler, silent = _BarHandler(), logging.NullHandler()
-    handler.setFormatter(_Formatter(program))
+    handler, silent = _BarHandler(program), logging.NullHandler()
     # Without a handler there a library's `logging.info` adds one that repeats our messages.
     logging.root.addHandler(silent)
     levels = [logger.level for logger in loggers]
@@ -112,22 +108,23 @@ def import_quietly(module):
 class ProgressBar:
     """Shows `progress(label, done, total, text)` calls as one bar per label on stderr.
 
-    Args:
-        quiet: show nothing.
-        unit: what is counted.
+    A context manager that leaves the bar as it stands. `unit` is what is counted.
     """
 
     def __init__(self, quiet=False, unit="patch"):
-        self._quiet = quiet
-        self._unit = unit
-        self._bar = None
+        self._quiet, self._unit, self._bar = quiet, unit, None
 
     def __call__(self, label, done, total, text=""):
         """Moves the bar, with a text behind it; opens it at 0 and closes it at the end."""
         if self._quiet:
             return
         if done == 0 or self._bar is None:
-            self._open(label, done, total)
+            from tqdm import tqdm
+
+            self.close()
+            # In a log file a line now and then is enough.
+            options = {"mininterval": 0.2 if sys.stderr.isatty() else 30, "unit": self._unit}
+            self._bar = tqdm(total=total, initial=done, desc=label, **options)
         if text:
             self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(done - self._bar.n)
@@ -140,37 +137,27 @@ class ProgressBar:
             self._bar.close()
             self._bar = None
 
-    def _open(self, label, done, total):
-        from tqdm import tqdm
+    def __enter__(self):
+        return self
 
+    def __exit__(self, *exception):
         self.close()
-        # In a log file a line now and then is enough.
-        interval = 0.2 if sys.stderr.isatty() else 30
-        self._bar = tqdm(
-            total=total, initial=done, desc=label, unit=self._unit, mininterval=interval
-        )
 
 
 class _BarHandler(logging.Handler):
-    """Writes above a progress bar instead of into it."""
+    """Writes above a progress bar instead of into it; `program` stands before warnings."""
+
+    def __init__(self, program):
+        super().__init__()
+        self._program = program
 
     def emit(self, record):
         text = self.format(record)
+        if record.levelno >= logging.WARNING:
+            text = f"{self._program}: {record.levelname.lower()}: {text}"
         if "tqdm" in sys.modules:
             from tqdm import tqdm
 
             tqdm.write(text, file=sys.stderr)
         else:
             sys.stderr.write(text + "\n")
-
-
-class _Formatter(logging.Formatter):
-    def __init__(self, program):
-        super().__init__()
-        self._program = program
-
-    def format(self, record):
-        text = super().format(record)
-        if record.levelno < logging.WARNING:
-            return text
-        return f"{self._program}: {record.levelname.lower()}: {text}"

@@ -2,7 +2,6 @@
 """The command `segsrgan evaluate`: measures predictions against references."""
 
 import logging
-import sys
 from pathlib import Path
 
 from segsrgan.cli.console import Parser, ProgressBar, command
@@ -63,11 +62,8 @@ def _run(args):
 
     from segsrgan.evaluation import evaluate, format_table, to_csv, to_json
 
-    bar = ProgressBar(args.quiet, unit="case")
-    try:
+    with ProgressBar(args.quiet, unit="case") as bar:
         results = evaluate(cases, settings, bar)
-    finally:
-        bar.close()
     if not args.quiet:
         print(format_table(results, columns, settings), flush=True)
     written = []
@@ -144,6 +140,3 @@ def _write(path, text, overwrite):
 
 
 main = command(build_parser, _run, "nothing was written")
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,6 @@
 
 import logging
 import os
-import sys
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -167,13 +166,12 @@ def _run(args):
     settings = typed(args, JobSettings)
     csv_path = find_table(args.path, "path of one image on each line", settings.debut_path)
     job, recipe = _plan(args, settings, csv_path)
-    bar = ProgressBar(settings.quiet, unit="patch" if settings.dask is None else "image")
-    outcomes = []
+    unit, outcomes = "patch" if settings.dask is None else "image", []
     try:
-        for outcome in jobs.run_job(job, recipe, bar, _computation(settings.dask)):
-            outcomes.append(outcome)
+        with ProgressBar(settings.quiet, unit) as bar:
+            for outcome in jobs.run_job(job, recipe, bar, _computation(settings.dask)):
+                outcomes.append(outcome)
     finally:
-        bar.close()
         _report(job, outcomes, csv_path, settings.quiet)
     return int(any(outcome.result == jobs.FAILED for outcome in outcomes))
 
@@ -245,6 +243,3 @@ def _report(job, outcomes, csv_path, quiet):
 
 
 main = command(build_parser, _run, "the same command goes on from here")
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -66,24 +66,15 @@ def _run(args):
 
     models = load_models(args.weights, args.segsrgan)
     check_alignment(settings.alignment, getattr(models.supermask, "alignnet", None))
-    bar = ProgressBar(args.quiet, unit="step")
-    job = Job(
-        output=args.output,
-        settings=settings,
-        models=models,
-        labels=labels,
-        overwrite=args.overwrite,
-        progress=bar,
-    )
     is_bad = False
-    try:
+    with ProgressBar(args.quiet, unit="step") as bar:
+        others = {"labels": labels, "overwrite": args.overwrite, "progress": bar}
+        job = Job(output=args.output, settings=settings, models=models, **others)
         for outcome in job.run(patients):
             is_bad |= outcome.result == FAILED or bool(outcome.lost) or outcome.doubtful
             bar.close()
             if not args.quiet:
                 print(_line(outcome), flush=True)
-    finally:
-        bar.close()
     return int(is_bad)
 
 
@@ -104,15 +95,13 @@ def _patients(path, views, masks):
 def _line(outcome):
     """A patient's line: what became of it, and how well its views agree."""
     parts = [f"{outcome.patient}: {outcome.result}{', doubtful' * outcome.doubtful}"]
+    agreements = [
+        f"{item.first}-{item.second} Dice {item.dice:.3f} correlation {item.correlation:.2f}"
+        for item in outcome.agreements
+    ]
     if outcome.detail:
-        parts.append(outcome.detail)
-    for item in outcome.agreements:
-        parts.append(
-            f"{item.first}-{item.second} Dice {item.dice:.3f} correlation {item.correlation:.2f}"
-        )
-    if not outcome.detail:
-        parts.append(str(outcome.folder))
-    return "; ".join(parts)
+        return "; ".join([*parts, outcome.detail, *agreements])
+    return "; ".join([*parts, *agreements, str(outcome.folder)])
 
 
 main = command(build_parser, _run, "the same command goes on from here")

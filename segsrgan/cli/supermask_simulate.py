@@ -2,7 +2,6 @@
 """The command `supermask-simulate`: examinations with a known answer."""
 
 import logging
-import sys
 
 from segsrgan.cli.console import Parser, ProgressBar, command
 from segsrgan.config import Rule, add_flags, typed
@@ -80,15 +79,12 @@ def _run(args):
         channel=args.channel,
     )
     check_table(args.output)
-    bar = ProgressBar(args.quiet, unit="case")
     whole = 0
-    try:
+    with ProgressBar(args.quiet, unit="case") as bar:
         bar("simulating", 0, len(plans))
         for done, plan in enumerate(plans, start=1):
             whole += make_case(plan, simulation, labels, args.overwrite)
             bar("simulating", done, len(plans))
-    finally:
-        bar.close()
     if whole:
         path = write_table(args.output)
         logger.info("%d of %d cases are there, listed in %s", whole, len(plans), path)
@@ -110,6 +106,3 @@ def _files(args):
 
 
 main = command(build_parser, _run, "what is whole stays")
-
-if __name__ == "__main__":
-    sys.exit(main())

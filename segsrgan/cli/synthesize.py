@@ -2,7 +2,6 @@
 """The command `segsrgan synthesize`: samples of the synthetic images that a training would see."""
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +92,3 @@ def _run(args):
 
 
 main = command(build_parser, _run, text=full_text)
-
-if __name__ == "__main__":
-    sys.exit(main())

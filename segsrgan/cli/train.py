@@ -27,28 +27,17 @@ exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interru
 
 
 class Command(NamedTuple):
-    """A command of training.
-
-    Attributes:
-        program: its name.
-        description, epilog: of its `--help`.
-        settings: the class of its flags.
-        required: tuples of settings, one of each of which must be given.
-        last: the attribute of the settings that is the last epoch.
-        module: full name of the one whose `run(settings, progress, stop)` trains.
-        scores: those of the last row that are shown.
-        smaller: what to try when memory runs out.
-    """
+    """A command of training, and what tells it from the other."""
 
     program: str
     description: str
     epilog: str
     settings: type[RunSettings]
-    required: tuple
-    last: str
-    module: str
-    scores: tuple
-    smaller: str
+    required: tuple  # of tuples of settings, one of each of which must be given
+    last: str  # the attribute of the settings that is the last epoch
+    module: str  # its `run(settings, progress, stop)` trains
+    scores: tuple  # those of the last row that are shown
+    smaller: str  # what to try when memory runs out
 
 
 SEGSRGAN = Command(
@@ -208,11 +197,8 @@ def _main(argv, command):
 
 def _train(settings, command, stop):
     training = import_quietly(command.module)
-    bar = ProgressBar(unit="cycle")
-    try:
+    with ProgressBar(unit="cycle") as bar:
         row = training.run(settings, progress=bar, stop=stop) or {}
-    finally:
-        bar.close()
     folder = settings.snapshot_folder
     if row and not settings.worker_index:  # the chief alone has scores
         shown = ", ".join(f"{key} {row[key]:.4g}" for key in command.scores if key in row)
@@ -228,9 +214,9 @@ def _train(settings, command, stop):
 
 
 class _Stop:
-    """Whether SIGTERM or Ctrl-C asked a training to stop, for as long as it is entered.
+    """Whether SIGTERM or Ctrl-C asked a training to stop; the training asks by calling it.
 
-    The training asks by calling it. Before the first call a signal would go unnoticed: then, and
+    Before the first call a signal would go unnoticed: then, and
     at a second Ctrl-C, `KeyboardInterrupt` is raised.
     """
 
@@ -260,7 +246,3 @@ class _Stop:
             raise KeyboardInterrupt
         with suppress(OSError):  # not through the log, which may be in the middle of a line
             os.write(2, b"\nstopping after this cycle; Ctrl-C again stops at once\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

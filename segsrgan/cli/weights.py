@@ -3,7 +3,6 @@
 
 import json
 import logging
-import sys
 
 from segsrgan.cli.console import Parser, command, import_quietly
 from segsrgan.inference.export import FORMATS, export
@@ -110,6 +109,3 @@ def _export(args):
 
 main = command(_weights_parser, lambda args: args.action(args))
 export_main = command(_export_parser, _export, "nothing was written")
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -98,11 +98,7 @@ class PredictorSettings:
 
 
 def checked_patch(patch):
-    """The patch's edge in voxels as an int, or None for the whole image.
-
-    Raises:
-        UserError: if it is not an integer, not divisible by 4 or below 8.
-    """
+    """The patch's edge in voxels, an int divisible by 4 from 8 up; None for the whole image."""
     if patch is None:
         return None
     patch = _integer("patch", patch)
@@ -115,11 +111,7 @@ def checked_patch(patch):
 
 
 def checked_step(step, patch):
-    """The step in voxels: half the patch when None, always None for the whole image.
-
-    Raises:
-        UserError: if it is not an integer between 1 and the patch.
-    """
+    """The step in voxels, from 1 to the patch: half of it when None; None for the whole image."""
     if patch is None:
         return None
     if step is None:
@@ -133,20 +125,13 @@ def checked_step(step, patch):
 
 
 def checked_resolution(resolution):
-    """The result's voxel size in mm as three floats.
+    """The result's voxel size in mm as three positive floats, of three numbers or one for all axes.
 
-    Args:
-        resolution: three numbers, one that stands for all axes, or a text of either, separated by
-            commas or blanks, such as `"0.5,0.5,0.5"`.
-
-    Raises:
-        UserError: if there are not one or three positive finite numbers.
+    They may also be a text with commas or blanks, such as `"0.5,0.5,0.5"`.
     """
-    values = resolution
+    values = [resolution] if isinstance(resolution, Real) else resolution
     if isinstance(resolution, str):
         values = resolution.replace(",", " ").split()
-    elif isinstance(resolution, Real):
-        values = [resolution]
     try:
         values = [float(value) for value in values]
     except (TypeError, ValueError):
@@ -161,18 +146,10 @@ def checked_resolution(resolution):
 
 
 def parse_pairs(patches, steps=None):
-    """The (patch, step) pairs of `--patch` and `--step`.
+    """The (patch, step) pairs of `--patch` and `--step`, each once; (None, None): the whole image.
 
-    Args:
-        patches: sizes by comma, `None` for the whole image: `"64,128"`.
-        steps: one group per patch by comma, values by blank: `"32 64,64"`; half of each patch
-            when None.
-
-    Returns:
-        A tuple of pairs without repetition; `(None, None)` is the whole image.
-
-    Raises:
-        UserError: if a value is invalid, or there are not as many groups as patches.
+    Patches are sizes by comma, steps one group per patch by comma, values by blank; without any
+    they are half of each patch.
 
     Example:
         >>> parse_pairs("64,128", "32 64,64")
@@ -197,11 +174,7 @@ def parse_pairs(patches, steps=None):
 
 
 def local_workers(address):
-    """The number of processes that `"local:N"` asks for, None for the address of a scheduler.
-
-    Raises:
-        UserError: if it is neither, nor the name of a scheduler file.
-    """
+    """The number of processes that "local:N" asks for; None for a scheduler's address or file."""
     kind, _, rest = address.partition(":")
     if kind == "local":
         if rest.isdecimal() and int(rest) > 0:

@@ -8,28 +8,15 @@ import os
 from dataclasses import dataclass
 from functools import partial
 
-from segsrgan.config import (
-    INTERPOLATION_TYPES,
-    INTERPS,
-    TRAINING_PRECISIONS,
-    check,
-    setting,
-)
+from segsrgan.config import INTERPOLATION_TYPES, INTERPS, TRAINING_PRECISIONS, check, setting
 from segsrgan.errors import UserError
 
-CROPPINGS = ("bounding_box", "overlapping_with_mask")
-IMAGE_PATCHES = ("in_turn", "drawn")
 # The keys of `segsrgan.training.losses.RECONSTRUCTIONS`.
 RECONSTRUCTIONS = ("charbonnier", "dice", "balanced")
-SCHEDULES = ("constant", "cosine")
 # How a label map is divided into tissues.
 TISSUES = ("freesurfer", "fetal", "own")
 # What is taken where the settings that need them are given and these are not.
-SYNTHETIC = {
-    "synthetic_ratio": 0.5,
-    "cortex_labels": (3, 42),
-    "tissues": "freesurfer",
-}
+SYNTHETIC = {"synthetic_ratio": 0.5, "cortex_labels": (3, 42), "tissues": "freesurfer"}
 DRAWN = {"synthetic_thickness": (1.5, 7.0)}
 IMAGES_DRAWN = {"image_power": (0.45, 2.2), "inverted": 0.3}
 BALANCED = {"lambda_image": 1.0, "lambda_entropy": 1.0, "lambda_dice": 1.0}
@@ -126,9 +113,7 @@ class TrainingSettings(RunSettings):
         ">= 1",
     )
     slice_thickness: float | None = _data(
-        None,
-        "slice thickness in mm along the axes that get coarser (default: the resolution itself)",
-        "> 0",
+        None, "slice thickness in mm where it gets coarser (default: the resolution)", "> 0"
     )
     contrast_max: float = _data(
         0.5, "intensities are raised to a power within 1 +- this", "[0, 1)", flag="-contrast_max"
@@ -159,7 +144,7 @@ class TrainingSettings(RunSettings):
         "bounding_box",
         "take the patches of the bounding box, or those of which more than half is in Mask_image",
         flag="-icm",
-        choices=CROPPINGS,
+        choices=("bounding_box", "overlapping_with_mask"),
     )
     fit_mask: bool = _data(False, "learn the classes of Mask_image, too", flag="-fm")
     flip: bool = _data(True, "flip patches at random")
@@ -210,7 +195,7 @@ class TrainingSettings(RunSettings):
         "patches of the images: each in its turn, of slices as --new_low_res says, or drawn "
         "anywhere near the label, in random orientation and contrast, of slices as "
         "--synthetic_thickness says",
-        choices=IMAGE_PATCHES,
+        choices=("in_turn", "drawn"),
     )
     image_power: tuple[float, float] | None = _synthetic(
         None,
@@ -322,7 +307,7 @@ class TrainingSettings(RunSettings):
     schedule: str = _training(
         "constant",
         "the rates stay, or fall like a cosine to a hundredth in the last epoch",
-        choices=SCHEDULES,
+        choices=("constant", "cosine"),
     )
     warm_up: int = _training(
         0, "updates of the generator in which the rates rise from a hundredth", ">= 0"
@@ -364,35 +349,16 @@ def flag_of(name):
 
 def _fill_in(s):
     """Gives settings that depend on others their defaults, or refuses them where these lack."""
-    dependent = (
-        (
-            s.synthetic is not None,
-            SYNTHETIC,
-            "say how images are made from label maps, and there are none; name their CSV with "
-            "--synthetic, or leave this out",
-        ),
-        (
-            s.draws,
-            DRAWN,
-            "says how patches are drawn, and none is; add --synthetic or --image_patches drawn, "
-            "or leave this out",
-        ),
-        (
-            s.image_patches == "drawn",
-            IMAGES_DRAWN,
-            "say how patches of images are drawn; add --image_patches drawn, or leave this out",
-        ),
-        (
-            s.reconstruction_loss == "balanced",
-            BALANCED,
-            "weigh the parts of the balanced loss; add --reconstruction_loss balanced, or leave "
-            "this out",
-        ),
-    )
-    for active, defaults, reason in dependent:
+    is_drawn, is_balanced = s.image_patches == "drawn", s.reconstruction_loss == "balanced"
+    for active, defaults, remedy in (
+        (s.synthetic is not None, SYNTHETIC, "name the CSV of label maps with --synthetic"),
+        (s.draws, DRAWN, "add --synthetic or --image_patches drawn"),
+        (is_drawn, IMAGES_DRAWN, "add --image_patches drawn"),
+        (is_balanced, BALANCED, "add --reconstruction_loss balanced"),
+    ):
         given = [flag_of(name) for name in defaults if getattr(s, name) is not None]
         if given and not active:
-            raise UserError(f"{', '.join(given)}: {reason}")
+            raise UserError(f"{', '.join(given)}: of no effect here; {remedy}, or leave this out")
         for name, value in defaults.items():
             if active and getattr(s, name) is None:
                 object.__setattr__(s, name, value)
@@ -423,16 +389,11 @@ def _check_losses(s):
 
 
 def _check_paths(s):
-    files = {
-        "--csv": s.csv,
-        **({"--synthetic": s.synthetic} if s.synthetic is not None else {}),
-        "--dice_file": s.dice_file,
-        "--mse_file": s.mse_file,
-        "the history": os.path.join(s.snapshot_folder, "history.csv"),
-    }
+    files = {f"--{n}": getattr(s, n) for n in ("csv", "synthetic", "dice_file", "mse_file")}
+    files["the history"] = os.path.join(s.snapshot_folder, "history.csv")
     seen = {}
     for flag, path in files.items():
-        other = seen.setdefault(os.path.realpath(path), flag)
+        other = seen.setdefault(os.path.realpath(path), flag) if path else flag
         if other != flag:
             raise UserError(f"{other} and {flag} are both {path}; each needs a file of its own")
     if s.keep_training_data and s.folder_training_data is None:

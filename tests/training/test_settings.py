@@ -230,7 +230,10 @@ def test_values_get_the_type_of_the_setting():
         ({"mse_file": "run/history.csv"}, "--mse_file and the history"),
         ({"keep_training_data": True}, "--folder_training_data; name it too"),
         ({"folder_training_data": "./run"}, "cannot be --snapshot_folder"),
-        ({"synthetic_ratio": 0.3}, "--synthetic_ratio: .*name their CSV with --synthetic"),
+        (
+            {"synthetic_ratio": 0.3},
+            "--synthetic_ratio: .*name the CSV of label maps with --synthetic",
+        ),
         ({"tissues": "own", "cortex_labels": "5"}, "--cortex_labels, --tissues: "),
         ({"synthetic": "m", "fit_mask": True}, "--fit_mask learns.*received --synthetic m"),
         ({"synthetic": "m", "synthetic_ratio": 0}, "must be a number above 0 and up to 1, rec"),

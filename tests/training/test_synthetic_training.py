@@ -234,7 +234,10 @@ def test_the_settings_repeat_the_training_from_any_folder(train, monkeypatch):
             "--synthetic none.csv",
             "none.csv: no such file; expected a CSV file with the column Label_map",
         ),
-        ("--synthetic_ratio 0.2", "--synthetic_ratio: say how images are made from label maps"),
+        (
+            "--synthetic_ratio 0.2",
+            "--synthetic_ratio: of no effect here; name the CSV of label maps",
+        ),
         ("--synthetic {maps} --fit_mask", "--fit_mask learns classes"),
         ("--synthetic {maps} --synthetic_ratio 2", "--synthetic_ratio must be a number above 0"),
         ("--synthetic {maps} --synthetic_thickness 7 2", "received 7 and 2; swap them"),
