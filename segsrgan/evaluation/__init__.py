@@ -2,12 +2,6 @@
 """How near predictions come to their references: scores of every case, means, tables.
 
 Importing this package loads nothing; the names below are loaded at their first use.
-
-Example:
-    >>> from segsrgan.evaluation import Case, evaluate
-    >>> (scores,) = evaluate([Case(label="cortex.nii.gz", reference_label="truth.nii.gz")])
-    >>> scores.values["dice"], scores.values["hd95"]
-    (0.913, 0.5)
 """
 
 import lazy_loader

@@ -4,6 +4,7 @@
 import glob
 import logging
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from segsrgan.tables import IMAGE_SUFFIXES, image_files, read_table, resolved, s
 logger = logging.getLogger(__name__)
 
 # Which file is of no use without which others.
-NEEDS = {
+_NEEDS = {
     "image": ("reference_image",),
     "reference_image": ("image",),
     "label": ("reference_label",),
@@ -24,7 +25,8 @@ NEEDS = {
 }
 KINDS = ("image", "label")
 # What job_model.py puts before the names of its results.
-PREFIXES = ("SR_", "Cortex_mask_", "Cortex_", "Mask_")
+_PREFIX = re.compile(r"^(SR|Cortex_mask|Cortex|Mask)_(?=.)")
+_LISTED = 10
 _COLUMNS = "columns image and reference_image, or label and reference_label, or all four"
 
 
@@ -51,7 +53,7 @@ class Case:
     name: str = ""
 
     def __post_init__(self):
-        for role in NEEDS:
+        for role in _NEEDS:
             if (path := getattr(self, role)) is not None:
                 object.__setattr__(self, role, Path(path))
         reference = self.reference_image or self.reference_label or self.image or self.label
@@ -61,7 +63,7 @@ class Case:
     @property
     def files(self):
         """Role -> path, of the files that the case has."""
-        return {role: path for role in NEEDS if (path := getattr(self, role)) is not None}
+        return {role: path for role in _NEEDS if (path := getattr(self, role)) is not None}
 
     @property
     def kinds(self):
@@ -72,17 +74,22 @@ class Case:
 
     def check(self):
         """Raises `UserError` if nothing can be compared, or a file lacks its partner."""
-        files = self.files
-        for role, path in files.items():
-            if lacking := [need for need in NEEDS[role] if need not in files]:
-                raise UserError(
-                    f"{role} ({path}) is given without {' and '.join(lacking)}; "
-                    f"give that too, or leave {role} out"
-                )
-        if not files:
+        for role, lacking in _lacking(self.files):
+            raise UserError(
+                f"{role} ({self.files[role]}) is given without {' and '.join(lacking)}; "
+                f"give that too, or leave {role} out"
+            )
+        if not self.files:
             raise UserError(
                 "names no file; expected image and reference_image, or label and reference_label"
             )
+
+
+def _lacking(roles):
+    """The roles whose partners are not among them, and which these are."""
+    for role in roles:
+        if lacking := [need for need in _NEEDS[role] if need not in roles]:
+            yield role, lacking
 
 
 def read_cases(path):
@@ -90,9 +97,6 @@ def read_cases(path):
 
     The first line names the columns: those of `Case`, and `case` for its name; others are
     ignored with a warning. A cell may be empty. Relative paths start from the CSV's folder.
-
-    Args:
-        path: the CSV file.
 
     Returns:
         A list of `Case` with names that all differ. The files need not exist.
@@ -102,10 +106,21 @@ def read_cases(path):
             partner, a line has too many cells, or there is no case.
     """
     table = read_table(path, _COLUMNS)
-    _check_columns(table)
+    roles = [role for role in _NEEDS if table.has(role)]
+    received = f"received {', '.join(table.columns)}"
+    for role, lacking in _lacking(roles):
+        raise UserError(
+            f"{table.path}: has a column {role} but no column {lacking[0]}; expected {_COLUMNS}, "
+            f"{received}"
+        )
+    if not roles:
+        raise UserError(
+            f"{table.path}: expected the {_COLUMNS}, {received}; the first line names them"
+        )
+    table.warn_of_unknown(("case", *_NEEDS))
     cases = []
     for row in table.rows:
-        cells = {role: row.get(role) for role in NEEDS}
+        cells = {role: row.get(role) for role in roles}
         files = {role: resolved(cell, table.path.parent) for role, cell in cells.items() if cell}
         name = row.get("case") or ("" if files else f"line {row.line}")
         cases.append((row.line, Case(**files, name=name)))
@@ -118,29 +133,13 @@ def read_cases(path):
     ]
 
 
-def _check_columns(table):
-    roles = [role for role in NEEDS if table.has(role)]
-    received = f"received {', '.join(table.columns)}"
-    for role in roles:
-        for need in NEEDS[role]:
-            if need not in roles:
-                raise UserError(
-                    f"{table.path}: has a column {role} but no column {need}; expected "
-                    f"{_COLUMNS}, {received}"
-                )
-    if not roles:
-        raise UserError(
-            f"{table.path}: expected the {_COLUMNS}, {received}; the first line names them"
-        )
-    table.warn_of_unknown(("case", *NEEDS))
-
-
 def match_cases(predictions, references, kind, *, masks=None, baselines=None, allow_missing=False):
     """Makes cases of the files of folders that have the same name.
 
     A place is either a folder, of which every image file counts (not those of its subfolders),
-    its name without suffix and without a leading `PREFIXES`; or a pattern with one `*`, as
-    `"out/*/SR.nii.gz"` or `"hr/*_T2w.nii.gz"`, where the name is what the `*` stands for.
+    its name without suffix and without `SR_`, `Cortex_mask_`, `Cortex_` or `Mask_` before it; or
+    a pattern with one `*`, as `"out/*/SR.nii.gz"` or `"hr/*_T2w.nii.gz"`, where the name is what
+    the `*` stands for.
 
     Args:
         predictions: the place of what is measured, a str.
@@ -162,12 +161,8 @@ def match_cases(predictions, references, kind, *, masks=None, baselines=None, al
         raise UserError(f"kind must be {' or '.join(KINDS)}, received {kind!r}")
     if kind == "label" and (masks or baselines):
         raise UserError("masks and baselines are for images; leave them out, or choose kind image")
-    places = {
-        kind: predictions,
-        f"reference_{kind}": references,
-        "mask": masks,
-        "baseline": baselines,
-    }
+    places = {kind: predictions, f"reference_{kind}": references}
+    places |= {"mask": masks, "baseline": baselines}
     found = {role: _files_by_name(place) for role, place in places.items() if place}
     common = set.intersection(*(set(names) for names in found.values()))
     missing = [
@@ -194,7 +189,7 @@ def _files_by_name(place):
     if "*" in place:
         files = _pattern_files(place)
     elif os.path.isdir(place):
-        files = [(_short_name(path), path) for path in image_files(place)]
+        files = [(_PREFIX.sub("", stem(path)), path) for path in image_files(place)]
     else:
         what = "a file" if os.path.exists(place) else "nothing of this name"
         raise UserError(
@@ -222,12 +217,6 @@ def _pattern_files(pattern):
     return [(stem(path[len(before) : len(path) - len(after)]), path) for path in paths]
 
 
-def _short_name(path):
-    name = stem(path)
-    prefix = next((p for p in PREFIXES if name.startswith(p) and name != p), "")
-    return name.removeprefix(prefix)
-
-
-def _listed(names, shown=10):
-    more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+def _listed(names):
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

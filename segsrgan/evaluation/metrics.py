@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What is measured: the metrics by name, and the settings that choose among them.
 
-A new metric is a new function with `@_metric`; the command, its help and the tables follow.
+A new metric is a row of `_ROWS` and a text in `_TEXTS`; the command, its help and the tables
+follow.
 """
 
 import math
@@ -18,42 +19,39 @@ from segsrgan.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class LabelPair:
-    """A segmentation and its reference on one grid.
-
-    Attributes:
-        prediction: (x, y, z) bool.
-        reference: (x, y, z) bool.
-        spacing: mm.
-    """
+    """A segmentation and its reference on one grid, (x, y, z) bool; the spacing in mm."""
 
     prediction: np.ndarray
     reference: np.ndarray
     spacing: tuple[float, float, float]
 
+    @property
+    def both(self):
+        """`(prediction, reference)`."""
+        return self.prediction, self.reference
+
     @cached_property
     def surfaces(self):
         """The `SurfaceDistances` from prediction to reference and back, computed once."""
-        return volumes.surface_distances(self.prediction, self.reference, self.spacing)
+        return volumes.surface_distances(*self.both, self.spacing)
 
     @cached_property
-    def overlap_errors(self):
-        """The fractions that the prediction misses and has in excess, computed once."""
-        return volumes.overlap_errors(self.prediction, self.reference)
+    def errors(self):
+        """The `OverlapErrors`, computed once."""
+        return volumes.overlap_errors(*self.both)
 
-    def millilitres(self, binary):
+    def volume(self, binary):
         """The volume of a bool array (x, y, z) in ml."""
         return np.count_nonzero(binary) * math.prod(self.spacing) / 1000
+
+    def boundary_agreement(self, flat):
+        """Agreement near the reference's boundary, in slices or within balls."""
+        return volumes.boundary_agreement(*self.both, flat)
 
 
 @dataclass(frozen=True, eq=False)
 class ImagePair:
-    """An image and its reference on one grid.
-
-    Attributes:
-        image: (x, y, z) real.
-        reference: (x, y, z) real.
-        region: (x, y, z) bool, not empty; only voxels inside are compared.
-    """
+    """An image and its reference (x, y, z), compared where the bool `region` is True."""
 
     image: np.ndarray
     reference: np.ndarray
@@ -70,8 +68,8 @@ class Metric:
         unit: "mm", "ml", "dB", "%", or "".
         better: "higher", "lower", "zero", or "" where it is no score.
         digits: decimals in the table.
-        text: what it is.
         measure: a `LabelPair` or an `ImagePair` -> float; None if it follows from others.
+        text: what it is.
     """
 
     name: str
@@ -79,23 +77,60 @@ class Metric:
     unit: str
     better: str
     digits: int
+    measure: Callable | None
     text: str
-    measure: Callable | None = None
-
-    def baseline_columns(self):
-        """The columns that a baseline adds, two `Metric` without `measure`; none for labels."""
-        if self.kind == "label":
-            return []
-        spline, gain = f"{self.name}_spline", f"{self.name}_gain"
-        return [
-            replace(self, name=spline, text=f"{self.name} of the baseline", measure=None),
-            replace(self, name=gain, text=f"{self.name} less {spline}", measure=None),
-        ]
 
 
-METRICS = {}
+def _volume_difference(pair):
+    predicted, reference = map(np.count_nonzero, pair.both)
+    return 100 * (predicted - reference) / reference if reference else math.nan
+
+
+_TEXTS = {
+    "dice": "Dice overlap",
+    "hd95": "Hausdorff distance of 95 %, the larger of the two directed percentiles",
+    "assd": "Average symmetric surface distance",
+    "components": "Connected components of the prediction, 26 neighbours",
+    "reference_components": "Connected components of the reference",
+    "volume": "Volume of the prediction",
+    "reference_volume": "Volume of the reference",
+    "volume_difference": "Volume of the prediction less that of the reference, in % of the latter",
+    "false_share": "Fraction of the prediction that is not in the reference",
+    "missed_share": "Fraction of the reference that the prediction misses",
+    "share_rms": "Root of the mean square of false_share and missed_share",
+    "boundary_agreement": "Agreement near the reference's boundary, slice by slice along the third "
+    "axis",
+    "boundary_agreement_3d": "Agreement near the reference's boundary, within balls",
+    "psnr": "Peak signal-to-noise ratio; the peak is the reference's maximum in the region",
+    "ssim": "Structural similarity, mean over the windows of 7^3 voxels around the region's voxels",
+}
+_ROWS = (
+    ("dice", "label", "", "higher", 4, lambda p: volumes.dice(*p.both)),
+    ("hd95", "label", "mm", "lower", 2, lambda p: p.surfaces.hausdorff(95)),
+    ("assd", "label", "mm", "lower", 3, lambda p: p.surfaces.mean()),
+    ("components", "label", "", "", 0, lambda p: volumes.connected_components(p.prediction)),
+    (
+        "reference_components",
+        "label",
+        "",
+        "",
+        0,
+        lambda p: volumes.connected_components(p.reference),
+    ),
+    ("volume", "label", "ml", "", 2, lambda p: p.volume(p.prediction)),
+    ("reference_volume", "label", "ml", "", 2, lambda p: p.volume(p.reference)),
+    ("volume_difference", "label", "%", "zero", 2, _volume_difference),
+    ("false_share", "label", "", "lower", 4, lambda p: p.errors.false),
+    ("missed_share", "label", "", "lower", 4, lambda p: p.errors.missed),
+    ("share_rms", "label", "", "lower", 4, lambda p: p.errors.rms),
+    ("boundary_agreement", "label", "", "higher", 4, lambda p: p.boundary_agreement(flat=True)),
+    ("boundary_agreement_3d", "label", "", "higher", 4, lambda p: p.boundary_agreement(flat=False)),
+    ("psnr", "image", "dB", "higher", 2, lambda p: volumes.psnr(p.reference, p.image, p.region)),
+    ("ssim", "image", "", "higher", 4, lambda p: volumes.ssim(p.reference, p.image, p.region)),
+)
+METRICS = {row[0]: Metric(*row, _TEXTS[row[0]]) for row in _ROWS}
 # The names of the SuperMask paper (Gu et al. 2023).
-ALIASES = {
+_ALIASES = {
     "dsc": "dice",
     "us": "false_share",
     "os": "missed_share",
@@ -105,116 +140,13 @@ ALIASES = {
 }
 
 
-def _metric(name, kind, unit="", better="", digits=2):
-    """Puts a function of a pair into `METRICS`; the first line of its docstring is the text."""
-
-    def register(measure):
-        text = measure.__doc__.splitlines()[0].rstrip(".")
-        METRICS[name] = Metric(name, kind, unit, better, digits, text, measure)
-        return measure
-
-    return register
-
-
-@_metric("dice", "label", better="higher", digits=4)
-def _dice(pair):
-    """Dice overlap."""
-    return volumes.dice(pair.prediction, pair.reference)
-
-
-@_metric("hd95", "label", "mm", "lower")
-def _hd95(pair):
-    """Hausdorff distance of 95 %, the larger of the two directed percentiles."""
-    return pair.surfaces.hausdorff(95)
-
-
-@_metric("assd", "label", "mm", "lower", digits=3)
-def _assd(pair):
-    """Average symmetric surface distance."""
-    return pair.surfaces.mean()
-
-
-@_metric("components", "label", digits=0)
-def _components(pair):
-    """Connected components of the prediction, 26 neighbours."""
-    return volumes.connected_components(pair.prediction)
-
-
-@_metric("reference_components", "label", digits=0)
-def _reference_components(pair):
-    """Connected components of the reference."""
-    return volumes.connected_components(pair.reference)
-
-
-@_metric("volume", "label", "ml")
-def _volume(pair):
-    """Volume of the prediction."""
-    return pair.millilitres(pair.prediction)
-
-
-@_metric("reference_volume", "label", "ml")
-def _reference_volume(pair):
-    """Volume of the reference."""
-    return pair.millilitres(pair.reference)
-
-
-@_metric("volume_difference", "label", "%", "zero")
-def _volume_difference(pair):
-    """Volume of the prediction less that of the reference, in % of the latter."""
-    reference = np.count_nonzero(pair.reference)
-    difference = np.count_nonzero(pair.prediction) - reference
-    return 100 * difference / reference if reference else math.nan
-
-
-@_metric("false_share", "label", better="lower", digits=4)
-def _false_share(pair):
-    """Fraction of the prediction that is not in the reference."""
-    return pair.overlap_errors.false
-
-
-@_metric("missed_share", "label", better="lower", digits=4)
-def _missed_share(pair):
-    """Fraction of the reference that the prediction misses."""
-    return pair.overlap_errors.missed
-
-
-@_metric("share_rms", "label", better="lower", digits=4)
-def _share_rms(pair):
-    """Root of the mean square of false_share and missed_share."""
-    return pair.overlap_errors.rms
-
-
-@_metric("boundary_agreement", "label", better="higher", digits=4)
-def _boundary_agreement(pair):
-    """Agreement near the reference's boundary, slice by slice along the third axis."""
-    return volumes.boundary_agreement(pair.prediction, pair.reference)
-
-
-@_metric("boundary_agreement_3d", "label", better="higher", digits=4)
-def _boundary_agreement_3d(pair):
-    """Agreement near the reference's boundary, within balls."""
-    return volumes.boundary_agreement(pair.prediction, pair.reference, flat=False)
-
-
-@_metric("psnr", "image", "dB", "higher")
-def _psnr(pair):
-    """Peak signal-to-noise ratio; the peak is the reference's maximum in the region."""
-    return volumes.psnr(pair.reference, pair.image, pair.region)
-
-
-@_metric("ssim", "image", better="higher", digits=4)
-def _ssim(pair):
-    """Structural similarity, mean over the windows of 7^3 voxels around the region's voxels."""
-    return volumes.ssim(pair.reference, pair.image, pair.region)
-
-
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """How cases are measured.
 
     Attributes:
-        metrics: names of `METRICS` or `ALIASES`, which become those of `METRICS`, in the order of
-            the columns; None: all that the files allow.
+        metrics: names of `METRICS` or those of the SuperMask paper, which become the former, in
+            the order of the columns; None: all that the files allow.
         labels: values of the reference label that make the class; None: every value but 0.
         predicted_labels: values of the predicted label that make the class; None: every one but 0.
         threshold: probability from which a voxel belongs to the class, in (0, 1].
@@ -228,7 +160,7 @@ class EvaluationSettings:
     metrics: tuple[str, ...] | None = setting(
         None,
         f"by comma, some of {', '.join(METRICS)} (default: all possible)",
-        choices=(*METRICS, *ALIASES),
+        choices=(*METRICS, *_ALIASES),
         metavar="NAMES",
     )
     labels: tuple[int, ...] | None = setting(
@@ -252,32 +184,33 @@ class EvaluationSettings:
 
     def __post_init__(self):
         check(self)
-        names = self.metrics and tuple(ALIASES.get(name, name) for name in self.metrics)
+        names = self.metrics and tuple(_ALIASES.get(name, name) for name in self.metrics)
         if names and len(set(names)) < len(names):
             raise UserError(f"metrics must differ, received {', '.join(names)}; name each once")
         object.__setattr__(self, "metrics", names)
 
     def columns(self, cases):
-        """What is measured of at least one of the cases, in the order of the table.
+        """What is measured of at least one of the cases, a list of `Metric` in the table's order.
 
-        Args:
-            cases: a list of `Case`.
-
-        Returns:
-            A list of `Metric`; those of images are followed by the baseline's, if there is one.
-
-        Raises:
-            UserError: if a metric was asked for that no case has the files for.
+        Metrics of images are followed by the baseline's, if a case has one. Raises `UserError` if
+        a metric was asked for that no case has the files for.
         """
         kinds = {kind for case in cases for kind in case.kinds}
         baseline = any(case.baseline for case in cases)
         columns = []
         for metric in (METRICS[name] for name in self.metrics or METRICS):
             if metric.kind in kinds:
-                columns += [metric, *metric.baseline_columns()] if baseline else [metric]
+                columns.append(metric)
+                columns += _of_baseline(metric) if baseline and metric.kind == "image" else ()
             elif self.metrics:
                 raise UserError(
                     f"{metric.name} compares {metric.kind}s, but no case has both {metric.kind} "
                     f"and reference_{metric.kind}; leave it out of the metrics"
                 )
         return columns
+
+
+def _of_baseline(metric):
+    spline, gain = f"{metric.name}_spline", f"{metric.name}_gain"
+    texts = {spline: f"{metric.name} of the baseline", gain: f"{metric.name} less {spline}"}
+    return [replace(metric, name=name, text=text, measure=None) for name, text in texts.items()]

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Scores as a table to read, as CSV and as JSON."""
+"""Scores as a table to read, as CSV and as JSON.
+
+`results` are a list of `Scores`, `columns` the list of `Metric` that `EvaluationSettings.columns`
+gives, `settings` the `EvaluationSettings`.
+"""
 
 import csv
 import io
@@ -8,7 +12,7 @@ import math
 import platform
 from collections import Counter
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from itertools import zip_longest
 
 import numpy as np
@@ -21,38 +25,25 @@ _WIDEST = 40  # characters of a case's name in the table
 
 
 def statistics(results, columns):
-    """Mean and standard deviation over the cases.
+    """`{"mean", "sd", "n"}`, each a dict from metric to number, over the cases.
 
-    Args:
-        results: a list of `Scores`.
-        columns: a list of `Metric`.
-
-    Returns:
-        Metric name -> `{"mean", "sd", "n"}`: over the n cases whose value is finite, sd with
-        n - 1 in the denominator; nan where there are too few cases.
+    The n cases are those whose value is finite; sd has n - 1 in the denominator; nan where there
+    are too few cases.
     """
-    result = {}
-    for metric in columns:
-        values = [scores.values.get(metric.name, math.nan) for scores in results]
-        values = np.array([value for value in values if math.isfinite(value)])
-        result[metric.name] = {
-            "mean": float(values.mean()) if len(values) else math.nan,
-            "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
-            "n": len(values),
-        }
-    return result
+    found = {"mean": {}, "sd": {}, "n": {}}
+    for name in (metric.name for metric in columns):
+        values = [scores.values.get(name, math.nan) for scores in results]
+        values = [value for value in values if math.isfinite(value)]
+        found["mean"][name] = float(np.mean(values)) if values else math.nan
+        found["sd"][name] = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        found["n"][name] = len(values)
+    return found
 
 
 def format_table(results, columns, settings):
     """The results as lines of aligned columns, with mean, sd and n below, and how it was measured.
 
-    Args:
-        results: a list of `Scores`.
-        columns: a list of `Metric`.
-        settings: the `EvaluationSettings`.
-
-    Returns:
-        A str of several lines; `-` stands where a value is not defined or was not measured.
+    `-` stands where a value is not defined or was not measured.
     """
     noted = any(scores.notes or scores.error for scores in results)
     lines = [[_shortened(scores.case.name), *_cells(scores.values, columns)] for scores in results]
@@ -60,11 +51,8 @@ def format_table(results, columns, settings):
         for line, scores in zip(lines, results, strict=True):
             line.append("failed" if scores.error else ", ".join(scores.notes))
     found = statistics(results, columns)
-    below = [
-        [key, *_cells({name: value[key] for name, value in found.items()}, columns, 1)]
-        for key in ("mean", "sd")
-    ]
-    below.append(["n", *(str(found[metric.name]["n"]) for metric in columns)])
+    below = [[key, *_cells(found[key], columns, 1)] for key in ("mean", "sd")]
+    below.append(["n", *map(str, found["n"].values())])
     aligned = _aligned(_header(columns, noted), lines, below)
     return "\n".join([*aligned, *_explanations(results, columns, settings)])
 
@@ -72,12 +60,7 @@ def format_table(results, columns, settings):
 def to_csv(results, columns):
     """The results as CSV: case, a column for each metric, region, notes, error.
 
-    Args:
-        results: a list of `Scores`.
-        columns: a list of `Metric`.
-
-    Returns:
-        A str; values have all their digits, and are empty where they are nan.
+    Values have all their digits, and are empty where they are nan.
     """
     names = [metric.name for metric in columns]
     text = io.StringIO()
@@ -95,18 +78,12 @@ def to_csv(results, columns):
 def to_json(results, columns, settings):
     """All of it as JSON: settings, versions, metrics, cases, and mean, sd and n of each metric.
 
-    Args:
-        results: a list of `Scores`.
-        columns: a list of `Metric`.
-        settings: the `EvaluationSettings`.
-
-    Returns:
-        A str; null where a value is nan, the text "inf" where it is infinite.
+    null where a value is nan, the text "inf" where it is infinite.
     """
-    found = statistics(results, columns)
+    versions = {"segsrgan": __version__, "python": platform.python_version()}
     content = {
         "settings": asdict(settings),
-        "versions": {"segsrgan": __version__, "python": platform.python_version(), **_versions()},
+        "versions": versions | {name: version(name) for name in _LIBRARIES},
         "metrics": {
             metric.name: {"unit": metric.unit, "better": metric.better, "text": metric.text}
             for metric in columns
@@ -115,44 +92,27 @@ def to_json(results, columns, settings):
             {
                 "case": scores.case.name,
                 "files": {kind: str(path) for kind, path in scores.case.files.items()},
-                "values": {name: _number(value) for name, value in scores.values.items()},
+                "values": _numbers(scores.values),
                 "region": scores.region,
                 "notes": list(scores.notes),
                 "error": scores.error,
             }
             for scores in results
         ],
-        **{
-            key: {name: _number(values[key]) for name, values in found.items()}
-            for key in ("mean", "sd", "n")
-        },
+        **{key: _numbers(values) for key, values in statistics(results, columns).items()},
     }
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _number(value):
-    if math.isfinite(value):
-        return value
-    return None if math.isnan(value) else str(value)
-
-
-def _versions():
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
+def _numbers(values):
+    special = {name: value for name, value in values.items() if not math.isfinite(value)}
+    return values | {n: None if math.isnan(value) else str(value) for n, value in special.items()}
 
 
 def _cells(values, columns, more=0):
     """Texts of the values; `more` decimals where the metric has none, for means of counts."""
-    return [_cell(values.get(metric.name, math.nan), metric.digits or more) for metric in columns]
-
-
-def _cell(value, digits):
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+    texts = [f"{values.get(m.name, math.nan):.{m.digits or more}f}" for m in columns]
+    return ["-" if text == "nan" else text for text in texts]
 
 
 def _header(columns, noted):

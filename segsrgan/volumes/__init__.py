@@ -10,7 +10,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "intensity": ["Normalisation"],
         "metrics": [
             *("OverlapErrors", "SurfaceDistances", "boundary_agreement", "connected_components"),
             *("dice", "overlap_errors", "psnr", "ssim", "surface_distances", "surface_voxels"),
@@ -18,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reading": ["read_volume"],
         "resampling": ["degrade", "legacy_resample", "resample", "resample_to"],
         "tiling": ["Accumulator", "Tiling", "plan"],
-        "volume": ["Grid", "Volume"],
+        "volume": ["Grid", "Normalisation", "Volume"],
         "writing": ["write_volume"],
     },
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""DICOM: which images a file or folder holds, and which of them to take.
+"""DICOM: which images a file or folder holds, which of them to take, and the volume they make.
 
 pydicom reads every element; SimpleITK reads the pixels alone, for where it finds no spacing,
 position or orientation it makes one up.
@@ -11,16 +11,24 @@ import logging
 import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pydicom
+import SimpleITK as sitk
+from pydicom.datadict import dictionary_description
 
 from segsrgan.errors import VolumeError, one_line
-from segsrgan.volumes.stacks import Slice, assemble, count_positions, separate_repeats
-from segsrgan.volumes.volume import is_orthonormal, nearest_rotation
+from segsrgan.volumes.itk import quiet, reason
+from segsrgan.volumes.volume import Volume, is_orthonormal, nearest_rotation
 
 _logger = logging.getLogger(__name__)
 
+_SAME_POSITION = 0.01  # mm
+_SAME_DIRECTION = 1e-3
+_SAME_SPACING = 1e-3  # of the spacing
+_UNEVEN = 0.05  # of the spacing
+_TILTED = 0.05  # of a pixel
 _ROUNDED_DIRECTION = 0.05  # direction cosines of two decimals deviate less
 # What distinguishes images in one position, the likeliest first.
 _LABELS = (
@@ -46,7 +54,7 @@ _UNCOMPRESSED = (
 
 
 class _NoImage(VolumeError):
-    """A DICOM file without an image of one real number per pixel."""
+    """A file without an image of one real number per pixel."""
 
 
 class _Damaged(VolumeError):
@@ -58,19 +66,38 @@ class _Damaged(VolumeError):
 
 
 @dataclass
-class Stack:
+class _Slice:
+    """One image in one plane."""
+
+    path: Path
+    frame: int | None  # its number in the file, from 0; None for the only image of a file
+    size: tuple[int, int]  # pixels along (x, y)
+    spacing: tuple[float, float, float]  # mm along x, y and across; 0 where the file says nothing
+    origin: np.ndarray  # position (LPS, mm) of the centre of the first pixel
+    direction: np.ndarray  # (3, 3): columns along x, y and their cross product
+    has_position: bool  # whether the file says where it lies
+    instance: str  # what copies of the image share, a UID
+    labels: dict  # keyword -> str, values that distinguish images in one position
+    syntax: str  # of the file, for messages
+
+    def is_parallel(self, other):
+        """Whether two slices have one size, orientation and in-plane spacing."""
+        return (
+            self.size == other.size
+            and np.allclose(self.direction, other.direction, rtol=0, atol=_SAME_DIRECTION)
+            and np.allclose(self.spacing[:2], other.spacing[:2], rtol=_SAME_SPACING)
+        )
+
+
+@dataclass
+class _Stack:
     """Slices of one series with one orientation, size and in-plane spacing."""
 
     uid: str
     number: str
     description: str
     patient: str  # PatientID
-    slices: list[Slice]
-
-    @property
-    def positions(self):
-        """How many different positions the slices have."""
-        return count_positions(self.slices)
+    slices: list[_Slice]
 
     def __str__(self):
         name, number = self.description or "no description", self.number or "?"
@@ -78,29 +105,18 @@ class Stack:
 
 
 def read_dicom_file(path):
-    """Read the volume of one file: a multi-frame image, or one slice, one voxel thick.
+    """The volume of one file: a multi-frame image, or one slice, one voxel thick.
 
-    The spacing across a lone slice is its SpacingBetweenSlices, else its SliceThickness. Raises
-    `VolumeError` if it is not a scalar image, or its geometry is incomplete.
+    The spacing across a lone slice is its SpacingBetweenSlices, else its SliceThickness.
     """
-    stack = scan(path)
-    if len(stack.slices) == 1 and stack.slices[0].frame is None:
+    slices = _scan(path).slices
+    if len(slices) == 1 and slices[0].frame is None:
         _logger.warning("%s: one slice; give its folder to read the whole series", path)
-    return assemble(separate_repeats(stack.slices, path), path)
+    return _assembled(slices, path)
 
 
 def read_dicom_series(folder, files, series=None):
-    """Read the volume of one series of a folder; file names do not matter.
-
-    Args:
-        folder: its path, for messages.
-        files: paths of its DICOM files.
-        series: SeriesInstanceUID, a part of it or of the description, or the series' number.
-            None: the series with most slices in different positions.
-
-    Raises:
-        VolumeError: if there is no such series or it makes no volume.
-    """
+    """The volume of one series, see `read_volume`, of the DICOM files of a folder."""
     stacks, damaged, refused = _scan_all(files)
     if refused and not stacks:
         raise refused[0]
@@ -122,86 +138,14 @@ def read_dicom_series(folder, files, series=None):
     listed = ", ".join(map(str, others)) or "nothing"
     _logger.info("%s: taking %s; also there: %s", folder, chosen, listed)
     if any(stack.uid == chosen.uid for stack in others):
-        _logger.warning(
-            "%s: slices of other orientation or size are left out of %s", folder, chosen
-        )
-    name = f"{folder}: {chosen}"
-    return assemble(separate_repeats(chosen.slices, name), name)
+        text = "%s: slices of other orientation or size are left out of %s"
+        _logger.warning(text, folder, chosen)
+    return _assembled(chosen.slices, f"{folder}: {chosen}")
 
 
 def find_patient_id(folder, files, series=None):
-    """The PatientID, a str, of the series that `read_dicom_series` takes of a folder."""
+    """The PatientID of the series that `read_dicom_series` takes."""
     return _choose(_scan_all(files)[0], series, folder).patient
-
-
-def scan(path):
-    """The `Stack` of the slices in a file, one for each frame, without their pixels.
-
-    Raises `VolumeError` if it holds no scalar image, is damaged, or its frames make no stack.
-    """
-    with open(path, "rb") as file, warnings.catch_warnings():
-        # pydicom's, of values that the standard does not allow; those used here are checked.
-        warnings.simplefilter("ignore")
-        try:
-            return _scan(file, path)
-        except VolumeError:
-            raise
-        except Exception as error:  # whatever a stranger's bytes do to the parser
-            raise VolumeError(
-                f"{path}: cannot be read as DICOM ({one_line(error)}); copy it again"
-            ) from error
-
-
-def _scan(file, path):
-    dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_READ))
-    if "Rows" not in dataset:
-        kind = dataset.get("SOPClassUID") or pydicom.uid.UID("of unknown kind")
-        raise _NoImage(f"{path}: expected a DICOM file with an image, received {kind.name}")
-    if os.fstat(file.fileno()).st_size - file.tell() < _least_bytes(dataset):
-        raise _Damaged(path, _text(dataset, "SeriesInstanceUID"))
-    photometric = _text(dataset, "PhotometricInterpretation")
-    samples = _text(dataset, "SamplesPerPixel") or "1"
-    if samples != "1" or photometric.startswith("PALETTE"):
-        raise _NoImage(
-            f"{path}: expected one real number per voxel, received {samples} ({photometric}); "
-            "convert it to a scalar image first"
-        )
-    return Stack(*(_text(dataset, name) for name in _SERIES), _slices(dataset, path))
-
-
-def _least_bytes(dataset):
-    """How many bytes must follow the elements before the pixels."""
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
-        return 0  # all was read to inflate it
-    if syntax not in _UNCOMPRESSED:
-        return 1
-    bits = dataset.Rows * dataset.Columns * _count(dataset) * dataset.BitsAllocated
-    return bits // 8 + (8 if dataset.original_encoding[0] else 12)
-
-
-def _scan_all(files):
-    """Stacks of all images, damaged images, and errors of those that make no stack."""
-    stacks, damaged, refused = [], [], []
-    for file in files:
-        try:
-            _merge(stacks, scan(file))
-        except _NoImage as error:
-            _logger.debug("left out: %s", error)
-        except _Damaged as error:
-            damaged.append(error)
-        except VolumeError as error:
-            refused.append(error)
-    return stacks, damaged, refused
-
-
-def _merge(stacks, new):
-    """Add the slices of `new` to the stack of its series and geometry, or as another stack."""
-    for stack in stacks:
-        if stack.uid == new.uid and stack.slices[0].is_parallel(new.slices[0]):
-            stack.slices.extend(new.slices)
-            return
-    stacks.append(new)
 
 
 def _choose(stacks, wanted, folder):
@@ -216,11 +160,76 @@ def _choose(stacks, wanted, folder):
     ):
         found = found or [stack for stack in stacks if text and matches(stack)]
     if wanted is None or len({stack.uid for stack in found}) == 1:
-        return max(found or stacks, key=lambda stack: stack.positions)
+        return max(found or stacks, key=lambda stack: _in_order(stack.slices)[1][-1])
     raise VolumeError(
         f"{folder}: expected the name of one series, received {text!r}; give the UID of one of: "
         + ", ".join(map(str, found or stacks))
     )
+
+
+def _scan_all(files):
+    """Stacks of all images, by series and geometry; damaged ones; errors of unusable ones."""
+    stacks, damaged, refused = [], [], []
+    for file in files:
+        try:
+            new = _scan(file)
+        except _NoImage as error:
+            _logger.debug("left out: %s", error)
+        except _Damaged as error:
+            damaged.append(error)
+        except VolumeError as error:
+            refused.append(error)
+        else:
+            for stack in stacks:
+                if stack.uid == new.uid and stack.slices[0].is_parallel(new.slices[0]):
+                    stack.slices.extend(new.slices)
+                    break
+            else:
+                stacks.append(new)
+    return stacks, damaged, refused
+
+
+def _scan(path):
+    """The `_Stack` of the slices in a file, one for each frame, without their pixels."""
+    with open(path, "rb") as file, warnings.catch_warnings():
+        # pydicom's, of values that the standard does not allow; those used here are checked.
+        warnings.simplefilter("ignore")
+        try:
+            return _scan_opened(file, path)
+        except VolumeError:
+            raise
+        except Exception as error:  # whatever a stranger's bytes do to the parser
+            raise VolumeError(
+                f"{path}: cannot be read as DICOM ({one_line(error)}); copy it again"
+            ) from error
+
+
+def _scan_opened(file, path):
+    dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_READ))
+    if "Rows" not in dataset:
+        kind = dataset.get("SOPClassUID") or pydicom.uid.UID("of unknown kind")
+        raise _NoImage(f"{path}: expected a DICOM file with an image, received {kind.name}")
+    if os.fstat(file.fileno()).st_size - file.tell() < _least_bytes(dataset):
+        raise _Damaged(path, _text(dataset, "SeriesInstanceUID"))
+    photometric = _text(dataset, "PhotometricInterpretation")
+    samples = _text(dataset, "SamplesPerPixel") or "1"
+    if samples != "1" or photometric.startswith("PALETTE"):
+        raise _NoImage(
+            f"{path}: expected one real number per voxel, received {samples} ({photometric}); "
+            "convert it to a scalar image first"
+        )
+    return _Stack(*(_text(dataset, name) for name in _SERIES), _slices(dataset, path))
+
+
+def _least_bytes(dataset):
+    """How many bytes must follow the elements before the pixels."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
+        return 0  # all was read to inflate it
+    if syntax not in _UNCOMPRESSED:
+        return 1
+    bits = dataset.Rows * dataset.Columns * _count(dataset) * dataset.BitsAllocated
+    return bits // 8 + (8 if dataset.original_encoding[0] else 12)
 
 
 def _slices(dataset, path):
@@ -248,12 +257,10 @@ def _frame(dataset, groups):
     """What holds for a frame: the file's elements and those in its functional groups."""
     frame = pydicom.Dataset()
     frame.update(dataset)
-    for group in groups:
-        for element in group:
-            # Philips keeps a second, older header in a private sequence.
-            if element.VR == "SQ" and not element.tag.is_private:
-                for item in element.value:
-                    frame.update(item)
+    # Philips keeps a second, older header in a private sequence.
+    for element in (element for group in groups for element in group if not element.tag.is_private):
+        for item in element.value if element.VR == "SQ" else ():
+            frame.update(item)
     frame.file_meta = dataset.file_meta
     return frame
 
@@ -261,21 +268,18 @@ def _frame(dataset, groups):
 def _slice(dataset, path, frame=None):
     position = _numbers(dataset.get("ImagePositionPatient"), 3)
     orientation = _numbers(dataset.get("ImageOrientationPatient"), 6)
-    between_pixels = _numbers(dataset.get("PixelSpacing"), 2)
-    if between_pixels is None or not min(between_pixels) > 0:
-        between_pixels = np.zeros(2)
-    across = [_numbers(dataset.get(keyword), 1) for keyword in _ACROSS]
-    across = next((value[0] for value in across if value is not None and value[0] > 0), 0.0)
+    rows, columns = _sizes(dataset, "PixelSpacing", 2)
+    across = next((size for name in _ACROSS for size in _sizes(dataset, name, 1) if size), 0.0)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    return Slice(
+    return _Slice(
         path=path,
+        frame=frame,
         size=(dataset.Columns, dataset.Rows),
-        spacing=(*map(float, between_pixels[::-1]), float(across)),  # DICOM's order is y, x
+        spacing=(columns, rows, across),  # DICOM names the distance of rows first
         origin=np.zeros(3) if position is None else position,
         direction=np.eye(3) if orientation is None else _direction(orientation, path),
-        instance=_text(dataset, "SOPInstanceUID"),
         has_position=position is not None and orientation is not None,
-        frame=frame,
+        instance=_text(dataset, "SOPInstanceUID"),
         labels={keyword: _text(dataset, keyword) for keyword in _LABELS},
         syntax=f"{syntax} ({syntax.name})" if syntax else "unknown",
     )
@@ -300,6 +304,12 @@ def _numbers(value, count):
     return numbers if numbers.size == count and np.isfinite(numbers).all() else None
 
 
+def _sizes(dataset, keyword, count):
+    """List of `count` positive numbers; zeros if the value is anything else."""
+    numbers = _numbers(dataset.get(keyword), count)
+    return [0.0] * count if numbers is None or not min(numbers) > 0 else numbers.tolist()
+
+
 def _direction(cosines, path):
     """(3, 3) of the six direction cosines of rows and columns."""
     along_row, along_column = cosines.reshape(2, 3)
@@ -310,3 +320,139 @@ def _direction(cosines, path):
             f"{cosines.tolist()}; convert it to NIfTI with its scanner's software"
         )
     return nearest_rotation(matrix)
+
+
+def _assembled(slices, name):
+    """The float32 volume of parallel slices; `name` stands in messages.
+
+    The spacing across comes from their positions. Missing slices and uneven distances (beyond
+    5 % of the spacing) are interpolated linearly onto an even grid, and a tilted stack is made
+    upright, each with a warning: no slice is moved silently.
+    """
+    slices = _without_repeats(slices, name)
+    first = slices[0]
+    if not min(first.spacing[:2]) > 0:
+        raise VolumeError(
+            f"{name}: expected the size of a pixel in mm (PixelSpacing), received none; export the "
+            "image again, or convert it with the scanner's software"
+        )
+    array = np.stack(list(_arrays(slices)), axis=-1)
+    if len(slices) == 1:
+        if not first.spacing[2] > 0:
+            raise VolumeError(
+                f"{name}: a single slice must say how thick it is (SliceThickness), received "
+                "nothing; give the folder of the whole series"
+            )
+        return Volume(array, first.spacing, first.origin, first.direction)
+    offsets = (np.array([image.origin for image in slices]) - first.origin) @ first.direction
+    array = _upright(array, offsets[:, :2] / first.spacing[:2], name)
+    array, spacing = _even(array, offsets[:, 2], name)
+    return Volume(array, (*first.spacing[:2], spacing), first.origin, first.direction)
+
+
+def _without_repeats(slices, name):
+    """One slice per position, in order along the normal of the first.
+
+    Copies of one image count once. Where several images share positions (echoes, time points),
+    those with the first value of the label that separates them are taken, with a warning.
+    """
+    if len(slices) > 1 and not all(image.has_position for image in slices):
+        raise VolumeError(
+            f"{name}: expected slices with a position (ImagePositionPatient), received some "
+            "without; give one file, or convert the series to NIfTI with its scanner's software"
+        )
+    # With the position, for some anonymisers give all images of a series one identifier.
+    copies = {
+        (image.instance or str(image.path), image.frame, *np.round(image.origin, 2)): image
+        for image in slices
+    }
+    slices, places = _in_order(list(copies.values()))
+    count = places[-1] + 1
+    if count == len(slices):
+        return slices
+    for label in _LABELS:
+        values = sorted({image.labels[label] for image in slices}, key=_by_number)
+        for value in values if len(values) > 1 else ():
+            part = [k for k, image in enumerate(slices) if image.labels[label] == value]
+            if len(part) == count == len({places[k] for k in part}):
+                kind = dictionary_description(label).lower()
+                text = "%s: several images per position; of %s %s taking %s"
+                _logger.warning(text, name, kind, ", ".join(values), value)
+                return [slices[k] for k in part]
+    raise VolumeError(
+        f"{name}: expected one slice per position, received {len(slices)} slices in {count} "
+        "positions; put the files of one image into a folder of their own"
+    )
+
+
+def _by_number(text):
+    try:
+        return (0, float(text), "")
+    except ValueError:
+        return (1, 0.0, text)
+
+
+def _in_order(slices):
+    """The slices along the normal of the first, and the number, from 0, of each one's position."""
+
+    def heights(slices):
+        return [image.origin @ slices[0].direction[:, 2] for image in slices]
+
+    slices = [slices[k] for k in np.argsort(heights(slices), kind="stable")]
+    return slices, [0, *np.cumsum(np.diff(heights(slices)) > _SAME_POSITION).tolist()]
+
+
+def _arrays(slices):
+    """Arrays (x, y) of the slices, float32, rescaled as their files say."""
+    path = None
+    for image in slices:
+        if image.path != path:
+            path = image.path
+            try:
+                with quiet():
+                    pixels = sitk.ReadImage(str(path), sitk.sitkFloat32, "GDCMImageIO")
+            except RuntimeError as error:
+                raise VolumeError(
+                    f"{path}: its pixels, of transfer syntax {image.syntax}, cannot be read "
+                    f"({reason(error)}); decompress it with another program (gdcmconv --raw, "
+                    "dcmdjpeg) or copy it again"
+                ) from error
+            frames = sitk.GetArrayFromImage(pixels)  # (frame, y, x)
+        yield frames[image.frame or 0].T
+
+
+def _upright(array, shifts, name):
+    """Undo a tilt: move each slice (x, y, k) by its in-plane offset in pixels, (n, 2)."""
+    largest = np.abs(shifts).max()
+    if largest <= _TILTED:
+        return array
+    text = "%s: tilted, the slices are offset by up to %.1f pixels; making it upright"
+    _logger.warning(text, name, largest)
+    from scipy import ndimage  # slow to load
+
+    for k, shift in enumerate(shifts):
+        array[..., k] = ndimage.shift(array[..., k], shift, order=1, mode="nearest")
+    return array
+
+
+def _even(array, positions, name):
+    """The array (x, y, z) on an even grid from first to last position, and its spacing."""
+    gaps = np.diff(positions)
+    intervals = max(1, round(positions[-1] / np.median(gaps)))
+    spacing = positions[-1] / intervals
+    missing = intervals - len(gaps)
+    grid = np.arange(intervals + 1) * spacing
+    if not missing:
+        errors = np.append(positions - grid, gaps - spacing)
+        if np.abs(errors).max() <= _UNEVEN * spacing:
+            return array, spacing
+    found = f"{len(positions)} slices at distances of {gaps.min():.2f} to {gaps.max():.2f} mm"
+    if missing > len(positions):
+        raise VolumeError(
+            f"{name}: expected slices at even distances, received {found}; "
+            f"{missing} are missing, copy the series again"
+        )
+    text = "%s: %s (%d missing); interpolating linearly to %d slices every %.3f mm"
+    _logger.warning(text, name, found, max(0, missing), intervals + 1, spacing)
+    weights = [np.interp(grid, positions, row) for row in np.eye(len(positions))]
+    return array @ np.array(weights, dtype=np.float32), spacing

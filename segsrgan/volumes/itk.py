@@ -14,7 +14,7 @@ _logger = logging.getLogger(__name__)
 
 
 def to_itk(volume):
-    """Return the SimpleITK image of a volume."""
+    """The SimpleITK image of a volume."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.array.T))
     image.SetSpacing(volume.spacing)
     image.SetOrigin(volume.origin)
@@ -23,10 +23,9 @@ def to_itk(volume):
 
 
 def from_itk(image, name="image"):
-    """Return the volume of a 3-D scalar SimpleITK image.
+    """The volume of a 3-D scalar SimpleITK image, which warnings call `name`.
 
-    Axes that are not at right angles are replaced by the nearest rotation, with a warning that
-    names the image as `name`.
+    Axes that are not at right angles are replaced by the nearest rotation, with a warning.
     """
     # A copy, also where the view is contiguous: its memory ends with the image.
     array = np.array(sitk.GetArrayViewFromImage(image).T, order="C")
@@ -48,11 +47,7 @@ def quiet():
 
 
 def read_itk(path):
-    """Read a 3-D scalar image of any format of SimpleITK as a float32 volume.
-
-    Raises:
-        VolumeError: if SimpleITK cannot read it, or it is not 3-D and scalar.
-    """
+    """The float32 volume of a file in any format of SimpleITK."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:

@@ -2,6 +2,7 @@
 """How near an image or a segmentation comes to its reference.
 
 In masks and segmentations, arrays (x, y, z), every voxel other than 0 belongs to the object.
+Arrays that are compared have one shape; anything else is a `ValueError`.
 """
 
 import math
@@ -18,7 +19,7 @@ _SIZES_PER_RADIUS = 50  # the largest radius is the sum of the sizes over this
 
 
 def psnr(reference, image, mask=None):
-    """Peak signal-to-noise ratio in dB (SegSRGAN paper, eq. 15).
+    """Peak signal-to-noise ratio in dB (SegSRGAN paper, eq. 15); infinite for equal images.
 
     10 log10(peak^2 / mean squared error), the peak being the largest value of the reference
     (inside the mask), not its range.
@@ -27,9 +28,6 @@ def psnr(reference, image, mask=None):
         reference: (x, y, z), real.
         image: (x, y, z), real.
         mask: (x, y, z); only voxels other than 0 count. None: all.
-
-    Returns:
-        dB; infinite for equal images.
 
     Raises:
         ValueError: if the shapes differ, the mask is empty or the peak not positive.
@@ -78,29 +76,16 @@ def ssim(reference, image, mask=None, window=7):
         raise ValueError(f"the reference must have contrast, received only {inside.flat[0]:g}")
     # Far outside the mask nothing counts: compute on its bounding box and a window around.
     box = ... if mask is None else _box(mask, margin=window)
-    mean, local = structural_similarity(
-        reference[box].astype(np.float64),
-        image[box].astype(np.float64),
-        win_size=window,
-        data_range=data_range,
-        full=True,
-    )
+    pair = (array[box].astype(np.float64) for array in (reference, image))
+    mean, local = structural_similarity(*pair, win_size=window, data_range=data_range, full=True)
     return float(mean if mask is None else local[mask[box]].mean())
 
 
 def dice(a, b, mask=None):
-    """Dice overlap 2 |A and B| / (|A| + |B|) of two segmentations.
+    """Dice overlap 2 |A and B| / (|A| + |B|) of two segmentations (x, y, z), 0 to 1.
 
-    Args:
-        a: (x, y, z).
-        b: (x, y, z).
-        mask: (x, y, z); only voxels inside count. None: all.
-
-    Returns:
-        0 (disjoint) to 1 (equal); 1.0 where both are empty: they agree.
-
-    Raises:
-        ValueError: if the shapes differ or the mask is empty.
+    1 where both are empty: they agree. With a mask (x, y, z) only voxels inside it count. Raises
+    `ValueError` if the shapes differ or the mask is empty.
     """
     a, b = _binary(a, b, mask=mask)
     total = np.count_nonzero(a) + np.count_nonzero(b)
@@ -127,17 +112,9 @@ class OverlapErrors(NamedTuple):
 
 
 def overlap_errors(prediction, truth):
-    """What a segmentation misses of its truth, and what it has in excess.
+    """The `OverlapErrors`, 0 to 1, of a segmentation and its truth, both (x, y, z).
 
-    Args:
-        prediction: (x, y, z).
-        truth: (x, y, z).
-
-    Returns:
-        `OverlapErrors`, 0 to 1.
-
-    Raises:
-        ValueError: if the shapes differ or are not 3-D.
+    Raises `ValueError` if the shapes differ or are not 3-D.
     """
     a, b = _binary(prediction, truth)
     both = np.count_nonzero(a & b)
@@ -169,7 +146,7 @@ def boundary_agreement(prediction, truth, flat=True):
         return math.nan
     grow = _grown_by_discs if flat else _grown_by_balls
     fractions = []
-    for dilated, eroded in grow(b, boundary_radii(b.shape)):
+    for dilated, eroded in grow(b, _boundary_radii(b.shape)):
         boundary = dilated & ~eroded
         if not boundary.any():
             return math.nan
@@ -177,8 +154,7 @@ def boundary_agreement(prediction, truth, flat=True):
     return float(np.mean(fractions))
 
 
-def boundary_radii(shape):
-    """The five radii, in voxels, of `boundary_agreement` in a volume of a shape (x, y, z)."""
+def _boundary_radii(shape):
     step = (sum(shape) / _SIZES_PER_RADIUS - _FIRST_RADIUS) / _BOUNDARY_STEPS
     return [max(1, _FIRST_RADIUS + int(step * i)) for i in range(_BOUNDARY_STEPS)]
 
@@ -199,16 +175,8 @@ class SurfaceDistances(NamedTuple):
 
         Two are taken and not the one of both pooled, so that a large surface does not outvote
         a small one (Maier-Hein et al., Metrics reloaded, Nature Methods 2024; also MONAI's
-        definition, while MedPy pools).
-
-        Args:
-            percentile: 0 to 100, interpolated linearly between distances.
-
-        Returns:
-            mm; nan without distances.
-
-        Raises:
-            ValueError: if the percentile lies outside 0 to 100.
+        definition, while MedPy pools). Percentiles are interpolated linearly between distances;
+        nan without distances. Raises `ValueError` outside 0 to 100.
         """
         if not 0 <= percentile <= 100:
             raise ValueError(f"percentile must be between 0 and 100, received {percentile!r}")
@@ -256,42 +224,23 @@ def surface_distances(a, b, spacing):
 
 
 def surface_voxels(binary):
-    """The surface voxels: those less the erosion by the six neighbours that share a face.
+    """The surface of a segmentation (x, y, z): bool, itself less its erosion by six neighbours.
 
-    What lies beyond the array counts as outside.
-
-    Args:
-        binary: (x, y, z).
-
-    Returns:
-        A bool array (x, y, z).
-
-    Raises:
-        ValueError: if the array has not three axes.
+    Neighbours share a face; what lies beyond the array counts as outside. Raises `ValueError` if
+    there are not three axes.
     """
     (binary,) = _binary(binary)
     return binary & ~ndimage.binary_erosion(binary)
 
 
-def connected_components(binary, mask=None, connectivity=3):
-    """Number of connected components of a segmentation.
-
-    Args:
-        binary: (x, y, z).
-        mask: (x, y, z); only voxels inside count. None: all.
-        connectivity: 1 (6 neighbours share a face), 2 (18, an edge) or 3 (26, a corner).
-
-    Raises:
-        ValueError: if the shapes differ or the connectivity is unknown.
-    """
-    if connectivity not in (1, 2, 3):
-        raise ValueError(f"connectivity must be 1, 2 or 3, received {connectivity!r}")
-    (binary,) = _binary(binary, mask=mask)
-    return int(ndimage.label(binary, ndimage.generate_binary_structure(3, connectivity))[1])
+def connected_components(binary):
+    """Number of connected components of a segmentation (x, y, z), 26 neighbours."""
+    (binary,) = _binary(binary)
+    return int(ndimage.label(binary, np.ones((3, 3, 3)))[1])
 
 
 def _same_shape(*arrays):
-    """Arrays of one 3-D shape, None left alone; the last is a mask or None."""
+    """Arrays of one 3-D shape; the last is a mask, which becomes bool, or None."""
     *arrays, mask = (None if array is None else np.asarray(array) for array in arrays)
     shapes = [array.shape for array in (*arrays, mask) if array is not None]
     if len(shapes[0]) != 3 or len(set(shapes)) > 1:
@@ -332,13 +281,7 @@ def _grown_by_balls(mask, radii):
 def _dilated(mask, radius):
     """Dilation of each slice by OpenCV's MORPH_ELLIPSE kernel of 2 radius + 1 pixels.
 
-    Row dy of the kernel reaches `rint(sqrt(radius^2 - dy^2))` to both sides::
-
-        radius 2:   . . X . .
-                    X X X X X
-                    X X X X X
-                    X X X X X
-                    . . X . .
+    Row dy of the kernel reaches `rint(sqrt(radius^2 - dy^2))` to both sides.
     """
     result = np.zeros_like(mask)
     rows = len(mask)

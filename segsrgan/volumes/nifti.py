@@ -22,13 +22,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from segsrgan.errors import VolumeError
 from segsrgan.tables import FREESURFER_SUFFIXES
-from segsrgan.volumes.volume import (
-    Grid,
-    Volume,
-    is_orthonormal,
-    nearest_rotation,
-    spatial_shape,
-)
+from segsrgan.volumes.volume import Grid, Volume, is_orthonormal, nearest_rotation, spatial_shape
 
 _logger = logging.getLogger(__name__)
 
@@ -40,14 +34,9 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 def read_nifti(path):
-    """Read a 3-D NIfTI-1, NIfTI-2, Analyze 7.5 or MGH image as a float32 volume.
+    """The float32 volume of a file, or of either file of a .hdr/.img pair.
 
-    Args:
-        path: of the file, or of either file of a .hdr/.img pair; compression is seen by content.
-
-    Raises:
-        VolumeError: if the image is damaged, incomplete or not a 3-D scalar one.
-        OSError: if a file cannot be opened.
+    Compression is seen by content.
     """
     path = Path(path)
     header_path, data_path = _header_and_data(path)
@@ -68,8 +57,8 @@ def read_nifti(path):
 def single_file_header(grid, dtype):
     """The 352 bytes before the voxels of a NIfTI-1 file, and the dtype of its voxels.
 
-    Qform and sform both hold the geometry (scanner coordinates, mm). bool is stored as uint8 and
-    float16 as float32. Raises `ValueError` if an axis is too long or NIfTI has no such type.
+    Qform and sform both hold the geometry. bool is stored as uint8 and float16 as float32. Raises
+    `ValueError` if an axis is too long or NIfTI has no such type.
     """
     dtype = {"?": np.dtype("u1"), "e": np.dtype("f4")}.get(np.dtype(dtype).char, np.dtype(dtype))
     if max(grid.shape) > np.iinfo(np.int16).max:
@@ -100,11 +89,9 @@ def _header_and_data(path):
         return path, path
     base, given = path.name[: -len(suffix)], path.name[-len(suffix) :]
     other = _PAIRED[suffix]
-    ends = [
-        entry.name[len(base) :]
-        for entry in path.parent.iterdir()
-        if entry.name.startswith(base) and entry.name[len(base) :].lower() in (other, f"{other}.gz")
-    ]
+    names = [entry.name for entry in path.parent.iterdir() if entry.name.startswith(base)]
+    ends = [name[len(base) :] for name in names]
+    ends = [end for end in ends if end.lower() in (other, f"{other}.gz")]
     if not ends:
         raise VolumeError(
             f"{path}: its other half {base}{other} is missing; put both files in one folder"
@@ -178,7 +165,6 @@ def _dtype(header, path):
 
 
 def _offset(header):
-    """Where the voxels begin, bytes."""
     if isinstance(header, MGHHeader):
         return header.get_data_offset()
     is_single = isinstance(header, nibabel.Nifti1Header) and header["magic"].item()[:2] == b"n+"
@@ -186,7 +172,6 @@ def _offset(header):
 
 
 def _voxels(file, offset, dtype, shape, path):
-    """Array (x, y, z) as stored."""
     size = math.prod(shape) * dtype.itemsize
     file.seek(offset)
     raw = file.read(size)
@@ -249,16 +234,15 @@ def _place(header, sizes, shape, path):
 
 
 def _sform(header, sizes, shape, path):
-    """That of the sform; where it is sheared, of the qform or of the nearest rotation."""
+    """Of the sform; where it is sheared, of the qform or of the nearest rotation."""
     affine = header.get_sform()
     matrix, offset = affine[:3, :3], affine[:3, 3]
     spacing = np.linalg.norm(matrix, axis=0)
     regular = np.all(np.isfinite(affine)) and np.linalg.matrix_rank(matrix) == 3
     if regular and is_orthonormal(matrix / spacing):
         if not np.allclose(spacing, sizes, rtol=1e-3):
-            by_forms = (np.round(spacing, 4), np.round(sizes, 4))
             text = "%s: voxel size %s by its sform but %s by pixdim; taking the sform"
-            _logger.warning(text, path, *by_forms)
+            _logger.warning(text, path, np.round(spacing, 4), np.round(sizes, 4))
         return spacing, offset, nearest_rotation(matrix)
     if header["qform_code"] > 0:
         _logger.warning("%s: the axes of its sform are not at right angles; taking its qform", path)
@@ -268,16 +252,15 @@ def _sform(header, sizes, shape, path):
             f"{path}: its sform is singular and it has no qform; repair the header, for instance "
             "with the affine of the image it was made from"
         )
-    _logger.warning(
-        "%s: the axes of its sform are not at right angles; taking the nearest rotation", path
-    )
+    text = "%s: the axes of its sform are not at right angles; taking the nearest rotation"
+    _logger.warning(text, path)
     rotation = nearest_rotation(matrix)
     centre = (np.array(shape) - 1) / 2  # stays in place
     return spacing, offset + matrix @ centre - rotation @ (spacing * centre), rotation
 
 
 def _qform(header, sizes):
-    """That of the quaternion, normalised as the standard's own code does."""
+    """Of the quaternion, normalised as the standard's own code does."""
     vector = np.array([header[f"quatern_{part}"] for part in "bcd"], dtype=np.float64)
     square = 1 - vector @ vector
     # Rounding of b, c, d to float32 must not turn an exact half turn by a thousandth.

@@ -45,31 +45,24 @@ def read_volume(path, series=None):
 def read_patient_id(path, series=None):
     """The PatientID of a DICOM file, or of the series that `read_volume` takes of a folder.
 
-    Args:
-        path: of a file or folder that `read_volume` can read.
-        series: which series of a DICOM folder, see `read_volume`.
-
-    Returns:
-        str, "" where nothing is said, or where it is not DICOM.
+    "" where nothing is said, or where it is not DICOM.
     """
     path = Path(path)
     if path.is_dir():
-        from segsrgan.volumes.dicom import find_patient_id
-
-        return find_patient_id(path, _dicom_files(path), series)
-    if not is_dicom(path, old=False):
+        files = _dicom_files(path)
+    elif is_dicom(path, old=False):
+        files, series = [path], None
+    else:
         return ""
-    from segsrgan.volumes.dicom import scan
+    from segsrgan.volumes.dicom import find_patient_id
 
-    return scan(path).series.patient
+    return find_patient_id(path, files, series)
 
 
 def is_dicom(path, old=True):
-    """Say whether a file begins as DICOM does, its name notwithstanding.
+    """Whether a file begins as DICOM does, its name notwithstanding.
 
-    Args:
-        path: of the file.
-        old: accept files without the preamble, too, which other formats may resemble.
+    With `old`, files without the preamble count, too, which other formats may resemble.
     """
     with open(path, "rb") as file:
         head = file.read(132)

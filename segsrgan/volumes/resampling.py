@@ -14,7 +14,7 @@ from segsrgan.config import INTERPOLATION_TYPES, INTERPS
 from segsrgan.volumes.volume import Volume, as_triple, check_spacing
 
 _MARGIN = 24  # samples; a spline's response has decayed to 1e-8 by then
-FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+_FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 # Of the interpolation that knows the slice profile, measured on real T1 and T2 images at 2 to 6
 # times thicker slices; the result changes by less than 0.1 dB around them.
 _CORRELATION_LENGTH = 0.5  # of the anatomy, slices
@@ -66,17 +66,8 @@ def resample(volume, spacing, interp="scipy", interpolation_type="Spline", splin
     """Interpolate a volume to another spacing over the same field of view.
 
     A physical point keeps its coordinates: the first corner stays, so the origin moves by half
-    the difference of the voxel sizes (`Grid.corner_aligned`).
-
-    Args:
-        volume: the source.
-        spacing: mm, one number or three.
-        interp: see `resample_to`.
-        interpolation_type: see `resample_to`.
-        spline_order: see `resample_to`.
-
-    Raises:
-        ValueError: as `resample_to` and `Grid.corner_aligned`.
+    the difference of the voxel sizes (`Grid.corner_aligned`). `spacing` is one number or three,
+    mm; the other arguments and the errors are those of `resample_to`.
 
     Example:
         >>> fine = resample(read_volume("t2.nii.gz"), (0.5, 0.5, 0.5))
@@ -90,15 +81,8 @@ def legacy_resample(volume, spacing, spline_order=3):
 
     The numbers are those of `scipy.ndimage.zoom(array, old / new, order=spline_order)`, which
     aligns the outermost voxel centres, while origin and direction are kept and the spacing is
-    said to be the one asked for.
-
-    Args:
-        volume: the source.
-        spacing: mm, one number or three.
-        spline_order: 0 to 5.
-
-    Raises:
-        ValueError: if the spacing or the order is invalid.
+    said to be the one asked for, one number or three in mm. Raises `ValueError` if the spacing or
+    the order, 0 to 5, is invalid.
     """
     _check_order(spline_order)
     spacing = check_spacing(spacing)
@@ -135,12 +119,9 @@ def degrade(volume, spacing, thickness=None):
     source = volume.grid
     grows = [new > old * (1 + 1e-6) for old, new in zip(source.spacing, spacing, strict=True)]
     target = source.corner_aligned(np.where(grows, spacing, source.spacing))
-    matrices = [
-        _profile_matrix(source, target, axis, thickness[axis] / FWHM_PER_SIGMA)
-        if grows[axis]
-        else np.eye(source.shape[axis])
-        for axis in range(3)
-    ]
+    matrices = [np.eye(size) for size in source.shape]
+    for axis in np.flatnonzero(grows):
+        matrices[axis] = _profile_matrix(source, target, axis, thickness[axis] / _FWHM_PER_SIGMA)
     return Volume.from_grid(_apply(matrices, volume.array), target)
 
 
@@ -156,11 +137,9 @@ def _spline_matrix(size, points, order):
     if order == 0:
         points = np.clip(np.rint(points), 0, size - 1)
     # The mirroring is done here: that of SciPy's spline filter is inexact for a few samples.
-    mirrored = np.pad(np.eye(size), ((_MARGIN, _MARGIN), (0, 0)), "symmetric")
-    columns = [
-        ndimage.map_coordinates(column, [points + _MARGIN], order=order) for column in mirrored.T
-    ]
-    return np.stack(columns, axis=1)
+    mirrored = np.pad(np.eye(size), ((_MARGIN, _MARGIN), (0, 0)), "symmetric").T
+    points = [points + _MARGIN]
+    return np.stack([ndimage.map_coordinates(row, points, order=order) for row in mirrored], axis=1)
 
 
 def _profile_inverse(size, points):
@@ -170,7 +149,7 @@ def _profile_inverse(size, points):
     sample its mean under a Gaussian slice profile as wide as the samples' distance, with noise.
     """
     points = np.clip(points, -0.5, size - 0.5)
-    slices, profile = np.arange(size), FWHM_PER_SIGMA**-2
+    slices, profile = np.arange(size), _FWHM_PER_SIGMA**-2
 
     def covariance(a, b, blur):
         variance = _CORRELATION_LENGTH**2 + blur
@@ -199,16 +178,15 @@ def _apply(matrices, array):
     """
     array = np.ascontiguousarray(array, dtype=np.float32)
     for axis in sorted(range(3), key=lambda k: matrices[k].shape[0] / matrices[k].shape[1]):
-        matrix = matrices[axis]
-        rows, columns = matrix.shape
-        if rows == columns and np.array_equal(matrix, np.eye(rows)):
+        rows, columns = matrices[axis].shape
+        if rows == columns and np.array_equal(matrices[axis], np.eye(rows)):
             continue
-        matrix = matrix.astype(np.float32)
+        matrix = matrices[axis].astype(np.float32)
+        shape = (*array.shape[:axis], rows, *array.shape[axis + 1 :])
         if axis == 2:
-            array = (array.reshape(-1, columns) @ matrix.T).reshape(*array.shape[:2], rows)
+            array = (array.reshape(-1, columns) @ matrix.T).reshape(shape)
         else:
             after = math.prod(array.shape[axis + 1 :])
-            shape = (*array.shape[:axis], rows, *array.shape[axis + 1 :])
             array = np.matmul(matrix, array.reshape(-1, columns, after)).reshape(shape)
     return array
 
@@ -217,13 +195,13 @@ def _parallel_axes(source, target):
     """For each target axis, the source axis it runs along and its sign."""
     cosines = source.direction.T @ target.direction
     axes = np.abs(cosines).argmax(axis=0)
-    signs = np.sign(cosines[axes, range(3)])
-    if not np.allclose(np.abs(cosines[axes, range(3)]), 1, rtol=0, atol=1e-6):
+    along = cosines[axes, range(3)]
+    if not np.allclose(np.abs(along), 1, rtol=0, atol=1e-6):
         raise ValueError(
             "the grid's axes must be parallel to the volume's; between them lie cosines "
             f"{np.round(cosines, 4).tolist()}; try interp='sitk', or a grid with its direction"
         )
-    return axes, signs
+    return axes, np.sign(along)
 
 
 def _resample_itk(volume, grid, interpolation_type):
@@ -245,8 +223,7 @@ def _resample_itk(volume, grid, interpolation_type):
             # Half a voxel at each border lies beyond the outermost centres; 0 would be black.
             useNearestNeighborExtrapolator=True,
         )
-        result = from_itk(result).array
-    return Volume.from_grid(result.astype(dtype, copy=False), grid)
+    return Volume.from_grid(from_itk(result).array.astype(dtype, copy=False), grid)
 
 
 def _check_choice(name, value, choices):

@@ -46,21 +46,15 @@ class Tiling:
     @property
     def crop(self):
         """Slices that cut the volume out of the padded one."""
-        return tuple(
-            slice(before, before + n)
-            for n, (before, _) in zip(self.shape, self.padding, strict=True)
-        )
+        axes = zip(self.shape, self.padding, strict=True)
+        return tuple(slice(before, before + n) for n, (before, _) in axes)
 
     def region(self, start):
         """Slices of the patch at `start` (x, y, z) in the padded volume."""
         return tuple(slice(s, s + p) for s, p in zip(start, self.patch, strict=True))
 
     def pad(self, array):
-        """Return `array` (x, y, z) padded; itself where there is nothing to pad.
-
-        Raises:
-            ValueError: if its shape is not the planned one.
-        """
+        """`array` padded; itself where there is nothing to pad. `ValueError` on another shape."""
         if array.shape != self.shape:
             raise ValueError(f"the array must have shape {self.shape}, received {array.shape}")
         return np.pad(array, self.padding, self.mode) if np.any(self.padding) else array
@@ -99,21 +93,20 @@ def plan(shape, patch, step, geometry="exact", multiple=4):
     if geometry not in GEOMETRIES:
         raise ValueError(f"geometry must be one of {', '.join(GEOMETRIES)}, received {geometry!r}")
     shape = _integers(shape, "shape")
+    legacy = geometry == "legacy"
     if patch is None:
-        pads = [multiple - n % multiple if geometry == "legacy" else -n % multiple for n in shape]
+        pads = [multiple - n % multiple if legacy else -n % multiple for n in shape]
         sizes = tuple(n + pad for n, pad in zip(shape, pads, strict=True))
-        axis_starts = ((0,), (0,), (0,))
+        axis_starts = ((0,),) * 3
     else:
         sizes, steps = _integers(patch, "patch"), _integers(step, "step")
         _check_sizes(sizes, steps, multiple)
-        pads, axis_starts = zip(
-            *(_axis(*axis, geometry) for axis in zip(shape, sizes, steps, strict=True)), strict=True
-        )
-    unit = 1 if geometry == "legacy" else multiple
+        axes = [_axis(*axis, legacy) for axis in zip(shape, sizes, steps, strict=True)]
+        pads, axis_starts = zip(*axes, strict=True)
+    unit = 1 if legacy else multiple
     before = [pad // 2 // unit * unit for pad in pads]
     padding = tuple((first, pad - first) for first, pad in zip(before, pads, strict=True))
-    mode = "constant" if geometry == "legacy" else "symmetric"
-    return Tiling(shape, sizes, tuple(axis_starts), padding, mode)
+    return Tiling(shape, sizes, axis_starts, padding, "constant" if legacy else "symmetric")
 
 
 class Accumulator:
@@ -135,17 +128,17 @@ class Accumulator:
         self.tiling = tiling
         self._sum = np.zeros((*tiling.padded_shape, channels), np.float32)
         self._weights = patch_weights(tiling, blend)
-        axes = zip(
-            tiling.padded_shape, tiling.axis_starts, _axis_weights(tiling, blend), strict=True
-        )
-        self._totals = [_axis_total(*axis) for axis in axes]
+        self._totals = [np.zeros(size, np.float32) for size in tiling.padded_shape]
+        axes = zip(self._totals, tiling.axis_starts, _axis_weights(tiling, blend), strict=True)
+        for total, starts, weights in axes:
+            for start in starts:
+                total[start : start + len(weights)] += weights
         self._missing = len(tiling.starts)
 
     def add(self, patch, start):
         """Add one patch (px, py, pz, channels) whose first voxel is `start` (x, y, z).
 
-        Raises:
-            ValueError: if its shape is not the planned one.
+        Raises `ValueError` if its shape is not the planned one.
         """
         target = self._sum[self.tiling.region(start)]
         if patch.shape != target.shape:
@@ -154,31 +147,25 @@ class Accumulator:
         self._missing -= 1
 
     def result(self):
-        """Return the weighted mean (x, y, z, channels), float32, padding cut off.
+        """The weighted mean (x, y, z, channels), float32, padding cut off.
 
-        It is a view of the accumulator's own memory; after it no patch can be added.
-
-        Raises:
-            ValueError: unless each patch has been added once.
+        It is a view of the accumulator's own memory; after it no patch can be added. Raises
+        `ValueError` unless each patch has been added once.
         """
         if self._missing:
             raise ValueError(
                 f"each of the {len(self.tiling.starts)} patches must be added once, "
                 f"received {len(self.tiling.starts) - self._missing}"
             )
-        if self._totals is not None:
-            for axis, total in enumerate(self._totals):
-                if np.any(total != 1):
-                    self._sum /= total.reshape([-1 if k == axis else 1 for k in range(4)])
-            self._totals = None
+        for axis, total in enumerate(self._totals):
+            if np.any(total != 1):
+                self._sum /= total.reshape([-1 if k == axis else 1 for k in range(4)])
+        self._totals = ()
         return self._sum[self.tiling.crop]
 
 
 def patch_weights(tiling, blend):
-    """How much each voxel of a patch counts where patches overlap.
-
-    float32 (px, py, pz); None where all count alike. Raises `ValueError` if the blend is unknown.
-    """
+    """How much each voxel of a patch counts, float32 (px, py, pz); None where all count alike."""
     x, y, z = _axis_weights(tiling, blend)
     is_uniform = all(np.all(axis == 1) for axis in (x, y, z))
     return None if is_uniform else x[:, None, None] * y[:, None] * z
@@ -188,14 +175,13 @@ def _axis_weights(tiling, blend):
     """Three vectors whose product is the weight of a voxel."""
     if blend not in BLENDS:
         raise ValueError(f"blend must be one of {', '.join(BLENDS)}, received {blend!r}")
-    if blend == "gaussian" and len(tiling.starts) > 1:
-        return [_gaussian(size) for size in tiling.patch]
-    return [np.ones(size, np.float32) for size in tiling.patch]
+    is_gaussian = blend == "gaussian" and len(tiling.starts) > 1
+    return [(_gaussian if is_gaussian else np.ones)(size, np.float32) for size in tiling.patch]
 
 
-def _axis(n, patch, step, geometry):
+def _axis(n, patch, step, legacy):
     """Padding and starts of the patches along one axis of n voxels."""
-    if geometry == "legacy":
+    if legacy:
         pad = max(step - (n - patch) % step, patch - n)
         return pad, tuple(range(0, n + pad - patch + 1, step))
     pad = max(0, patch - n)
@@ -225,13 +211,6 @@ def _check_sizes(patch, step, multiple):
             )
 
 
-def _gaussian(size):
+def _gaussian(size, dtype):
     distance = (np.arange(size) - (size - 1) / 2) / (_BLEND_SIGMA * size)
-    return np.maximum(np.exp(-0.5 * distance**2), _BLEND_LEAST).astype(np.float32)
-
-
-def _axis_total(size, starts, weights):
-    total = np.zeros(size, np.float32)
-    for start in starts:
-        total[start : start + len(weights)] += weights
-    return total
+    return np.maximum(np.exp(-0.5 * distance**2), _BLEND_LEAST).astype(dtype)

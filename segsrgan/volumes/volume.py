@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A 3-D image and where its voxels lie: a regular grid in patient space.
+"""A 3-D image: where its voxels lie, a regular grid in patient space, and its intensities.
 
 Physical coordinates are ITK's patient space (LPS: left, posterior, superior), in mm. A voxel's
 centre has integer index; the field of view reaches half a voxel beyond the outermost centres.
@@ -19,11 +19,9 @@ _THICK_RATIO = 1.05
 
 
 def nearest_rotation(matrix):
-    """Return the orthonormal matrix nearest to `matrix` (polar decomposition), handedness kept.
+    """The orthonormal matrix nearest to a (3, 3) one (polar decomposition), handedness kept.
 
-    Args:
-        matrix: (3, 3) invertible; its columns are scaled to length one first, so that a thick
-            axis weighs no more than a thin one.
+    Columns are scaled to length one first, so that a thick axis weighs no more than a thin one.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     left, _, right = np.linalg.svd(matrix / np.linalg.norm(matrix, axis=0))
@@ -31,17 +29,13 @@ def nearest_rotation(matrix):
 
 
 def is_orthonormal(matrix, tolerance=_ORTHONORMAL_TOLERANCE):
-    """Say whether the columns of a (3, 3) matrix have length one and right angles."""
+    """Whether the columns of a (3, 3) matrix have length one and right angles."""
     matrix = np.asarray(matrix, dtype=np.float64)
     return bool(np.allclose(matrix.T @ matrix, np.eye(3), atol=tolerance))
 
 
 def as_triple(value, name):
-    """Return `value`, a number or three, as a tuple of three floats.
-
-    Raises:
-        ValueError: if there are not one or three numbers.
-    """
+    """A number or three as a tuple of three floats."""
     numbers = np.asarray(value, dtype=np.float64).ravel()
     if numbers.size not in (1, 3):
         raise ValueError(f"{name} must be one number or three (x, y, z), received {value!r}")
@@ -49,11 +43,7 @@ def as_triple(value, name):
 
 
 def spatial_shape(sizes, path):
-    """The three sizes (x, y, z) of a file's axes, of which further ones must have one element.
-
-    Raises:
-        VolumeError: if there are fewer or more axes; it names the path.
-    """
+    """The three sizes (x, y, z) of a file's axes, of which further ones must have one element."""
     sizes = list(sizes)
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes.pop()
@@ -66,11 +56,7 @@ def spatial_shape(sizes, path):
 
 
 def check_spacing(spacing):
-    """Return `spacing` as three positive finite floats, in mm.
-
-    Raises:
-        ValueError: if a number is not positive and finite, or there are not one or three.
-    """
+    """One spacing or three, in mm, as three floats; `ValueError` unless positive and finite."""
     spacing = as_triple(spacing, "spacing")
     if not all(math.isfinite(size) and size > 0 for size in spacing):
         raise ValueError(
@@ -119,10 +105,8 @@ class Grid:
             )
         direction = direction.reshape(3, 3)
         direction.flags.writeable = False
-        object.__setattr__(self, "shape", shape)
-        object.__setattr__(self, "spacing", check_spacing(self.spacing))
-        object.__setattr__(self, "origin", origin)
-        object.__setattr__(self, "direction", direction)
+        values = {"shape": shape, "spacing": check_spacing(self.spacing), "origin": origin}
+        self.__dict__.update(values, direction=direction)
 
     def index_to_physical(self, index):
         """Physical points (..., 3) in mm of continuous voxel indices (..., 3)."""
@@ -135,7 +119,7 @@ class Grid:
         return centred @ self.direction / self.spacing
 
     def corner_aligned(self, spacing):
-        """Return the grid of another spacing over the same field of view.
+        """The grid of another spacing, one number or three in mm, over the same field of view.
 
         The outer corner of the first voxel stays exactly where it is; the far end is covered,
         with less than one new voxel to spare::
@@ -143,11 +127,7 @@ class Grid:
             old  |     0     |     1     |        3 mm, centres at 0 and 3
             new  | 0 | 1 | 2 | 3 | 4 | 5 |        1 mm, centres at -1, 0, 1 ...
 
-        Args:
-            spacing: one number or three, mm.
-
-        Raises:
-            ValueError: if the spacing is not positive or asks for more than `MAX_VOXELS`.
+        Raises `ValueError` if the spacing is not positive or asks for more than 2^31 voxels.
         """
         new, old = np.array(check_spacing(spacing)), np.array(self.spacing)
         shape = [max(1, math.ceil(size)) for size in np.array(self.shape) * old / new - 1e-3]
@@ -166,15 +146,16 @@ class Grid:
         others = [size for k, size in enumerate(self.spacing) if k != axis]
         return axis if self.spacing[axis] > _THICK_RATIO * max(others) else None
 
+    @property
+    def corners(self):
+        """Physical positions (8, 3), mm, of the outermost voxel centres."""
+        indices = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(self.shape) - 1)
+        return self.index_to_physical(indices)
+
     def is_close(self, other, tolerance=1e-3):
-        """Say whether two grids have one shape and their corners lie within `tolerance` mm."""
-        corners = (np.indices((2, 2, 2)).reshape(3, -1).T) * (np.array(self.shape) - 1)
-        return self.shape == other.shape and np.allclose(
-            self.index_to_physical(corners),
-            other.index_to_physical(corners),
-            rtol=0,
-            atol=tolerance,
-        )
+        """Whether two grids have one shape and their corners lie within `tolerance` mm."""
+        same = self.shape == other.shape
+        return same and np.allclose(self.corners, other.corners, rtol=0, atol=tolerance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,18 +187,12 @@ class Volume:
         if array.ndim != 3:
             raise ValueError(f"a volume has three axes (x, y, z), received shape {array.shape}")
         grid = Grid(array.shape, self.spacing, self.origin, self.direction)
-        object.__setattr__(self, "array", array)
-        object.__setattr__(self, "spacing", grid.spacing)
-        object.__setattr__(self, "origin", grid.origin)
-        object.__setattr__(self, "direction", grid.direction)
+        place = {"spacing": grid.spacing, "origin": grid.origin, "direction": grid.direction}
+        self.__dict__.update(place, array=array)
 
     @classmethod
     def from_grid(cls, array, grid):
-        """Return a volume of `array` (x, y, z) placed on `grid`.
-
-        Raises:
-            ValueError: if their shapes differ.
-        """
+        """A volume of `array` (x, y, z) on `grid`; `ValueError` if their shapes differ."""
         array = np.asarray(array)
         if array.shape != grid.shape:
             raise ValueError(
@@ -231,5 +206,63 @@ class Volume:
         return Grid(self.array.shape, self.spacing, self.origin, self.direction)
 
     def with_array(self, array):
-        """Return a volume of another array (x, y, z) of the same shape in the same place."""
+        """A volume of another array (x, y, z) of the same shape in the same place."""
         return Volume.from_grid(array, self.grid)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """The linear map of an image's intensities to [0, 1] (SegSRGAN paper, section 3.1).
+
+    Args:
+        shift: subtracted first: the minimum where it is negative, else 0.
+        scale: divisor: the maximum after the shift.
+        floor: the image's minimum; no inverted value falls below it.
+
+    Example:
+        >>> normalisation = Normalisation.of(array)
+        >>> same = normalisation.invert(normalisation.apply(array))
+    """
+
+    shift: float
+    scale: float
+    floor: float
+
+    @classmethod
+    def of(cls, array):
+        """The normalisation of an array of any shape.
+
+        Raises:
+            ValueError: if voxels are NaN or infinite (the message counts them), or all equal.
+        """
+        lowest, highest = float(np.min(array)), float(np.max(array))
+        if not (np.isfinite(lowest) and np.isfinite(highest)):
+            bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+            raise ValueError(
+                f"voxels must be finite numbers, received {bad} of {array.size} NaN or infinite; "
+                "replace them, for instance with 0"
+            )
+        if lowest == highest:
+            raise ValueError(
+                f"the image must have contrast, received {array.size} voxels all equal to "
+                f"{lowest:g}; check that it is the right file"
+            )
+        shift = min(0.0, lowest)
+        scale = highest - shift
+        if scale < np.finfo(np.float32).tiny:
+            raise ValueError(
+                f"the image's largest value must exceed 0 by more than {scale:g}; scale it up"
+            )
+        return cls(shift, scale, lowest)
+
+    def apply(self, array):
+        """Subtract shift and divide by scale: a new float32 array."""
+        result = np.subtract(array, self.shift, dtype=np.float32)
+        result /= np.float32(self.scale)
+        return result
+
+    def invert(self, array):
+        """Multiply by scale and add shift: a new float32 array, never below the floor."""
+        result = np.multiply(array, self.scale, dtype=np.float32)
+        result += np.float32(self.shift)
+        return np.maximum(result, np.float32(self.floor), out=result)

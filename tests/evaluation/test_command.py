@@ -225,7 +225,7 @@ def test_ctrl_c_writes_nothing_and_is_status_130(
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segsrgan.evaluation.run.load_labels", interrupt)
+    monkeypatch.setattr("segsrgan.evaluation.run.read_volume", interrupt)
     assert command("-p", table(labels), "--csv", tmp_path / "out.csv") == 130
     assert "segsrgan evaluate: interrupted; nothing was written" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()

@@ -8,7 +8,7 @@ import pytest
 from volumes.samples import DIRECTIONS, blob_volume, noise, rotation
 
 from segsrgan.errors import UserError
-from segsrgan.evaluation.loading import align, are_labels, in_class, interpolate, overlap
+from segsrgan.evaluation.run import align, are_labels, in_class, interpolate, overlap
 from segsrgan.volumes import Grid, Volume
 
 SHAPE, SPACING, ORIGIN = (4, 5, 6), (1.0, 0.5, 2.0), (3.0, -7.0, 11.0)

@@ -11,6 +11,7 @@ from volumes.samples import DIRECTIONS, EVEN, levels, slice_pixels, write_series
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes import read_volume
+from segsrgan.volumes.reading import read_patient_id
 
 SECONDARY_UID = "1.2.3.9"
 
@@ -198,6 +199,15 @@ def test_colour_and_damaged_files_are_refused(tmp_path):
     (tmp_path / "a.dcm").write_bytes((tmp_path / "a.dcm").read_bytes()[:-20])
     with pytest.raises(VolumeError, match="cannot be read"):
         read_volume(tmp_path / "a.dcm")
+
+
+def test_the_patient_is_that_of_the_file_or_the_series(tmp_path):
+    write_slice(tmp_path / "a.dcm", 5, PatientID="17")
+    write_series(tmp_path / "t", EVEN, SeriesInstanceUID=SECONDARY_UID, PatientID="18")
+    (tmp_path / "notes.txt").write_text("nothing")
+    assert read_patient_id(tmp_path / "a.dcm") == read_patient_id(tmp_path, "1.2.3.4") == "17"
+    assert read_patient_id(tmp_path) == read_patient_id(tmp_path, SECONDARY_UID) == "18"
+    assert read_patient_id(tmp_path / "notes.txt") == ""
 
 
 def test_a_sagittal_series_of_a_scanner(data_dir):

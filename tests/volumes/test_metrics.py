@@ -20,8 +20,8 @@ from segsrgan.volumes import (
     surface_distances,
     surface_voxels,
 )
+from segsrgan.volumes.metrics import _boundary_radii as boundary_radii
 from segsrgan.volumes.metrics import _dilated as dilated
-from segsrgan.volumes.metrics import boundary_radii
 
 SPACING = (0.7, 1.1, 2.5)
 
@@ -93,16 +93,13 @@ def test_masked_ssim_is_the_mean_of_the_whole_map_inside(corner):
     assert ssim(x, y, mask) == pytest.approx(local[inside].mean(), abs=1e-9)
 
 
-def test_connected_components_by_neighbourhood_and_mask():
+def test_components_are_connected_by_corners():
     # Two voxels sharing an edge, a third sharing only a corner with the second.
     binary = np.zeros((4, 4, 4), np.uint8)
     binary[0, 0, 0] = binary[1, 1, 0] = binary[2, 2, 1] = 1
-    counts = [connected_components(binary, connectivity=kind) for kind in (1, 2, 3)]
-    assert counts == [3, 2, 1]
+    assert connected_components(binary) == 1
     assert connected_components(np.zeros((3, 3, 3))) == 0
-    binary = line(1, 1, 1, 0, 1)
-    masks = None, line(1, 0, 1, 1, 0), line(1, 1, 1, 1, 0)
-    assert [connected_components(binary, mask) for mask in masks] == [2, 2, 1]
+    assert connected_components(line(1, 1, 1, 0, 1)) == 2
 
 
 CUBE, EMPTY = np.ones((8, 8, 8)), np.zeros((8, 8, 8))
@@ -127,7 +124,6 @@ def test_shapes_that_differ_and_empty_masks_are_refused(metric):
             (lambda w=window: ssim(CUBE, CUBE, window=w), f"received {window}")
             for window in (4, 1, 9)
         ),
-        (lambda: connected_components(CUBE, connectivity=26), "1, 2 or 3"),
         (lambda: overlap_errors(TRUTH, TRUTH[:-1]), "one shape"),
         (lambda: surface_distances(CUBE, np.ones((8, 8, 9)), 1), r"\(8, 8, 8\), \(8, 8, 9\)"),
         (lambda: surface_voxels(np.ones((3, 3))), r"received \[\(3, 3\)\]"),
@@ -197,7 +193,7 @@ def test_boundary_agreement_against_a_direct_loop(flat, monkeypatch):
     rng = np.random.default_rng(0)
     truth = box((11, 10, 9), (3, 9), (2, 8), (2, 7))
     prediction = truth ^ (rng.random(truth.shape) < 0.2)
-    monkeypatch.setattr("segsrgan.volumes.metrics.boundary_radii", lambda shape: [2])
+    monkeypatch.setattr("segsrgan.volumes.metrics._boundary_radii", lambda shape: [2])
     reach = range(-2, 3)
     if flat:
         offsets = [(x, y, 0) for x in reach for y in reach if abs(x) < 2 or y == 0]
