@@ -78,7 +78,7 @@ def cases(folder):
     from nilearn import datasets
 
     from segsrgan import Volume, read_volume
-    from segsrgan.training.synthetic.painting import paint, prepare_labels
+    from segsrgan.training.painting import paint, prepare_labels
 
     for case in fetal_cases(folder):
         yield "fetal T2", *case

@@ -67,9 +67,8 @@ def _run(args):
     settings = SynthesisSettings(**values)
     if bool(maps) == bool(table):
         raise UserError("name label maps, or a CSV of them with --csv: one of the two")
-    from segsrgan.training.synthetic.maps import MapFile, load_maps, read_maps
-    from segsrgan.training.synthetic.samples import SHEET, write_samples
-    from segsrgan.training.synthetic.sources import Acquisition
+    from segsrgan.training.label_maps import MapFile, load_maps, read_maps
+    from segsrgan.training.sources import SHEET, Acquisition, write_samples
 
     cortex = settings.cortex_labels
     if table:
@@ -81,11 +80,10 @@ def _run(args):
         how["strip"] = settings.stripped
     sources, total = [item.source(**how) for item in found], 0.0
     written = write_samples(sources, output, settings.number, settings.seed, overwrite)
-    for index, sample in enumerate(written, start=1):
-        name, distance = found[sample.source].file.path.name, sample.resolution
-        total += sample.seconds
+    for index, (source, distance, seconds) in enumerate(written, start=1):
+        name, total = found[source].file.path.name, total + seconds
         print(
-            f"sample {index}: {name}, slices {distance:.2f} voxels apart, {sample.seconds:.2f} s",
+            f"sample {index}: {name}, slices {distance:.2f} voxels apart, {seconds:.2f} s",
             flush=True,
         )
     print(f"{total / settings.number:.2f} s per sample; see {Path(output, SHEET)}")

@@ -21,30 +21,24 @@ class Deformation:
 
     Attributes:
         rotation: largest angle about each axis, degrees.
-        elastic: largest displacement, mm. Its nodes are far enough apart that it never
-            folds.
-
-    Raises:
-        ValueError: if a number is negative, or the angle above 180.
+        elastic: largest displacement, mm. Its nodes are far enough apart that it never folds.
     """
 
     rotation: float = 0.0
     elastic: float = 0.0
 
-    def __post_init__(self):
-        if not 0 <= self.rotation <= 180 or not 0 <= self.elastic < np.inf:
-            raise ValueError(
-                "rotation must be 0 to 180 degrees and elastic 0 mm or more, "
-                f"received {self.rotation} and {self.elastic}"
-            )
+    def __bool__(self):
+        return self.rotation > 0 or self.elastic > 0
 
     def memory(self, voxels):
         """Bytes that `apply` takes at most, the result included."""
+        if not self:
+            return 0
         threads = os.cpu_count() or 1
         return voxels * 16 + min(voxels, threads * _SLAB) * _SLAB_BYTES
 
     def apply(self, image, labels, rng, classes=()):
-        """Deforms an image together with its labels.
+        """Deforms an image together with its labels; 0 where the deformation leads outside.
 
         Args:
             image: a `Volume`; interpolated by cubic splines, within its own range of values.
@@ -52,11 +46,8 @@ class Deformation:
                 half.
             rng: a `numpy.random.Generator`.
             classes: names of the labels that are interpolated by nearest neighbours instead.
-
-        Returns:
-            `(image, labels)` on the same grid, 0 where the deformation leads outside.
         """
-        if not self.rotation and not self.elastic:
+        if not self:
             return image, labels
         field = _Field.draw(self, image.array.shape, image.spacing, rng)
         low, high = image.array.min(), image.array.max()
@@ -74,6 +65,9 @@ class Deformation:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(move, _slabs(image.array.shape)))
         return image.with_array(moved_image), moved
+
+
+STILL = Deformation()
 
 
 @dataclass(frozen=True)
@@ -144,15 +138,9 @@ def bspline_basis(size, distance):
 
 
 def smooth_field(shape, distance, rng):
-    """A smooth random field of values in [-1, 1].
+    """A smooth random field (x, y, z), float32, between nodes `distance` voxels apart.
 
-    Args:
-        shape: (x, y, z).
-        distance: voxels between the nodes, whose values are uniform in [-1, 1].
-        rng: a `numpy.random.Generator`.
-
-    Returns:
-        (x, y, z) float32.
+    The nodes' values are uniform in [-1, 1].
     """
     bases = [bspline_basis(n, distance).astype(np.float32) for n in shape]
     nodes = rng.uniform(-1, 1, [basis.shape[1] for basis in bases]).astype(np.float32)

@@ -2,9 +2,7 @@
 """A folder of decoded volumes (`--folder_training_data`), mapped into memory when they are read.
 
 An entry is a file `<name>-<key>.<part>.npy` for each array. The key covers all that the arrays
-depend on, so that an entry is right or absent, and several trainings may share the folder. What is
-missing or damaged is made anew. A training removes the entries that it has made when it ends,
-unless it is told to keep them.
+depend on, so that an entry is right or absent, and several trainings may share the folder.
 """
 
 import hashlib
@@ -24,19 +22,16 @@ _FORMAT = 2  # part of every key, to be changed with the meaning of the arrays
 
 
 class Cache:
-    """The folder, as one training uses it. Close it, or use it in a `with` statement.
+    """The folder, as one training uses it in a `with` statement; an `OSError` if it cannot be used.
 
     Args:
         folder: made if there is none.
         keep: whether what this training makes stays when it ends.
-
-    Raises:
-        OSError, UserError: if the folder cannot be made or written to.
     """
 
     def __init__(self, folder, keep=False):
         self.folder, self._keep = Path(folder), keep
-        self._made, self._lock, self._closed, self._full = set(), threading.Lock(), False, False
+        self._made, self._lock, self._writable = set(), threading.Lock(), True
         check_writable(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_stale(self.folder)
@@ -45,19 +40,21 @@ class Cache:
         return self
 
     def __exit__(self, *_):
-        self.close()
+        with self._lock:  # a thread may still be writing
+            self._writable = False
+        for path in () if self._keep else self._made:
+            remove(path)
 
     def load(self, files, settings, parts, read):
-        """The arrays of an entry; read and put into the folder where they are missing.
+        """The arrays of an entry, `{part: array}`; made where they are missing or damaged.
+
+        They are read-only where they come from the folder.
 
         Args:
             files: paths that the arrays are made from; the first one gives the entry its name.
             settings: whatever else the arrays depend on, as JSON can write it.
             parts: names of the arrays.
             read: function without arguments that returns `{part: array}`.
-
-        Returns:
-            `{part: array}`, read-only where they come from the folder.
         """
         paths = self._paths(files, settings, parts)
         try:
@@ -68,15 +65,7 @@ class Cache:
             self._store(paths, arrays)
         return arrays
 
-    def close(self):
-        """Removes what this training has made, unless it is to be kept."""
-        with self._lock:  # a thread may still be writing
-            self._closed = True
-        for path in () if self._keep else self._made:
-            remove(path)
-
     def _paths(self, files, settings, parts):
-        """The file of each part."""
         key = json.dumps([_FORMAT, settings, list(parts), [_state(Path(path)) for path in files]])
         name = f"{stem(files[0])}-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
         return {part: self.folder / f"{name}.{part}.npy" for part in parts}
@@ -85,13 +74,13 @@ class Cache:
         try:
             for part, path in paths.items():
                 with self._lock:
-                    if self._closed or self._full:
+                    if not self._writable:
                         return
                     with replaced_file(path) as file:
                         np.save(file, arrays[part])
                     self._made.add(path)
         except OSError as error:
-            self._full = True
+            self._writable = False
             logger.warning(
                 "%s; the training goes on and reads images that are not in the folder for "
                 "training data yet in every epoch",

@@ -2,7 +2,6 @@
 """The images of a training: the rows of its CSV file, read and checked before anything starts."""
 
 import math
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from segsrgan.errors import TableError, VolumeError, problems_error
 from segsrgan.networks.outputs import HEADS
 from segsrgan.tables import read_table, resolved
-from segsrgan.training.patches import filled_box
 from segsrgan.volumes import Grid, read_volume, resample
 
 IMAGE, LABEL, BASE, MASK = "HR_image", "Label_image", "Base", "Mask_image"
@@ -28,12 +27,7 @@ _GRID_TOLERANCE = 0.1  # of a voxel, between an image and its labels
 
 
 class Cases(NamedTuple):
-    """The images of a training.
-
-    Attributes:
-        train, test: lists of `Case`, neither empty but `train` where that is allowed.
-        classes: number of classes of the masks if they are learnt, else 0.
-    """
+    """Lists of `Case`, and the number of classes of their masks, 0 unless they are learnt."""
 
     train: list
     test: list
@@ -62,7 +56,7 @@ class Extent(NamedTuple):
         return cls(image.array.shape, image.spacing, *boxes)
 
     def at(self, spacing):
-        """The extent of the image interpolated to another voxel size, see `resample`."""
+        """The extent of the image interpolated to another voxel size in mm, see `resample`."""
         if spacing == self.spacing:
             return self
         shape = Grid(self.shape, self.spacing).corner_aligned(spacing).shape
@@ -87,20 +81,17 @@ class Case:
             0.5 is inside; of a mask of classes 0, 1, ...
         base: "Train" or "Test".
         values: of Label_image that are inside; none where it holds 0 and 1, or probabilities.
-        known: the image's extent, if the table has been checked.
+        extent: the image's `Extent`, once the table has been checked.
     """
 
     image: Path
     labels: dict
     base: str
     values: tuple = ()
-    known: Extent | None = field(default=None, compare=False)
+    extent: Extent | None = field(default=None, compare=False)
 
     def load(self, columns=()):
-        """Reads the image and labels.
-
-        Args:
-            columns: of the labels.
+        """Reads the image and some labels.
 
         Returns:
             `(image, labels)`: a float32 `Volume`, and `{column: (x, y, z)}`: uint8 classes of a
@@ -124,20 +115,17 @@ class Case:
             label = label.with_array(np.isin(label.array, self.values).astype(np.float32))
         return (_classes if kind == "mask" else _probabilities)(label.array, path)
 
-    def extent(self):
-        """The image's `Extent`, read if it is not known."""
-        return self.known or Extent.of(_read_image(self.image))
-
-    def check(self):
+    def checked(self):
         """Reads everything once.
 
         Returns:
-            `(extent, values, problems)`: the `Extent` or None; `{column: set}` of the values of
-            masks; a list of messages, empty if all is well.
+            `(case, values, problems)`: the case with its `Extent`; the set of the mask's values; a
+            list of messages, empty if all is well.
         """
-        problems, image, values = [], None, {}
+        problems, extent, image, values = [], None, None, set()
         try:
             image = _read_image(self.image)
+            extent = Extent.of(image)
         except (VolumeError, OSError) as error:
             problems.append(str(error))
         for column in self.labels:
@@ -146,22 +134,22 @@ class Case:
             except (VolumeError, OSError) as error:
                 problems.append(str(error))
             else:
-                if column in CLASSES:
-                    values[column] = set(np.flatnonzero(np.bincount(label.ravel())).tolist())
-        return None if image is None else Extent.of(image), values, problems
+                if column == MASK:
+                    values = set(np.flatnonzero(np.bincount(label.ravel())).tolist())
+        return replace(self, extent=extent), values, problems
+
+
+def filled_box(inside):
+    """The smallest box around the True voxels of an array (x, y, z).
+
+    Per axis `(first, last + 1)`; three times (0, 1) if there is no such voxel.
+    """
+    box = ndimage.find_objects(inside.view(np.uint8), 1)[0]
+    return tuple((part.start, part.stop) for part in box) if box else ((0, 1),) * 3
 
 
 def at_spacing(image, labels, spacing):
-    """An image and its labels interpolated to another voxel size.
-
-    Args:
-        image: a `Volume`.
-        labels: `{column: (x, y, z)}`, as `Case.load` returns them.
-        spacing: three numbers, mm.
-
-    Returns:
-        The same kinds of arrays; what they were if the spacing is the image's.
-    """
+    """An image and its labels, as `Case.load` returns them, interpolated to a voxel size in mm."""
     if spacing == image.spacing:
         return image, labels
     fine = resample(image, spacing)
@@ -199,9 +187,6 @@ def read_cases(
         label_values: values of Label_image that are inside, see `Case`.
         heads: names of further heads of the network, whose columns are needed.
 
-    Returns:
-        A `Cases`.
-
     Raises:
         TableError: one message with every problem found: columns, parts, files, grids, values.
     """
@@ -217,27 +202,19 @@ def read_cases(
     base_path = Path(base_path or table.path.parent).absolute()
     cases, problems = _rows(table, columns, base_path, label_values)
     needed = () if problems else BASES[1:] if test_alone else BASES
-    cases, values, found = _checked(cases)
-    train, test = ([case for case in cases if case.base == base] for base in BASES)
-    problems += found + _problems_of_bases(train, test, needed)
-    classes = 0
+    groups, values, classes = {base: [] for base in BASES}, {}, 0
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for case, found, wrong in pool.map(Case.checked, cases):
+            groups[case.base].append(case)
+            values |= {case.labels[MASK]: found} if found else {}
+            problems += wrong
+    problems += _problems_of_bases(groups, needed)
     if fit_mask:
-        classes, found = _count_classes(values)
-        problems += found
+        classes, wrong = _count_classes(values)
+        problems += wrong
     if problems:
         raise problems_error(path, problems)
-    return Cases(train, test, classes)
-
-
-def _checked(cases):
-    """The cases whose extents are known then, `{path: set of values}` of masks, and problems."""
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        results = list(zip(cases, pool.map(Case.check, cases), strict=True))
-    return (
-        [replace(case, known=extent) for case, (extent, *_) in results],
-        {case.labels[MASK]: found[MASK] for case, (_, found, _) in results if MASK in found},
-        [problem for _, (*_, problems) in results for problem in problems],
-    )
+    return Cases(*groups.values(), classes)
 
 
 def _table(path, columns, mask_reason):
@@ -273,14 +250,14 @@ def _rows(table, columns, base_path, label_values):
     return cases, problems
 
 
-def _problems_of_bases(train, test, needed):
+def _problems_of_bases(groups, needed):
     """What is wrong with the division into Train and Test."""
     problems = [
         f"no row has {base} in the column Base; at least one is needed"
-        for base, group in zip(BASES, (train, test), strict=True)
-        if base in needed and not group
+        for base in needed
+        if not groups[base]
     ]
-    train, test = ({case.image.resolve() for case in group} for group in (train, test))
+    train, test = ({case.image.resolve() for case in group} for group in groups.values())
     return problems + [
         f"{image}: is in both Train and Test; leave it out of one, or the scores mean nothing"
         for image in sorted(train & test)

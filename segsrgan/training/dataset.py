@@ -11,8 +11,10 @@ whose patches are shuffled together, and as many again that a thread prepares::
 """
 
 import math
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,17 +22,37 @@ import numpy as np
 from segsrgan.errors import VolumeError
 from segsrgan.networks import GeneratorSpec
 from segsrgan.networks.outputs import channel_count, output_channels
-from segsrgan.training.cases import CLASSES, MASK, Extent, at_spacing
-from segsrgan.training.patches import box_starts, cut, overlapping_starts
-from segsrgan.training.prefetch import prefetch
-from segsrgan.volumes import Volume, resample
+from segsrgan.training.augmentation import STILL
+from segsrgan.training.cases import CLASSES
+from segsrgan.training.patches import LEVELS, cut, plans_of
+from segsrgan.volumes import Volume
 
 # What random numbers are drawn for: each draw has a generator of its own, so that an epoch can be
 # entered anywhere without the draws before.
 _ORDER, _IMAGE, _CYCLE = range(3)
-# Bytes per voxel of a whole image, at most, while it is read and degraded; a test measures it.
-_PREPARING = 40
-_LEVELS = 255  # labels that are probabilities are kept in a byte
+
+
+def prefetch(items, depth=4):
+    """Yields the items of an iterable, made by a thread while earlier ones are used.
+
+    At most `depth` items are ahead of the one in use, the one being made included. An exception
+    of the iterable is raised here, after the items before it. When the consumer stops early, the
+    thread ends after the item it is making, and closes the iterable if that is a generator.
+    """
+    iterator, end = iter(items), object()
+    pool = ThreadPoolExecutor(1, "prefetch")
+    coming = deque(pool.submit(next, iterator, end) for _ in range(depth))
+    try:
+        while (item := coming.popleft().result()) is not end:
+            coming.append(pool.submit(next, iterator, end))
+            yield item
+            del item  # or it would stay in memory until the next one is there
+    finally:
+        for future in coming:
+            future.cancel()
+        if hasattr(iterator, "close"):
+            pool.submit(iterator.close)
+        pool.shutdown(wait=False)
 
 
 class Batch(NamedTuple):
@@ -59,78 +81,6 @@ class Batch(NamedTuple):
         return cls(lr, target, *(np.zeros(size, np.float32) for _ in range(2)))
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is needed of an image, in voxels of `Simulation.network_spacing`.
-
-    Attributes:
-        extent: the image's `Extent`.
-        stored: voxels of the image as it is stored.
-        starts: (n, 3) int, the first corners of its patches.
-        box: per axis the `(first, last + 1)` of all patches together, within the image.
-        region: per axis the `(first, last + 1)` of what the simulation has to see: the box, all
-            that is not 0, and a margin. What lies outside is 0, so that nothing is lost.
-    """
-
-    extent: Extent
-    stored: int
-    starts: np.ndarray
-    box: tuple
-    region: tuple
-
-    @classmethod
-    def of(cls, case, simulation, cutting):
-        """Plans a `Case` for a `Simulation` and a `Cutting`.
-
-        Raises:
-            VolumeError: if a file has to be read and cannot be.
-        """
-        stored, patch = case.extent(), cutting.patch
-        extent = stored.at(simulation.network_spacing(stored.spacing))
-        # The first voxels of the image are the first of a slice: so are those of all patches.
-        unit = np.where(np.equal(extent.spacing, stored.spacing), 1, simulation.slice_voxels)
-        if cutting.method == "bounding_box":
-            starts = box_starts(extent.positive, extent.shape, patch, cutting.stride)
-        else:
-            mask = Volume(case.load_label(MASK), stored.spacing)
-            mask = resample(mask, extent.spacing, spline_order=0)
-            starts = overlapping_starts(mask.array > 0, patch, cutting.stride)
-        voxels = math.prod(stored.shape)
-        if not len(starts):
-            return cls(extent, voxels, starts, extent.positive, extent.content)
-        starts = np.unique(starts - starts % unit, axis=0)
-        first, last = starts.min(axis=0), np.minimum(starts.max(axis=0) + patch, extent.shape)
-        low, high = np.transpose(extent.content)
-        margin = np.array(simulation.margin(extent.spacing))
-        low = np.maximum(np.minimum(low, first) - margin, 0)
-        low -= low % unit
-        high = np.minimum(np.maximum(high, last) + margin, extent.shape)
-        return cls(extent, voxels, starts, _pairs(first, last), _pairs(low, high))
-
-    @property
-    def box_voxels(self):
-        """Voxels of the box."""
-        return math.prod(last - first for first, last in self.box)
-
-    def preparing_bytes(self, deformation):
-        """Bytes that preparing the image takes at most, with a `Deformation` or None."""
-        voxels = max(math.prod(self.extent.shape), self.stored)
-        return voxels * _PREPARING + (deformation.memory(voxels) if deformation else 0)
-
-    def read(self, case, columns):
-        """The arrays of a case within the region, `{column: array}`, the image as `image`.
-
-        Labels that are probabilities are uint8, in steps of 1 / 255.
-        """
-        image, labels = at_spacing(*case.load(columns), self.extent.spacing)
-        window = tuple(slice(first, last) for first, last in self.region)
-        for column, label in labels.items():
-            if label.dtype == np.float32:
-                labels[column] = np.rint(label * np.float32(_LEVELS)).astype(np.uint8)
-        arrays = {"image": image.array, **labels}
-        return {part: np.array(array[window], order="C") for part, array in arrays.items()}
-
-
 class Prepared(NamedTuple):
     """A degraded image, thick axis last. All arrays have one shape (x, y, z).
 
@@ -147,15 +97,44 @@ class Prepared(NamedTuple):
     starts: np.ndarray
     resolution: float
 
+    @classmethod
+    def of(cls, arrays, plan, simulation, deformation, rng, position=None):
+        """Degrades an image.
+
+        Args:
+            arrays: as `Plan.read` returns them.
+            plan: the image's `Plan`.
+            simulation: a `Simulation`.
+            deformation: a `Deformation`.
+            rng: a `numpy.random.Generator`.
+            position: see `Simulation.draw`.
+        """
+        image = Volume(arrays["image"], plan.extent.spacing)
+        labels = {column: array for column, array in arrays.items() if column != "image"}
+        image, labels = deformation.apply(image, labels, rng, CLASSES)
+        draw = simulation.draw(image, rng, position)
+        window = tuple(
+            slice(first - begin, last - begin)
+            for (first, last), (begin, _) in zip(plan.box, plan.region, strict=True)
+        )
+
+        def keep(array):
+            # The network meets the thick axis as its last, as at inference.
+            return np.array(np.moveaxis(array[window], draw.axis, 2), order="C")
+
+        order = [k for k in range(3) if k != draw.axis] + [draw.axis]
+        starts = plan.starts - [first for first, _ in plan.box]
+        labels = {column: keep(label) for column, label in labels.items()}
+        return cls(keep(draw.lr), keep(draw.hr), labels, starts[:, order], draw.resolution)
+
     def write_patch(self, index, flips, lr, target, channels):
-        """Cuts one patch.
+        """Cuts one patch; what lies beyond the image is 0, and class 0.
 
         Args:
             index: of the patch.
             flips: three bool, axes to turn over.
             lr: (p, p, p, 1) float32, written.
-            target: (p, p, p, channels) float32, written; what lies beyond the image is 0, and
-                class 0.
+            target: (p, p, p, channels) float32, written.
             channels: see `output_channels`.
         """
         start = self.starts[index]
@@ -174,38 +153,7 @@ class Prepared(NamedTuple):
                 continue
             cut(label.view(np.uint8), start, flips, out[..., 0])  # bool is cast slowly
             if label.dtype != bool:
-                out /= np.float32(_LEVELS)
-
-
-def degraded(arrays, plan, simulation, deformation, rng, position=None):
-    """An image ready to be cut, a `Prepared`.
-
-    Args:
-        arrays: as `Plan.read` returns them.
-        plan: the image's `Plan`.
-        simulation: a `Simulation`.
-        deformation: a `Deformation`, or None.
-        rng: a `numpy.random.Generator`.
-        position: see `Simulation.draw`.
-    """
-    image = Volume(arrays["image"], plan.extent.spacing)
-    labels = {column: array for column, array in arrays.items() if column != "image"}
-    if deformation is not None:
-        image, labels = deformation.apply(image, labels, rng, CLASSES)
-    draw = simulation.draw(image, rng, position)
-    window = tuple(
-        slice(first - begin, last - begin)
-        for (first, last), (begin, _) in zip(plan.box, plan.region, strict=True)
-    )
-
-    def keep(array):
-        # The network meets the thick axis as its last, as at inference.
-        return np.array(np.moveaxis(array[window], draw.axis, 2), order="C")
-
-    order = [k for k in range(3) if k != draw.axis] + [draw.axis]
-    starts = plan.starts - [first for first, _ in plan.box]
-    labels = {column: keep(label) for column, label in labels.items()}
-    return Prepared(keep(draw.lr), keep(draw.hr), labels, starts[:, order], draw.resolution)
+                out /= np.float32(LEVELS)
 
 
 class Dataset:
@@ -221,15 +169,17 @@ class Dataset:
         batch_size: patches in a batch, of all workers together.
         seed: a whole number from 0 up.
         spec: the generator's `GeneratorSpec`, whose heads are the channels of the target.
-        deformation: a `Deformation`, or None.
+        deformation: a `Deformation`.
         images_in_memory: images whose patches are shuffled together, see `memory`.
         cache: a `Cache`, or None.
         shard: `(i, n)`: worker i of n gets the i-th part of each batch of an epoch.
 
+    Attributes:
+        patches: how many the images have together.
+
     Raises:
-        ValueError: if the batch cannot be divided among the workers, a label is missing, or
-            images have no patch; all of them are named.
-        VolumeError: if an image or mask has to be read for its patches and cannot be.
+        UserError: if images have no patch; all of them are named.
+        VolumeError: if a mask has to be read for its patches and cannot be.
     """
 
     def __init__(
@@ -241,25 +191,19 @@ class Dataset:
         seed,
         *,
         spec=None,
-        deformation=None,
+        deformation=STILL,
         images_in_memory=8,
         cache=None,
         shard=(0, 1),
     ):
         self._cases, self._simulation, self._cutting = list(cases), simulation, cutting
-        self._batch_size, self._seed, self._spec = batch_size, seed, spec or GeneratorSpec()
+        self._batch_size, self._seed, spec = batch_size, seed, spec or GeneratorSpec()
         self._deformation, self._cache, self._shard = deformation, cache, shard
         self._together = images_in_memory
-        self._channels = output_channels(self._spec)
+        self._channels, self._channel_count = output_channels(spec), channel_count(spec)
         self._columns = [head.target for head in self._channels if head.activation != "image"]
-        self._check()
-        self._plans = [Plan.of(case, simulation, cutting) for case in self._cases]
-        self._check_plans()
-
-    @property
-    def patches(self):
-        """How many patches the images have together."""
-        return sum(len(plan.starts) for plan in self._plans)
+        self._plans = plans_of(self._cases, simulation, cutting)
+        self.patches = sum(len(plan.starts) for plan in self._plans)
 
     def cycles(self, epoch):
         """How many batches come in turn in an epoch: one for each update of the generator."""
@@ -272,10 +216,11 @@ class Dataset:
         are those of the box that an image's patches lie in; what the preparation of one image
         takes; and two batches, the one in use and the next.
         """
-        boxes = sorted((plan.box_voxels for plan in self._plans), reverse=True)
+        sizes = (math.prod(last - first for first, last in plan.box) for plan in self._plans)
+        boxes = sorted(sizes, reverse=True)
         images = sum(boxes[: 2 * self._together]) * (4 + 4 + len(self._columns))
         preparing = max(plan.preparing_bytes(self._deformation) for plan in self._plans)
-        size, channels = self._batch_size // self._shard[1], 1 + channel_count(self._spec)
+        size, channels = self._batch_size // self._shard[1], 1 + self._channel_count
         return images + preparing + (8 * size * channels + 1) * self._cutting.patch**3
 
     def stream(self, epochs, discriminator_batches, first_cycle=0):
@@ -318,22 +263,13 @@ class Dataset:
                     yield self._batch(group, turn[first : first + self._batch_size], rng)
                 del group  # before the next one is collected
 
-    def epoch(self, number, discriminator_batches, first_cycle=0):
-        """The batches of one epoch, see `stream`."""
-        return self.stream(range(number, number + 1), discriminator_batches, first_cycle)
-
     def all_patches(self):
         """The batches of a validation: every patch once, in order, the same every time.
 
         No contrast, noise, flip or deformation. The resolutions of the images are spread evenly
         from the lower to the upper bound, in the order of the CSV; a single image has the middle.
-        `epsilon` is 0. Every worker gets all patches, whatever its shard.
-
-        Yields:
-            `Batch`; the last one may be smaller.
-
-        Raises:
-            VolumeError: if an image cannot be read or used; the message names it.
+        `epsilon` is 0. Every worker gets all patches, whatever its shard; the last batch may be
+        smaller. A `VolumeError` names an image that cannot be read or used.
         """
         count, size = len(self._cases), self._batch_size
         positions = np.linspace(0, 1, count).tolist() if count > 1 else [0.5]
@@ -356,9 +292,8 @@ class Dataset:
     def _groups(self, epoch, first_cycle=0):
         """The images of an epoch, a few at a time, as far as they have cycles left.
 
-        Yields:
-            `(epoch, index, members, begin, cycles)`: the group's number, the indices of its
-            images, its first cycle and the cycles that are left.
+        Yields `(epoch, index, members, begin, cycles)`: the group's number, the indices of its
+        images, its first cycle and the cycles that are left.
         """
         order = self._rng(epoch, _ORDER, 0).permutation(len(self._cases)).tolist()
         begin = 0
@@ -375,10 +310,10 @@ class Dataset:
         case, plan, simulation = self._cases[index], self._plans[index], self._simulation
         deformation = self._deformation
         if position is not None:
-            simulation, deformation = simulation.without_augmentation(), None
+            simulation, deformation = replace(simulation, contrast_max=0.0, noise=0.0), STILL
         try:
             arrays = self._arrays(case, plan)
-            return degraded(arrays, plan, simulation, deformation, rng, position)
+            return Prepared.of(arrays, plan, simulation, deformation, rng, position)
         except VolumeError:
             raise
         except (ValueError, MemoryError) as error:
@@ -415,40 +350,10 @@ class Dataset:
         batch.resolution[row] = image.resolution
 
     def _empty(self, size):
-        return Batch.empty(size, self._cutting.patch, channel_count(self._spec))
+        return Batch.empty(size, self._cutting.patch, self._channel_count)
 
     def _rng(self, epoch, kind, index):
         return np.random.default_rng([self._seed, epoch, kind, index])
-
-    def _check(self):
-        worker, workers = self._shard
-        if not 0 <= worker < workers or self._batch_size < 1 or self._batch_size % workers:
-            raise ValueError(
-                f"a batch of {self._batch_size} patches cannot be divided among {workers} workers "
-                f"(this is number {worker}, counted from 0); try {workers} or a multiple of it"
-            )
-        if self._together < 1:
-            raise ValueError(f"images_in_memory must be 1 or more, received {self._together}")
-        if not self._cases:
-            raise ValueError("a dataset needs at least one image, received none")
-        columns = {*self._columns}
-        if self._cutting.method != "bounding_box":
-            columns.add(MASK)
-        missing = [str(case.image) for case in self._cases if columns - case.labels.keys()]
-        if missing:
-            raise ValueError(
-                f"{', '.join(sorted(columns))} are needed, but not given for {', '.join(missing)}"
-            )
-
-    def _check_plans(self):
-        pairs = zip(self._cases, self._plans, strict=True)
-        empty = [str(case.image) for case, plan in pairs if not len(plan.starts)]
-        if empty:
-            raise ValueError(
-                f"no patch of {self._cutting.patch}^3 voxels has more than half of its voxels in "
-                f"the mask of {', '.join(empty)}; try a smaller --patch_size or --stride, or "
-                "--image_cropping_method bounding_box"
-            )
 
 
 class _Group:
@@ -474,7 +379,3 @@ class _Group:
         """The `Prepared` image of a patch, and the patch's number in it."""
         index = int(np.searchsorted(self._ends, patch, side="right"))
         return self._images[index], int(patch) - (int(self._ends[index - 1]) if index else 0)
-
-
-def _pairs(first, last):
-    return tuple((int(a), int(b)) for a, b in zip(first, last, strict=True))

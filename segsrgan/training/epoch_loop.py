@@ -19,8 +19,8 @@ import numpy as np
 
 from segsrgan.errors import TrainingError, VolumeError
 from segsrgan.training.checkpoints import Progress, save_state, snapshot_of
+from segsrgan.training.dataset import prefetch
 from segsrgan.training.distribution import Distribution
-from segsrgan.training.prefetch import prefetch
 
 
 @dataclass

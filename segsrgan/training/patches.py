@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Where the training patches of an image lie, and how they are cut."""
+"""Where the training patches of an image lie, what of the image they need, and how they are cut."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-METHODS = ("bounding_box", "overlapping_with_mask")
+from segsrgan.errors import UserError
+from segsrgan.training.cases import MASK, Extent, at_spacing
+from segsrgan.volumes import Volume, resample
+
+LEVELS = 255  # labels that are probabilities are kept in a byte
+# Bytes per voxel of a whole image, at most, while it is read and degraded; a test measures it.
+_PREPARING = 40
 
 
 @dataclass(frozen=True)
@@ -18,9 +25,6 @@ class Cutting:
         method: "bounding_box", see `box_starts`; "overlapping_with_mask", see
             `overlapping_starts`.
         flip: whether each patch of the training is turned over along each axis at random.
-
-    Raises:
-        ValueError: if the method is unknown or a size below 1.
     """
 
     patch: int = 64
@@ -28,44 +32,97 @@ class Cutting:
     method: str = "bounding_box"
     flip: bool = True
 
-    def __post_init__(self):
-        if self.method not in METHODS:
-            raise ValueError(
-                f"the cropping method must be one of {', '.join(METHODS)}, received {self.method!r}"
-            )
-        if self.patch < 1 or self.stride < 1:
-            raise ValueError(
-                "patch and stride must be 1 voxel at least, "
-                f"received {self.patch} and {self.stride}"
-            )
 
+@dataclass(frozen=True)
+class Plan:
+    """What is needed of an image, in voxels of `Simulation.network_spacing`.
 
-def filled_box(inside):
-    """The smallest box around the True voxels of an array (x, y, z).
-
-    Returns:
-        Per axis `(first, last + 1)`; three times (0, 1) if there is no such voxel.
+    Attributes:
+        extent: the image's `Extent`.
+        stored: voxels of the image as it is stored.
+        starts: (n, 3) int, the first corners of its patches.
+        box: per axis the `(first, last + 1)` of all patches together, within the image.
+        region: per axis the `(first, last + 1)` of what the simulation has to see: the box, all
+            that is not 0, and a margin. What lies outside is 0, so that nothing is lost.
     """
-    box = []
-    for axis in range(3):
-        filled = np.flatnonzero(inside.any(axis=tuple(k for k in range(3) if k != axis)))
-        box.append((int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 1))
-    return tuple(box)
+
+    extent: Extent
+    stored: int
+    starts: np.ndarray
+    box: tuple
+    region: tuple
+
+    @classmethod
+    def of(cls, case, simulation, cutting):
+        """Plans a `Case`, whose mask is read if the `Cutting` needs it."""
+        stored, patch = case.extent, cutting.patch
+        extent = stored.at(simulation.network_spacing(stored.spacing))
+        # The first voxels of the image are the first of a slice: so are those of all patches.
+        unit = np.where(np.equal(extent.spacing, stored.spacing), 1, simulation.slice_voxels)
+        if cutting.method == "bounding_box":
+            starts = box_starts(extent.positive, extent.shape, patch, cutting.stride)
+        else:
+            mask = Volume(case.load_label(MASK), stored.spacing)
+            mask = resample(mask, extent.spacing, spline_order=0)
+            starts = overlapping_starts(mask.array > 0, patch, cutting.stride)
+        voxels = math.prod(stored.shape)
+        if not len(starts):
+            return cls(extent, voxels, starts, extent.positive, extent.content)
+        starts = np.unique(starts - starts % unit, axis=0)
+        first, last = starts.min(axis=0), np.minimum(starts.max(axis=0) + patch, extent.shape)
+        low, high = np.transpose(extent.content)
+        margin = np.array(simulation.margin(extent.spacing))
+        low = np.maximum(np.minimum(low, first) - margin, 0)
+        low -= low % unit
+        high = np.minimum(np.maximum(high, last) + margin, extent.shape)
+        box, region = (
+            tuple(zip(a.tolist(), b.tolist(), strict=True)) for a, b in ((first, last), (low, high))
+        )
+        return cls(extent, voxels, starts, box, region)
+
+    def preparing_bytes(self, deformation):
+        """Bytes that preparing the image takes at most, with a `Deformation`."""
+        voxels = max(math.prod(self.extent.shape), self.stored)
+        return voxels * _PREPARING + deformation.memory(voxels)
+
+    def read(self, case, columns):
+        """The arrays of a case within the region, `{column: array}`, the image as `image`.
+
+        Labels that are probabilities are uint8, in steps of 1 / 255.
+        """
+        image, labels = at_spacing(*case.load(columns), self.extent.spacing)
+        window = tuple(slice(first, last) for first, last in self.region)
+        for column, label in labels.items():
+            if label.dtype == np.float32:
+                labels[column] = np.rint(label * np.float32(LEVELS)).astype(np.uint8)
+        arrays = {"image": image.array, **labels}
+        return {part: np.array(array[window], order="C") for part, array in arrays.items()}
+
+
+def plans_of(cases, simulation, cutting):
+    """The `Plan` of each `Case`; a `UserError` names all those without a patch."""
+    plans = [Plan.of(case, simulation, cutting) for case in cases]
+    empty = [str(case.image) for case, p in zip(cases, plans, strict=True) if not len(p.starts)]
+    if empty:
+        raise UserError(
+            f"no patch of {cutting.patch}^3 voxels has more than half of its voxels in the mask of "
+            f"{', '.join(empty)}; try a smaller --patch_size or --stride, or "
+            "--image_cropping_method bounding_box"
+        )
+    return plans
 
 
 def box_starts(box, shape, patch, stride):
-    """First corners of the patches that tile the bounding box of an image's positive voxels.
+    """First corners (n, 3) of the patches that tile the bounding box of an image's positive voxels.
+
+    The last patch of an axis ends at or before the box's end, as in the original. Where the box is
+    smaller than the patch there is one, in the image where the image is large enough.
 
     Args:
         box: per axis `(first, last + 1)`.
         shape: of the image.
         patch: edge in voxels.
-        stride: voxels between neighbouring patches; the last patch of an axis ends at or before
-            the box's end, as in the original.
-
-    Returns:
-        (n, 3) int; one patch on an axis where the box is smaller than the patch, placed so that
-        it lies in the image where the image is large enough.
+        stride: voxels between neighbouring patches.
     """
     starts = []
     for (first, last), size in zip(box, shape, strict=True):
@@ -77,16 +134,10 @@ def box_starts(box, shape, patch, stride):
 
 
 def overlapping_starts(mask, patch, stride):
-    """First corners of the patches that have more than half of their voxels in a mask.
+    """First corners (n, 3) of the patches that have more than half of their voxels in a mask.
 
-    Args:
-        mask: (x, y, z) bool.
-        patch: edge in voxels.
-        stride: patches start at 0, stride, 2 stride ... along each axis of the whole image, as
-            far as they lie in it; at 0 on an axis shorter than the patch.
-
-    Returns:
-        (n, 3) int; none if the mask is too small.
+    Patches start at 0, stride, 2 stride ... along each axis of the whole image, as far as they lie
+    in it; at 0 on an axis shorter than the patch.
     """
     starts = [range(0, max(size - patch, 0) + 1, stride) for size in mask.shape]
     counts = mask

@@ -21,13 +21,13 @@ from segsrgan.training.dataset import Dataset
 from segsrgan.training.epoch_loop import EpochLoop
 from segsrgan.training.gan import build_networks, gan_of
 from segsrgan.training.history import History
+from segsrgan.training.label_maps import read_maps
+from segsrgan.training.mixing import mixed
 from segsrgan.training.optimizers import learning_rate
-from segsrgan.training.patches import Cutting
+from segsrgan.training.patches import Cutting, plans_of
 from segsrgan.training.picture import patch_picture
 from segsrgan.training.session import Session
 from segsrgan.training.simulation import Simulation
-from segsrgan.training.synthetic.maps import read_maps
-from segsrgan.training.synthetic.mixing import mixed
 from segsrgan.training.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -166,10 +166,6 @@ class FixedEpochs:
                     if not left:
                         return
 
-    def epoch(self, number, discriminator_batches, first_cycle=0):
-        """The batches of one epoch, see `stream`."""
-        return self.stream(range(number, number + 1), discriminator_batches, first_cycle)
-
 
 class _Training(Session):
     """See `run`."""
@@ -275,15 +271,23 @@ class _Training(Session):
         # One device validates.
         part = settings.batch_size // distribution.replicas
         test = Dataset(table.test, simulation, cutting, part, **options)
-        shard, train = (distribution.index, distribution.workers), None
-        if settings.synthetic_ratio != 1:
-            options |= {"deformation": _deformation(settings), "shard": shard}
-            train = Dataset(table.train, simulation, cutting, settings.batch_size, **options)
+        shard = (distribution.index, distribution.workers)
+        train = patches = None
+        if settings.synthetic_ratio == 1:
+            cases = table.test
+        elif settings.image_patches == "drawn":
+            cases = table.train
+            patches = sum(len(plan.starts) for plan in plans_of(cases, simulation, cutting))
+        else:
+            cases = table.train
+            options |= {
+                "deformation": Deformation(settings.rotation, settings.elastic),
+                "shard": shard,
+            }
+            train = Dataset(cases, simulation, cutting, settings.batch_size, **options)
         if settings.draws:
-            cases, images = table.train if train is not None else table.test, None
-            if settings.image_patches == "drawn":
-                images = {"power": settings.image_power, "inverted": settings.inverted}
-            train = mixed(settings, spec, self._maps, train, cases, shard, images)
+            source = {"real": train, "patches": patches, "shard": shard}
+            train = mixed(settings, spec, self._maps, cases, **source)
         logger.info(
             "%d training and %d test images with %d and %d patches; up to %.0f MB in memory",
             len(table.train) if settings.synthetic_ratio != 1 else 0,
@@ -294,12 +298,6 @@ class _Training(Session):
         )
         _warn(settings, table)
         return (train if settings.steps is None else FixedEpochs(train, settings.steps)), test
-
-
-def _deformation(settings):
-    if settings.rotation or settings.elastic:
-        return Deformation(settings.rotation, settings.elastic)
-    return None
 
 
 def _tables(settings):
@@ -331,7 +329,7 @@ def _warn(settings, table):
     """Points out images and settings that are allowed, but hardly meant."""
     cases = table.train + table.test
     largest = np.array(settings.low_res_upper)
-    fine = [case for case in cases if not (largest > 1.01 * np.array(case.known.spacing)).any()]
+    fine = [case for case in cases if not (largest > 1.01 * np.array(case.extent.spacing)).any()]
     if fine:
         logger.warning(
             "%d of %d images have voxels as large as --new_low_res along every axis and will not "
@@ -340,7 +338,7 @@ def _warn(settings, table):
             len(cases),
             fine[0].image,
         )
-    small = [case for case in cases if min(case.known.shape) < settings.patch_size]
+    small = [case for case in cases if min(case.extent.shape) < settings.patch_size]
     if small:
         logger.warning(
             "%d of %d images are smaller than --patch_size %d and are filled up with zeros, %s for "

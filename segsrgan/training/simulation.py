@@ -6,7 +6,7 @@ Delannoy et al. 2020, Eq. 1 (blur, decimation, noise), Eq. 13 (slice profile) an
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +17,7 @@ from segsrgan.volumes import Normalisation, degrade, resample_to
 def change_contrast(array, power):
     """Raises intensities, scaled to [0, 1], to a power; the range stays as it was.
 
-    Args:
-        array: (x, y, z) float32.
-        power: 1 changes nothing; the paper draws it from [0.5, 1.5].
+    The paper draws the power from [0.5, 1.5]; 1 changes nothing.
     """
     low, high = float(array.min()), float(array.max())
     if power == 1 or high <= low:
@@ -45,7 +43,7 @@ def add_noise(array, fraction, rng):
 
 
 def scan(hr, resolution, rng, noise=0.0, thickness=None):
-    """The low-resolution scan of a volume: slice profile, decimation, noise.
+    """The low-resolution scan of a `Volume`, on a coarser grid over the same field of view.
 
     Args:
         hr: the high-resolution `Volume`.
@@ -53,9 +51,6 @@ def scan(hr, resolution, rng, noise=0.0, thickness=None):
         rng: a `numpy.random.Generator`.
         noise: standard deviation of the noise as a fraction of the low-resolution maximum.
         thickness: slice thickness in mm, by default `resolution`.
-
-    Returns:
-        A float32 `Volume` on a coarser grid over the same field of view.
     """
     lr = degrade(hr, resolution, thickness)
     return lr.with_array(add_noise(lr.array, noise, rng))
@@ -103,14 +98,10 @@ class Simulation:
     slice_voxels: int = 0
 
     def network_spacing(self, spacing):
-        """Voxel size at which an image is to be given to `draw`.
+        """Voxel size, mm, at which an image of another voxel size is to be given to `draw`.
 
-        Args:
-            spacing: the high-resolution image's, mm, three numbers.
-
-        Returns:
-            Three numbers: `spacing`, but along the axis that gets coarsest, if it does so twice
-            or more, a slice of `resolution` is `slice_voxels` voxels (if that is not 0).
+        It differs along the axis that gets coarsest if it does so twice or more: then a slice of
+        `resolution` is `slice_voxels` voxels (if that is not 0).
         """
         axis = max(range(3), key=lambda k: self.resolution[k])
         if not self.slice_voxels or self.resolution[axis] < 2 * spacing[axis]:
@@ -144,18 +135,10 @@ class Simulation:
         hr = normalisation.apply(image.array)
         return Draw(lr.array, hr, 2 if thick is None else thick, spacing)
 
-    def without_augmentation(self):
-        """The same acquisition with neither noise nor a change of contrast."""
-        return replace(self, contrast_max=0.0, noise=0.0)
-
     def margin(self, spacing):
-        """How far beyond a voxel the scan's blur and interpolation reach.
+        """How many voxels of a size in mm the scan's blur and interpolation reach along each axis.
 
-        Args:
-            spacing: of the high-resolution image, mm, three numbers.
-
-        Returns:
-            Three numbers of voxels, 1 where the axis does not get coarser.
+        1 where the axis does not get coarser.
         """
         largest = self.upper or self.resolution
         reach = [2 * max(mm, self.thickness or 0) for mm in largest]

@@ -4,7 +4,9 @@
 import socket
 
 import numpy as np
+import pytest
 
+from segsrgan.errors import TableError
 from segsrgan.volumes import Volume, write_volume
 
 
@@ -55,11 +57,32 @@ def write_case(folder, index, image, label=None, mask=None):
     write_volume(mask or thirds, folder / f"mask{index}.nii.gz")
 
 
+def epoch(data, number, discriminator_batches, first_cycle=0):
+    """The batches of one epoch of a data set."""
+    return data.stream(range(number, number + 1), discriminator_batches, first_cycle)
+
+
+def same(batches, others):
+    """Whether batches are equal, one by one."""
+    pairs = zip(batches, others, strict=True)
+    return all(np.array_equal(a, b) for pair in pairs for a, b in zip(*pair, strict=True))
+
+
+def refusal(read, *arguments, **options):
+    """The message of the `TableError` of a call."""
+    with pytest.raises(TableError) as error:
+        read(*arguments, **options)
+    return str(error.value)
+
+
+def problem(message, *words):
+    """Whether a line of a message has all the words."""
+    return any(all(word in line for word in words) for line in message.splitlines())
+
+
 def free_ports(count):
     """Port numbers of this computer that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for item in sockets:
-        item.bind(("localhost", 0))
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
     ports = [item.getsockname()[1] for item in sockets]
     for item in sockets:
         item.close()

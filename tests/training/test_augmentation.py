@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from training.samples import ball, ball_mask, write_table
+from training.samples import ball, ball_mask, epoch, write_table
 
 from segsrgan.networks import GeneratorSpec
 from segsrgan.training.augmentation import Deformation, _Field
@@ -113,31 +113,22 @@ def test_probabilities_are_interpolated():
     image = smooth()
     label = np.rint(255 * image.array / image.array.max()).astype("uint8")
     moved, labels = Deformation(0.0, 2.0).apply(image, {"label": label}, rng())
-    moved_label = labels["label"]
-    assert moved_label.dtype == np.uint8
     expected = 255 * moved.array / image.array.max()
-    np.testing.assert_allclose(
-        moved_label, expected, atol=8
-    )  # linear interpolation flattens the tops
-    assert len(np.unique(moved_label)) > 50
-
-
-@pytest.mark.parametrize("numbers", [(-1, 0), (181, 0), (0, -1), (0, np.nan), (0, np.inf)])
-def test_bad_numbers_are_refused(numbers):
-    with pytest.raises(ValueError, match="received"):
-        Deformation(*numbers)
+    assert labels["label"].dtype == np.uint8 and len(np.unique(labels["label"])) > 50
+    # Linear interpolation flattens the tops.
+    np.testing.assert_allclose(labels["label"], expected, atol=8)
 
 
 def test_training_images_are_deformed_anew_each_epoch_and_test_images_never(tmp_path):
     train, _, classes = read_cases(write_table(tmp_path, masks=True), fit_mask=True)
 
-    def dataset(deformation):
+    def dataset(**options):
         simulation = Simulation((1, 1, 1), contrast_max=0.0, noise=0.0)
         cutting = Cutting(24, flip=False)
-        return Dataset(train, simulation, cutting, 1, 0, spec=SPEC, deformation=deformation)
+        return Dataset(train, simulation, cutting, 1, 0, spec=SPEC, **options)
 
-    still, lively = dataset(None), dataset(Deformation(10.0, 2.0))
-    a, b, c = (next(d.epoch(n, 0)) for d, n in ((still, 1), (lively, 1), (lively, 2)))
+    still, lively = dataset(), dataset(deformation=Deformation(10.0, 2.0))
+    a, b, c = (next(epoch(d, n, 0)) for d, n in ((still, 1), (lively, 1), (lively, 2)))
     for channel in range(2 + classes):
         assert (a.target[..., channel] != b.target[..., channel]).any()
         assert (b.target[..., channel] != c.target[..., channel]).any()

@@ -97,7 +97,7 @@ def test_epochs_of_a_fixed_length_leave_nothing_out(steps, extra):
     whole = list(data.stream(range(1, 12), extra))
     each = 1 + extra
     assert list(fixed.stream(range(1, 4), extra)) == whole[: 3 * steps * each]
-    assert list(fixed.epoch(2, extra)) == whole[steps * each : 2 * steps * each]
+    assert list(fixed.stream(range(2, 3), extra)) == whole[steps * each : 2 * steps * each]
     assert (
         list(fixed.stream(range(2, 4), extra, steps - 1))
         == (whole[(2 * steps - 1) * each : 3 * steps * each])

@@ -8,8 +8,8 @@ import pytest
 from training.heads import head, write_map, write_maps
 
 from segsrgan.errors import TableError
-from segsrgan.training.synthetic.maps import MapFile, load_maps, read_maps
-from segsrgan.training.synthetic.sources import Acquisition, SyntheticSource
+from segsrgan.training.label_maps import MapFile, load_maps, read_maps
+from segsrgan.training.sources import Acquisition, SyntheticSource
 
 FULL = "Label_map,Cortex,Tissues,Scale_min,Scale_max"
 

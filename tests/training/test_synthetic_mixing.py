@@ -10,17 +10,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from training.heads import head, write_maps
-from training.samples import write_table
+from training.samples import epoch, same, write_table
 
 from segsrgan.networks import GeneratorSpec
 from segsrgan.training.cases import read_cases
 from segsrgan.training.dataset import Dataset
+from segsrgan.training.label_maps import read_maps
+from segsrgan.training.mixing import MixedDataset, mixed
+from segsrgan.training.painting import prepare_labels
 from segsrgan.training.patches import Cutting
 from segsrgan.training.simulation import Simulation
-from segsrgan.training.synthetic.maps import read_maps
-from segsrgan.training.synthetic.mixing import MixedDataset, mixed
-from segsrgan.training.synthetic.painting import prepare_labels
-from segsrgan.training.synthetic.sources import Acquisition, Patch, SyntheticSource
+from segsrgan.training.sources import Acquisition, Patch, SyntheticSource
 
 
 class Numbers:
@@ -47,16 +47,8 @@ def values(batches):
     return np.array([batch.lr[:, 0, 0, 0, 0] for batch in batches])
 
 
-def same(batches, others):
-    return all(
-        np.array_equal(a, b)
-        for batch, other in zip(batches, others, strict=True)
-        for a, b in zip(batch, other, strict=True)
-    )
-
-
 def test_a_fraction_of_every_batch_is_drawn_at_positions_that_change():
-    found = values(mixture(0.5, cycles=100).epoch(1, 0))
+    found = values(epoch(mixture(0.5, cycles=100), 1, 0))
     assert found.shape == (100, 4)
     assert ((found > 0).sum(axis=1) == 2).all()
     assert len({tuple(row > 0) for row in found}) == 6  # all pairs of four positions
@@ -64,7 +56,7 @@ def test_a_fraction_of_every_batch_is_drawn_at_positions_that_change():
 
 
 def test_a_fraction_of_less_than_a_patch_is_kept_on_average():
-    found = values(mixture(0.3, size=2, cycles=800).epoch(1, 0)) > 0
+    found = values(epoch(mixture(0.3, size=2, cycles=800), 1, 0)) > 0
     counts = Counter(found.sum(axis=1).tolist())
     assert set(counts) == {0, 1}
     assert abs(found.mean() - 0.3) < 0.03
@@ -72,7 +64,7 @@ def test_a_fraction_of_less_than_a_patch_is_kept_on_average():
 
 
 def test_a_patch_comes_with_its_image_label_and_resolution_in_mm():
-    for batch in mixture(0.5, spacing=0.5).epoch(1, 1):
+    for batch in epoch(mixture(0.5, spacing=0.5), 1, 1):
         value = batch.lr[:, 0, 0, 0, 0]
         np.testing.assert_allclose(batch.target[:, 1, 1, 1, 0], 10 * value, rtol=1e-6)
         np.testing.assert_array_equal(batch.target[:, 1, 1, 1, 1], value > 0)
@@ -80,15 +72,17 @@ def test_a_patch_comes_with_its_image_label_and_resolution_in_mm():
 
 
 def test_no_patch_is_drawn_twice():
-    found = values(mixture(1.0).stream(range(1, 3), 2))
+    data = mixture(1.0, cycles=3)
+    assert (data.cycles(1), data.patches) == (3, 12)
+    found = values(data.stream(range(1, 3), 2))
     assert found.shape == (2 * 3 * 3, 4)  # epochs, cycles, updates
     assert (found > 0).all() and len(np.unique(found)) == found.size
 
 
 def test_batches_repeat_with_the_seed_alone():
-    first = list(mixture(0.5).epoch(1, 1))
-    assert same(first, mixture(0.5).epoch(1, 1))
-    other = mixture(0.5, seed=1).epoch(1, 1)
+    first = list(epoch(mixture(0.5), 1, 1))
+    assert same(first, epoch(mixture(0.5), 1, 1))
+    other = epoch(mixture(0.5, seed=1), 1, 1)
     assert not set(values(first).ravel()) & set(values(other).ravel()) - {0.0}
     assert len({batch.epsilon.tobytes() for batch in first}) == len(first)
 
@@ -99,8 +93,8 @@ def test_an_epoch_can_be_entered_anywhere():
 
 
 def test_the_parts_of_the_workers_make_up_the_batch():
-    whole = list(mixture(0.5, size=6).epoch(1, 1))
-    parts = [mixture(0.5, size=6, shard=(index, 3)).epoch(1, 1) for index in range(3)]
+    whole = list(epoch(mixture(0.5, size=6), 1, 1))
+    parts = [epoch(mixture(0.5, size=6, shard=(index, 3)), 1, 1) for index in range(3)]
     for batch, *others in zip(whole, *parts, strict=True):
         for array, *pieces in zip(batch, *others, strict=True):
             np.testing.assert_array_equal(array, np.concatenate(pieces))
@@ -113,14 +107,14 @@ def test_the_number_of_threads_and_their_haste_do_not_matter():
             time.sleep(0.002 * (1e4 * patch.resolution % 1))
             return patch
 
-    batches = [list(mixture(0.5, sources=[Slow()], threads=n).epoch(1, 1)) for n in (1, 5)]
+    batches = [list(epoch(mixture(0.5, sources=[Slow()], threads=n), 1, 1)) for n in (1, 5)]
     assert same(*batches)
 
 
 def test_every_source_has_its_fraction():
     sources, fractions = [Numbers(10.0 * n) for n in (1, 2, 3)], (0.1, 0.2, 0.3)
     data = mixture(cycles=500, sources=sources, fractions=fractions)
-    found = values(data.epoch(1, 0)) // 10
+    found = values(epoch(data, 1, 0)) // 10
     for number, fraction in zip((0, 1, 2, 3), (0.4, *fractions), strict=True):
         assert abs((found == number).mean() - fraction) < 0.03
 
@@ -135,18 +129,12 @@ def real(tmp_path):
 def test_the_real_patches_that_stay_are_those_of_a_training_without_synthetic_ones(real):
     mixed = MixedDataset([Numbers(patch=8)], [0.5], 8, 4, 0, real=real)
     assert mixed.cycles(1) == real.cycles(1) and mixed.patches == real.patches
-    for batch, plain in zip(mixed.epoch(1, 1), real.epoch(1, 1), strict=True):
+    for batch, plain in zip(epoch(mixed, 1, 1), epoch(real, 1, 1), strict=True):
         kept = batch.target[:, 0, 0, 0, 0] < 10
         assert kept.sum() == 2
         for array, expected in zip(batch, plain, strict=True):
             np.testing.assert_array_equal(array[kept], expected[kept])
         np.testing.assert_array_equal(batch.epsilon, plain.epsilon)
-
-
-def test_an_epoch_without_images_is_as_long_as_it_is_said_to_be():
-    data = mixture(1.0, cycles=3)
-    assert (data.cycles(1), data.patches) == (3, 12)
-    assert len(list(data.stream(range(1, 3), 2))) == 2 * 3 * 3
 
 
 def synthesis_threads():
@@ -159,13 +147,13 @@ def test_an_error_of_a_source_is_raised_where_the_batches_are_used():
             raise ValueError("no such tissue")
 
     with pytest.raises(ValueError, match="no such tissue"):
-        next(mixture(1.0, sources=[Broken()]).epoch(1, 0))
+        next(epoch(mixture(1.0, sources=[Broken()]), 1, 0))
     assert not synthesis_threads()
 
 
 def test_only_a_few_batches_are_drawn_ahead_and_none_after_the_end():
     source = Numbers()
-    stream = mixture(1.0, cycles=1000, sources=[source], threads=4).epoch(1, 0)
+    stream = epoch(mixture(1.0, cycles=1000, sources=[source], threads=4), 1, 0)
     next(stream)
     expected = (1 + 2) * 4  # one batch in use, two ahead
     for _ in range(500):
@@ -184,35 +172,36 @@ def test_the_memory_is_bounded_as_stated():
     source.draw(np.random.default_rng(0))  # what is loaded once
     data = MixedDataset([source], [0.5], 32, 4, 0, cycles=6, threads=2)
     tracemalloc.start()
-    for _ in data.epoch(1, 0):
+    for _ in epoch(data, 1, 0):
         pass
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert data.memory() / 5 < peak < data.memory()
 
 
-def settings(**changes):
-    names = {"patch_size": 8, "batch_size": 4, "stride": 4, "seed": 0, "synthetic_ratio": 0.5}
-    names |= {"synthetic_thickness": (3.0, 3.0), "percent_val_max": 0.0}
-    return SimpleNamespace(**names | changes)
+SETTINGS = SimpleNamespace(
+    patch_size=8,
+    batch_size=4,
+    stride=4,
+    seed=0,
+    synthetic_ratio=0.5,
+    synthetic_thickness=(3.0, 3.0),
+    percent_val_max=0.0,
+    inverted=0.0,
+    image_power=(1.0, 1.0),
+)
 
 
-def test_patches_are_drawn_from_images_and_from_maps_by_their_fractions(tmp_path, real):
-    cases = read_cases(tmp_path / "data.csv").train
+def test_patches_are_drawn_from_images_and_from_maps_by_their_fractions(tmp_path):
+    cases = read_cases(write_table(tmp_path, ("Train", "Train", "Test"))).train
     rows = ("head0.nii.gz,3", "head1.nii.gz,1")
     maps = read_maps(write_maps(tmp_path, header="Label_map,Fraction", rows=rows))
-    images = {"inverted": 0.0, "power": (1.0, 1.0)}
-    data = mixed(settings(), GeneratorSpec(), maps, real, cases, images=images)
+    data = mixed(SETTINGS, GeneratorSpec(), maps, cases, patches=10)
     np.testing.assert_allclose(data._odds, (0.375, 0.125, 0.5))
-    assert data.cycles(1) == -(-real.patches // 4)
-    for batch in data.epoch(1, 0):
+    assert (data.cycles(1), data.patches) == (3, 12)
+    for batch in epoch(data, 1, 0):
         np.testing.assert_allclose(batch.resolution, 3.0, rtol=1e-6)
         assert (np.abs(batch.lr).max((1, 2, 3, 4)) > 0).all()  # nothing but drawn patches
-
-
-def test_patches_are_drawn_from_images_alone(tmp_path, real):
-    cases = read_cases(tmp_path / "data.csv").train
-    data = mixed(settings(), GeneratorSpec(), [], real, cases, images={"inverted": 0.0})
-    (source,) = data._sources
-    assert len(source.images) == 2 and data.patches >= real.patches
-    assert next(data.epoch(1, 0)).target[..., 1].any()
+    (source,) = mixed(SETTINGS, GeneratorSpec(), [], cases, patches=10)._sources
+    assert len(source.images) == 2
+    assert source.draw(np.random.default_rng(0)).truth["cortex"].any()

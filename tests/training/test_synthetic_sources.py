@@ -6,7 +6,7 @@ import pytest
 from training.samples import ball, write_table
 
 from segsrgan.training.cases import read_cases
-from segsrgan.training.synthetic.painting import (
+from segsrgan.training.painting import (
     EXTRA,
     NUMBERINGS,
     _tissues,
@@ -18,7 +18,7 @@ from segsrgan.training.synthetic.painting import (
     surround,
     thin,
 )
-from segsrgan.training.synthetic.sources import Acquisition, ImageSource, SyntheticSource
+from segsrgan.training.sources import Acquisition, ImageSource, SyntheticSource
 
 
 def head():
@@ -241,13 +241,13 @@ def test_a_fetal_map_has_its_own_numbers_and_a_cortex_that_does_not_thin():
 
 def test_images_are_drawn_from_in_cubic_voxels(tmp_path):
     cases = read_cases(write_table(tmp_path, spacing=(1.0, 1.0, 2.0))).train
-    ((image, label, _),) = ImageSource.of(cases, "Label_image", patch=16).images
+    ((image, label, _),) = ImageSource.of(cases, patch=16).images
     assert image.shape == label.shape == (24, 24, 48) and label.dtype == bool
 
 
 def test_a_source_of_the_images_of_a_table(tmp_path):
     cases = read_cases(write_table(tmp_path)).train
-    source = ImageSource.of(cases, "Label_image", patch=16)
+    source = ImageSource.of(cases, patch=16)
     ((image, label, points),) = source.images
     assert image.dtype == np.float32 and (image.min(), image.max()) == (0, 1)
     np.testing.assert_array_equal(points, np.argwhere(ball()[1].array > 0))

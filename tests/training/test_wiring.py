@@ -15,7 +15,7 @@ def fingerprint(train, monkeypatch, flags):
     seen = {}
 
     def look(self):
-        batches = self.data.epoch(1, self.discriminator_updates, 0)
+        batches = self.data.stream(range(1, 2), self.discriminator_updates)
         digest = hashlib.sha256()
         for index, batch in enumerate(batches):
             if index % (self.discriminator_updates + 1) == 0:

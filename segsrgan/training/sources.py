@@ -4,14 +4,19 @@
 Patches carry no memory of earlier draws: the same generator state gives the same patch.
 """
 
+import io
+import time
 from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from segsrgan.training.cases import at_spacing
-from segsrgan.training.simulation import change_contrast, scan
-from segsrgan.training.synthetic.painting import (
+from segsrgan.errors import UserError
+from segsrgan.files import check_writable, write_bytes
+from segsrgan.training.cases import LABEL, at_spacing
+from segsrgan.training.painting import (
     LabelMap,
     nearest,
     paint,
@@ -20,8 +25,11 @@ from segsrgan.training.synthetic.painting import (
     surround,
     thin,
 )
-from segsrgan.volumes import Grid, Normalisation, Volume, resample_to
+from segsrgan.training.picture import contact_sheet, side_views
+from segsrgan.training.simulation import change_contrast, scan
+from segsrgan.volumes import Grid, Normalisation, Volume, resample_to, write_volume
 
+SHEET = "samples.png"
 _FINE = 0.9  # of a map's voxel: then a cortex of 2.5 voxels has nearly three
 _CUBE = 1.01  # edges of a voxel that differ less count as equal
 # Voxels simulated beyond the patch, so that its borders are as good as its middle.
@@ -71,15 +79,11 @@ class Acquisition:
     slice_voxels: int = 0
 
     def slices(self, rng):
-        """The slices of a random acquisition.
+        """The slices of a random acquisition: `(distance, height)`, in voxels of the result.
 
-        Args:
-            rng: a `numpy.random.Generator`.
-
-        Returns:
-            `(distance, height)`: their distance, and the edge of a patch's voxel across them,
-            both in voxels of the result. A height other than 1 makes a slice `slice_voxels`
-            voxels of the patch, as inference does where slices are two voxels apart or more.
+        The height is the edge of a patch's voxel across the slices. Other than 1 it makes a slice
+        `slice_voxels` voxels of the patch, as inference does where slices are two voxels apart or
+        more.
         """
         distance = float(np.exp(rng.uniform(*np.log(self.ratio))))
         apart = self.slice_voxels and distance >= 2
@@ -105,11 +109,6 @@ class Acquisition:
         hr = Volume(image, (1.0, 1.0, height))
         lr = scan(hr, tuple(resolution), rng, noise, tuple(thickness))
         return resample_to(lr, hr.grid, self.interp).array, float(resolution[2])
-
-
-def _near(points, rng, spread):
-    """A random cortex voxel, moved at random so that the cortex is not always in the middle."""
-    return points[rng.integers(len(points))] + rng.uniform(-spread, spread, 3)
 
 
 @dataclass(frozen=True)
@@ -148,10 +147,8 @@ class SyntheticSource:
         elastic = rng.uniform(0, self.elastic)
         labels = nearest(label_map.labels, sample_points(centre, frame, shape, rng, elastic))
         is_fine = np.linalg.det(frame) ** 2 < _FINE**6
-        if (
-            rng.random() < (label_map.numbering.thin if self.thin is None else self.thin)
-            and is_fine
-        ):
+        thinned = label_map.numbering.thin if self.thin is None else self.thin
+        if rng.random() < thinned and is_fine:
             labels = thin(labels, label_map.cortex, label_map.white)
         cortex = np.isin(labels, label_map.cortex).astype(np.float32)
         strip = rng.random() < self.strip
@@ -193,10 +190,14 @@ class ImageSource:
         extent = np.empty(3, int)
         extent[order] = shape
         low = np.rint(_near(points, rng, self.patch / 5)).astype(int) - extent // 2
-        hr, cortex = (
-            _along_slices(_orient(_window(a, low, extent), order, flips), fine, spline)
-            for a, spline in ((image, 3), (label, 1))
-        )
+
+        def drawn(array, spline_order):
+            turned = _window(array, low, extent).transpose(order)
+            turned = np.flip(turned, tuple(np.flatnonzero(flips))).astype(np.float32)
+            result = resample_to(Volume(turned, (1.0,) * 3), fine, spline_order=spline_order).array
+            return np.maximum(result, 0, out=result)  # a spline overshoots
+
+        hr, cortex = drawn(image, 3), drawn(label, 1)
         power = np.exp(rng.uniform(*np.log(self.power)))
         if rng.random() < self.inverted:
             hr = np.where(hr > 0.02, hr.max() * 1.1 - hr, 0).astype(np.float32)
@@ -205,35 +206,26 @@ class ImageSource:
         return Patch.of(lr, hr, cortex, resolution, self.patch)
 
     @classmethod
-    def of(cls, cases, column, **options):
+    def of(cls, cases, **options):
         """A source of patches of the images of `Case`s, which are all kept in memory.
 
-        Images whose voxels are not cubes are interpolated to their finest edge.
-
-        Args:
-            cases: sequence of `Case`.
-            column: of the label.
-            **options: further attributes.
-
-        Raises:
-            VolumeError: if a file cannot be used.
+        Images whose voxels are not cubes are interpolated to their finest edge. The options are
+        further attributes; a `VolumeError` says which file cannot be used.
         """
         images = []
         for case in cases:
-            image, labels = case.load([column])
+            image, labels = case.load([LABEL])
             if max(image.spacing) > _CUBE * min(image.spacing):
                 image, labels = at_spacing(image, labels, (min(image.spacing),) * 3)
             array = Normalisation.of(image.array).apply(image.array)
-            points = np.argwhere(labels[column] > 0.5).astype(np.int16)
-            images.append((array, labels[column], points))
+            points = np.argwhere(labels[LABEL] > 0.5).astype(np.int16)
+            images.append((array, labels[LABEL], points))
         return cls(tuple(images), **options)
 
 
-def _along_slices(array, grid, spline_order):
-    """An array of voxels of edge 1, float32, on a grid that differs along the last axis."""
-    volume = Volume(array.astype(np.float32), (1.0, 1.0, 1.0))
-    result = resample_to(volume, grid, spline_order=spline_order).array
-    return np.maximum(result, 0, out=result)  # a spline overshoots
+def _near(points, rng, spread):
+    """A random cortex voxel, moved at random so that the cortex is not always in the middle."""
+    return points[rng.integers(len(points))] + rng.uniform(-spread, spread, 3)
 
 
 def _window(array, low, extent):
@@ -248,6 +240,50 @@ def _window(array, low, extent):
     return result
 
 
-def _orient(array, order, flips):
-    array = array.transpose(order)
-    return np.flip(array, [axis for axis in range(3) if flips[axis]])
+def write_samples(sources, folder, number, seed=0, overwrite=False):
+    """Draws patches from sources in turn and writes them, after the last a picture of all.
+
+    The files are `sample_001_LR.nii.gz`, `…_HR`, `…_label` and so on, and `samples.png`. Their
+    voxels are 1 mm; the label is uint8.
+
+    Args:
+        sources: sequence of objects with `draw(rng)`.
+        folder: where the files go; made if need be.
+        number: of samples.
+        seed: a sample follows from it and its number alone.
+        overwrite: whether existing files may be replaced.
+
+    Yields:
+        `(source, resolution, seconds)` of each sample: the number of its source, the distance of
+        its slices in voxels, and how long drawing it took.
+
+    Raises:
+        UserError: if there is such a file already.
+        OSError, VolumeError: if a file or the folder cannot be written.
+    """
+    folder, rows = Path(folder), []
+    files = [
+        [folder / f"sample_{index:03d}_{part}.nii.gz" for part in ("LR", "HR", "label")]
+        for index in range(1, number + 1)
+    ]
+    existing = [path for path in (*chain(*files), folder / SHEET) if path.exists()]
+    if existing and not overwrite:
+        raise UserError(
+            f"{existing[0]}: exists already; take another folder, or --overwrite to replace it"
+        )
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, paths in enumerate(files):
+        start, source = time.perf_counter(), index % len(sources)
+        patch = sources[source].draw(np.random.default_rng([seed, index]))
+        seconds = time.perf_counter() - start
+        hr, label = patch.truth["sr"], patch.truth["cortex"]
+        for path, array in zip(paths, (patch.lr, hr, np.uint8(label > 0.5)), strict=True):
+            write_volume(Volume(array, (1.0, 1.0, 1.0)), path)
+        rows.append(side_views(patch.lr, hr, label))
+        yield source, patch.resolution, seconds
+    from PIL import Image  # slow to import
+
+    stream = io.BytesIO()
+    Image.fromarray(contact_sheet(rows)).save(stream, "PNG")
+    write_bytes(folder / SHEET, stream.getvalue())

@@ -72,14 +72,7 @@ TYPICAL = (
     (0.75, 0.45, 0.50, 0.45, 0.95, 0.50),  # T2, newborn
     (0.45, 0.60, 0.60, 0.65, 0.20, 0.65),  # T1, newborn
 )
-_TYPICAL_TISSUES = (
-    "white matter",
-    "cortex",
-    "cerebellar cortex",
-    "deep grey",
-    "fluid",
-    "brainstem",
-)
+_TYPICAL_TISSUES = tuple(NUMBERINGS["fetal"].tissues)
 _MIN_CONTRAST = 0.08  # between the cortex and what it touches, of the range 0 to 1
 
 
@@ -111,15 +104,12 @@ class LabelMap:
 
 
 def prepare_labels(array, cortex, numbering=NUMBERINGS["freesurfer"]):
-    """Numbers a label map consecutively and finds its tissues and cortex voxels.
+    """The `LabelMap` of an array (x, y, z) of whole numbers, 0 the background.
 
     Args:
-        array: (x, y, z) of whole numbers, 0 the background.
+        array: (x, y, z).
         cortex: the values that are cortex.
         numbering: a `Numbering`.
-
-    Returns:
-        A `LabelMap`.
 
     Raises:
         ValueError: if no voxel has one of the values of `cortex`, or there are too many values.
@@ -160,16 +150,13 @@ def prepare_labels(array, cortex, numbering=NUMBERINGS["freesurfer"]):
 
 
 def random_frame(rng, scale=(0.8, 1.25), angle=15.0, stretch=0.08):
-    """A random matrix from patch to map voxels: size, stretch, shear, pose, axes, flips.
+    """A random matrix (3, 3) from patch to map voxels: size, stretch, shear, pose, axes, flips.
 
     Args:
         rng: a `numpy.random.Generator`.
         scale: bounds of the patch voxel's size in map voxels.
         angle: largest rotation about each axis, degrees.
         stretch: largest relative stretch and shear.
-
-    Returns:
-        (3, 3) float64.
     """
     axes = np.eye(3)[rng.permutation(3)] * rng.choice([-1.0, 1.0], 3)
     pose = Rotation.from_euler("XYZ", rng.uniform(-angle, angle, 3), degrees=True).as_matrix()
@@ -177,7 +164,7 @@ def random_frame(rng, scale=(0.8, 1.25), angle=15.0, stretch=0.08):
 
 
 def sample_points(centre, matrix, shape, rng=None, elastic=0.0, distance=24.0):
-    """Map coordinates of the voxels of an oriented, smoothly deformed box.
+    """Map coordinates (3, x, y, z), float32, of the voxels of an oriented, smoothly deformed box.
 
     Args:
         centre: map voxel at the box's centre.
@@ -187,9 +174,6 @@ def sample_points(centre, matrix, shape, rng=None, elastic=0.0, distance=24.0):
         elastic: largest displacement along each axis, box voxels; below 0.4 `distance` the
             deformation does not fold.
         distance: box voxels between the nodes of the displacement.
-
-    Returns:
-        (3, x, y, z) float32.
     """
     axes = (np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2) for n in shape)
     points = np.stack(np.broadcast_arrays(*np.meshgrid(*axes, indexing="ij", sparse=True)))
@@ -202,15 +186,7 @@ def sample_points(centre, matrix, shape, rng=None, elastic=0.0, distance=24.0):
 
 
 def nearest(array, points):
-    """The values of an array at the voxels nearest to points, 0 outside.
-
-    Args:
-        array: (x, y, z).
-        points: (3, ...) indices.
-
-    Returns:
-        (...), of the array's dtype.
-    """
+    """The values of an array (x, y, z) at the voxels nearest to points (3, ...), 0 outside."""
     index = np.rint(points).astype(np.int32)
     inside = np.ones(index.shape[1:], bool)
     for axis, size in zip(index, array.shape, strict=True):
@@ -222,15 +198,9 @@ def nearest(array, points):
 
 
 def thin(labels, cortex, white):
-    """A cortex thinner by one voxel, from the side of the white matter.
+    """Labels (x, y, z) whose cortex is a voxel thinner, in favour of the white matter below it.
 
-    Args:
-        labels: (x, y, z) numbers.
-        cortex: the numbers of the cortex.
-        white: those of the white matter, which takes the voxels; empty: nothing changes.
-
-    Returns:
-        (x, y, z) numbers.
+    `cortex` and `white` are the numbers of both; without white matter nothing changes.
     """
     if not len(white):
         return labels
@@ -251,9 +221,6 @@ def surround(labels, brain, count, rng):
         brain: for each number whether it is brain.
         count: how many numbers the map has; `count` to `count + EXTRA - 1` are used for the new.
         rng: a `numpy.random.Generator`.
-
-    Returns:
-        (x, y, z) numbers.
     """
     coarse = brain[labels[::_SHRINK, ::_SHRINK, ::_SHRINK]].astype(np.float32)
     # Blurred, the brain falls off with the distance from it, in coarse voxels.
@@ -283,7 +250,7 @@ def _grown(array, shape):
 
 
 def paint(labels, label_map, rng, strip=True, typical=0.0):
-    """Draws an image of random contrast for a box of labels.
+    """An image (x, y, z) of random contrast, float32 in [0, 1], free of acquisition noise.
 
     Args:
         labels: (x, y, z) numbers of `label_map`, and those that `surround` added.
@@ -292,9 +259,6 @@ def paint(labels, label_map, rng, strip=True, typical=0.0):
         strip: whether what is not brain is made background.
         typical: probability that the tissues look as in one of the `TYPICAL` sequences, more or
             less; else their intensities are all independent.
-
-    Returns:
-        (x, y, z) float32 in [0, 1], free of acquisition noise.
     """
     mean, spread = _tissues(label_map, rng, typical)
     if strip:

@@ -3,7 +3,6 @@
 
 import logging
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ import numpy as np
 from segsrgan.config import Rule
 from segsrgan.errors import TableError, VolumeError, problems_error
 from segsrgan.tables import read_table, resolved
-from segsrgan.training.patches import filled_box
+from segsrgan.training.cases import filled_box
+from segsrgan.training.painting import NUMBERINGS, LabelMap, prepare_labels
 from segsrgan.training.settings import SYNTHETIC, TISSUES
-from segsrgan.training.synthetic.painting import NUMBERINGS, LabelMap, prepare_labels
-from segsrgan.training.synthetic.sources import SyntheticSource
+from segsrgan.training.sources import SyntheticSource
 from segsrgan.volumes import read_volume
 
 logger = logging.getLogger(__name__)
@@ -50,14 +49,7 @@ class MapFile:
     fraction: float = 1.0
 
     def load(self):
-        """Reads the map.
-
-        Returns:
-            A `Map`.
-
-        Raises:
-            VolumeError: if it is unreadable or not a label map; the message names it.
-        """
+        """The `Map`; a `VolumeError` names it if it is unreadable or not a label map."""
         volume = read_volume(self.path)
         _check(volume, self.path)
         window = tuple(slice(*pair) for pair in filled_box(volume.array > 0))
@@ -103,17 +95,17 @@ class Map:
         return self.file.scale or tuple(bound * relative for bound in _SCALE)
 
     def tiles(self, patch, stride, spacing=None):
-        """How many patches an image of the map's size has, see `patches.box_starts`."""
+        """How many patches an image of the map's size has, see `box_starts`."""
         size = np.array(self.labels.labels.shape) / math.sqrt(math.prod(self.scale(spacing)))
         return int(np.prod(np.maximum(0, (size - patch) // stride) + 1))
 
     def source(self, spacing=None, **options):
-        """A `SyntheticSource` of the map; for `spacing` see `scale`, for the rest the source."""
+        """A `SyntheticSource` of the map; for `spacing` see `scale`."""
         return SyntheticSource(self.labels, scale=self.scale(spacing), **options)
 
 
 def read_maps(path, base_path=None, cortex=MapFile.cortex, tissues=MapFile.tissues):
-    """Reads the CSV of label maps, and the maps.
+    """Reads the CSV of label maps, and the maps: a list of `Map`, in the order of the rows.
 
     Args:
         path: of the CSV with the column Label_map, and optionally Cortex (values separated by
@@ -122,9 +114,6 @@ def read_maps(path, base_path=None, cortex=MapFile.cortex, tissues=MapFile.tissu
         base_path: folder that relative paths start from; the CSV's own by default.
         cortex: values of the structure to segment, where the CSV does not say.
         tissues: one of `TISSUES`, where the CSV does not say.
-
-    Returns:
-        list of `Map`, in the order of the rows.
 
     Raises:
         TableError: one message with every problem found.
@@ -149,20 +138,8 @@ def read_maps(path, base_path=None, cortex=MapFile.cortex, tissues=MapFile.tissu
 
 
 def load_maps(files, title="label maps", problems=()):
-    """Reads label maps.
-
-    Args:
-        files: sequence of `MapFile`.
-        title: before the list of problems.
-        problems: found before.
-
-    Returns:
-        list of `Map`.
-
-    Raises:
-        TableError: one message with every problem found.
-    """
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+    """The `Map` of each `MapFile`; a `TableError` lists every problem, those found before first."""
+    with ThreadPoolExecutor(_THREADS) as pool:
         maps = list(pool.map(_load, files))
     problems = [*problems, *(found for found in maps if isinstance(found, str))]
     if problems:
@@ -192,16 +169,15 @@ def _file(row, base, cortex, tissues, fractions):
     if row.get("Cortex"):
         cortex = _CORTEX.checked(row.get("Cortex"), "Cortex")
     tissues = Rule(str, choices=TISSUES).checked(row.get("Tissues", tissues), "Tissues")
-    texts, scale = [row.get("Scale_min"), row.get("Scale_max")], None
-    if any(texts):
-        scale = tuple(
-            _POSITIVE.checked(_POSITIVE.parse(text), name)
-            for text, name in zip(texts, ("Scale_min", "Scale_max"), strict=True)
-        )
+
+    def positive(name):
+        return _POSITIVE.checked(_POSITIVE.parse(row.get(name)), name)
+
+    scale = None
+    if row.get("Scale_min") or row.get("Scale_max"):
+        scale = positive("Scale_min"), positive("Scale_max")
         Rule(tuple[float, float]).checked(scale, "Scale_min and Scale_max")
-    fraction = (
-        _POSITIVE.checked(_POSITIVE.parse(row.get("Fraction")), "Fraction") if fractions else 1.0
-    )
+    fraction = positive("Fraction") if fractions else 1.0
     return MapFile(resolved(row.get("Label_map"), base), cortex, tissues, scale, fraction)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from segsrgan.networks import GeneratorSpec
 from segsrgan.networks.outputs import channel_count, output_channels
 from segsrgan.training.dataset import Batch
-from segsrgan.training.synthetic.sources import Acquisition, ImageSource
+from segsrgan.training.sources import Acquisition, ImageSource
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +46,14 @@ class MixedDataset:
         batch_size: patches in a batch, of all workers together.
         seed: of the drawn patches and of their places.
         real: the `Dataset` whose patches are the others, or None.
-        cycles: batches in turn in an epoch; None: as many as `real` has.
+        cycles: batches in turn in an epoch, needed where nothing is real.
         spacing: mm that a voxel of a drawn patch stands for.
         spec: the generator's `GeneratorSpec`, whose heads are the channels of the target.
         shard: `(i, n)`: worker i of n gets the i-th part of each batch.
         threads: that draw patches; by default as many as there are processors, 8 at most.
+
+    Attributes:
+        patches: how many come in turn in an epoch.
     """
 
     def __init__(
@@ -71,21 +74,20 @@ class MixedDataset:
         self._sources, self._fraction = tuple(sources), float(np.sum(fractions))
         self._odds = np.divide(fractions, self._fraction)
         self._patch, self._batch_size, self._seed = patch, batch_size, seed
-        self._real, self._cycles, self._spacing = real, cycles, spacing
+        self._real, self._spacing = real, spacing
+        self.patches = real.patches if real else cycles * batch_size
         spec = spec or GeneratorSpec()
         self._channels, self._channel_count = output_channels(spec), channel_count(spec)
-        self._worker, workers = shard
+        worker, workers = shard
         self._part = batch_size // workers
+        self._rows = range(worker * self._part, (worker + 1) * self._part)
         self._threads = threads or min(_MOST_THREADS, os.cpu_count() or 1)
-
-    @property
-    def patches(self):
-        """How many patches come in turn in an epoch."""
-        return self._real.patches if self._real else self._cycles * self._batch_size
+        # Batches whose patches are drawn ahead: enough to keep the threads busy.
+        self._ahead = 1 + -(-self._threads // max(1, int(self._fraction * self._part)))
 
     def cycles(self, epoch):
         """How many batches come in turn in an epoch."""
-        return self._cycles or self._real.cycles(epoch)
+        return self._real.cycles(epoch) if self._real else self.patches // self._batch_size
 
     def memory(self):
         """Bytes that an epoch holds at most, what the sources draw from aside: an upper bound."""
@@ -96,63 +98,39 @@ class MixedDataset:
         return drawing + waiting + (self._real.memory() if self._real else batches)
 
     def stream(self, epochs, discriminator_batches, first_cycle=0):
-        """The batches of epochs, in the order of `Dataset.stream`.
-
-        Args:
-            epochs: range of their numbers, from 0 up.
-            discriminator_batches: per cycle, 0 or more.
-            first_cycle: how many cycles of the first epoch to leave out.
-
-        Yields:
-            `Batch`, this worker's part.
-
-        Raises:
-            VolumeError: if an image cannot be read or used; the message names it.
-        """
+        """The batches of epochs, see `Dataset.stream`."""
         places = [
             (epoch, cycle, update)
             for epoch in epochs
             for cycle in range(first_cycle if epoch == epochs[0] else 0, self.cycles(epoch))
             for update in range(discriminator_batches + 1)
         ]
-        real = map(self._empty, places)
-        if self._real is not None:
-            real = self._real.stream(epochs, discriminator_batches, first_cycle)
-        with closing(self._drawn(places)) as drawn:
-            try:
-                for batch, patches in zip(real, drawn, strict=True):
-                    for row, patch in patches.items():
-                        self._write(batch, row, patch.result())
-                    yield batch
-            finally:
-                if self._real is not None:
-                    real.close()
-
-    def epoch(self, number, discriminator_batches, first_cycle=0):
-        """The batches of one epoch, see `stream`."""
-        return self.stream(range(number, number + 1), discriminator_batches, first_cycle)
-
-    @property
-    def _ahead(self):
-        """Batches whose patches are drawn ahead: enough to keep the threads busy."""
-        return 1 + -(-self._threads // max(1, int(self._fraction * self._part)))
+        if self._real:
+            batches = self._real.stream(epochs, discriminator_batches, first_cycle)
+        else:
+            batches = (self._empty(place) for place in places)
+        with closing(batches), closing(self._drawn(places)) as drawn:
+            for batch, patches in zip(batches, drawn, strict=True):
+                for row, patch in patches.items():
+                    self._write(batch, row, patch.result())
+                yield batch
 
     def _drawn(self, places):
         """The drawn patches of each batch of this worker, `{row: Future}`."""
         pool, coming = ThreadPoolExecutor(self._threads, "synthesis"), deque()
-        first = self._worker * self._part
         try:
             for place in places:
-                rows = [row for row in self._rows(place) if 0 <= row - first < self._part]
-                coming.append({row - first: pool.submit(self._draw, place, row) for row in rows})
+                rows = [row for row in self._positions(place) if row in self._rows]
+                coming.append(
+                    {row - self._rows[0]: pool.submit(self._draw, place, row) for row in rows}
+                )
                 if len(coming) > self._ahead:
                     yield coming.popleft()
-            while coming:
-                yield coming.popleft()
+            yield from coming
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _rows(self, place):
+    def _positions(self, place):
         """The positions of drawn patches in the whole batch at a place."""
         rng = self._rng(_CHOICE, place)
         # The remainder is rounded at random, so that small batches keep the fraction on average.
@@ -174,15 +152,14 @@ class MixedDataset:
         batch = Batch.empty(self._part, self._patch, self._channel_count)
         batch.lr[:], batch.target[:] = 0, 0
         epsilon = self._rng(_EPSILON, place).random(self._batch_size, dtype=np.float32)
-        first = self._worker * self._part
-        batch.epsilon[:] = epsilon[first : first + self._part]
+        batch.epsilon[:] = epsilon[self._rows]
         return batch
 
     def _rng(self, kind, place):
         return np.random.default_rng([self._seed, place[0], kind, *place[1:]])
 
 
-def mixed(settings, spec, maps, real, cases, shard=(0, 1), images=None):
+def mixed(settings, spec, maps, cases, *, real=None, patches=None, shard=(0, 1)):
     """The training data of settings with drawn patches, a `MixedDataset`.
 
     Args:
@@ -190,26 +167,25 @@ def mixed(settings, spec, maps, real, cases, shard=(0, 1), images=None):
         spec: the generator's `GeneratorSpec`.
         maps: list of `Map`; a fraction `synthetic_ratio` of the patches is painted on them, each
             map's in proportion to its own fraction.
-        real: the `Dataset` of the training images, or None; then an epoch is as long as one of
-            images of the maps' size.
         cases: sequence of `Case` whose images tell how large the voxel of a patch is, mm.
+        real: the `Dataset` that the other patches come from, or None.
+        patches: how many the images of the cases have in an epoch, if the other patches are drawn
+            from them. Without either, an epoch is as long as one of images of the maps' size.
         shard: see `MixedDataset`.
-        images: None: the other patches are those of `real`. A dict of attributes of `ImageSource`:
-            they are drawn from the images of the cases instead, as many in an epoch.
 
     Raises:
         VolumeError: if an image has to be read and cannot be used.
     """
     patch, size, fraction = settings.patch_size, settings.batch_size, 0.0
-    spacing = float(np.median([np.mean(case.extent().spacing) for case in cases]))
+    spacing = float(np.median([np.mean(case.extent.spacing) for case in cases]))
     acquisition = Acquisition(
         ratio=settings.synthetic_thickness,
         noise=settings.percent_val_max,
         interp=spec.interp,
         slice_voxels=spec.slice_voxels,
     )
-    how = {"patch": patch, "acquisition": acquisition}
-    sources, fractions, patches = [item.source(spacing, **how) for item in maps], [], None
+    options = {"patch": patch, "acquisition": acquisition}
+    sources, fractions = [item.source(spacing, **options) for item in maps], []
     if maps:
         fraction, total = settings.synthetic_ratio, sum(item.file.fraction for item in maps)
         fractions = [fraction * item.file.fraction / total for item in maps]
@@ -221,12 +197,12 @@ def mixed(settings, spec, maps, real, cases, shard=(0, 1), images=None):
             fraction,
             spacing,
         )
-    if real is None:
-        patches = sum(item.tiles(patch, settings.stride, spacing) for item in maps)
-    elif images is not None and fraction < 1:
-        sources.append(ImageSource.of(cases, "Label_image", **how, **images))
+    if patches is not None:
+        options |= {"power": settings.image_power, "inverted": settings.inverted}
+        sources.append(ImageSource.of(cases, **options))
         fractions.append(1 - fraction)
-        real, patches = None, real.patches
+    elif real is None:
+        patches = sum(item.tiles(patch, settings.stride, spacing) for item in maps)
     return MixedDataset(
         sources,
         fractions,
