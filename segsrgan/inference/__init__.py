@@ -9,8 +9,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "jobs": ["Job", "Outcome", "run_job"],
-        "predictor": ["Prediction", "Predictor", "Prepared", "segmentation"],
+        "predictor": ["Prediction", "Predictor", "segmentation"],
         "settings": ["PredictorSettings"],
     },
 )

@@ -8,7 +8,6 @@ all, so that a worker which was only thought lost does no harm.
 
 import logging
 import os
-import queue
 import signal
 import threading
 import time
@@ -19,6 +18,7 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from logging.handlers import QueueHandler
+from types import SimpleNamespace
 
 import segsrgan
 from segsrgan.errors import UserError
@@ -39,33 +39,24 @@ _LOCK = threading.Lock()
 
 
 def run_on_cluster(job, waiting, recipe, progress, address):
-    """Computes images on the workers of a cluster, in whatever order.
+    """Computes images as `run_here` does, on the workers of a cluster and in whatever order.
 
-    Args:
-        job: a `Job`.
-        waiting: a list of (`ImageResults`, list of (patch, step) pairs).
-        recipe: returns a `Predictor`; it is hashable, can be pickled, and has the attribute
-            `settings`, a `PredictorSettings`.
-        progress: called as `progress("images", images done, images in all)`.
-        address: `"local:N"` for N processes of this computer, the address of a scheduler, such as
-            `"tcp://host:8786"`, or its scheduler file.
-
-    Yields:
-        An `Outcome` for each image and pair, image by image.
-
-    Raises:
-        UserError: if Dask is missing or no scheduler answers.
-        Exception: what a worker raised when it made the predictor.
+    The recipe, which makes the `Predictor`, is hashable, can be pickled, and has `settings`;
+    `progress("images", done, total)` is called. The address is `"local:N"` for N processes of this
+    computer, that of a scheduler, such as `"tcp://host:8786"`, or its scheduler file.
     """
     if find_spec("distributed") is None:
         raise UserError("--dask needs Dask; pip install 'SegSRGAN[dask]'")
+    from distributed.utils import silence_logging_cmgr
+
     processes = local_workers(address)
     if processes is not None:
         recipe = divided(recipe, processes)
     level = logging.getLogger("segsrgan").getEffectiveLevel()
     order = replace(job, images=()), recipe, segsrgan.__version__, level
     try:
-        with _dask_silenced(), _connected(address, processes) as client:
+        # Dask's own messages, of lost workers for instance, are not the user's.
+        with silence_logging_cmgr(logging.CRITICAL), _connected(address, processes) as client:
             yield from _spread(client, waiting, order, progress)
     finally:
         if processes is not None:  # they have ended, perhaps in the middle of an image
@@ -75,28 +66,21 @@ def run_on_cluster(job, waiting, recipe, progress, address):
 
 def divided(recipe, processes):
     """A recipe for one of several processes: with its part of the threads and the memory."""
+    from dask.system import CPU_COUNT
+
     settings = recipe.settings
     memory = settings.max_memory or available_memory() / GIB
-    threads = settings.threads or max(1, _processors() // processes)
+    threads = settings.threads or max(1, CPU_COUNT // processes)
     settings = replace(settings, threads=threads, max_memory=memory / processes)
     return replace(recipe, settings=settings)
 
 
 def compute_image(order, results, pairs):
-    """Computes an image on a worker and writes its results.
+    """Computes an image on a worker and writes its results; also raises what its predictor does.
 
-    Args:
-        order: a `Job`, its recipe, which is made once for all images, the version of the package
-            that gives the order, and the least level of messages that are wanted.
-        results: the image's `ImageResults`.
-        pairs: its (patch, step) pairs.
-
-    Returns:
-        A list of `Outcome`, and the messages as a list of `logging.LogRecord`.
-
-    Raises:
-        UserError: if this package is of another version.
-        Exception: what making the predictor raises.
+    `order` is a `Job`, its recipe, which is made once for all images, the version of the package
+    that gives the order, and the least level of messages that are wanted. Returns a list of
+    `Outcome` and the messages, a list of `logging.LogRecord`.
     """
     job, recipe, version, level = order
     if version != segsrgan.__version__:
@@ -106,8 +90,9 @@ def compute_image(order, results, pairs):
         )
     with _LOCK, _recorded(level) as records:
         predictor = _predictor(recipe)
-        outcomes = list(run_here(job, [(results, pairs)], lambda: predictor, lambda *call: None))
-    return outcomes, [records.get() for _ in range(records.qsize())]
+        return list(
+            run_here(job, [(results, pairs)], lambda: predictor, lambda *call: None)
+        ), records
 
 
 def _spread(client, waiting, order, progress):
@@ -118,8 +103,9 @@ def _spread(client, waiting, order, progress):
     progress("images", done, total)
     try:
         while waiting or running:
-            workers = _worker_count(client)
-            while waiting and len(running) < workers:
+            if client.cluster is not None and not client.cluster.workers:
+                raise UserError("all processes of --dask local:N were lost for good; try local:1")
+            for _ in range(min(len(waiting), _worker_count(client) - len(running))):
                 image = waiting.popleft()
                 running[client.submit(compute_image, order, *image, pure=False)] = image
             if not running:
@@ -144,8 +130,6 @@ def _spread(client, waiting, order, progress):
 
 
 def _worker_count(client):
-    if client.cluster is not None and not client.cluster.workers:
-        raise UserError("all processes of --dask local:N were lost for good; try local:1")
     try:
         return len(client.nthreads())
     except OSError as error:
@@ -175,19 +159,19 @@ def _predictor(recipe):
 
 @contextmanager
 def _recorded(level):
-    """A queue of our loggers' messages, which are not shown here."""
-    records, logger = queue.SimpleQueue(), logging.getLogger("segsrgan")
-    handler = QueueHandler(records)
-    before, propagated = logger.level, logger.propagate
-    logger.setLevel(level)
-    logger.propagate = False
-    logger.addHandler(handler)
+    """A list of our loggers' messages, which are not shown here."""
+    records, ours = [], logging.getLogger("segsrgan")
+    handler = QueueHandler(SimpleNamespace(put_nowait=records.append))
+    before, propagated = ours.level, ours.propagate
+    ours.setLevel(level)
+    ours.propagate = False
+    ours.addHandler(handler)
     try:
         yield records
     finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagated
-        logger.setLevel(before)
+        ours.removeHandler(handler)
+        ours.propagate = propagated
+        ours.setLevel(before)
 
 
 @contextmanager
@@ -222,16 +206,23 @@ def _local_cluster(processes):
     import dask
     from distributed import LocalCluster
 
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": _RESTART_SECONDS}):
-        with _interrupts_ignored():  # by the processes: Ctrl-C reaches all of a terminal's
+    before = signal.getsignal(signal.SIGINT)
+    pages = {f"distributed.{who}.http.routes": [] for who in ("scheduler", "worker")}  # unencrypted
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": _RESTART_SECONDS, **pages}):
+        # Ctrl-C reaches all of a terminal's processes; these leave it to this one.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
             cluster = LocalCluster(
                 n_workers=processes,
                 threads_per_worker=1,
                 memory_limit=0,  # the predictors keep to theirs
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
                 silence_logs=logging.CRITICAL,
                 security=True,
             )
+        finally:
+            signal.signal(signal.SIGINT, before)
         try:
             yield cluster
         except BaseException:
@@ -241,38 +232,3 @@ def _local_cluster(processes):
             raise
         finally:
             cluster.close()
-
-
-@contextmanager
-def _interrupts_ignored():
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _dask_silenced():
-    """Keeps Dask's own messages back, of lost workers for instance: they are not the user's."""
-    import distributed  # noqa: F401 - its loggers
-
-    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
-    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
-    try:
-        for dask in levels:
-            dask.setLevel(logging.CRITICAL)
-        yield
-    finally:
-        for dask, level in levels.items():
-            dask.setLevel(level)
-
-
-def _processors():
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1

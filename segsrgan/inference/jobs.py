@@ -6,8 +6,6 @@ and one result is being written; both are counted as memory that is taken. Readi
 not fit is done again in its turn.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import logging
@@ -18,15 +16,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from segsrgan.errors import MemoryShortage, UserError, one_line
 from segsrgan.files import check_writable, stamp, write_text
 from segsrgan.inference.results import choose_folders, result_files
 from segsrgan.memory import PeakMemory
-
-if TYPE_CHECKING:
-    from segsrgan.inference.predictor import Prepared
 
 logger = logging.getLogger(__name__)
 
@@ -36,71 +30,42 @@ COLUMNS = ("image", "patch", "step", "result", "seconds", "peak_memory_MB", "fol
 
 @dataclass(frozen=True)
 class Job:
-    """What to compute.
+    """What to compute."""
 
-    Attributes:
-        images: absolute paths, each once.
-        pairs: (patch, step) pairs in voxels, (None, None) for the whole image.
-        result_name: the result folder is named `Result_with_<result_name>`.
-        new_resolution: voxel size of the results in mm.
-        overwrite: whether finished results are computed again.
-        series: UID of the DICOM series to take from folders with several.
-        settings: how the results are made, kept beside them (JSON values).
-    """
-
-    images: tuple[Path, ...]
-    pairs: tuple[tuple[int | None, int | None], ...]
-    result_name: str
-    new_resolution: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    overwrite: bool = False
-    series: str | None = None
-    settings: dict = field(default_factory=dict)
+    images: tuple[Path, ...]  # absolute, each once
+    pairs: tuple  # of (patch, step) in voxels, (None, None) for the whole image
+    result_name: str  # of the folder `Result_with_<result_name>`
+    new_resolution: tuple[float, float, float] = (0.5, 0.5, 0.5)  # mm
+    overwrite: bool = False  # computes finished results again
+    series: str | None = None  # UID of the one to take from DICOM folders with several
+    settings: dict = field(default_factory=dict)  # of the results, JSON values for the record
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one image at one patch and step.
+    """What became of one image at one patch and step, in voxels or None for the whole image.
 
-    Attributes:
-        image: the image's path.
-        patch: patch size in voxels, None for the whole image.
-        step: voxels between patches, None for the whole image.
-        result: `"finished"`, `"skipped"` (was there already) or `"failed"`.
-        folder: the result folder.
-        seconds: time taken to compute and write; reading and interpolating count for an image's
-            first pair. Images overlap, so that the sum may exceed the time of the job.
-        peak_bytes: largest resident memory of the process meanwhile.
-        detail: the cause of a failure.
+    The seconds are those to compute and write; reading and interpolating count for an image's
+    first pair. Images overlap, so that the sum may exceed the time of the job.
     """
 
     image: Path
     patch: int | None
     step: int | None
-    result: str
+    result: str  # FINISHED, SKIPPED (was there already) or FAILED
     folder: Path
     seconds: float = 0.0
-    peak_bytes: int = 0
-    detail: str = ""
+    peak_bytes: int = 0  # largest resident memory of the process meanwhile
+    detail: str = ""  # the cause of a failure
 
 
 def run_job(job, make_predictor, progress=None, compute=None):
-    """Runs a job: images one after the other, or spread over a Dask cluster.
+    """Yields an `Outcome` for each image and pair of a `Job`; `compute` makes what is missing.
 
-    What can be seen to fail without reading an image is reported first. The predictor is made
-    once, and only if there is something to compute.
-
-    Args:
-        job: a `Job`.
-        make_predictor: returns a `Predictor`; what it raises ends the job.
-        progress: called as `progress(label, patches done, patches in all)`.
-        compute: called as `compute(job, waiting, make_predictor, progress)`, such as
-            `segsrgan.inference.dask_cluster.run_on_cluster`; this process computes when None.
-
-    Yields:
-        An `Outcome` for each image and pair.
-
-    Raises:
-        UserError: if the result folder's name is invalid, or the cluster cannot be used.
+    That is `run_here`, or `segsrgan.inference.dask_cluster.run_on_cluster`. What can be seen to
+    fail without reading an image is reported first. `make_predictor` is called once, and only if
+    there is something to compute; what it raises ends the job.
+    `progress(label, patches done, patches in all)` is called.
     """
     waiting = []
     for results in choose_folders(job.images, job.result_name):
@@ -126,18 +91,10 @@ def run_job(job, make_predictor, progress=None, compute=None):
 
 
 def run_here(job, waiting, make_predictor, progress):
-    """Computes images and writes their results, in order.
+    """Yields an `Outcome` for each of these images and pairs, in order; this process computes.
 
-    Whatever ends it, results appear whole or not at all.
-
-    Args:
-        job: a `Job`.
-        waiting: a list of (`ImageResults`, list of (patch, step) pairs).
-        make_predictor: returns a `Predictor`.
-        progress: called as `progress(label, patches done, patches in all)`.
-
-    Yields:
-        An `Outcome` for each image and pair.
+    `waiting` is a list of (`ImageResults`, list of (patch, step) pairs). Whatever ends it, results
+    appear whole or not at all.
     """
     yield from _Pipeline(job, make_predictor(), progress).run(waiting)
 
@@ -148,22 +105,14 @@ def failures(results, pairs, error, seconds=0.0):
     detail = one_line(error).removeprefix(f"{image}: ").removeprefix(f"{image} ")
     logger.error("%s: %s", image, detail)
     logger.debug("%s", image, exc_info=error)
-    times = [seconds] + [0.0] * len(pairs)
     return [
-        _outcome(results, pair, FAILED, seconds=time, detail=detail)
-        for pair, time in zip(pairs, times, strict=False)
+        _outcome(results, pair, FAILED, seconds=seconds * (pair == pairs[0]), detail=detail)
+        for pair in pairs
     ]
 
 
 def format_table(outcomes):
-    """The outcomes as lines of aligned columns.
-
-    Args:
-        outcomes: a list of `Outcome`.
-
-    Returns:
-        A str of several lines: image, patch, step, result, seconds, peak memory.
-    """
+    """The outcomes as lines of aligned columns: image, patch, step, result, seconds, memory."""
     rows = [[column.replace("_", " ") for column in COLUMNS[:6]]]
     for outcome in outcomes:
         image, *cells = _row(outcome)[:6]
@@ -178,20 +127,10 @@ def format_table(outcomes):
 
 
 def write_summary(outcomes, csv_path):
-    """Writes the outcomes as `<name>_summary.csv` beside the job's CSV file.
+    """Writes the outcomes as `<name>_summary.csv` beside the job's CSV file; returns the path.
 
     An older summary is replaced; where another file has that name, it is `<name>_summary_1.csv`.
-
-    Args:
-        outcomes: a list of `Outcome`.
-        csv_path: the job's CSV file; where its folder cannot be written to, the current folder
-            takes the summary.
-
-    Returns:
-        The path written.
-
-    Raises:
-        OSError: if neither folder can be written to.
+    Where the CSV's folder cannot be written to, the current folder takes the summary.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -253,41 +192,24 @@ def _check_readable(image):
 
 def _warn_of_differences(results, pair, settings):
     """Says if finished results are not those that would be made now."""
-    label = results.label(pair)
+    image, label = results.image, results.label(pair)
     if results.has_changed(pair):
         logger.warning(
             "%s: has changed since the results of %s were made, which are kept; --overwrite "
             "replaces them",
-            results.image,
+            image,
             label,
         )
-    made = results.settings(pair) or {}
-    changed = sorted(key for key in settings if key in made and made[key] != settings[key])
+    made = results.entry(pair).get("settings") or {}
+    changed = [f"{k} {made[k]}" for k in sorted(settings) if k in made and made[k] != settings[k]]
     if changed:
         logger.warning(
             "%s: the results of %s are kept, but were made with other settings (%s); "
             "--overwrite replaces them",
-            results.image,
+            image,
             label,
-            ", ".join(f"{key} {made[key]}" for key in changed),
+            ", ".join(changed),
         )
-
-
-@dataclass
-class _Read:
-    """An image ready for the network.
-
-    Attributes:
-        prepared: the image.
-        stamp: of its files before they were read, see `segsrgan.files.stamp`.
-        seconds: that it took, until they are counted.
-        peak_bytes: largest resident memory meanwhile.
-    """
-
-    prepared: Prepared
-    stamp: list | None
-    seconds: float
-    peak_bytes: int
 
 
 class _Pipeline:
@@ -311,38 +233,38 @@ class _Pipeline:
             raise
         finally:
             if self._writing is not None:
-                self._writing.wait()
+                self._writing.exception()
 
     def _run_image(self, results, pairs, following):
         start = time.perf_counter()
         try:
-            read = yield from self._take(results, pairs)
-            self._read_ahead(following)
+            seconds, *read = yield from self._take(results, pairs)
             results = results.claim()
         except Exception as error:
             self._read_ahead(following)
             yield from self._written()
             yield from failures(results, pairs, error, time.perf_counter() - start)
             return
+        self._read_ahead(following)
         for pair in pairs:
-            yield from self._run_pair(results, pair, read)
+            yield from self._run_pair(results, pair, seconds, *read)
+            seconds = 0.0
 
-    def _run_pair(self, results, pair, read):
-        start = time.perf_counter()
+    def _run_pair(self, results, pair, seconds, before, prepared, peak):
+        start = time.perf_counter() - seconds
         try:
-            prediction, peak = yield from self._compute(results, pair, read.prepared)
+            with PeakMemory() as memory:
+                prediction = yield from self._compute(results, pair, prepared)
         except Exception as error:
             yield from self._written()
             yield from failures(results, [pair], error, time.perf_counter() - start)
             return
-        seconds = read.seconds + time.perf_counter() - start
-        peak = max(peak, read.peak_bytes)
+        seconds, peak = time.perf_counter() - start, max(peak, memory.bytes)
         yield from self._written()
-        self._writing = _Task(self._write, prediction, results, pair, read.stamp, seconds, peak)
-        read.seconds = 0.0
+        self._writing = _start(self._write, prediction, results, pair, before, seconds, peak)
 
     def _take(self, results, pairs):
-        """The image that was read ahead, else read now."""
+        """What was read ahead, else what is read now."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             try:
@@ -352,10 +274,11 @@ class _Pipeline:
         return self._read(results, pairs)
 
     def _read_ahead(self, following):
-        if following is not None and self._ahead is None:
-            self._ahead = _Task(self._read, *following, daemon=True)
+        if following is not None:
+            self._ahead = _start(self._read, *following, daemon=True)
 
     def _read(self, results, pairs):
+        """Seconds, the stamp of the image's files before, the prepared image, the peak memory."""
         start = time.perf_counter()
         smallest = min((patch for patch, _ in pairs if patch is not None), default=None)
         # First, so that an image replaced from now on counts as changed.
@@ -364,10 +287,10 @@ class _Pipeline:
             prepared = self._predictor.prepare(
                 results.image, self._job.new_resolution, self._job.series, smallest
             )
-        return _Read(prepared, before, time.perf_counter() - start, memory.bytes)
+        return time.perf_counter() - start, before, prepared, memory.bytes
 
     def _compute(self, results, pair, prepared):
-        """The prediction and the peak memory; where memory is short, with nothing beside it."""
+        """The prediction; where memory is short, with nothing beside it."""
         try:
             return self._predict(results, pair, prepared)
         except (MemoryShortage, MemoryError):
@@ -375,30 +298,20 @@ class _Pipeline:
                 raise
         yield from self._written()
         if self._ahead is not None:
-            self._ahead.wait()
+            self._ahead.exception()
             self._ahead = None
         return self._predict(results, pair, prepared)
 
     def _predict(self, results, pair, prepared):
         label = f"{results.image.name} {results.label(pair)}"
-        with PeakMemory() as memory:
-            prediction = self._predictor.predict_prepared(
-                prepared, *pair, progress=lambda done, total: self._progress(label, done, total)
-            )
-        return prediction, memory.bytes
+        return self._predictor.predict_prepared(
+            prepared, *pair, progress=lambda done, total: self._progress(label, done, total)
+        )
 
     def _write(self, prediction, results, pair, before, seconds, peak):
-        start = time.perf_counter()
-        try:
-            self._write_files(prediction, results, pair, before)
-        except Exception as error:
-            return failures(results, [pair], error, seconds + time.perf_counter() - start)
-        seconds += time.perf_counter() - start
-        return [_outcome(results, pair, FINISHED, seconds=seconds, peak_bytes=peak)]
-
-    def _write_files(self, prediction, results, pair, before):
         from segsrgan.volumes.writing import write_volume
 
+        start = time.perf_counter() - seconds
         entry = {
             "inputs": {results.image.name: before},
             "settings": self._job.settings,
@@ -406,37 +319,32 @@ class _Pipeline:
             "precision": self._predictor.engine.precision,
         }
         prefixes = result_files()
-        with results.replacing(pair, entry) as path_of:
-            for name, volume in prediction.volumes.items():
-                write_volume(volume, path_of(prefixes[name]))
+        try:
+            with results.replacing(pair, entry) as path_of:
+                for name, volume in prediction.volumes.items():
+                    write_volume(volume, path_of(prefixes[name]))
+        except Exception as error:
+            return failures(results, [pair], error, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return [_outcome(results, pair, FINISHED, seconds=seconds, peak_bytes=peak)]
 
     def _written(self):
         """The outcome of what is being written, once it is."""
-        task, self._writing = self._writing, None
-        if task is not None:
-            try:
-                yield from task.result()
-            except BaseException:
-                self._writing = task  # interrupted while waiting for it
-                raise
+        if self._writing is not None:
+            outcomes = self._writing.result()
+            self._writing = None
+            yield from outcomes
 
 
-class _Task:
-    """A call in a thread of its own; one that is a daemon ends with the program."""
+def _start(function, *arguments, daemon=False):
+    """The `Future` of a call in a thread of its own; a daemon ends with the program."""
+    future = Future()
 
-    def __init__(self, function, *arguments, daemon=False):
-        self._future = Future()
-        thread = threading.Thread(target=self._run, args=(function, arguments), daemon=daemon)
-        thread.start()
-
-    def _run(self, function, arguments):
+    def run():
         try:
-            self._future.set_result(function(*arguments))
+            future.set_result(function(*arguments))
         except BaseException as error:  # whatever it is, the one who waits has to know
-            self._future.set_exception(error)
+            future.set_exception(error)
 
-    def result(self):
-        return self._future.result()
-
-    def wait(self):
-        self._future.exception()
+    threading.Thread(target=run, daemon=daemon).start()
+    return future

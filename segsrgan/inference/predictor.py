@@ -4,7 +4,6 @@
 import math
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +32,6 @@ from segsrgan.volumes.writing import write_volume
 
 # Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
 _LARGEST_SIZE = 10**18
-_SIGNATURE = (
-    "segmentation(input_file_path, step, new_resolution, patch, path_output_cortex, "
-    "path_output_hr, weights_path)"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,29 +56,16 @@ class Prediction:
             return self.volumes.get(name)
         raise AttributeError(f"a Prediction has no {name}")
 
-    @property
-    def nbytes(self):
-        """Bytes of all arrays."""
-        return sum(volume.array.nbytes for volume in self.volumes.values())
-
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An interpolated image, ready for any patch and step.
+    """An interpolated image, ready for any patch and step."""
 
-    Attributes:
-        volume: normalised and interpolated to the grid of the network, float32.
-        grid: of the result; along the thick axis it may differ from the network's.
-        normalisation: how to return to the input's intensities.
-        resolution: the input's slice resolution in mm, for conditional generators.
-        axis: the input's low-resolution axis, shown to the generator as the last one.
-    """
-
-    volume: Volume
-    grid: Grid
+    volume: Volume  # normalised, on the grid of the network, float32
+    grid: Grid  # of the result; along the thick axis it may differ from the network's
     normalisation: Normalisation
-    resolution: float
-    axis: int
+    resolution: float  # of the input's slices in mm, for conditional generators
+    axis: int  # the input's low-resolution axis, shown to the generator as the last one
 
 
 class Predictor:
@@ -133,30 +115,17 @@ class Predictor:
     def __init__(self, weights_path=None, *, model=None, **settings):
         self.settings = PredictorSettings(**settings)
         generator = read_generator(weights_path) if model is None else model
-        self._generator = generator
         self.engine = make_engine(
             generator, self.settings.engine, self.settings.precision, self.settings.threads
         )
         if model is None:
             self.spec, _ = generator
-            self.channels, self.conditional = self.spec.channels, self.spec.conditional
         else:
-            self.channels, self.conditional = model.output_shape[-1], len(model.inputs) == 2
-            other = GeneratorSpec(mask_classes=max(0, self.channels - 2))
+            conditional, classes = len(model.inputs) == 2, max(0, model.output_shape[-1] - 2)
+            other = GeneratorSpec(conditional=conditional, mask_classes=classes)
             self.spec = getattr(model, "spec", other)
+        self.channels = self.spec.channels
         self.memory = MemoryBudget(self.settings.max_memory and int(self.settings.max_memory * GIB))
-
-    @cached_property
-    def model(self):
-        """The generator as a `keras.Model`, built at the first use; it loads Keras."""
-        if not isinstance(self._generator, tuple):
-            return self._generator
-        from segsrgan.networks.models import assign_weights, build_generator
-
-        spec, arrays = self._generator
-        model = build_generator(spec)
-        assign_weights(model, arrays)
-        return model
 
     def predict(
         self,
@@ -191,21 +160,10 @@ class Predictor:
         return self.predict_prepared(prepared, patch, step, progress)
 
     def prepare(self, image, new_resolution=(0.5, 0.5, 0.5), series=None, patch=128):
-        """Reads, normalises and interpolates an image, once for any number of patch sizes.
+        """Reads, normalises and interpolates an image; any number of patch sizes may follow.
 
-        Args:
-            image: a `Volume`, or the path of an image file or DICOM folder.
-            new_resolution: voxel size of the result in mm, three numbers or one.
-            series: UID of the DICOM series to take from a folder with several.
-            patch: edge of the smallest patch to come, for a first estimate of the memory.
-
-        Returns:
-            A `Prepared`.
-
-        Raises:
-            UserError: on a wrong argument; `MemoryShortage` if it would not fit in memory.
-            VolumeError: if the image cannot be read.
-            ValueError: if the image is constant or has NaN or infinite voxels.
+        Arguments and errors are those of `predict`; `patch` is the smallest one to come, for a
+        first estimate of the memory.
         """
         spacing = checked_resolution(new_resolution)
         volume = _volume(image, series)
@@ -216,9 +174,7 @@ class Predictor:
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
         self._plan_memory(sizes, spacing, patch)
         normalisation = _normalisation(volume.array, legacy)
-        result = self._interpolate(
-            volume.with_array(_float32(normalisation.apply(volume.array))), network
-        )
+        result = self._interpolate(volume.with_array(normalisation.apply(volume.array)), network)
         grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
         slices = volume.spacing[2] if legacy else max(volume.spacing)
@@ -240,34 +196,12 @@ class Predictor:
         """A volume of this voxel size, interpolated as the settings say."""
         order = self.settings.spline_order
         if self.settings.geometry == "legacy":
-            result = legacy_resample(volume, spacing, spline_order=order)
-        else:
-            result = resample(
-                volume,
-                spacing,
-                interp=self.settings.interp or self.spec.interp,
-                interpolation_type=self.settings.interpolation_type,
-                spline_order=order,
-            )
-        return result.with_array(_float32(result.array))
+            return legacy_resample(volume, spacing, spline_order=order)
+        interp = self.settings.interp or self.spec.interp
+        return resample(volume, spacing, interp, self.settings.interpolation_type, order)
 
-    def predict_prepared(self, prepared, patch=128, step=None, progress=None):
-        """Processes a prepared image.
-
-        Args:
-            prepared: of `prepare`.
-            patch: edge of the patches in voxels, divisible by 4; None for the whole image.
-            step: voxels between patches, half the patch when None; unused without a patch.
-            progress: called as `progress(patches done, patches in all)`.
-
-        Returns:
-            A `Prediction`.
-
-        Raises:
-            UserError: on a wrong argument; `MemoryShortage` if it would not fit in memory.
-        """
-        patch = checked_patch(patch)
-        step = checked_step(step, patch)
+    def predict_prepared(self, prepared, patch, step, progress=None):
+        """The `Prediction` of a prepared image; patch and step have been checked."""
         source = prepared.volume.array
         shape = tuple(map(max, source.shape, prepared.grid.shape))
         batch_size, needed = self._plan_memory(shape, prepared.grid.spacing, patch, source.nbytes)
@@ -279,12 +213,13 @@ class Predictor:
                 self._tiling(array.shape, patch, step),
                 self.channels,
                 batch_size,
-                resolution=prepared.resolution if self.conditional else None,
+                resolution=prepared.resolution if self.spec.conditional else None,
                 blend=self.settings.blend,
                 progress=progress,
             )
             prediction = self._prediction(np.moveaxis(output, 2, prepared.axis), prepared)
-        self.memory.hold(prediction, prediction.nbytes)
+        volumes = prediction.volumes.values()
+        self.memory.hold(prediction, sum(volume.array.nbytes for volume in volumes))
         return prediction
 
     def _tiling(self, shape, patch, step):
@@ -307,14 +242,13 @@ class Predictor:
             ]
             grid = parts[0].grid
             if head.activation == "image":
-                array = _float32(prepared.normalisation.invert(parts[0].array))
+                array = prepared.normalisation.invert(parts[0].array)
             elif head.activation == "sigmoid":
                 array = np.clip(parts[0].array, 0, 1)
                 reached = (array >= self.settings.threshold).astype(np.uint8)
                 volumes[f"{head.name}_mask"] = Volume.from_grid(reached, grid)
             else:
-                classes = [part.array for part in parts]
-                array = np.argmax(classes, axis=0).astype(np.uint8)
+                array = np.argmax([part.array for part in parts], axis=0).astype(np.uint8)
             volumes[head.name] = Volume.from_grid(array, grid)
         return Prediction(volumes)
 
@@ -411,7 +345,8 @@ def _patch_of_call(patch):
         return int(text)
     raise TypeError(
         f"patch must be a number or None, received {text!r}. The order is the paper's: "
-        f"{_SIGNATURE}; SegSRGAN 2.2.4 had patch eighth. Pass the arguments by name"
+        "segmentation(input_file_path, step, new_resolution, patch, path_output_cortex, "
+        "path_output_hr, weights_path); SegSRGAN 2.2.4 had patch eighth. Pass the arguments by name"
     )
 
 
@@ -460,7 +395,3 @@ def _normalisation(array, legacy):
             "take geometry=exact"
         )
     return Normalisation(shift=0.0, scale=largest, floor=normalisation.floor)
-
-
-def _float32(array):
-    return np.asarray(array, dtype=np.float32)

@@ -29,8 +29,7 @@ _VERSION_3_0 = ("SR", "Cortex", "Cortex_mask")
 def result_files():
     """The results that networks may give: dict, name of the result -> prefix of its file.
 
-    Each head of `segsrgan.networks.outputs` has one; of a probability there is a thresholded one
-    as well, such as `cortex_mask`.
+    Each head of `segsrgan.networks.outputs` has one, a probability a thresholded one, too.
     """
     files = {}
     for head in outputs.HEADS:
@@ -42,15 +41,10 @@ def result_files():
 
 @dataclass(frozen=True)
 class ImageResults:
-    """The results of one image, for pairs of patch and step in voxels.
-
-    Attributes:
-        image: the image's path.
-        folder: the folder that holds `patch_...`.
-    """
+    """The results of one image, for pairs of patch and step in voxels."""
 
     image: Path
-    folder: Path
+    folder: Path  # that holds `patch_...`
 
     def label(self, pair):
         """The name of a pair's folder, such as `patch_64_step_32`."""
@@ -84,24 +78,14 @@ class ImageResults:
 
     def has_changed(self, pair):
         """Whether the image is another than when the results of a pair were made, if known."""
-        inputs = self.entry(pair).get("inputs")
-        before = inputs.get(self.image.name) if isinstance(inputs, dict) else None
+        before = (self.entry(pair).get("inputs") or {}).get(self.image.name)
         return before is not None and before != stamp(self.image)
-
-    def settings(self, pair):
-        """How the results of a pair were made, a dict; None if that is not known."""
-        settings = self.entry(pair).get("settings")
-        return settings if isinstance(settings, dict) else None
 
     def claim(self):
         """Makes sure that no other image's results come here, whatever other processes do.
 
-        Returns:
-            These results, or others further down if another image has taken this folder meanwhile.
-
-        Raises:
-            UserError: if other images have taken all of them.
-            OSError: if the folder cannot be written to.
+        Returns these results, or others further down if another image has taken this folder
+        meanwhile; raises `UserError` if other images have taken all of them.
         """
         base = self.folder if self.folder.parent == self.image.parent else self.folder.parent
         for folder in (self.folder, *_named_folders(self.image, base)):
@@ -116,12 +100,8 @@ class ImageResults:
     def replacing(self, pair, entry):
         """Results that take the place of a pair's when the context ends without an exception.
 
-        Args:
-            pair: (patch, step).
-            entry: of the record, a dict of JSON values.
-
-        Yields:
-            Function from a file's prefix to the path to write it to.
+        Yields a function from a file's prefix to the path to write it to; `entry` is a dict of
+        JSON values for the record.
         """
         possible = [self.file_name(prefix, pair) for prefix in result_files().values()]
         with self._record.replacing(self.label(pair), entry, possible) as folder:
@@ -133,17 +113,10 @@ class ImageResults:
 
 
 def choose_folders(images, name):
-    """Chooses the result folder of every image of a job, see the module's text.
+    """The `ImageResults` of every image of a job, each path once; see the module's text.
 
-    Args:
-        images: paths, each once.
-        name: name of the results; `Result_with_` is put before it where it is missing.
-
-    Returns:
-        A list of `ImageResults`, one per image.
-
-    Raises:
-        UserError: if the name is not that of a folder.
+    `Result_with_` is put before the name where it is missing; raises `UserError` if it is not the
+    name of a folder.
     """
     if not name or name in (".", "..") or "/" in name or os.sep in name:
         raise UserError(
@@ -160,11 +133,7 @@ def choose_folders(images, name):
 
 
 def weights_name(weights):
-    """The name of weights as it appears in result folders: no folder, no suffix.
-
-    Args:
-        weights: registry name, or path of a file.
-    """
+    """The name of weights, a registry name or a path, in result folders: no folder, no suffix."""
     name = Path(weights).name
     for suffix in (".h5", ".hdf5", ".keras", ".weights"):
         name = name.removesuffix(suffix)

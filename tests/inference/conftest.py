@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from segsrgan.inference.jobs import Job
 from segsrgan.volumes.volume import Volume
 from segsrgan.volumes.writing import write_volume
 
@@ -60,6 +61,20 @@ def image(tmp_path):
             array = np.random.default_rng(seed).uniform(10, 200, shape).astype(np.float32)
         write_volume(Volume(array, spacing), path)
         return path
+
+    return make
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Return a function: a job of images in folders of these names, which only need to exist."""
+
+    def make(*names):
+        images = [tmp_path / name / "lr.nii" for name in names]
+        for image in images:
+            image.parent.mkdir()
+            image.touch()
+        return Job(tuple(images), ((8, 4), (16, 8)), "r", settings={"k": 1})
 
     return make
 

@@ -25,37 +25,33 @@ def prediction(value):
     return Prediction(dict.fromkeys(("sr", "cortex", "cortex_mask"), volume))
 
 
+def wait_for(condition, process=None):
+    """Waits until a condition holds, as long as a process runs."""
+    end = time.monotonic() + 300
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.01)
+
+
 @dataclass(frozen=True)
 class StubRecipe:
-    """Images named `deadly` end their process, those named `bad` fail.
+    """Makes itself; images named `deadly` end their process, those named `bad` fail."""
 
-    Attributes:
-        folder: gets a file `<image's folder>.<process>` when an image is begun.
-        seconds: that an image takes.
-        settings: of the predictor.
-        broken: whether no predictor can be made.
-    """
-
-    folder: str
-    seconds: float = 0.0
+    folder: str  # gets a file `<image's folder>.<process>` when an image is begun
+    seconds: float = 0.0  # that an image and pair takes
     settings: PredictorSettings = PredictorSettings()
     broken: bool = False
+    engine = ENGINE
 
     def __call__(self):
         if self.broken:
             raise UserError("no such engine on this computer")
-        return _Stub(self)
-
-
-class _Stub:
-    engine = ENGINE
-
-    def __init__(self, recipe):
-        self.recipe = recipe
+        return self
 
     def prepare(self, image, new_resolution, series, patch):
         name = image.parent.name
-        Path(self.recipe.folder, f"{name}.{os.getpid()}").touch()
+        Path(self.folder, f"{name}.{os.getpid()}").touch()
         logger.warning("reading %s", name)
         logger.debug("reading %s closely", name)
         if name == "bad":
@@ -65,5 +61,5 @@ class _Stub:
         return name
 
     def predict_prepared(self, prepared, patch, step, progress):
-        time.sleep(self.recipe.seconds)
+        time.sleep(self.seconds)
         return prediction(patch)

@@ -3,44 +3,35 @@
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
-from inference.stub import StubRecipe
+from inference.stub import StubRecipe, wait_for
 
 from segsrgan.cli.job_model import Recipe
 from segsrgan.errors import UserError
 from segsrgan.inference import dask_cluster
 from segsrgan.inference.dask_cluster import compute_image, divided, run_on_cluster
-from segsrgan.inference.jobs import Job, run_job
+from segsrgan.inference.jobs import run_job
+from segsrgan.inference.results import ImageResults
 from segsrgan.inference.settings import PredictorSettings
+from segsrgan.volumes.reading import read_volume
 
 pytest.importorskip("distributed")
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Of processes that import `inference.stub` too.
-PATHS = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-SECONDS = 300
-
-
-@pytest.fixture
-def job(tmp_path):
-    """Return a function: a job of images in folders of these names, which only need to exist."""
-
-    def make(*names):
-        images = [tmp_path / name / "lr.nii" for name in names]
-        for image in images:
-            image.parent.mkdir()
-            image.touch()
-        return Job(tuple(images), ((8, 4), (16, 8)), "r", settings={"k": 1})
-
-    return make
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]),
+}
 
 
 @pytest.fixture
@@ -51,65 +42,43 @@ def notes(tmp_path):
 
 
 @pytest.fixture
-def processes():
-    """Return a function that starts a command of Dask; all are ended after the test."""
-    started = []
+def scheduler(tmp_path):
+    """Return the file of a scheduler, its two workers, and its process."""
+    file, started = tmp_path / "scheduler.json", []
 
     def start(*arguments):
-        command = [sys.executable, "-m", *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": PATHS}
+        command = [sys.executable, "-m", *map(str, arguments), "--scheduler-file", str(file)]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        started.append(subprocess.Popen(command, env=environment, **quiet))
-        return started[-1]
+        started.append(subprocess.Popen(command, env=ENVIRONMENT, **quiet))
 
-    yield start
+    dask, quiet = "distributed.cli.dask_", "--no-dashboard"
+    start(f"{dask}scheduler", "--host", "127.0.0.1", "--port", 0, quiet)
+    wait_for(file.exists)
+    for _ in range(2):
+        start(f"{dask}worker", "--no-nanny", "--nthreads", 1, quiet)
+    yield file, started[1:], started[0]
     for process in started:
         process.kill()
         process.wait()
 
 
+@pytest.fixture(scope="module")
+def client():
+    """Return the client of two local processes."""
+    with dask_cluster._connected("local:2", 2) as client:
+        yield client
+
+
 @pytest.fixture
-def scheduler(processes, tmp_path):
-    """Return the file of a scheduler, its two workers, and its process."""
-    file = tmp_path / "scheduler.json"
-    dask = "distributed.cli.dask_"
-    where = ("--scheduler-file", file)
-    process = processes(
-        f"{dask}scheduler", *where, "--host", "127.0.0.1", "--port", 0, "--no-dashboard"
-    )
-    wait_for(file.exists)
-    options = ("--no-nanny", "--nthreads", 1, "--no-dashboard")
-    return file, [processes(f"{dask}worker", *where, *options) for _ in range(2)], process
-
-
-def wait_for(condition):
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.02)
+def local(client, monkeypatch):
+    """Return what computes the images of a job on the client's processes."""
+    monkeypatch.setattr(dask_cluster, "_connected", lambda *where: nullcontext(client))
+    return on("local:2")
 
 
 def on(address):
     """What computes the images of a job; None: this process."""
-    return address and partial(run_on_cluster, address=address)
-
-
-def greet(place):
-    """Ask for a page without encryption; raises OSError if there is no answer."""
-    with socket.create_connection(place, timeout=5) as connection:
-        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        if not connection.recv(100).startswith(b"HTTP"):
-            raise ConnectionError
-
-
-def kill_the_third(notes, workers, killed):
-    """Kills the worker that begins the third image, in the middle of it; notes both."""
-    wait_for(lambda: len(list(notes.iterdir())) > 2)
-    name, number = max(notes.iterdir(), key=lambda path: path.stat().st_mtime_ns).name.split(".")
-    (victim,) = [process for process in workers if process.pid == int(number)]
-    victim.kill()
-    victim.wait()
-    killed.append(name)
+    return address and partial(run_on_cluster, address=str(address))
 
 
 def results(outcomes):
@@ -122,42 +91,89 @@ def files_of(job):
     return sorted(str(path) for path in found if path.is_file())
 
 
-def test_a_lost_workers_images_are_done_again_by_another(job, notes, scheduler):
-    file, workers, _ = scheduler
-    todo, killed, progress = job(*"abcdef"), [], []
-    recipe = StubRecipe(str(notes), seconds=1.0)
+def kill_the_third(notes, workers, killed):
+    """Kills the worker that begins the third image, in the middle of it; notes both."""
+    wait_for(lambda: len(list(notes.iterdir())) > 2)
+    name, number = max(notes.iterdir(), key=lambda path: path.stat().st_mtime_ns).name.split(".")
+    (victim,) = [process for process in workers if process.pid == int(number)]
+    victim.kill()
+    victim.wait()
+    killed.append(name)
+
+
+def test_a_lost_workers_images_are_done_by_another_and_a_lost_scheduler_is_named(
+    job, notes, scheduler
+):
+    file, workers, process = scheduler
+    todo, killed, progress = job(*"abcd"), [], []
+    recipe = StubRecipe(str(notes), seconds=0.4)
     killer = threading.Thread(target=kill_the_third, args=(notes, workers, killed))
     killer.start()
-    found = results(run_job(todo, recipe, lambda *call: progress.append(call), on(str(file))))
+    found = results(run_job(todo, recipe, lambda *call: progress.append(call), on(file)))
     killer.join()
-    assert found == [(name, patch, "finished", "") for name in "abcdef" for patch in (8, 16)]
+    assert found == [(name, patch, "finished", "") for name in "abcd" for patch in (8, 16)]
     (name,) = killed
     done_by = {path.name.split(".")[1] for path in notes.glob(f"{name}.*")}
-    assert done_by == {str(process.pid) for process in workers}
-    assert len(files_of(todo)) == 6 * (1 + 1 + 2 * 3)
-    assert progress == [("images", done, 6) for done in range(7)]
+    assert done_by == {str(worker.pid) for worker in workers}
+    assert len(files_of(todo)) == 4 * (1 + 1 + 2 * 3)
+    assert progress == [("images", done, 4) for done in range(5)]
+
+    found = []
+    for outcome in run_job(job(*"efg"), recipe, None, on(file)):
+        if not found:
+            process.kill()
+        found.append(outcome)
+    assert found[0].result == "finished" and len(found) == 6
+    assert {outcome.detail for outcome in found if outcome.result == "failed"} == {
+        "the Dask scheduler was lost; the same command goes on from here"
+    }
 
 
-def test_outcomes_messages_and_files_are_those_without_dask(job, notes, caplog):
+def test_outcomes_messages_and_files_are_those_without_dask(job, notes, caplog, local):
     caplog.set_level(logging.INFO, "segsrgan")
     todo, recipe = job("a", "bad", "c"), StubRecipe(str(notes))
-    found = {}
-    for dask in (None, "local:2"):
+    found = []
+    for compute in (None, local):
         for image in todo.images:
-            for path in sorted(image.parent.rglob("*"), reverse=True):
-                if path != image:
-                    path.rmdir() if path.is_dir() else path.unlink()
-        outcomes = results(run_job(todo, recipe, None, on(dask)))
+            shutil.rmtree(image.parent / "Result_with_r", ignore_errors=True)
+        outcomes = results(run_job(todo, recipe, None, compute))
         messages = sorted((r.levelname, r.name, r.getMessage()) for r in caplog.records)
-        found[dask] = outcomes, messages, files_of(todo)
+        found.append((outcomes, messages, files_of(todo)))
         caplog.clear()
-    assert found["local:2"] == found[None]
-    outcomes, messages, _ = found[None]
+    assert found[0] == found[1]
+    outcomes, messages, _ = found[0]
     assert ("bad", 8, "failed", "is no image") in outcomes
     assert ("WARNING", "segsrgan.stub", "reading c") in messages
     assert len(messages) == 4
     pids = {path.name.split(".")[1] for path in notes.iterdir()} - {str(os.getpid())}
     assert 1 <= len(pids) <= 2
+
+
+def test_a_predictor_that_cannot_be_made_ends_the_job(job, notes, local):
+    with pytest.raises(UserError, match="no such engine on this computer"):
+        list(run_job(job("a", "b"), StubRecipe(str(notes), broken=True), None, local))
+
+
+def test_a_local_cluster_takes_orders_from_nobody_else(client):
+    import psutil
+    from distributed import Client
+
+    address = client.cluster.scheduler_address
+    assert address.startswith("tls://127.0.0.1:")
+    with pytest.raises((OSError, ValueError)):
+        Client(address.replace("tls", "tcp"), timeout=2)
+    listening = [
+        connection.laddr
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert {place.ip for place in listening} == {"127.0.0.1"}
+    for place in listening:
+        with suppress(OSError), socket.create_connection(place, timeout=5) as connection:
+            connection.sendall(b"GET /info/main/workers.html HTTP/1.0\r\n\r\n")
+            # A handshake without a certificate, or an empty server of pages.
+            assert connection.recv(100)[8:13] in (b"", b" 404 ")
 
 
 def test_an_image_that_kills_every_worker_fails_and_the_others_are_done(job, notes):
@@ -166,64 +182,20 @@ def test_an_image_that_kills_every_worker_fails_and_the_others_are_done(job, not
     todo = job("a", "deadly", "b")
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
         found = results(run_job(todo, StubRecipe(str(notes)), None, on("local:1")))
-    failed = [
-        detail for name, _, result, detail in found if name == "deadly" and result == "failed"
-    ]
+    failed = [detail for name, _, result, detail in found if (name, result) == ("deadly", "failed")]
     assert len(failed) == 2
     assert all("workers that computed it were lost" in detail for detail in failed)
-    assert [(name, result) for name, _, result, _ in found if name != "deadly"] == (
-        [("a", "finished")] * 2 + [("b", "finished")] * 2
-    )
+    others = [(name, result) for name, _, result, _ in found if name != "deadly"]
+    assert others == [("a", "finished")] * 2 + [("b", "finished")] * 2
     assert len(list(notes.glob("deadly.*"))) == 2
     # What was done is not done again because the worker that did it is gone.
     assert len(list(notes.glob("a.*"))) == 1
-
-
-def test_a_predictor_that_cannot_be_made_ends_the_job(job, notes):
-    recipe = StubRecipe(str(notes), broken=True)
-    with pytest.raises(UserError, match="no such engine on this computer"):
-        list(run_job(job("a", "b"), recipe, None, on("local:1")))
 
 
 def test_no_scheduler_is_explained(job, notes, monkeypatch):
     monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 1)
     with pytest.raises(UserError, match="no Dask scheduler answers at tcp://127.0.0.1:9.*dask"):
         list(run_job(job("a"), StubRecipe(str(notes)), None, on("tcp://127.0.0.1:9")))
-
-
-def test_images_of_a_lost_scheduler_fail_and_say_so(job, notes, scheduler):
-    file, _, process = scheduler
-    todo, found = job("a", "b", "c"), []
-    for outcome in run_job(todo, StubRecipe(str(notes), seconds=0.5), None, on(str(file))):
-        if not found:
-            process.kill()
-        found.append(outcome)
-    assert len(found) == 6
-    assert {o.detail for o in found if o.result == "failed"} == {
-        "the Dask scheduler was lost; the same command goes on from here"
-    }
-    assert found[0].result == "finished"
-
-
-def test_a_local_cluster_takes_orders_from_nobody_else():
-    import psutil
-    from distributed import Client
-
-    with dask_cluster._connected("local:1", 1) as client:
-        address = client.cluster.scheduler_address
-        assert address.startswith("tls://127.0.0.1:")
-        with pytest.raises((OSError, ValueError)):
-            Client(address.replace("tls", "tcp"), timeout=2)
-        listening = [
-            connection.laddr
-            for process in (psutil.Process(), *psutil.Process().children(recursive=True))
-            for connection in process.net_connections("inet")
-            if connection.status == psutil.CONN_LISTEN
-        ]
-    assert {place.ip for place in listening} == {"127.0.0.1"}
-    for place in listening:
-        with pytest.raises(OSError):  # a handshake without a certificate
-            greet(place)
 
 
 def test_missing_dask_names_the_extra(job, notes, monkeypatch):
@@ -239,17 +211,14 @@ def test_where_nothing_is_to_be_done_no_cluster_is_needed(job, notes, monkeypatc
     assert {o.result for o in run_job(todo, None, None, on("tcp://nowhere:1"))} == {"skipped"}
 
 
-def order(notes, todo, version="here", level=logging.INFO):
-    from segsrgan import __version__
-    from segsrgan.inference.results import choose_folders
-
-    (results,) = choose_folders(todo.images, todo.result_name)
-    order = todo, StubRecipe(str(notes)), __version__ if version == "here" else version, level
-    return compute_image(order, results, list(todo.pairs))
+def order(notes, todo, version=dask_cluster.segsrgan.__version__):
+    (image,) = todo.images
+    order = todo, StubRecipe(str(notes)), version, logging.DEBUG
+    return compute_image(order, ImageResults(image, image.parent / "Result_with_r"), todo.pairs)
 
 
 def test_a_worker_keeps_its_messages_for_the_one_who_asks(job, notes, caplog):
-    outcomes, records = order(notes, job("bad"), level=logging.DEBUG)
+    outcomes, records = order(notes, job("bad"))
     assert [outcome.result for outcome in outcomes] == ["failed"] * 2
     texts = [record.getMessage() for record in records]
     assert texts[:2] == ["reading bad", "reading bad closely"]
@@ -259,11 +228,11 @@ def test_a_worker_keeps_its_messages_for_the_one_who_asks(job, notes, caplog):
 
 def test_a_worker_of_another_version_is_refused(job, notes):
     with pytest.raises(UserError, match="the job comes from 0.1; install the same version"):
-        order(notes, job("a"), version="0.1")
+        order(notes, job("a"), "0.1")
     assert list(notes.iterdir()) == []
 
 
-def test_a_worker_keeps_its_predictor_as_long_as_the_weights_are_the_same(job, notes, monkeypatch):
+def test_a_worker_keeps_its_predictor_as_long_as_the_weights_are_the_same(monkeypatch):
     made = []
     monkeypatch.setattr(Recipe, "__call__", lambda recipe: made.append(recipe.sha256))
     dask_cluster._predictor.cache_clear()
@@ -273,7 +242,7 @@ def test_a_worker_keeps_its_predictor_as_long_as_the_weights_are_the_same(job, n
 
 
 def test_local_workers_share_threads_and_memory(monkeypatch):
-    monkeypatch.setattr(dask_cluster, "_processors", lambda: 7)
+    monkeypatch.setattr("dask.system.CPU_COUNT", 7)
     monkeypatch.setattr(dask_cluster, "available_memory", lambda: 12 * 2**30)
 
     def parts(**given):
@@ -284,26 +253,16 @@ def test_local_workers_share_threads_and_memory(monkeypatch):
     assert parts(threads=5, max_memory=6.0) == (5, 2.0)
 
 
-@pytest.mark.slow
-def test_the_command_gives_the_same_with_dask(image, table, job_model, tiny, capsys):
-    import numpy as np
-
-    from segsrgan.volumes.reading import read_volume
-
-    paths = [image(f"{k}/lr.nii.gz", seed=k) for k in range(3)]
-    csv, statuses = table(*paths, "missing.nii"), []
-    for name, flags in (("alone", ()), ("spread", ("--dask", "local:2"))):
-        statuses.append(job_model(csv, "-rf", name, *flags))
-        assert capsys.readouterr().out.count("finished") == 3
-    assert statuses == [1, 1]
-    for path in paths:
-        alone, spread = (
-            read_volume(
-                path.parent / f"Result_with_{name}/patch_16_step_8/SR_patch_16_step_8.nii.gz"
-            )
-            for name in ("alone", "spread")
-        )
-        np.testing.assert_allclose(spread.array, alone.array, atol=0.02)
+def test_the_command_gives_the_same_with_dask(image, table, job_model, capsys):
+    path = image()
+    csv, shown, arrays = table(path, "missing.nii"), [], []
+    for name, flags in (("alone", ()), ("spread", ("--dask", "local:1"))):
+        assert job_model(csv, "-rf", name, *flags) == 1
+        shown.append([line.split()[1:4] for line in capsys.readouterr().out.splitlines()])
+        sr = path.parent / f"Result_with_{name}/patch_16_step_8/SR_patch_16_step_8.nii.gz"
+        arrays.append(read_volume(sr).array)
+    assert shown[0] == shown[1] and shown[0][2] == ["16", "8", "finished"]
+    assert abs(arrays[0] - arrays[1]).max() < 0.02
 
 
 INTERRUPTED = """
@@ -326,16 +285,16 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_written(job, note
     todo = job("a", "b", "c")
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(notes), *map(str, todo.images)],
-        env={**os.environ, "PYTHONPATH": PATHS},
+        env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         encoding="utf-8",
         start_new_session=True,
         # Tests that run in the background of a shell would hand on that Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    wait_for(lambda: process.poll() is not None or len(list(notes.iterdir())) == 2)
+    wait_for(lambda: len(list(notes.iterdir())) == 2, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    _, errors = process.communicate(timeout=SECONDS)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     for note in notes.iterdir():

@@ -128,7 +128,7 @@ def test_old_results_stay_until_all_new_ones_are_written(results):
         assert texts(results) == whole("old", "Mask")
         raise OSError("full")
     assert texts(results) == whole("old", "Mask")
-    assert results.settings(PAIR) == {"text": "old"}
+    assert results.entry(PAIR)["settings"] == {"text": "old"}
     assert hidden(results.folder) == []
 
 
@@ -180,7 +180,7 @@ def test_runs_of_the_same_job_leave_the_results_of_one_of_them(results):
         process.communicate()
     (text,) = set(texts(results).values())
     assert texts(results) == whole(text)
-    assert results.settings(PAIR) == {"text": text}
+    assert results.entry(PAIR)["settings"] == {"text": text}
     assert hidden(results.folder) == []
 
 

@@ -58,7 +58,7 @@ def test_legacy_divides_by_the_maximum_even_if_values_are_negative(echo):
     predictor = Predictor(model=echo, geometry="legacy")
     prepared = predictor.prepare(Volume(array, (1, 1, 1)), new_resolution=1)
     np.testing.assert_allclose(prepared.volume.array, array / array.max(), rtol=1e-6)
-    result = predictor.predict_prepared(prepared, patch=8)
+    result = predictor.predict_prepared(prepared, 8, 4)
     np.testing.assert_allclose(result.sr.array, array, rtol=1e-5, atol=1e-4)
 
 

@@ -11,7 +11,7 @@ from inference.stub import ENGINE, prediction
 
 from segsrgan.errors import MemoryShortage
 from segsrgan.files import stamp
-from segsrgan.inference.jobs import Job, run_job
+from segsrgan.inference.jobs import run_job
 from segsrgan.volumes import writing
 
 SECONDS = 60  # a wait that long is a failure
@@ -57,20 +57,6 @@ def stage(monkeypatch):
     return stage
 
 
-@pytest.fixture
-def job(tmp_path):
-    """Return a function: a job of images a, b, c ..., which only need to exist."""
-
-    def make(count=3, pairs=PAIRS):
-        images = [tmp_path / name / "lr.nii" for name in "abcdefgh"[:count]]
-        for image in images:
-            image.parent.mkdir()
-            image.touch()
-        return Job(tuple(images), pairs, "r", settings={"k": 1})
-
-    return make
-
-
 def run(job, stage):
     return [
         (outcome.image.parent.name, outcome.patch, outcome.result)
@@ -92,7 +78,9 @@ def expect(*events):
 
 
 def test_everything_is_done_once_and_reported_in_order(job, stage):
-    assert run(job(), stage) == [(name, patch, "finished") for name in "abc" for patch, _ in PAIRS]
+    assert run(job(*"abc"), stage) == [
+        (name, patch, "finished") for name in "abc" for patch, _ in PAIRS
+    ]
     assert len(stage.steps) == len(set(stage.steps)) == 3 + 6 + 6
     both = [f"{name} {patch}" for name in "abc" for patch, _ in PAIRS]
     for what, names in (("read", list("abc")), ("compute", both), ("write", both)):
@@ -104,18 +92,18 @@ def test_the_next_image_is_read_while_one_is_computed(job, stage):
     reading = threading.Event()
     stage.before["read", "b"] = reading.set
     stage.before["compute", "a 8"] = lambda: expect(reading)
-    assert len(run(job(2), stage)) == 4
+    assert len(run(job(*"ab"), stage)) == 4
 
 
 def test_a_result_is_written_while_the_next_is_computed(job, stage):
     computing = threading.Event()
     stage.before["compute", "b 8"] = computing.set
     stage.before["write", "a 16"] = lambda: expect(computing)
-    assert len(run(job(2), stage)) == 4
+    assert len(run(job(*"ab"), stage)) == 4
 
 
 def test_an_image_replaced_while_it_is_computed_counts_as_changed(job, stage, caplog):
-    todo = job(1)
+    todo = job("a")
     stage.before["compute", "a 8"] = lambda: todo.images[0].write_text("a new scan")
     assert {result for *_, result in run(todo, stage)} == {"finished"}
     assert {result for *_, result in run(todo, stage)} == {"skipped"}
@@ -123,7 +111,7 @@ def test_an_image_replaced_while_it_is_computed_counts_as_changed(job, stage, ca
 
 
 def test_the_record_names_inputs_settings_engine_and_precision(job, stage):
-    todo = job(1)
+    todo = job("a")
     run(todo, stage)
     record = json.loads((todo.images[0].parent / "Result_with_r" / "results.json").read_text())
     assert record["source"] == "lr.nii"
@@ -137,7 +125,7 @@ def test_the_record_names_inputs_settings_engine_and_precision(job, stage):
 def test_no_more_than_one_image_is_read_ahead(job, stage):
     seen = []
     stage.before["compute", "a 16"] = lambda: seen.extend(stage.steps)
-    run(job(), stage)
+    run(job(*"abc"), stage)
     assert "read c" not in seen
 
 
@@ -146,7 +134,7 @@ def test_an_image_that_cannot_be_read_fails_in_its_turn(job, stage):
         raise ValueError("is no image")
 
     stage.before["read", "b"] = fail
-    found = run(job(), stage)
+    found = run(job(*"abc"), stage)
     assert [result for name, _, result in found if name == "b"] == ["failed"] * 2
     assert [name for name, _, _ in found] == list("aabbcc")
     assert sum(result == "finished" for *_, result in found) == 4
@@ -157,7 +145,7 @@ def test_one_pair_that_fails_leaves_the_others(job, stage):
         raise RuntimeError("a strange patch")
 
     stage.before["compute", "a 8"] = fail
-    assert [result for *_, result in run(job(2), stage)] == ["failed", *["finished"] * 3]
+    assert [result for *_, result in run(job(*"ab"), stage)] == ["failed", *["finished"] * 3]
 
 
 def test_a_full_disk_fails_one_pair_and_leaves_nothing_of_it(job, stage):
@@ -165,7 +153,7 @@ def test_a_full_disk_fails_one_pair_and_leaves_nothing_of_it(job, stage):
         raise OSError(28, "No space left on device")
 
     stage.before["write", "a 8"] = fail
-    todo = job(2)
+    todo = job(*"ab")
     assert [result for *_, result in run(todo, stage)] == ["failed", *["finished"] * 3]
     assert files_of(todo)[1] == []
     assert not (todo.images[0].parent / "Result_with_r" / "patch_8_step_4").exists()
@@ -181,7 +169,7 @@ def test_reading_ahead_that_does_not_fit_is_done_again_in_its_turn(job, stage, e
             raise error
 
     stage.before["read", "b"] = fail_at_first
-    assert {result for *_, result in run(job(), stage)} == {"finished"}
+    assert {result for *_, result in run(job(*"abc"), stage)} == {"finished"}
     # The second time nothing else is in the memory.
     assert "write a 16" in tries[1]
 
@@ -196,7 +184,7 @@ def test_what_does_not_fit_beside_others_is_computed_alone(job, stage, error):
             raise error
 
     stage.before["compute", "b 8"] = fail_at_first
-    assert {result for *_, result in run(job(), stage)} == {"finished"}
+    assert {result for *_, result in run(job(*"abc"), stage)} == {"finished"}
     assert "write a 16" in tries[1]
     # What had been read ahead was let go.
     assert stage.steps.count("read c") == 2
@@ -207,7 +195,7 @@ def test_what_never_fits_fails_and_the_next_image_is_done(job, stage):
         raise MemoryShortage("too large")
 
     stage.before["compute", "a 8"] = stage.before["compute", "a 16"] = fail
-    assert [result for *_, result in run(job(2), stage)] == ["failed"] * 2 + ["finished"] * 2
+    assert [result for *_, result in run(job(*"ab"), stage)] == ["failed"] * 2 + ["finished"] * 2
 
 
 @pytest.mark.parametrize("moment", [("read", "b"), ("compute", "b 8"), ("write", "b 8")])
@@ -216,7 +204,7 @@ def test_an_interrupt_leaves_whole_results_and_reports_them(job, stage, moment):
         raise KeyboardInterrupt
 
     stage.before[moment] = interrupt
-    todo, found = job(), []
+    todo, found = job(*"abc"), []
     with pytest.raises(KeyboardInterrupt):
         for outcome in run_job(todo, lambda: stage):
             found.append((outcome.image.parent.name, outcome.patch))
@@ -234,7 +222,7 @@ def test_whatever_ends_it_waits_for_what_is_being_written(job, stage):
 
     stage.before["compute", "b 8"] = leave
     stage.before["write", "a 16"] = lambda: time.sleep(0.3)
-    todo = job(2)
+    todo = job(*"ab")
     with pytest.raises(SystemExit):
         run(todo, stage)
     assert "write a 16" in stage.steps

@@ -111,7 +111,7 @@ def test_results_of_the_released_original_count_as_finished(tmp_path):
     assert not results.is_finished(PAIR)
     touch(results, kinds=["Cortex"])
     assert results.is_finished(PAIR)
-    assert results.settings(PAIR) is None
+    assert "settings" not in results.entry(PAIR)
 
 
 def test_results_of_version_3_0_0_count_as_finished(tmp_path, caplog):
@@ -121,7 +121,7 @@ def test_results_of_version_3_0_0_count_as_finished(tmp_path, caplog):
     record = {"image": "lr.nii", "pairs": {"patch_64_step_32": made, "patch_8_step_4": None}}
     (results.folder / "results.json").write_text(json.dumps(record))
     assert results.is_finished(PAIR) and not results.is_finished((8, 4))
-    assert results.settings(PAIR) == {"threshold": 0.5}
+    assert results.entry(PAIR)["settings"] == {"threshold": 0.5}
     assert not results.has_changed(PAIR)
     results.image.write_text("another scan")
     assert results.has_changed(PAIR)
@@ -200,14 +200,14 @@ def test_what_is_no_path_gets_a_place_and_no_results(tmp_path, name):
     images(tmp_path, "a.nii")
     (results,) = choose_folders([tmp_path / name], "w")
     assert not results.is_finished(PAIR)
-    assert results.settings(PAIR) is None
+    assert "settings" not in results.entry(PAIR)
 
 
 def test_the_record_says_how_results_were_made(tmp_path):
     (results,) = choose_folders(images(tmp_path, "lr.nii"), "w")
     finish(results, PAIR, {"threshold": 0.5})
     finish(results, (None, None), {"threshold": 0.4})
-    assert results.settings(PAIR) == {"threshold": 0.5}
+    assert results.entry(PAIR)["settings"] == {"threshold": 0.5}
     record = json.loads((results.folder / "results.json").read_text())
     assert record["source"] == "lr.nii"
     assert set(record["results"]) == {"patch_64_step_32", "patch_None"}
@@ -219,7 +219,7 @@ def test_a_damaged_record_is_as_good_as_none(tmp_path):
     results.folder.mkdir()
     for text in ("", "[]", "{}", '{"results": 3}', '{"results": {"patch_64_step_32": 3}}'):
         (results.folder / "results.json").write_text(text)
-        assert results.settings(PAIR) is None
+        assert "settings" not in results.entry(PAIR)
         assert results.claim() == results
         assert json.loads((results.folder / "results.json").read_text())["source"] == "lr.nii"
 
