@@ -2,16 +2,12 @@
 """The benchmarks' runner, what they time and how they tell it."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks import common
 from benchmarks.__main__ import BENCHMARKS, main
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def test_the_runner_lists_the_benchmarks(capsys):
@@ -49,26 +45,20 @@ def test_runs_are_interleaved_and_failures_not_repeated(monkeypatch):
     jobs = {("a", 1): "a", ("bad", 1): "bad", ("rare", 1): "rare"}
     results = common.interleaved(jobs, 3, rare=["rare"])
     assert calls == ["a", "bad", "rare", "a", "a"]
-    assert common.summary(results["a", 1]) == {
-        "runs": 3,
-        "seconds": 4,
-        "min": 1,
-        "max": 5,
-        "memory_gb": 1.0,
-    }
+    expected = {"runs": 3, "seconds": 4, "min": 1, "max": 5, "memory_gb": 1.0}
+    assert common.summary(results["a", 1]) == expected
     assert common.summary(results["bad", 1]) == {"runs": 0, "failed": "x"}
 
 
-def test_a_benchmark_runs_and_writes_its_command_and_machine(tmp_path):
-    """The smallest one, as a user starts it: supermask-predict on tiny stacks."""
+def test_a_benchmark_runs_and_writes_its_command_and_machine(tmp_path, capsys):
+    """The smallest one: supermask-predict on tiny stacks."""
     output = tmp_path / "speed.json"
-    command = [sys.executable, "-m", "benchmarks", "supermask_speed", "--shrink", "8"]
-    done = subprocess.run(
-        [*command, "--output", output], capture_output=True, encoding="utf-8", cwd=REPOSITORY
-    )
-    assert done.returncode == 0, done.stderr
+    assert main(["supermask_speed", "--shrink", "16", "--output", str(output)]) == 0
     report = json.loads(output.read_text(encoding="utf-8"))
-    assert report["command"].startswith("python -m benchmarks supermask_speed --shrink 8")
+    assert report["command"].startswith("python -m benchmarks supermask_speed --shrink 16")
     assert report["machine"]["cores"] > 0
     assert all(row["seconds"] > 0 for row in report["results"].values())
-    assert output.with_suffix(".md").read_text(encoding="utf-8").strip() == done.stdout.strip()
+    assert (
+        output.with_suffix(".md").read_text(encoding="utf-8").strip()
+        == capsys.readouterr().out.strip()
+    )

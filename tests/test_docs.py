@@ -18,6 +18,7 @@ PAGES = sorted(
         *REPOSITORY.glob("*.md"),
         *(REPOSITORY / "docs").rglob("*.md"),
         *(REPOSITORY / "weights").glob("*.md"),
+        *(REPOSITORY / "Test_package_and_local").glob("*.md"),
         *(REPOSITORY / "benchmarks").rglob("*.md"),
     ]
 )

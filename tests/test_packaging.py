@@ -1,28 +1,22 @@
 # SPDX-License-Identifier: MIT
 """What the built package carries, and that the Makefile keeps the original's targets."""
 
-import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-TARGETS = [
-    "create_venv_and_install_SegSRGAN",
-    "test_job_model_help",
-    "test_job_model_on_image_absolute",
-    "test_job_model_on_image_relatif",
-    "test_seg",
-    "test_training",
-    "remove_result",
-    "remove_venv",
-]
+TARGETS = (
+    "create_venv_and_install_SegSRGAN test_job_model_help test_job_model_on_image_absolute "
+    "test_job_model_on_image_relatif test_seg test_training remove_result remove_venv"
+).split()
 
 
 def test_every_package_is_listed():
@@ -41,8 +35,7 @@ def test_the_commands_keep_their_names():
     assert expected | {"supermask-predict", "supermask-simulate"} <= set(scripts)
     for target in scripts.values():
         module, _, function = target.partition(":")
-        assert function == "main"
-        assert (REPOSITORY / Path(*module.split("."))).with_suffix(".py").is_file()
+        assert callable(getattr(import_module(module), function))
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -61,9 +54,8 @@ def test_the_makefiles_have_the_targets_of_the_original(folder):
 @pytest.mark.slow
 def test_the_wheel_carries_weights_and_commands(tmp_path):
     # From a copy: building writes into the tree, and an earlier build would leak into the wheel.
-    kept = ("segsrgan", "supermask", "weights", "tests")
+    kept, ignore = ("segsrgan", "supermask", "weights", "tests"), shutil.ignore_patterns("__py*")
     for name in kept:
-        ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / name, tmp_path / "source" / name, ignore=ignore)
     for path in REPOSITORY.iterdir():
         if path.is_file():
@@ -78,18 +70,9 @@ def test_the_wheel_carries_weights_and_commands(tmp_path):
         scripts = archive.read(entry_points).decode()
     sources = [path for top in kept[:2] for path in (REPOSITORY / top).rglob("*.py")]
     expected = {str(path.relative_to(REPOSITORY)) for path in sources}
-    weights = [path for path in (REPOSITORY / "weights").rglob("*") if path.is_file()]
-    names_of_weights = [path.relative_to(REPOSITORY / "weights") for path in weights]
-    expected |= {f"segsrgan/bundled_weights/{name}" for name in names_of_weights}
+    weights = REPOSITORY / "weights"
+    files = (path.relative_to(weights) for path in weights.rglob("*") if path.is_file())
+    expected |= {f"segsrgan/bundled_weights/{name}" for name in files}
     assert {name for name in names if ".dist-info/" not in name} == expected
     for name, target in PROJECT["project"]["scripts"].items():
         assert f"{name} = {target}" in scripts
-
-
-@pytest.mark.parametrize(
-    "page", sorted(REPOSITORY.glob("*.md")) + sorted(REPOSITORY.glob("*/*.md"))
-)
-def test_every_link_to_a_file_leads_somewhere(page):
-    links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))
-    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
-    assert not missing

@@ -27,8 +27,10 @@ def run(*command, chosen=None):
     return done
 
 
-@pytest.mark.parametrize("module", ["segsrgan", "supermask", "segsrgan.cli", "segsrgan.cli.train"])
-@pytest.mark.parametrize(("chosen", "expected"), [(None, "1"), ("0", "0")])
+@pytest.mark.parametrize(
+    ("module", "chosen", "expected"),
+    [("segsrgan.cli.train", None, "1"), ("segsrgan", "0", "0"), ("supermask", None, "1")],
+)
 def test_onednn_is_on_unless_the_user_says_otherwise(module, chosen, expected):
     code = f"import os, {module}; print(os.environ['{NAME}'])"
     assert run("-c", code, chosen=chosen).stdout.strip() == expected
@@ -36,7 +38,6 @@ def test_onednn_is_on_unless_the_user_says_otherwise(module, chosen, expected):
 
 def test_tensorflow_says_something_at_its_start_that_commands_have_to_hide():
     assert start_up_lines(run("-c", "import segsrgan, tensorflow").stderr)
-    assert not start_up_lines(run("-m", "segsrgan.cli.main", "weights", "list").stderr)
 
 
 @pytest.mark.slow  # by default tests of killed jobs and trainings look for these lines, too

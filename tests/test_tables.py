@@ -10,8 +10,16 @@ from segsrgan.errors import TableError
 from segsrgan.tables import find_table, image_files, read_paths, read_table, stem
 
 
-def names(path, **options):
-    return [str(image.relative_to(path.parent)) for image in read_paths(path, **options)]
+@pytest.fixture
+def names(tmp_path):
+    """Return a function: the paths that a CSV of this content names, beside it."""
+
+    def read(content, encoding="utf-8"):
+        path = tmp_path / "data.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+        return [str(image.relative_to(tmp_path)) for image in read_paths(path)]
+
+    return read
 
 
 @pytest.mark.parametrize(
@@ -29,39 +37,25 @@ def names(path, **options):
         "a.nii.gz\nb/c.nii\n".encode("utf-16"),
     ],
 )
-def test_the_first_column_is_read(tmp_path, content):
-    path = tmp_path / "data.csv"
-    path.write_bytes(content)
-    assert names(path) == ["a.nii.gz", "b/c.nii"]
+def test_the_first_column_is_read(names, content):
+    assert names(content) == ["a.nii.gz", "b/c.nii"]
 
 
-def test_a_path_may_hold_blanks_accents_and_separators(tmp_path):
+def test_a_path_may_hold_blanks_accents_and_separators(tmp_path, names):
     (tmp_path / "a, b.nii").touch()
-    path = tmp_path / "data.csv"
-    path.write_text('a, b.nii\n"c, d.nii"\né f.nii\n', encoding="utf-8")
-    assert names(path) == ["a, b.nii", "c, d.nii", "é f.nii"]
+    assert names('a, b.nii\n"c, d.nii"\né f.nii\n') == ["a, b.nii", "c, d.nii", "é f.nii"]
 
 
-def test_a_folder_without_suffix_in_the_first_line_is_no_header(tmp_path):
+@pytest.mark.parametrize("cell", ["dicom", "patient1", "sub-01", "MyScans", "--"])
+def test_only_known_words_that_are_no_folder_are_a_header(tmp_path, names, cell):
     (tmp_path / "dicom").mkdir()
-    path = tmp_path / "data.csv"
-    path.write_text("dicom\nb.nii\n")
-    assert names(path) == ["dicom", "b.nii"]
-
-
-@pytest.mark.parametrize("cell", ["patient1", "sub-01", "MyScans", "--"])
-def test_only_known_words_are_a_header(tmp_path, cell):
-    path = tmp_path / "data.csv"
-    path.write_text(f"{cell}\nb.nii\n")
-    assert names(path) == [cell, "b.nii"]
+    assert names(f"{cell}\nb.nii\n") == [cell, "b.nii"]
 
 
 @pytest.mark.parametrize("header", ["Image path", "LR_image", "images", "Path"])
-def test_a_plain_header_is_not_worth_a_warning(tmp_path, caplog, header):
-    path = tmp_path / "data.csv"
-    path.write_text(f"{header}\nb.nii\n")
+def test_a_plain_header_is_not_worth_a_warning(names, caplog, header):
     with caplog.at_level(logging.WARNING):
-        assert names(path) == ["b.nii"]
+        assert names(f"{header}\nb.nii\n") == ["b.nii"]
     assert caplog.text == ""
 
 
@@ -80,30 +74,31 @@ def test_the_csv_itself_may_lie_in_another_folder(tmp_path, monkeypatch):
     assert find_table("data.csv", "paths", "base") == tmp_path / "base" / "data.csv"
 
 
-def test_duplicates_are_named_and_taken_once(tmp_path, caplog):
-    path = tmp_path / "data.csv"
-    path.write_text("a.nii\nb.nii\n./c/../a.nii\n")
-    assert names(path) == ["a.nii", "b.nii"]
+def test_duplicates_are_named_and_taken_once(names, caplog):
+    assert names("a.nii\nb.nii\n./c/../a.nii\n") == ["a.nii", "b.nii"]
     assert "./c/../a.nii is named more than once" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"path\n", b"\xef\xbb\xbf", b",,\n"])
-def test_an_empty_list_is_refused(tmp_path, content):
-    path = tmp_path / "data.csv"
-    path.write_bytes(content)
+def test_an_empty_list_is_refused(names, content):
     with pytest.raises(TableError, match="names no image"):
-        read_paths(path)
+        names(content)
 
 
-def test_what_is_no_list_is_refused(tmp_path):
-    (tmp_path / "image.nii.gz").write_bytes(b"\x1f\x8b\0\0")
-    for path, words in (
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
         ("none.csv", "no such file"),
-        (".", "folder"),
+        ("~no such user/data.csv", "no such file"),
+        ("", "is a folder"),
         ("image.nii.gz", "not a text file"),
-    ):
-        with pytest.raises(TableError, match=words):
-            read_paths(tmp_path / path)
+    ],
+)
+def test_what_is_no_list_is_refused(tmp_path, monkeypatch, path, words):
+    monkeypatch.chdir(tmp_path)
+    Path("image.nii.gz").write_bytes(b"\x1f\x8b\0\0")
+    with pytest.raises(TableError, match=words):
+        read_paths(path, "~no such user")
 
 
 @pytest.mark.parametrize(
@@ -128,15 +123,10 @@ def test_of_a_pair_the_header_alone_is_an_image_file(tmp_path):
     assert [path.name for path in image_files(tmp_path)] == ["a.nii", "b.hdr", "c.hdr", "d.img"]
 
 
-def test_long_lines_and_impossible_paths_are_read_like_others(tmp_path):
-    path, long = tmp_path / "data.csv", "x" * 300
-    path.write_text(f"a.nii,{long}\n{long}.nii,1\n~no such user/b.nii,2\na\0b.nii\n", "utf-16")
-    assert names(path) == ["a.nii", f"{long}.nii", "~no such user/b.nii", "a\0b.nii"]
-
-
-def test_a_list_of_an_unknown_user_is_no_file():
-    with pytest.raises(TableError, match="no such file"):
-        read_paths("~no such user/data.csv", "~no such user")
+def test_long_lines_and_impossible_paths_are_read_like_others(names):
+    long = "x" * 300
+    content = f"a.nii,{long}\n{long}.nii,1\n~no such user/b.nii,2\na\0b.nii\n"
+    assert names(content, "utf-16") == ["a.nii", f"{long}.nii", "~no such user/b.nii", "a\0b.nii"]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -154,13 +144,10 @@ def test_a_table_has_rows_by_column_and_line(tmp_path, separator, encoding):
 
 
 @pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=; "])
-def test_the_line_by_which_excel_names_the_separator_is_no_row(tmp_path, first):
-    path = tmp_path / "data.csv"
-    path.write_text(f"{first}\nimage;mask\na, b.nii;c, d, e.nii\n")
-    (row,) = read_table(path, "columns").rows
+def test_the_line_by_which_excel_names_the_separator_is_no_row(tmp_path, names, first):
+    assert names(f"{first}\nimage;mask\na, b.nii;c, d, e.nii\n") == ["a, b.nii"]
+    (row,) = read_table(tmp_path / "data.csv", "columns").rows
     assert row == (3, {"image": "a, b.nii", "mask": "c, d, e.nii"})
-    path.write_text(f"{first}\na, b.nii;c, d, e.nii\n")
-    assert names(path) == ["a, b.nii"]
 
 
 def test_blank_first_cells_keep_their_place_among_tabs(tmp_path):
