@@ -86,9 +86,9 @@ def probe(*arguments):
     return float(best[0]), int(best[1]), set(best[2:])
 
 
-@pytest.mark.parametrize("package", ["segsrgan", "supermask"])
-def test_importing_the_package_loads_nothing(package):
-    seconds, _, modules = probe(package)
+@pytest.mark.parametrize("module", ["segsrgan", "supermask", "segsrgan.cli.train"])
+def test_packages_and_settings_of_trainings_load_nothing(module):
+    seconds, _, modules = probe(module)
     assert not modules & (HEAVY | {"numpy"})
     assert seconds < 0.5
 

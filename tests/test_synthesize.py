@@ -82,18 +82,14 @@ def test_the_seed_alone_decides(heads, tmp_path):
     assert first == (tmp_path / "b" / "samples.png").read_bytes()
 
 
-def test_every_flag_changes_the_samples(heads, tmp_path):
+def test_every_flag_changes_the_samples(heads, tmp_path, capsys):
     plain = draw(tmp_path, heads[0])
-    for flags in ("--thickness 6 7", "--cortex_labels 2", "--tissues own"):
+    for flags in ("--thickness 4.5 4.5", "--cortex_labels 2", "--tissues own"):
         assert (draw(tmp_path, heads[0], flags)[0] != plain[0]).any(), flags
+    assert "slices 4.50 voxels apart" in capsys.readouterr().out
     stripped, whole = (draw(tmp_path, heads[0], f"--stripped {fraction}") for fraction in (1, 0))
     assert (stripped[1] != whole[1]).any()
     np.testing.assert_array_equal(stripped[2], whole[2])
-
-
-def test_slices_are_as_far_apart_as_asked_for(heads, tmp_path, capsys):
-    draw(tmp_path, heads[0], "--thickness 4.5 4.5")
-    assert "slices 4.50 voxels apart" in capsys.readouterr().out
 
 
 def test_a_table_may_name_the_maps(heads, tmp_path):
@@ -145,12 +141,8 @@ def test_bad_lines_are_answered_with_what_to_do(words, message, heads, tmp_path,
     assert not out.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_named(heads, tmp_path, capsys):
+def test_samples_without_an_output_folder_are_refused(heads, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert main([heads[0], "--output", str(tmp_path / "file" / "out"), "--patch", "16"]) == 2
-    assert "file" in capsys.readouterr().err
-
-
-def test_samples_without_an_output_folder_are_refused(heads, capsys):
-    assert main(heads) == 2
-    assert "--output" in capsys.readouterr().err
+    for flags, words in (([], "--output"), (["--output", str(tmp_path / "file" / "out")], "file/")):
+        assert main([*heads, *flags]) == 2
+        assert words in capsys.readouterr().err

@@ -27,12 +27,12 @@ def test_train_gets_all_arguments(monkeypatch):
     assert received == [["--csv", "data.csv", "-n", "0.5 0.5 3"]]
 
 
-@pytest.mark.parametrize("command", ["predict", "train", "export", "weights"])
-def test_help_lists_the_commands(capsys, command):
+def test_help_lists_the_commands(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
-    assert command in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("predict", "train", "export", "weights"))
 
 
 @pytest.mark.parametrize("argv", [[], ["weights"], ["fly"], ["weights", "burn"]])
@@ -44,14 +44,13 @@ def test_a_wrong_command_is_one_line(capsys, argv):
 
 def test_weights_show_says_what_a_file_is(capsys, tiny):
     assert main(["weights", "show", str(tiny)]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["generator"]["kernel"] == 2
+    assert json.loads(capsys.readouterr().out)["generator"]["kernel"] == 2
 
 
 def test_weights_convert_writes_our_layout(tmp_path, capsys, data_dir):
-    new = tmp_path / "new.h5"
-    assert main(["weights", "convert", str(data_dir / "original" / "G_kernel8"), str(new)]) == 0
-    assert main(["weights", "show", str(new)]) == 0
+    new = str(tmp_path / "new.h5")
+    assert main(["weights", "convert", str(data_dir / "original" / "G_kernel8"), new]) == 0
+    assert main(["weights", "show", new]) == 0
     assert '"layout": "segsrgan"' in capsys.readouterr().out
 
 

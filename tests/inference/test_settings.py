@@ -53,13 +53,10 @@ def test_bad_pairs_are_explained(patches, steps, words):
     assert all(word in str(error.value) for word in words)
 
 
-@pytest.mark.parametrize("text", ["0.5,1,3", "0.5 1 3", "0.5, 1, 3"])
-def test_a_resolution_takes_commas_and_blanks(text):
-    assert checked_resolution(text) == (0.5, 1.0, 3.0)
-
-
-def test_one_number_is_a_resolution_for_all_axes():
-    assert checked_resolution("0.7") == (0.7, 0.7, 0.7)
+def test_a_resolution_takes_commas_and_blanks_or_one_number_for_all_axes():
+    for text in ("0.5,1,3", "0.5 1 3", "0.5, 1, 3"):
+        assert checked_resolution(text) == (0.5, 1.0, 3.0)
+    assert checked_resolution("0.7") == checked_resolution(0.7) == (0.7, 0.7, 0.7)
 
 
 @pytest.mark.parametrize("text", ["0,1,1", "1,-1,1", "1,1", "1,1,1,1", "", "a,b,c", "nan", "inf"])
@@ -69,25 +66,24 @@ def test_bad_resolutions_are_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "values"),
     [
-        ("engine", "steam"),
-        ("precision", "float8"),
-        ("geometry", "curved"),
-        ("interp", "numpy"),
-        ("interpolation_type", "spline"),
-        ("blend", "mean"),
-        ("threshold", 0.0),
-        ("threshold", 1.5),
-        ("batch_size", 0),
-        ("batch_size", 1.5),
-        ("threads", 0),
-        ("spline_order", 6),
+        ("engine", ["steam"]),
+        ("precision", ["float8"]),
+        ("geometry", ["curved"]),
+        ("interp", ["numpy"]),
+        ("interpolation_type", ["spline"]),
+        ("blend", ["mean"]),
+        ("threshold", [0.0, 1.5]),
+        ("batch_size", [0, 1.5]),
+        ("threads", [0]),
+        ("spline_order", [6]),
     ],
 )
-def test_arguments_of_the_predictor_are_checked(name, value):
-    with pytest.raises(UserError, match=name):
-        PredictorSettings(**{name: value})
+def test_arguments_of_the_predictor_are_checked(name, values):
+    for value in values:
+        with pytest.raises(UserError, match=name):
+            PredictorSettings(**{name: value})
 
 
 def test_the_legacy_geometry_clashes_with_sitk():

@@ -33,37 +33,26 @@ def test_help_names_every_default():
 
 
 @pytest.mark.parametrize(
-    ("flag", "name", "value"),
+    ("value", "spellings"),
     [
-        ("-csv", "csv", "a"),
-        ("-begining_path", "base_path", "a"),
-        ("-contrast_max", "contrast_max", 0.25),
-        ("-percent_val_max", "percent_val_max", 0.25),
-        ("-sf", "snapshot_folder", "a"),
-        ("-e", "epoch", 7),
-        ("-b", "batch_size", 7),
-        ("-s", "snapshot", 7),
-        ("-i", "init_epoch", 7),
-        ("-w", "weights", "a"),
-        ("-dice", "dice_file", "a"),
-        ("-mse", "mse_file", "a"),
-        ("-u_net", "u_net_generator", True),
-        ("-folder_training_data", "folder_training_data", "a"),
-        ("-multi_gpu", "multi_gpu", False),
-        ("-is_conditional", "is_conditional", True),
-        ("-is_residual", "is_residual", False),
-        ("-ps", "patch_size", 32),
-        ("-int", "interp", "sitk"),
-        ("-it", "interpolation_type", "Welch"),
-        ("-icm", "image_cropping_method", "overlapping_with_mask"),
-        ("-fm", "fit_mask", True),
-        ("-rl", "reconstruction_loss", "dice"),
-        ("--number_of_disciminator_iteration", "number_of_discriminator_iteration", 7),
-        ("--number_of_discriminator_iteration", "number_of_discriminator_iteration", 7),
+        ("a", "-csv=csv -begining_path=base_path -sf=snapshot_folder -w=weights -dice=dice_file"),
+        ("b", "-mse=mse_file -folder_training_data=folder_training_data"),
+        (7, "-e=epoch -b=batch_size -s=snapshot -i=init_epoch"),
+        (7, "--number_of_disciminator_iteration=number_of_discriminator_iteration"),
+        (32, "-ps=patch_size"),
+        (0.25, "-contrast_max=contrast_max -percent_val_max=percent_val_max"),
+        (True, "-u_net=u_net_generator -is_conditional=is_conditional -fm=fit_mask"),
+        (False, "-is_residual=is_residual -multi_gpu=multi_gpu"),
+        ("sitk", "-int=interp"),
+        ("Welch", "-it=interpolation_type"),
+        ("overlapping_with_mask", "-icm=image_cropping_method"),
+        ("dice", "-rl=reconstruction_loss"),
     ],
 )
-def test_the_spellings_of_the_original_are_understood(flag, name, value):
-    assert getattr(parse(f"{REQUIRED} {flag} {value}"), name) == value
+def test_the_spellings_of_the_original_are_understood(value, spellings):
+    for flag, name in (word.split("=") for word in spellings.split()):
+        for spelling in (flag, f"--{name}"):
+            assert getattr(parse(f"{REQUIRED} {spelling} {value}"), name) == value
 
 
 @pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("yes", "no"), ("ON", "0")])
