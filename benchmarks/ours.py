@@ -93,7 +93,7 @@ def operations(model, rewritten=True):
 
     Args:
         model: with fixed sizes.
-        rewritten: whether the generator is computed as `segsrgan.networks.rewrites` says; as
+        rewritten: whether the generator is computed as `segsrgan.networks.layers` says; as
             written otherwise, but for the taps that nobody needs after an upsampling.
     """
     from segsrgan.networks.layers import FEW_FILTERS

@@ -10,7 +10,7 @@ File (HDF5): root attributes `format` ("supermask"), `format_version`, `metadata
 
 import math
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -398,9 +398,7 @@ def save_networks(path, segmentor=None, alignnet=None, **metadata):
     models = {"segmentor": segmentor, "alignnet": alignnet}
     if not any(models.values()):
         raise ValueError("expected a segmentor, an alignnet or both, received neither")
-    networks = {
-        name: (asdict(model.spec), read_weights(model)) for name, model in models.items() if model
-    }
+    networks = {name: (m.spec, read_weights(m)) for name, m in models.items() if m}
     write_networks(path, FORMAT, FORMAT_VERSION, networks, metadata)
 
 
@@ -438,5 +436,4 @@ def _read_model(name, group):
             raise ValueError(f"misshapen {key}: expected {shape}, received {shapes.get(key)}")
     model = build(spec)
     shapes = {key: tuple(variable.shape) for key, variable in named_weights(model).items()}
-    assign_weights(model, read_arrays(group, shapes))
-    return model
+    return assign_weights(model, read_arrays(group, shapes))

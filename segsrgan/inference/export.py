@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A generator as a file that other programs can run, checked against its source."""
 
+import logging
 import math
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,19 +12,15 @@ import numpy as np
 from segsrgan.errors import UserError
 from segsrgan.files import check_writable, remove, temporary_beside
 from segsrgan.inference.settings import checked_patch
+from segsrgan.networks.architecture import simplified_arrays
 
 # What a name must end with; a SavedModel is a folder.
 SUFFIXES = {"savedmodel": "", "onnx": ".onnx", "openvino": ".xml"}
 FORMATS = tuple(SUFFIXES)
-_PACKAGES = {
-    "savedmodel": (),  # TensorFlow is always there
-    "onnx": ("onnx", "tf2onnx", "onnxruntime"),  # the extra of that name
-    "openvino": ("openvino",),
-}
+# Those of onnx are the extra of that name; TensorFlow is always there.
+_PACKAGES = {"onnx": ("onnx", "tf2onnx", "onnxruntime"), "openvino": ("openvino",)}
 # In dB; all formats keep float32, and less than this is more than rounding.
 _LEAST_AGREEMENT = 80.0
-# Of equal outputs, instead of infinity.
-_LARGEST_AGREEMENT = 999.0
 # Slice resolution in mm shown to conditional generators.
 _RESOLUTION = 3.0
 
@@ -30,9 +28,8 @@ _RESOLUTION = 3.0
 def export(weights_path, file_format, output, patch=128, overwrite=False):
     """Writes a generator for other programs, in float32, rewritten for speed.
 
-    The result takes `(b, patch, patch, patch, 1)` in [0, 1] and gives
-    `(b, patch, patch, patch, channels)`, see `segsrgan.networks.outputs`. That of a conditional
-    generator needs no map of the resolution, see `segsrgan.networks.simplified`. It computes one
+    It takes `(b, patch, patch, patch, 1)` in [0, 1] and gives `(b, patch, patch, patch, channels)`,
+    see `segsrgan.networks.outputs`; that of a conditional generator needs no map. It computes one
     patch, and so does the plain network of the weights; unless both agree nothing is written.
 
     Args:
@@ -47,22 +44,20 @@ def export(weights_path, file_format, output, patch=128, overwrite=False):
         The `agreement` with the plain network.
 
     Raises:
-        UserError: on a wrong argument, if a library is missing, if there is something
-            already, or if what was written does not agree with the source.
-        WeightsError: if the weights are unknown or not a generator's.
+        UserError: on a wrong argument, without a library, if something is there already, or if
+            what was written does not agree; `WeightsError` if the weights cannot be read.
     """
     output, patch = Path(output), checked_patch(patch)
     _check(file_format, output, patch, overwrite)
-    from segsrgan.networks.weights import load_generator
+    from segsrgan.networks.weights import read_generator
 
-    model = load_generator(weights_path)
-    sample = sample_patch(patch)
+    generator, sample = read_generator(weights_path), sample_patch(patch)
     folder = temporary_beside(output)
     try:
         folder.mkdir()
         written = folder / output.name
-        _WRITERS[file_format](model, patch, written)
-        found = agreement(plain_output(model, sample), _RUNNERS[file_format](written, sample))
+        _WRITERS[file_format](simplified_arrays(*generator), patch, written)
+        found = agreement(_plain_output(*generator, sample), _RUNNERS[file_format](written, sample))
         if found < _LEAST_AGREEMENT:
             raise UserError(
                 f"{output}: what was written does not agree with the weights ({found:.1f} dB) "
@@ -77,30 +72,19 @@ def export(weights_path, file_format, output, patch=128, overwrite=False):
 def agreement(reference, output):
     """How near an output comes to the reference: PSNR in dB, the peak being the reference's range.
 
-    Args:
-        reference: `(b, x, y, z, channels)`.
-        output: of the same shape.
-
-    Returns:
-        float, at most 999; 0 if the output has NaN or infinite values.
+    At most 999; 0 if the output has NaN or infinite values.
     """
     if not np.isfinite(output).all():
         return 0.0
     error = float(np.mean(np.square(np.subtract(output, reference, dtype=np.float64))))
     peak = float(np.ptp(reference)) or 1.0
-    if not error:
-        return _LARGEST_AGREEMENT
-    return min(10 * math.log10(peak**2 / error), _LARGEST_AGREEMENT)
+    return min(10 * math.log10(peak**2 / error), 999.0) if error else 999.0
 
 
 def sample_patch(size=64):
-    """A patch like those of a head: smooth structures on a background of 0.
+    """A patch like those of a head, float32 `(1, size, size, size, 1)` in [0, 1], always the same.
 
-    Args:
-        size: edge in voxels.
-
-    Returns:
-        float32 `(1, size, size, size, 1)` in [0, 1], the same at each call.
+    Smooth structures on a background of 0.
     """
     from scipy import ndimage
 
@@ -112,24 +96,15 @@ def sample_patch(size=64):
     return patch.astype(np.float32)[np.newaxis, ..., np.newaxis]
 
 
-def plain_output(model, patch):
-    """The output of a generator as its layers are written, without any rewriting, in float32.
+def _plain_output(spec, arrays, patch):
+    """The output of a generator as its layers are written, without any rewriting, in float32."""
+    from keras import ops
 
-    Args:
-        model: a model of `build_generator`.
-        patch: `(1, x, y, z, 1)`.
+    from segsrgan.networks.models import assign_weights, build_generator
 
-    Returns:
-        float32 `(1, x, y, z, channels)`.
-    """
-    import keras
-
-    from segsrgan.networks.models import assign_weights, build_generator, read_weights
-
-    plain = build_generator(model.spec, formulation="plain")
-    assign_weights(plain, read_weights(model))
-    inputs = [patch, np.full_like(patch, _RESOLUTION)] if model.spec.conditional else patch
-    return np.asarray(keras.ops.convert_to_numpy(plain(inputs, training=False)), np.float32)
+    plain = assign_weights(build_generator(spec, formulation="plain"), arrays)
+    inputs = [patch, np.full_like(patch, _RESOLUTION)] if spec.conditional else patch
+    return ops.convert_to_numpy(plain(inputs, training=False))
 
 
 def _check(file_format, output, patch, overwrite):
@@ -143,7 +118,7 @@ def _check(file_format, output, patch, overwrite):
         raise UserError(f"{output}: a name for {file_format} ends with {suffix}")
     if not suffix and output.suffix in SUFFIXES.values() and output.suffix:
         raise UserError(f"{output}: is to be a folder; take a name without {output.suffix}")
-    missing = [name for name in _PACKAGES[file_format] if find_spec(name) is None]
+    missing = [name for name in _PACKAGES.get(file_format, ()) if find_spec(name) is None]
     if missing:
         raise UserError(
             f"{file_format} needs {', '.join(missing)}; pip install {' '.join(missing)}"
@@ -160,7 +135,7 @@ def _check(file_format, output, patch, overwrite):
 
 
 def _parts(output):
-    """What is written, the part that names the others last."""
+    # The part that names the others is the last one.
     return [output.with_suffix(".bin"), output] if output.suffix == ".xml" else [output]
 
 
@@ -172,37 +147,32 @@ def _move(folder, output):
         (folder / path.name).rename(path)
 
 
-def _write_savedmodel(model, patch, path):
-    _export(model, patch, path, "tf_saved_model")
-
-
-def _write_onnx(model, patch, path):
-    _export(model, patch, path, "onnx")
-
-
-def _export(model, patch, path, layout):
+def _write_keras(layout, generator, patch, path):
     from keras import InputSpec
 
-    from segsrgan.networks.models import simplified
+    from segsrgan.networks.models import assign_weights, build_generator
 
-    model = simplified(model, (patch,) * 3)
+    spec, arrays = generator
+    model = assign_weights(build_generator(spec, (patch,) * 3), arrays)
     signature = [InputSpec(dtype="float32", shape=model.input_shape, name="image")]
-    model.export(path, format=layout, verbose=False, input_signature=signature)
+    handlers = logging.root.handlers.copy()
+    try:
+        model.export(path, format=layout, verbose=False, input_signature=signature)
+    finally:
+        # TensorFlow adds one that would repeat this program's messages.
+        logging.root.handlers[:] = handlers
 
 
-def _write_openvino(model, patch, path):
+def _write_openvino(generator, patch, path):
     from segsrgan.inference.engines.openvino import build_graph, ov
-    from segsrgan.networks.architecture import simplified_arrays
-    from segsrgan.networks.models import read_weights
 
-    graph = build_graph(*simplified_arrays(model.spec, read_weights(model)), (patch,) * 3)
-    ov.save_model(graph, path, compress_to_fp16=False)
+    ov.save_model(build_graph(*generator, (patch,) * 3), path, compress_to_fp16=False)
 
 
 def _run_savedmodel(path, patch):
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(path))
+    loaded = tf.saved_model.load(str(path))  # owns the variables of its function
     return loaded.serve(patch).numpy()
 
 
@@ -210,8 +180,7 @@ def _run_onnx(path, patch):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (entry,) = session.get_inputs()
-    return session.run(None, {entry.name: patch})[0]
+    return session.run(None, {session.get_inputs()[0].name: patch})[0]
 
 
 def _run_openvino(path, patch):
@@ -221,5 +190,9 @@ def _run_openvino(path, patch):
     return core().compile_model(str(path), "CPU", options)(patch)[0]
 
 
-_WRITERS = {"savedmodel": _write_savedmodel, "onnx": _write_onnx, "openvino": _write_openvino}
+_WRITERS = {
+    "savedmodel": partial(_write_keras, "tf_saved_model"),
+    "onnx": partial(_write_keras, "onnx"),
+    "openvino": _write_openvino,
+}
 _RUNNERS = {"savedmodel": _run_savedmodel, "onnx": _run_onnx, "openvino": _run_openvino}

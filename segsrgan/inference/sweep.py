@@ -17,55 +17,39 @@ _KEPT_CONSTANTS = 4
 
 
 def default_batch_size(patch, engine=None):
-    """Patches per batch, as many as make it fast.
+    """Patches of an edge in voxels per batch, as many as make it fast; 1 for None, a whole image.
 
-    Args:
-        patch: edge of a patch in voxels, None for the whole image.
-        engine: may know better than `BATCH_VOXELS`, see `segsrgan.inference.engines`.
-
-    Returns:
-        At least 1, and 1 for a whole image.
+    The engine may know better than `BATCH_VOXELS`.
     """
     voxels = getattr(engine, "batch_voxels", BATCH_VOXELS)
     return 1 if patch is None else max(1, min(MAX_BATCH, voxels // patch**3))
 
 
 def predict_tiled(engine, array, tiling, channels, batch_size=1, progress=None, **options):
-    """Runs a generator over a volume patch by patch.
+    """Runs a generator over a volume patch by patch: `(x, y, z)` to `(x, y, z, channels)`, float32.
 
     Memory is the padded volume, the accumulator and one batch, whatever the number of patches.
-    Where the engine runs out of it, the batch is halved, with a warning.
+    Where the engine runs out of it, the batch is halved, with a warning; if one patch is too much,
+    that is a `MemoryError`. The result does not depend on `batch_size`.
 
     Args:
         engine: see `segsrgan.inference.engines.Engine`.
-        array: float32 `(x, y, z)`, normalised.
+        array: normalised.
         tiling: a `Tiling` of the array's shape.
         channels: output channels of the engine.
-        batch_size: patches computed at once; the result does not depend on it.
+        batch_size: patches computed at once.
         progress: called as `progress(patches done, patches in all)`.
         **options: `resolution` in mm (None) and `blend` (`"uniform"`).
-
-    Returns:
-        float32 `(x, y, z, channels)`.
-
-    Raises:
-        MemoryError: if there is not enough memory for one patch.
     """
     padded = tiling.pad(array)
     sweep = _sweep(engine, padded, tiling, channels, **options)
-    return _Stream(sweep, padded, tiling, progress).run(batch_size)
+    return _Stream(sweep, padded, tiling, batch_size, progress).run()
 
 
 class HostSweep:
     """One volume on its way through an engine, in main memory.
 
-    Args:
-        engine: see `segsrgan.inference.engines.Engine`.
-        padded: the padded volume, float32 `(x, y, z)`.
-        tiling: its `Tiling`.
-        channels: output channels of the engine.
-        resolution: slice resolution in mm, for an engine that takes it.
-        blend: see `segsrgan.volumes.tiling.Accumulator`.
+    `padded` is the padded volume, float32 `(x, y, z)`, `resolution` that of the slices in mm.
     """
 
     def __init__(self, engine, padded, tiling, channels, resolution=None, blend="uniform"):
@@ -76,11 +60,7 @@ class HostSweep:
         self._accumulator = Accumulator(tiling, channels, blend=blend)
 
     def compute(self, starts):
-        """The outputs `(b, px, py, pz, channels)` of the patches at these starts.
-
-        Raises:
-            MemoryError: if they are too many.
-        """
+        """The outputs `(b, px, py, pz, channels)` of the patches at these starts."""
         patches = np.stack([self._padded[self._tiling.region(start)] for start in starts])
         return self._engine.predict_batch(patches[..., np.newaxis], self._resolution)
 
@@ -109,16 +89,16 @@ def _sweep(engine, *volume, **options):
 class _Stream:
     """The patches of one volume in batches; what is constant is computed once."""
 
-    def __init__(self, sweep, padded, tiling, progress):
+    def __init__(self, sweep, padded, tiling, batch_size, progress):
         self.sweep = sweep
         self.padded = padded
         self.tiling = tiling
+        self.batch_size = batch_size
         self.progress = progress or (lambda done, total: None)
         self.constants = {}
         self.done = 0
 
-    def run(self, batch_size):
-        self.batch_size = batch_size
+    def run(self):
         waiting = []
         self.progress(0, len(self.tiling.starts))
         for start in self.tiling.starts:
@@ -130,8 +110,7 @@ class _Stream:
             if len(waiting) >= self.batch_size:
                 self._compute(waiting)
                 waiting = []
-        if waiting:
-            self._compute(waiting)
+        self._compute(waiting)
         return self.sweep.result()
 
     def _constant(self, start):
@@ -149,11 +128,8 @@ class _Stream:
             outputs = self._outputs(starts)
             if outputs is None:
                 self.batch_size = (len(batch) + 1) // 2
-                logger.warning(
-                    "not enough memory for %d patches at once; going on with %d",
-                    len(batch),
-                    self.batch_size,
-                )
+                sizes = len(batch), self.batch_size
+                logger.warning("not enough memory for %d patches at once; going on with %d", *sizes)
                 continue
             for k, (_, value) in enumerate(batch):
                 if value is not None and len(self.constants) < _KEPT_CONSTANTS:

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "architecture": ["DiscriminatorSpec", "GeneratorSpec", "generator_shapes"],
-        "models": ["build_discriminator", "build_generator", "simplified"],
+        "models": ["build_discriminator", "build_generator"],
         "registry": ["available", "default_weights", "resolve"],
         "weights": [
             "convert",

@@ -12,7 +12,11 @@ from segsrgan.networks import outputs
 
 RESIDUAL_BLOCKS = 6
 LAST_CONVOLUTION = "gen_1conv"
-MIN_DISCRIMINATOR_PATCH = 16
+# What instance normalisation adds to the standard deviation.
+EPSILON = 1e-7
+# Up to so many filters a convolution with 8 times as many and stride 2 is the faster one: vector
+# units compute 16 channels at once, and a kernel of 7 grows to 8, by (8/7)^3 = 1.5.
+FEW_FILTERS = 6
 # Far beyond any network that could be trained; a file that claims more is damaged.
 _RANGES = {
     "kernel": (1, 512),
@@ -101,10 +105,10 @@ class DiscriminatorSpec:
 
     def __post_init__(self):
         _check(self)
-        if not MIN_DISCRIMINATOR_PATCH <= self.patch <= 1024 or self.patch & (self.patch - 1):
+        if not 16 <= self.patch <= 1024 or self.patch & (self.patch - 1):
             raise ValueError(
-                "the discriminator's patch must be a power of two from "
-                f"{MIN_DISCRIMINATOR_PATCH} up, received {self.patch}; try 32, 64 or 128"
+                "the discriminator's patch must be a power of two from 16 up, received "
+                f"{self.patch}; try 32, 64 or 128"
             )
 
     @property
@@ -119,7 +123,6 @@ class DiscriminatorSpec:
 
 
 def _check(spec):
-    """Raises `ValueError` for numbers out of range and heads that are not on the list."""
     object.__setattr__(spec, "heads", tuple(spec.heads))  # JSON has lists
     for name, (low, high) in _RANGES.items():
         value = getattr(spec, name, None)
@@ -136,25 +139,19 @@ def _check(spec):
 def spec_values(spec):
     """A spec as files keep it: a dict of JSON values, with `heads` only where there are some."""
     values = asdict(spec)
-    heads = list(values.pop("heads"))
+    heads = list(values.pop("heads", ()))
     return {**values, "heads": heads} if heads else values
 
 
 def assemble(spec, builder, image, resolution=None):
     """Builds a generator with whatever layers a builder makes.
 
-    Args:
-        spec: a `GeneratorSpec`.
-        builder: has the methods `convolution(x, filters, kernel_size, name, strides=1,
-            upsampling=1)` (reflect padding, no bias; nearest upsampling goes first),
-            `normalisation(x, name)`, `relu(x, name)`, `add(tensors, name)`, `concatenate(tensors,
-            name)` (of channels) and `head(image, features, spec, name)`. A layer's weights are
-            `<name>/kernel`, or `<name>/scale` and `<name>/shift`.
-        image: what the builder takes for a tensor, with one channel.
-        resolution: the second input, of the same shape, of a conditional generator.
-
-    Returns:
-        The output, of the builder's kind: `spec.channels` channels.
+    A builder has the methods `convolution(x, filters, kernel_size, name, strides=1, upsampling=1)`
+    (reflect padding, no bias; nearest upsampling goes first), `normalisation(x, name)`,
+    `relu(x, name)`, `add(tensors, name)`, `concatenate(tensors, name)` (of channels) and
+    `head(image, features, spec, name)`. A layer's weights are `<name>/kernel`, or `<name>/scale`
+    and `<name>/shift`. `image` and `resolution`, of a conditional generator, are what it takes for
+    a tensor, of one channel each; so is the output, of `spec.channels`.
     """
     x = image
     if resolution is not None:
@@ -205,18 +202,15 @@ def _normalised(builder, x, filters, size, name, relu=True, **options):
     return builder.relu(x, f"{name}_relu") if relu else x
 
 
-class _Shapes:
-    """A builder of shapes alone: a tensor is its number of channels."""
-
-    def __init__(self):
-        self.shapes = {}
+class _Shapes(dict):
+    """A builder of shapes alone, which it holds: a tensor is its number of channels."""
 
     def convolution(self, x, filters, kernel_size, name, strides=1, upsampling=1):
-        self.shapes[f"{name}/kernel"] = (*(kernel_size,) * 3, x, filters)
+        self[f"{name}/kernel"] = (*(kernel_size,) * 3, x, filters)
         return filters
 
     def normalisation(self, x, name):
-        self.shapes |= {f"{name}/scale": (x,), f"{name}/shift": (x,)}
+        self[f"{name}/scale"] = self[f"{name}/shift"] = (x,)
         return x
 
     def relu(self, x, name):
@@ -234,13 +228,13 @@ class _Shapes:
 
 def generator_shapes(spec):
     """The weights of a generator: dict, `<layer>/<weight>` -> shape, a tuple of int."""
-    builder = _Shapes()
-    assemble(spec, builder, 1, 1 if spec.conditional else None)
-    return builder.shapes
+    shapes = _Shapes()
+    assemble(spec, shapes, 1, 1 if spec.conditional else None)
+    return dict(shapes)
 
 
 def discriminator_shapes(spec):
-    """The weights of a discriminator: dict, `<layer>/<weight>` -> shape, a tuple of int."""
+    """The weights of a discriminator, as `generator_shapes` gives a generator's."""
     shapes, channels = {}, spec.channels
     for level in range(spec.depth):
         filters = spec.kernel * 2**level
@@ -251,19 +245,12 @@ def discriminator_shapes(spec):
 
 
 def simplified_arrays(spec, arrays):
-    """The generator of one input, the image, that computes what another one computes.
+    """`(spec, arrays)` of the generator of the image alone that computes what another one does.
 
     The resolution map of a conditional generator holds one number everywhere. Reflect padding
     leaves it constant, so the first convolution adds one number per channel to all voxels, and
     the instance normalisation that follows takes it away again: the map and its part of the
     kernel can be left out.
-
-    Args:
-        spec: a `GeneratorSpec`.
-        arrays: its weights, dict of arrays by `<layer>/<weight>`.
-
-    Returns:
-        `(spec, arrays)` of a generator that is not conditional.
     """
     first = "gen_conv1/kernel"
     return replace(spec, conditional=False), {**arrays, first: arrays[first][..., :1, :]}

@@ -21,18 +21,9 @@ LONGEST_TEXT = 1_000_000
 
 @contextmanager
 def opened(path, expected, error):
-    """An HDF5 file, open for reading.
+    """Yields an open `h5py.File`; what fails meanwhile is an `error`, a class of `UserError`.
 
-    Args:
-        path: of the file.
-        expected: what it should be, for the message: "a weights file written by ...".
-        error: class of the error, e.g. `WeightsError`.
-
-    Yields:
-        The `h5py.File`.
-
-    Raises:
-        UserError: an `error` that names `path`, if what is read in this context is unreadable.
+    Its message names the path and what was `expected`: "a weights file written by ...".
     """
     try:
         with h5py.File(path, "r") as file:
@@ -47,12 +38,7 @@ def opened(path, expected, error):
 
 
 def read_json(group, name):
-    """The JSON value of a text attribute.
-
-    Raises:
-        UserError: if it is longer than any that is written.
-        KeyError, ValueError: if it is missing, or is not JSON.
-    """
+    """The JSON value of a text attribute; `UserError` if it is longer than any that is written."""
     text = group.attrs[name]
     if not isinstance(text, str) or len(text) > LONGEST_TEXT:
         raise UserError(f"{_where(group, name)}: expected a short text")
@@ -66,14 +52,10 @@ def subgroups(group):
 
 
 def declared_shapes(group):
-    """The arrays of a group and its subgroups, of which nothing is read.
+    """The arrays of a group and its subgroups, not read: dict, path in the group -> shape.
 
-    Returns:
-        dict, path within the group -> shape, a tuple of int.
-
-    Raises:
-        UserError: for links, data of other files, filters, several names of one object, and
-            types that are not numbers.
+    Links, data of other files, filters, several names of one object, and types that are not numbers
+    are a `UserError`.
     """
     shapes = {}
     for name in group:
@@ -88,29 +70,18 @@ def declared_shapes(group):
 def read_arrays(group, expected_shapes, dtype=np.float32):
     """Reads exactly the arrays that are expected, after all were found to have their shapes.
 
-    Args:
-        group: an `h5py.Group`.
-        expected_shapes: dict, path within the group -> shape, a tuple of int.
-        dtype: of the result; None for the file's.
-
-    Returns:
-        dict, path -> array.
-
-    Raises:
-        UserError: see `declared_shapes`; or if arrays are missing, superfluous, misshapen or not
-            finite: the message lists all of them.
+    Both are dicts by the path within the group; `dtype` None leaves the file's. A `UserError` lists
+    all that are missing, superfluous, misshapen or not finite.
     """
     found = declared_shapes(group)
     problems = [f"missing {name}" for name in expected_shapes if name not in found]
     problems += [f"superfluous {name}" for name in found if name not in expected_shapes]
-    problems += [
-        f"misshapen {name}: expected {tuple(shape)}, received {found[name]}"
-        for name, shape in expected_shapes.items()
-        if name in found and found[name] != tuple(shape)
-    ]
+    for name, shape in expected_shapes.items():
+        if found.get(name, shape) != shape:
+            problems.append(f"misshapen {name}: expected {shape}, received {found[name]}")
     _refuse(group, problems)
     arrays = {name: np.asarray(group[name], dtype) for name in expected_shapes}
-    _refuse(group, [f"not finite {name}" for name, a in arrays.items() if not _is_finite(a)])
+    _refuse(group, [f"not finite {name}" for name, a in arrays.items() if not np.isfinite(a).all()])
     return arrays
 
 
@@ -119,35 +90,28 @@ def _refuse(group, problems):
         raise UserError(f"{_where(group)}: its arrays do not fit: {'; '.join(problems)}")
 
 
-def _is_finite(array):
-    return array.dtype.kind not in "fc" or np.isfinite(array).all()
-
-
 def _item(group, name):
-    """A group, or a dataset that is plain."""
+    """A group, or a dataset of numbers that is stored in this file in one piece."""
     where = _where(group, name)
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise UserError(f"{where}: is a link to something else; expected the data themselves")
     item = group[name]
     if h5py.h5o.get_info(item.id).rc != 1:
         raise UserError(f"{where}: has several names; expected one")
-    if isinstance(item, h5py.Dataset):
-        _check_dataset(item, where)
-    elif not isinstance(item, h5py.Group):
+    if isinstance(item, h5py.Group):
+        return item
+    if not isinstance(item, h5py.Dataset):
         raise UserError(f"{where}: is a {type(item).__name__}; expected groups and arrays")
-    return item
-
-
-def _check_dataset(dataset, where):
-    if dataset.dtype.kind not in "biuf":
-        raise UserError(f"{where}: holds {dataset.dtype}; expected numbers")
-    if dataset.is_virtual or dataset.external:
+    if item.dtype.kind not in "biuf":
+        raise UserError(f"{where}: holds {item.dtype}; expected numbers")
+    if item.is_virtual or item.external:
         raise UserError(f"{where}: its data lie in other files; expected them in this one")
-    if dataset.chunks is not None:
+    if item.chunks is not None:
         raise UserError(f"{where}: is stored in chunks; expected one piece, not compressed")
-    stored = dataset.id.get_storage_size()
-    if dataset.shape is None or stored != math.prod(dataset.shape) * dataset.dtype.itemsize:
-        raise UserError(f"{where}: declares {dataset.shape}, but {stored} bytes are stored")
+    stored = item.id.get_storage_size()
+    if item.shape is None or stored != math.prod(item.shape) * item.dtype.itemsize:
+        raise UserError(f"{where}: declares {item.shape}, but {stored} bytes are stored")
+    return item
 
 
 def _where(group, name=""):

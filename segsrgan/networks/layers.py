@@ -5,23 +5,19 @@ All tensors are channels-last: `(batch, x, y, z, channels)`.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
-from segsrgan.networks.rewrites import (
-    conv3d,
-    edge_pad,
-    interleave,
-    reflect_pad,
-    strided_head_kernel,
-    subpixel_kernel,
-    upsample_nearest,
-)
+from segsrgan.networks.architecture import EPSILON, FEW_FILTERS
 
 register = keras.saving.register_keras_serializable(package="segsrgan")
 
-# Up to so many filters a convolution with 8 times as many and stride 2 is the faster one: vector
-# units compute 16 channels at once, and a kernel of 7 grows to 8, by (8/7)^3 = 1.5.
-FEW_FILTERS = 6
+# The upsampled signal is x0 x0 x1 x1 x2 x2 ...; a 3-tap window covers two coarse voxels only:
+#   even output 2i:    k0*x[i-1] + (k1+k2)*x[i]        odd output 2i+1: (k0+k1)*x[i] + k2*x[i+1]
+# _GATHER[phase, tap of the 2-tap kernel, tap of the 3-tap kernel]. The odd phase comes first:
+# the window at position i then gives the outputs 2i-1 and 2i, so that the phases of positions
+# 0..n lie in order and only the first and the last of the 2n+2 outputs are superfluous.
+_GATHER = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], "float32")
 
 
 @register
@@ -31,15 +27,10 @@ class InstanceNormalization3D(keras.layers.Layer):
     `scale * (x - mean) / (sqrt(var) + epsilon) + shift`: epsilon is added to the standard
     deviation, not to the variance as in `keras.layers.GroupNormalization`. Statistics are
     computed in float32 whatever the compute dtype. On a constant patch the result is `shift`
-    and the gradient is finite.
-
-    Args:
-        epsilon: float added to the standard deviation.
-
-    Reference: Ulyanov et al., 2016 (arXiv:1607.08022).
+    and the gradient is finite. Reference: Ulyanov et al., 2016 (arXiv:1607.08022).
     """
 
-    def __init__(self, epsilon=1e-7, **kwargs):
+    def __init__(self, epsilon=EPSILON, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
@@ -50,14 +41,14 @@ class InstanceNormalization3D(keras.layers.Layer):
 
     def call(self, inputs):
         x = ops.cast(inputs, "float32")
-        mean = _spatial_mean(x)
-        variance = _spatial_mean(ops.square(x - mean))
+        # Centring first keeps precision where the mean is far larger than the deviation.
+        centred = x - _spatial_mean(x)
+        variance = _spatial_mean(ops.square(centred))
         # sqrt has an infinite slope at 0; the inner where keeps it out of the gradient.
         positive = variance > 0
         deviation = ops.where(positive, ops.sqrt(ops.where(positive, variance, 1.0)), 0.0)
         gain = ops.cast(self.scale, "float32") / (deviation + self.epsilon)
-        # Centring first keeps precision where the mean is far larger than the deviation.
-        return ops.cast((x - mean) * gain + ops.cast(self.shift, "float32"), self.compute_dtype)
+        return ops.cast(centred * gain + ops.cast(self.shift, "float32"), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -86,13 +77,7 @@ class ReflectConv3D(keras.layers.Layer):
     - few filters: a stride-2 convolution to 8 times as many, interleaved (vector units are
       filled; needs even sizes).
 
-    Args:
-        filters: output channels.
-        kernel_size: odd edge length of the kernel.
-        strides: 1 or 2.
-        upsampling: 1 or 2, factor of the nearest upsampling that comes first.
-        formulation: `"fast"` or `"plain"`; equal up to rounding.
-        kernel_initializer: a Keras initialiser; the paper's code uses `lecun_normal`.
+    `kernel_size` is odd, `strides` and `upsampling` are 1 or 2, and not both 2.
     """
 
     def __init__(
@@ -127,22 +112,23 @@ class ReflectConv3D(keras.layers.Layer):
 
     def call(self, inputs):
         x, kernel = inputs, ops.cast(self.kernel, inputs.dtype)
-        if self.formulation == "fast" and self.upsampling == 2 and self.kernel_size == 3:
-            phases = conv3d(edge_pad(x), subpixel_kernel(kernel))
-            return interleave(phases, self.filters)[:, 1:-1, 1:-1, 1:-1]
+        fast = self.formulation == "fast"
+        if fast and self.upsampling == 2 and self.kernel_size == 3:
+            # The upsampled signal reflected by one voxel is the coarse signal with its edge
+            # voxels repeated.
+            phases = _convolve(_pad(x, 1, "symmetric"), _subpixel_kernel(kernel))
+            return _interleave(phases, self.filters)[:, 1:-1, 1:-1, 1:-1]
         if self.upsampling > 1:
-            x = upsample_nearest(x, self.upsampling)
-        x = reflect_pad(x, self.kernel_size // 2)
+            for axis in (1, 2, 3):
+                x = ops.repeat(x, self.upsampling, axis=axis)
+        x = _pad(x, self.kernel_size // 2, "reflect")
         even = all(n is not None and n % 2 == 0 for n in inputs.shape[1:4])
-        few = self.filters <= FEW_FILTERS and self.strides == 1
-        if self.formulation == "fast" and few and even:
-            return interleave(conv3d(x, strided_head_kernel(kernel), strides=2), self.filters)
-        return conv3d(x, kernel, self.strides)
+        if fast and self.filters <= FEW_FILTERS and self.strides == 1 and even:
+            return _interleave(_convolve(x, _all_phases(kernel), 2), self.filters)
+        return _convolve(x, kernel, self.strides)
 
     def compute_output_shape(self, input_shape):
-        sizes = (
-            None if n is None else -(-n * self.upsampling // self.strides) for n in input_shape[1:4]
-        )
+        sizes = [n and -(-n * self.upsampling // self.strides) for n in input_shape[1:4]]
         return (input_shape[0], *sizes, self.filters)
 
     def get_config(self):
@@ -157,6 +143,42 @@ class ReflectConv3D(keras.layers.Layer):
         }
 
 
+def _convolve(x, kernel, strides=1):
+    return ops.conv(x, kernel, strides=strides, padding="valid", data_format="channels_last")
+
+
+def _pad(x, n, mode):
+    return ops.pad(x, ((0, 0), (n, n), (n, n), (n, n), (0, 0)), mode=mode)
+
+
+def _subpixel_kernel(kernel):
+    """Kernel `(2, 2, 2, in, 8 * out)` equal to nearest upsampling by 2, then `kernel` (3^3).
+
+    Output channels are ordered (phase x, phase y, phase z, out).
+    """
+    gather = ops.cast(_GATHER, kernel.dtype)
+    small = ops.einsum("pai,qbj,rck,ijkuv->abcupqrv", gather, gather, gather, kernel)
+    return ops.reshape(small, (2, 2, 2, kernel.shape[3], 8 * kernel.shape[4]))
+
+
+def _all_phases(kernel):
+    """Kernel `(k+1, k+1, k+1, in, 8 * out)` that, with stride 2, yields all eight phases.
+
+    Phase p of an axis is the kernel shifted by p taps. Channels as in `_subpixel_kernel`.
+    """
+    pads = [[(p, 1 - p) for p in phase] + [(0, 0), (0, 0)] for phase in np.ndindex(2, 2, 2)]
+    wide = ops.stack([ops.pad(kernel, pad) for pad in pads], axis=4)
+    return ops.reshape(wide, (*wide.shape[:4], 8 * kernel.shape[4]))
+
+
+def _interleave(x, channels):
+    """Depth to space: `(b, x, y, z, 8 * channels)` to `(b, 2x, 2y, 2z, channels)`."""
+    size = ops.shape(x)[1:4]
+    x = ops.reshape(x, (-1, *size, 2, 2, 2, channels))
+    x = ops.transpose(x, (0, 1, 4, 2, 5, 3, 6, 7))
+    return ops.reshape(x, (-1, *(2 * n for n in size), channels))
+
+
 @register
 class OutputHead(keras.layers.Layer):
     """Turns the last convolution's channels into an image, probabilities and classes.
@@ -168,11 +190,10 @@ class OutputHead(keras.layers.Layer):
         activations: pairs of a name and a number of channels: "image" (`image - y`, or `y`
             when not residual), "sigmoid" or "softmax" over the channels.
         residual: whether the image is a correction of the input.
-        scaled: whether the correction is in tenths of the patch's own standard deviation.
-            Everything before this layer is blind to the scale and offset of its input, because no
-            convolution has a bias and instance normalisation follows each; a scaled residual makes
-            the image follow any linear change of the input's intensities exactly. Tenths, because
-            what is missing is small: the steps of an optimiser then are, too.
+        scaled: whether the correction is in tenths of the patch's own standard deviation. All
+            that comes before is blind to the scale and offset of its input; so the image follows
+            any linear change of the input's intensities exactly. Tenths, because what is missing
+            is small: the steps of an optimiser then are, too.
     """
 
     def __init__(self, activations, residual=True, scaled=False, **kwargs):

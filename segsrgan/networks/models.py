@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The networks as Keras models, each with its spec."""
 
+from functools import partial
+
 import keras
 import numpy as np
 
@@ -9,7 +11,6 @@ from segsrgan.networks.architecture import (
     DiscriminatorSpec,
     GeneratorSpec,
     assemble,
-    simplified_arrays,
 )
 from segsrgan.networks.layers import InstanceNormalization3D, OutputHead, ReflectConv3D
 from segsrgan.networks.outputs import output_channels
@@ -50,14 +51,14 @@ class _KerasBuilder:
     """Adds Keras layers, see `assemble`."""
 
     def __init__(self, formulation, head_initializer):
-        self._formulation = formulation
-        self._initializers = {LAST_CONVOLUTION: head_initializer}
+        self._options = formulation, head_initializer
 
     def convolution(self, x, filters, kernel_size, name, strides=1, upsampling=1):
-        initializer = self._initializers.get(name, "lecun_normal")
-        return ReflectConv3D(
-            filters, kernel_size, strides, upsampling, self._formulation, initializer, name=name
-        )(x)
+        formulation, initializer = self._options
+        if name != LAST_CONVOLUTION:
+            initializer = "lecun_normal"
+        sizes = filters, kernel_size, strides, upsampling
+        return ReflectConv3D(*sizes, formulation, initializer, name=name)(x)
 
     def normalisation(self, x, name):
         return InstanceNormalization3D(name=name)(x)
@@ -77,56 +78,29 @@ class _KerasBuilder:
 
 
 def build_discriminator(spec=None):
-    """Builds the critic: patches `(b, p, p, p, spec.channels)` to one number each, `(b, 1)`.
+    """Builds the critic of a `DiscriminatorSpec`, the paper's by default.
 
     Stride-2 convolutions of 4^3 with bias and LeakyReLU(0.01), then a 2^3 convolution to one
-    channel without bias. Channels: those of the generator's output, resolution map (conditional).
-
-    Args:
-        spec: a `DiscriminatorSpec`; the paper's by default.
+    channel without bias.
 
     Returns:
-        A `keras.Model` with the attribute `spec`.
+        A `keras.Model` with the attribute `spec`: patches `(b, p, p, p, spec.channels)`, the
+        generator's output and, when conditional, the map, to one number each, `(b, 1)`.
     """
     spec = spec or DiscriminatorSpec()
+    convolution = partial(keras.layers.Conv3D, kernel_initializer="he_normal")
     patches = keras.Input((spec.patch,) * 3 + (spec.channels,), name="patches")
     x = patches
     for level in range(spec.depth):
-        x = keras.layers.Conv3D(
-            spec.kernel * 2**level,
-            4,
-            strides=2,
-            padding="same",
-            kernel_initializer="he_normal",
-            name=f"conv_dis_{level + 1}",
-        )(x)
-        x = keras.layers.LeakyReLU(negative_slope=0.01, name=f"conv_dis_{level + 1}_relu")(x)
+        name = f"conv_dis_{level + 1}"
+        x = convolution(spec.kernel * 2**level, 4, strides=2, padding="same", name=name)(x)
+        x = keras.layers.LeakyReLU(negative_slope=0.01, name=f"{name}_relu")(x)
     # Scores are compared with each other: too few digits in a mixed-precision policy's dtype.
-    x = keras.layers.Conv3D(
-        1, 2, use_bias=False, kernel_initializer="he_normal", dtype="float32", name="dis_decision"
-    )(x)
+    x = convolution(1, 2, use_bias=False, dtype="float32", name="dis_decision")(x)
     score = keras.layers.Reshape((1,), dtype="float32", name="score")(x)
     model = keras.Model(patches, score, name="discriminator")
     model.spec = spec
     return model
-
-
-def simplified(model, patch=None, formulation="fast"):
-    """The generator of one input that computes what `model` computes, see `simplified_arrays`.
-
-    Args:
-        model: a model of `build_generator`.
-        patch: three sizes to fix the input; free when None.
-        formulation: see `build_generator`.
-
-    Returns:
-        A `keras.Model` with the attribute `spec`: `(b, x, y, z, 1)` to
-        `(b, x, y, z, spec.channels)`.
-    """
-    spec, arrays = simplified_arrays(model.spec, read_weights(model))
-    result = build_generator(spec, patch, formulation)
-    assign_weights(result, arrays)
-    return result
 
 
 def named_weights(model):
@@ -140,6 +114,7 @@ def read_weights(model):
 
 
 def assign_weights(model, arrays):
-    """Copies arrays into a model by name, `<layer>/<weight>`; names and shapes must be its own."""
+    """The model, into which arrays by `<layer>/<weight>` are copied; they must be all of its."""
     for name, variable in named_weights(model).items():
         variable.assign(arrays[name])
+    return model

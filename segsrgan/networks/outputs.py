@@ -48,14 +48,10 @@ HEADS = (
 
 
 def output_channels(spec):
-    """Where the heads of a network lie among its channels.
-
-    Args:
-        spec: a `GeneratorSpec` or `DiscriminatorSpec`.
+    """The heads that the network of a spec has, and where they lie among its channels.
 
     Returns:
-        dict, `Head` -> slice of the last axis of an output or target `(b, x, y, z, channels)`;
-        only the heads that the network has, in order.
+        dict, `Head` -> slice of the last axis of an output or target `(b, x, y, z, channels)`.
     """
     channels, start = {}, 0
     for head in HEADS:

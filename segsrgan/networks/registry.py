@@ -43,7 +43,7 @@ def available():
 
 
 def default_weights():
-    """The name of the weights used when none are named."""
+    """The name of the bundled weights that are used when none are named."""
     return _registry()["default"]
 
 
@@ -70,17 +70,15 @@ def resolve(name_or_path=None, kind=None):
     Raises:
         WeightsError: if there is no such file, or a bundled one is damaged.
     """
-    name = str(name_or_path if name_or_path is not None else default_weights())
+    name = str(default_weights() if name_or_path is None else name_or_path)
     short = name.removeprefix("weights/")
-    if "/" in short and Path(name).is_file():
-        return Path(name)
     entries = {entry["name"]: entry for entry in available()}
     if short in entries:
         return _checked(weights_folder() / entries[short]["file"], entries[short]["sha256"])
     if Path(name).is_file():
         return Path(name)
     for folder in (weights_folder(), user_folder()):
-        if "/" not in short and short and (folder / short).is_file():
+        if "/" not in short and (folder / short).is_file():
             return folder / short
     if name and Path(name).is_dir():
         raise WeightsError(f"{name}: is a folder; expected a weights file, name one inside it")
@@ -95,30 +93,28 @@ def resolve(name_or_path=None, kind=None):
 
 
 def _checked(path, sha256):
-    if not path.is_file():
-        raise WeightsError(f"{path}: the bundled weights are missing; install the package again")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise WeightsError(f"{path}: the bundled weights are damaged; install the package again")
+    intact = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    if not intact:
+        problem = "damaged" if path.is_file() else "missing"
+        raise WeightsError(f"{path}: the bundled weights are {problem}; install the package again")
     return path
 
 
-def download(names=None, folder=None, fetch=None):
-    """Downloads published weights and compares each with the hash that git knows it by.
+def download(names=None, folder=None):
+    """Downloads some of `PUBLISHED`, all when None; files that are present and right are kept.
 
-    The SHA-1 comes from the repository's listing, so that it finds a damaged transfer, not a
-    repository that was tampered with.
+    Each is compared with the SHA-1 that git knows it by. That comes from the repository's listing,
+    so it finds a damaged transfer, not a repository that was tampered with.
 
     Args:
-        names: some of `PUBLISHED`; all when None. Files that are present and right are kept.
-        folder: where to put them; `~/.segsrgan/weights` when None, where names are looked up.
-        fetch: function from a URL to bytes, for tests.
+        names: some of `PUBLISHED`.
+        folder: where to put them; `~/.segsrgan/weights`, where names are looked up, when None.
 
     Returns:
         The paths, a list.
 
     Raises:
-        WeightsError: for an unknown name, without a network, or if a file differs from its
-            SHA-1. The message names the URL and the folder to put the file in.
+        WeightsError: for an unknown name, without a network, or if a file differs from its SHA-1.
     """
     names = list(names or PUBLISHED)
     if unknown := [name for name in names if name not in PUBLISHED]:
@@ -126,20 +122,19 @@ def download(names=None, folder=None, fetch=None):
             f"unknown published weights {', '.join(unknown)}; expected some of "
             f"{', '.join(PUBLISHED)}"
         )
-    folder = Path(folder) if folder else user_folder()
-    fetch = fetch or _fetch
-    listing = {entry["name"]: entry for entry in json.loads(_get(LISTING, folder, fetch))}
-    return [_download_file(name, listing, folder, fetch) for name in names]
+    folder = Path(folder or user_folder())
+    listing = {entry["name"]: entry for entry in json.loads(_fetch(LISTING, folder))}
+    return [_download_file(name, listing, folder) for name in names]
 
 
-def _download_file(name, listing, folder, fetch):
+def _download_file(name, listing, folder):
     if name not in listing:
         raise WeightsError(f"{name}: not in the repository any more ({LISTING})")
     url, sha1 = listing[name]["download_url"], listing[name]["sha"]
     path = folder / name
     if path.is_file() and blob_sha1(path.read_bytes()) == sha1:
         return path
-    content = _get(url, folder, fetch)
+    content = _fetch(url, folder)
     if blob_sha1(content) != sha1:
         raise WeightsError(f"{url}: the file received differs from its SHA-1 {sha1}; try again")
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,16 +148,12 @@ def blob_sha1(content):
     return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
 
 
-def _get(url, folder, fetch):
+def _fetch(url, folder):
     try:
-        return fetch(url)
+        with urllib.request.urlopen(url, timeout=60) as response:
+            return response.read()
     except (OSError, http.client.HTTPException) as error:
         raise WeightsError(
             f"{url}: could not be fetched ({error}); without a network, get the weights from "
             f"https://github.com/koopa31/SegSRGAN/tree/master/data/weights and put them in {folder}"
         ) from error
-
-
-def _fetch(url):
-    with urllib.request.urlopen(url, timeout=60) as response:
-        return response.read()

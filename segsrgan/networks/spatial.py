@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Layers that move voxels: an affine sampler, and patches put back into a volume."""
 
-import itertools
-
 import keras
+import numpy as np
 from keras import ops
 
 register = keras.saving.register_keras_serializable(package="segsrgan")
-INTERPOLATIONS = ("trilinear", "nearest")
 
 
 @register
@@ -17,18 +15,14 @@ class SpatialTransformer3D(keras.layers.Layer):
     Called on `[volumes (b, x, y, z, c), matrices (b, 3, 4)]`; returns `(b, x, y, z, c)`. With
     `matrix = [A | t]` and c the centre of the grid, the output voxel p takes the input's value at
     `A (p - c) + t + c`; all in voxels. Outside the grid the input is 0. The gradient reaches
-    volumes and, with trilinear interpolation, matrices.
-
-    Args:
-        interpolation: `"trilinear"`, or `"nearest"` for labels.
+    volumes and, with trilinear interpolation (not `"nearest"`, for labels), matrices.
     """
 
     def __init__(self, interpolation="trilinear", **kwargs):
         super().__init__(**kwargs)
-        if interpolation not in INTERPOLATIONS:
+        if interpolation not in ("trilinear", "nearest"):
             raise ValueError(
-                f"interpolation must be one of {', '.join(INTERPOLATIONS)}, "
-                f"received {interpolation!r}"
+                f"interpolation must be 'trilinear' or 'nearest', received {interpolation!r}"
             )
         self.interpolation = interpolation
 
@@ -43,16 +37,14 @@ class SpatialTransformer3D(keras.layers.Layer):
             low = ops.floor(points)
             fraction = points - low
             result = 0
-            for corner in itertools.product((0, 1), repeat=3):
+            for corner in np.ndindex(2, 2, 2):
                 corner = ops.convert_to_tensor(corner, "float32")
-                weight = ops.prod(
-                    ops.where(corner > 0, fraction, 1 - fraction), axis=-1, keepdims=True
-                )
-                result = result + ops.cast(weight, flat.dtype) * _take(flat, low + corner, size)
+                weight = ops.where(corner > 0, fraction, 1 - fraction)
+                weight = ops.cast(ops.prod(weight, axis=-1, keepdims=True), flat.dtype)
+                result = result + weight * _take(flat, low + corner, size)
         return ops.reshape(result, ops.shape(volumes))
 
     def _positions(self, size, matrices):
-        """Input position (b, voxels, 3) of every output voxel."""
         axes = [ops.arange(n, dtype="float32") for n in size]
         grid = ops.reshape(ops.stack(ops.meshgrid(*axes, indexing="ij"), axis=-1), (-1, 3))
         centre = (ops.cast(ops.stack(size), "float32") - 1) / 2
@@ -81,10 +73,8 @@ class PatchReassembly(keras.layers.Layer):
 
     Called on `[patches (n, px, py, pz, c), starts (n, 3)]`, starts int, the first voxel of each
     patch; returns `(x, y, z, c)`, 0 where no patch lies (Delannoy et al. 2020, Figure 2(b)).
-    Where patches come in batches, `begin`, `add` for each batch and `finish` do the same.
-
-    Args:
-        shape: (x, y, z) of the volume.
+    Where patches come in batches, `begin`, `add` for each batch and `finish` do the same. `shape`
+    is that of the volume, (x, y, z).
     """
 
     def __init__(self, shape, **kwargs):
@@ -101,13 +91,9 @@ class PatchReassembly(keras.layers.Layer):
         return ops.zeros((*self.shape, channels + 1), dtype=dtype)
 
     def add(self, total, patches, starts, weights=None):
-        """Sums `(x, y, z, c + 1)` with further patches; `total` itself is left as it is.
+        """Sums with further patches; `total`, of `begin` or `add`, itself is left as it is.
 
-        Args:
-            total: what `begin` or `add` returned.
-            patches: `(n, px, py, pz, c)`.
-            starts: int `(n, 3)`.
-            weights: positive `(px, py, pz)`, how much each voxel of a patch counts; 1 when None.
+        `weights` are positive, `(px, py, pz)`: how much each voxel of a patch counts, 1 when None.
         """
         starts = ops.cast(starts, "int32")
         extent = (*patches.shape[1:4], patches.shape[-1] + 1)

@@ -14,8 +14,8 @@ The released ones were written by Keras 2.2.4: each network is a root group name
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 
@@ -33,23 +33,9 @@ from segsrgan.networks.outputs import channel_count
 from segsrgan.networks.registry import resolve
 
 FORMAT_VERSION = 1
-_KINDS = {
-    "generator": (GeneratorSpec, generator_shapes),
-    "discriminator": (DiscriminatorSpec, discriminator_shapes),
-}
-_RELEASED = {
-    "generator": re.compile(r"G(?P<unet>_unet)?(?P<cond>_cond)?(?P<plain>_nn_residual)?"),
-    "discriminator": re.compile(r"DX(?P<cond>_cond)?"),
-}
+_SPECS = {"generator": GeneratorSpec, "discriminator": DiscriminatorSpec}
+_SHAPES = {"generator": generator_shapes, "discriminator": discriminator_shapes}
 _EXPECTED = "a weights file written by this package or by the released SegSRGAN"
-
-
-class _Content(NamedTuple):
-    """What a file holds: network -> (spec, arrays), the name of its layout, and the metadata."""
-
-    networks: dict
-    layout: str
-    metadata: dict
 
 
 def load_generator(name_or_path=None, patch=None, formulation="fast"):
@@ -74,39 +60,41 @@ def load_generator(name_or_path=None, patch=None, formulation="fast"):
         >>> model(np.zeros((1, 64, 64, 64, 1), "float32")).shape
         (1, 64, 64, 64, 2)
     """
-    from segsrgan.networks.models import assign_weights, build_generator
+    from segsrgan.networks.models import build_generator
 
-    spec, arrays = read_generator(name_or_path)
-    model = build_generator(spec, patch, formulation)
-    assign_weights(model, arrays)
-    return model
+    return _load("generator", name_or_path, build_generator, patch, formulation)
 
 
 def load_discriminator(name_or_path):
     """Loads the discriminator of a weights file.
 
     Args:
-        name_or_path: see `load_generator`.
+        name_or_path: a name of the registry, or a file.
 
     Returns:
-        A `keras.Model` with the attribute `spec`, see `build_discriminator`.
+        A `keras.Model` with the attribute `spec`: patches `(b, p, p, p, spec.channels)` to one
+        number each, `(b, 1)`.
 
     Raises:
         WeightsError: if the file is missing, holds no discriminator, or does not fit its spec.
     """
-    from segsrgan.networks.models import assign_weights, build_discriminator
+    from segsrgan.networks.models import build_discriminator
 
-    spec, arrays = _read_network(name_or_path, "discriminator")
-    model = build_discriminator(spec)
-    assign_weights(model, arrays)
-    return model
+    return _load("discriminator", name_or_path, build_discriminator)
+
+
+def _load(network, name_or_path, build, *options):
+    from segsrgan.networks.models import assign_weights
+
+    spec, arrays = _read_network(name_or_path, network)
+    return assign_weights(build(spec, *options), arrays)
 
 
 def read_generator(name_or_path=None):
     """Reads a generator's weights without Keras.
 
     Args:
-        name_or_path: see `load_generator`.
+        name_or_path: a name of the registry, or a file; the registry's default when None.
 
     Returns:
         `(spec, arrays)`: a `GeneratorSpec`, and a dict of float32 arrays by `<layer>/<weight>`,
@@ -120,7 +108,7 @@ def read_generator(name_or_path=None):
 
 def _read_network(name_or_path, name):
     path = resolve(name_or_path)
-    networks = _read(path).networks
+    networks, _, _ = _read(path)
     if name not in networks:
         raise WeightsError(f"{path}: holds no {name}; it may have been saved without it")
     return networks[name]
@@ -141,28 +129,12 @@ def save_generator(generator, path, discriminator=None, **metadata):
     from segsrgan.networks.models import read_weights
 
     models = {"generator": generator, "discriminator": discriminator}
-    networks = {
-        name: (spec_values(model.spec), read_weights(model))
-        for name, model in models.items()
-        if model
-    }
+    networks = {name: (m.spec, read_weights(m)) for name, m in models.items() if m}
     write_networks(path, "segsrgan", FORMAT_VERSION, networks, metadata)
 
 
 def write_networks(path, layout, version, networks, metadata):
-    """Writes networks into a weights file, whole or not at all.
-
-    Args:
-        path: of the file; an existing one is replaced.
-        layout: name of the layout, the attribute `format`.
-        version: of the layout, an int.
-        networks: dict, name -> `(spec, arrays)`: two dicts, of JSON values and of arrays by
-            `<layer>/<weight>`.
-        metadata: dict of JSON values.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
+    """Writes networks, `{name: (spec, arrays by <layer>/<weight>)}`, whole or not at all."""
     # In memory first: HDF5 answers a full disk with errors of many kinds, or a crash.
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
@@ -171,7 +143,7 @@ def write_networks(path, layout, version, networks, metadata):
         file.attrs["metadata"] = json.dumps(metadata)
         for name, (spec, arrays) in networks.items():
             group = file.create_group(name)
-            group.attrs["spec"] = json.dumps(spec)
+            group.attrs["spec"] = json.dumps(spec_values(spec))
             for key, array in arrays.items():
                 group[key] = array
     write_bytes(Path(path), stream.getbuffer())
@@ -181,7 +153,7 @@ def describe(name_or_path=None):
     """What a weights file says of itself.
 
     Args:
-        name_or_path: see `load_generator`.
+        name_or_path: a name of the registry, or a file; the registry's default when None.
 
     Returns:
         dict: `path`, `layout` ("segsrgan", "supermask" or "released original"), the specs of its
@@ -207,7 +179,7 @@ def convert(old, new):
     """Rewrites a weights file, e.g. a released one, in our layout; both networks if present.
 
     Args:
-        old: see `load_generator`.
+        old: a name of the registry, or a file.
         new: path of the new file.
 
     Raises:
@@ -218,41 +190,32 @@ def convert(old, new):
         raise WeightsError(f"{new}: exists already; name another file, or remove it first")
     networks, layout, metadata = _read(path)
     metadata = metadata or {"converted_from": path.name, "layout": layout}
-    networks = {name: (spec_values(spec), arrays) for name, (spec, arrays) in networks.items()}
     write_networks(new, "segsrgan", FORMAT_VERSION, networks, metadata)
 
 
 def _read(path):
-    """The `_Content` of a file, in which there is a generator at least."""
+    """`(networks, layout, metadata)` of a file, with networks `{name: (spec, arrays)}`."""
     with opened(path, _EXPECTED, WeightsError) as file:
-        if file.attrs.get("format") == "segsrgan":
-            _check_version(path, file)
-            groups = subgroups(file)
-            networks = {name: _read_ours(name, groups[name]) for name in _KINDS if name in groups}
-            content = _Content(networks, "segsrgan", read_json(file, "metadata"))
+        if file.attrs.get("format") != "segsrgan":
+            networks, layout, metadata = _read_released(file), "released original", {}
         else:
-            content = _Content(_read_released(file), "released original", {})
-    if "generator" not in content.networks:
+            version = int(file.attrs.get("format_version", 1))
+            if version > FORMAT_VERSION:
+                raise WeightsError(
+                    f"{path}: has format version {version}, this package reads up to "
+                    f"{FORMAT_VERSION}; install a newer one"
+                )
+            networks, layout, groups = {}, "segsrgan", subgroups(file)
+            for name in [name for name in _SPECS if name in groups]:
+                spec = _SPECS[name](**read_json(groups[name], "spec"))
+                networks[name] = spec, read_arrays(groups[name], _SHAPES[name](spec))
+            metadata = read_json(file, "metadata")
+    if "generator" not in networks:
         raise WeightsError(
             f"{path}: holds no SegSRGAN generator; expected a file written by this package or by "
             "the released SegSRGAN; `segsrgan weights list` names those at hand"
         )
-    return content
-
-
-def _read_ours(name, group):
-    spec_class, shapes_of = _KINDS[name]
-    spec = spec_class(**read_json(group, "spec"))
-    return spec, read_arrays(group, shapes_of(spec))
-
-
-def _check_version(path, file):
-    version = int(file.attrs.get("format_version", 1))
-    if version > FORMAT_VERSION:
-        raise WeightsError(
-            f"{path}: has format version {version}, this package reads up to {FORMAT_VERSION}; "
-            "install a newer one"
-        )
+    return networks, layout, metadata
 
 
 def _read_released(file):
@@ -262,23 +225,22 @@ def _read_released(file):
         groups = subgroups(groups["model_weights"])
     networks = {}
     for name, group in groups.items():
-        for network, pattern in _RELEASED.items():
+        for network, (pattern, spec_of) in _RELEASED.items():
             match = pattern.fullmatch(name)
-            if match and (found := _read_released_network(network, match, group)):
+            if match and (found := _read_released_network(network, match, spec_of, group)):
                 networks[network] = found
     return networks
 
 
-def _read_released_network(network, match, group):
+def _read_released_network(network, match, spec_of, group):
     """`(spec, arrays)` of a group; None if it lacks the weights that a spec is known by."""
     listed = _list_attribute(group.attrs, "weight_names")
     theirs = {entry.removesuffix(":0").removeprefix(f"{match[0]}_"): entry for entry in listed}
     declared = declared_shapes(group)
     shapes = {name: declared[entry] for name, entry in theirs.items() if entry in declared}
-    spec_of = _generator_spec if network == "generator" else _discriminator_spec
     if (spec := spec_of(match, shapes)) is None:
         return None
-    names = _KINDS[network][1](spec)
+    names = _SHAPES[network](spec)
     # A name that is not listed is reported as it is.
     arrays = read_arrays(group, {theirs.get(name, name): shape for name, shape in names.items()})
     return spec, {name: arrays[theirs[name]] for name in names}
@@ -286,12 +248,9 @@ def _read_released_network(network, match, group):
 
 def _list_attribute(attributes, key):
     """A list attribute; long ones are split into `key0`, `key1`, ..."""
-    if key in attributes:
-        chunks = [attributes[key]]
-    else:
-        chunks = []
-        while f"{key}{len(chunks)}" in attributes:
-            chunks.append(attributes[f"{key}{len(chunks)}"])
+    chunks = [attributes[key]] if key in attributes else []
+    while f"{key}{len(chunks)}" in attributes:
+        chunks.append(attributes[f"{key}{len(chunks)}"])
     return [n.decode() if isinstance(n, bytes) else str(n) for chunk in chunks for n in chunk]
 
 
@@ -315,9 +274,14 @@ def _discriminator_spec(match, shapes):
         return None
     plain = DiscriminatorSpec(conditional=bool(match["cond"]))
     depth = sum(key.endswith("/kernel") and key.startswith("conv_dis") for key in shapes)
-    return DiscriminatorSpec(
-        kernel=first[-1],
-        conditional=plain.conditional,
-        mask_classes=first[-2] - plain.channels,
-        patch=2 ** (depth + 1),
-    )
+    classes = first[-2] - plain.channels
+    return replace(plain, kernel=first[-1], mask_classes=classes, patch=2 ** (depth + 1))
+
+
+_RELEASED = {
+    "generator": (
+        re.compile("G(?P<unet>_unet)?(?P<cond>_cond)?(?P<plain>_nn_residual)?"),
+        _generator_spec,
+    ),
+    "discriminator": (re.compile("DX(?P<cond>_cond)?"), _discriminator_spec),
+}

@@ -12,7 +12,7 @@ from networks.float64 import truth_and_tolerance
 from segsrgan.config import ENGINES
 from segsrgan.errors import UserError
 from segsrgan.inference import engines
-from segsrgan.inference.engines import choose, graphics_card, make_engine
+from segsrgan.inference.engines import choose, graphics_card, make_engine, tensorflow
 from segsrgan.inference.engines.tensorflow import TensorFlowEngine
 from segsrgan.networks import load_generator, read_generator
 
@@ -168,8 +168,7 @@ def test_another_model_of_two_inputs_sees_the_resolution():
 
 def test_the_weights_are_constants_of_the_graph(tiny):
     engine = TensorFlowEngine(load_generator(tiny))
-    engine.predict_batch(patches(), None)
-    (function,) = engine._functions.values()
+    function = engine._trace((8, 12, 16, 1))
     assert function.get_concrete_function().captured_inputs == []
 
 
@@ -178,23 +177,24 @@ def test_a_patch_size_is_traced_once_and_few_are_kept(echo):
     for size in (8, 12, 16, 20, 24, 28):
         for count in (1, 2, 3):
             engine.predict_batch(patches(count, (size,) * 3), None)
-    assert len(engine._functions) == 4
-    assert all(f.experimental_get_tracing_count() == 1 for f in engine._functions.values())
+        assert engine._trace((size,) * 3 + (1,)).experimental_get_tracing_count() == 1
+    assert engine._trace.cache_info().currsize == 4
 
 
 def test_threads_that_meet_at_a_new_patch_size_trace_it_once(echo, monkeypatch):
-    engine, traced, real = TensorFlowEngine(echo), [], TensorFlowEngine._trace
+    traced, real = [], tensorflow._trace
     barrier, batch = threading.Barrier(4), patches(1, (8, 8, 8))
 
-    def trace(self, shape):
+    def trace(model, shape):
         traced.append(shape)
-        return real(self, shape)
+        return real(model, shape)
 
     def compute():
         barrier.wait()
         engine.predict_batch(batch, None)
 
-    monkeypatch.setattr(TensorFlowEngine, "_trace", trace)
+    monkeypatch.setattr(tensorflow, "_trace", trace)
+    engine = TensorFlowEngine(echo)
     workers = [threading.Thread(target=compute) for _ in range(4)]
     for worker in workers:
         worker.start()

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from networks.float64 import truth_and_tolerance
-from networks.variants import inputs_for, randomise, run
+from networks.variants import inputs_for, randomise, run, simplified
 
 from segsrgan.networks import (
     DiscriminatorSpec,
@@ -19,7 +19,6 @@ from segsrgan.networks import (
     outputs,
     read_generator,
     save_generator,
-    simplified,
 )
 from segsrgan.networks.outputs import Head, optional, output_channels
 

@@ -3,6 +3,7 @@
 
 import hashlib
 import http.client
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from networks.variants import VARIANTS, inputs_for, name_of, randomise, run, write_released
+from networks.variants import ALL_VARIANTS, VARIANTS, name_of, randomise, run, write_released
 
 from segsrgan.errors import WeightsError
 from segsrgan.networks import (
@@ -21,37 +22,43 @@ from segsrgan.networks import (
     build_generator,
     convert,
     describe,
+    generator_shapes,
     load_discriminator,
     load_generator,
+    read_generator,
     registry,
     save_generator,
 )
+from segsrgan.networks.models import read_weights
 from segsrgan.networks.registry import PUBLISHED, blob_sha1, download
 
 GOLDEN = Path(__file__).parent / "golden"
-every_variant = pytest.mark.parametrize("spec", VARIANTS, ids=name_of)
 
 
-@every_variant
-def test_our_file_brings_back_spec_and_output(spec, tmp_path):
-    model = randomise(build_generator(spec))
-    save_generator(model, tmp_path / "w", note="x")
-    copy = load_generator(tmp_path / "w")
-    assert copy.spec == spec
-    np.testing.assert_array_equal(run(copy, inputs_for(spec)), run(model, inputs_for(spec)))
-    assert describe(tmp_path / "w")["metadata"] == {"note": "x"}
-
-
-@every_variant
-def test_released_layout_brings_back_spec_and_output(spec, tmp_path):
+@pytest.mark.parametrize("spec", ALL_VARIANTS, ids=name_of)
+def test_files_of_both_layouts_bring_back_specs_and_weights(spec, tmp_path):
     generator = randomise(build_generator(spec))
     critic = DiscriminatorSpec(2, spec.conditional, spec.mask_classes, patch=32)
     discriminator = randomise(build_discriminator(critic))
-    write_released(tmp_path / "w", generator, discriminator, split=spec.unet)
-    copy = load_generator(tmp_path / "w")
-    assert copy.spec == spec
-    np.testing.assert_array_equal(run(copy, inputs_for(spec)), run(generator, inputs_for(spec)))
-    assert load_discriminator(tmp_path / "w").spec == critic
+    save_generator(generator, tmp_path / "ours", discriminator, note="x")
+    assert describe(tmp_path / "ours")["metadata"] == {"note": "x"}
+    released = spec in VARIANTS
+    if released:
+        write_released(tmp_path / "theirs", generator, discriminator, split=spec.unet)
+    for path in tmp_path.iterdir():
+        found, arrays = read_generator(path)
+        assert found == spec
+        assert arrays.keys() == generator_shapes(spec).keys()
+        for name, array in read_weights(generator).items():
+            np.testing.assert_array_equal(arrays[name], array)
+    copy = load_discriminator(tmp_path / ("theirs" if released else "ours"))
+    assert copy.spec == critic
+    assert_same_weights(copy, discriminator)
+
+
+def assert_same_weights(first, second):
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("name", [p.name for p in sorted(GOLDEN.glob("G_*"))])
@@ -82,13 +89,25 @@ def test_conversion_keeps_both_networks(tmp_path):
     write_released(tmp_path / "old", generator, discriminator)
     convert(tmp_path / "old", tmp_path / "new")
     assert describe(tmp_path / "new")["layout"] == "segsrgan"
-    for load, model in ((load_generator, generator), (load_discriminator, discriminator)):
-        for a, b in zip(load(tmp_path / "new").get_weights(), model.get_weights(), strict=True):
-            np.testing.assert_array_equal(a, b)
+    assert_same_weights(load_generator(tmp_path / "new"), generator)
+    assert_same_weights(load_discriminator(tmp_path / "new"), discriminator)
 
 
-def test_conversion_replaces_nothing(tmp_path):
-    save_generator(build_generator(GeneratorSpec(2)), tmp_path / "w")
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    """Return the bytes of a file of weights."""
+    path = tmp_path_factory.mktemp("weights") / "w"
+    save_generator(randomise(build_generator(GeneratorSpec(2))), path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def path(content, tmp_path):
+    (tmp_path / "w").write_bytes(content)
+    return tmp_path / "w"
+
+
+def test_conversion_replaces_nothing(path, tmp_path):
     (tmp_path / "new").write_text("precious")
     for new in ("w", "new"):
         with pytest.raises(WeightsError, match="exists already"):
@@ -96,38 +115,51 @@ def test_conversion_replaces_nothing(tmp_path):
     assert (tmp_path / "new").read_text() == "precious"
 
 
-def test_a_file_of_a_later_version_is_refused(tmp_path):
-    save_generator(build_generator(GeneratorSpec(2)), tmp_path / "w")
-    with h5py.File(tmp_path / "w", "r+") as file:
-        file.attrs["format_version"] = 99
-    with pytest.raises(WeightsError, match="format version 99.*newer"):
-        load_generator(tmp_path / "w")
+def later_version(file):
+    file.attrs["format_version"] = 99
 
 
-def test_a_file_that_does_not_fit_is_refused_with_the_list(tmp_path):
-    save_generator(build_generator(GeneratorSpec(2)), tmp_path / "w")
-    with h5py.File(tmp_path / "w", "r+") as file:
-        group = file["generator"]
-        del group["gen_conv2/kernel"], group["gen_conv3/kernel"]
-        group["gen_conv3/kernel"] = np.zeros((3, 3, 3, 4, 9))
-        group["gen_conv9/kernel"] = np.zeros(3)
+def other_arrays(file):
+    group = file["generator"]
+    del group["gen_conv2/kernel"], group["gen_conv3/kernel"]
+    group["gen_conv3/kernel"] = np.zeros((3, 3, 3, 4, 9))
+    group["gen_conv9/kernel"] = np.zeros(3)
+
+
+def not_a_number(file):
+    file["generator/gen_conv1/kernel"][0, 0, 0, 0, 0] = np.nan
+
+
+def another_network(file):
+    file.clear()
+    file.attrs.clear()
+    file.create_group("dense").attrs["weight_names"] = [b"dense/kernel:0"]
+    file["dense/dense/kernel:0"] = np.zeros((2, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (later_version, ["format version 99", "newer"]),
+        (
+            other_arrays,
+            [
+                "missing gen_conv2/kernel",
+                "superfluous gen_conv9/kernel",
+                "misshapen gen_conv3/kernel: expected (3, 3, 3, 4, 8), received (3, 3, 3, 4, 9)",
+            ],
+        ),
+        (not_a_number, ["not finite gen_conv1/kernel"]),
+        (another_network, ["no SegSRGAN generator"]),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_with_all_reasons(path, change, words):
+    with h5py.File(path, "r+") as file:
+        change(file)
     with pytest.raises(WeightsError) as error:
-        load_generator(tmp_path / "w")
-    message = str(error.value)
-    assert str(tmp_path / "w") in message
-    assert "missing gen_conv2/kernel" in message
-    assert "superfluous gen_conv9/kernel" in message
-    assert (
-        "misshapen gen_conv3/kernel: expected (3, 3, 3, 4, 8), received (3, 3, 3, 4, 9)" in message
-    )
-
-
-def test_weights_that_are_not_numbers_are_refused(tmp_path):
-    save_generator(build_generator(GeneratorSpec(2)), tmp_path / "w")
-    with h5py.File(tmp_path / "w", "r+") as file:
-        file["generator/gen_conv1/kernel"][0, 0, 0, 0, 0] = np.nan
-    with pytest.raises(WeightsError, match="w: .*not finite gen_conv1/kernel"):
-        load_generator(tmp_path / "w")
+        load_generator(path)
+    for word in (str(path), *words):
+        assert word in str(error.value)
 
 
 def test_weights_are_read_without_keras():
@@ -141,42 +173,22 @@ def test_weights_are_read_without_keras():
     assert run.stdout == "[]\n"
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
-    with h5py.File(tmp_path / "w", "w") as file:
-        file.attrs["layer_names"] = [b"dense"]
-        file.create_group("dense").attrs["weight_names"] = [b"dense/kernel:0"]
-        file["dense/dense/kernel:0"] = np.zeros((2, 2))
-    with pytest.raises(WeightsError, match="no SegSRGAN generator"):
-        load_generator(tmp_path / "w")
+@pytest.mark.parametrize("part", [b"", b"not hdf5", b"\x89HDF\r\n\x1a\n" + b"\0" * 99, None])
+def test_an_unreadable_file_is_refused_by_name(content, part, path):
+    path.write_bytes(content[: len(content) // 2] if part is None else part)
+    with pytest.raises(WeightsError, match=f"{path}: not readable as a weights file"):
+        load_generator(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not hdf5", b"\x89HDF\r\n\x1a\n" + b"\0" * 99])
-def test_an_unreadable_file_is_refused_by_name(content, tmp_path):
-    (tmp_path / "w").write_bytes(content)
-    with pytest.raises(WeightsError, match=f"{tmp_path / 'w'}: not readable as a weights file"):
-        load_generator(tmp_path / "w")
-
-
-def test_a_truncated_file_is_refused(tmp_path):
-    save_generator(build_generator(GeneratorSpec(2)), tmp_path / "whole")
-    content = (tmp_path / "whole").read_bytes()
-    (tmp_path / "w").write_bytes(content[: len(content) // 2])
-    with pytest.raises(WeightsError, match="not readable as a weights file"):
-        load_generator(tmp_path / "w")
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
-    save_generator(build_generator(GeneratorSpec(2)), tmp_path / "w")
-    before = (tmp_path / "w").read_bytes()
-
+def test_a_file_that_cannot_be_written_leaves_the_old_one(content, path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("segsrgan.networks.weights.h5py.Group.create_group", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        save_generator(build_generator(GeneratorSpec(2, unet=True)), tmp_path / "w")
-    assert (tmp_path / "w").read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["w"]
+        save_generator(build_generator(GeneratorSpec(2, unet=True)), path)
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_an_unknown_name_lists_the_known_ones():
@@ -200,14 +212,15 @@ def test_every_bundled_file_is_described_whole_and_loadable():
             assert load_generator(name).spec == GeneratorSpec(**entry["architecture"])
 
 
-def test_a_damaged_bundled_file_is_refused(tmp_path, monkeypatch):
-    save_generator(build_generator(GeneratorSpec(2)), tmp_path / "w.h5")
-    entry = {"name": "w", "file": "w.h5", "sha256": "0" * 64}
-    content = {"default": "w", "weights": [entry]}
-    (tmp_path / "registry.json").write_text(json.dumps(content))
+def test_a_damaged_bundled_file_is_refused(path, tmp_path, monkeypatch):
+    entry = {"name": "x", "file": "w", "sha256": "0" * 64}
+    (tmp_path / "registry.json").write_text(json.dumps({"default": "x", "weights": [entry]}))
     monkeypatch.setattr(registry, "weights_folder", lambda: tmp_path)
     with pytest.raises(WeightsError, match="damaged"):
-        load_generator("w")
+        load_generator("x")
+    path.unlink()
+    with pytest.raises(WeightsError, match="missing"):
+        load_generator()
 
 
 def test_a_file_of_the_current_folder_does_not_stand_in_for_bundled_weights(tmp_path, monkeypatch):
@@ -218,64 +231,56 @@ def test_a_file_of_the_current_folder_does_not_stand_in_for_bundled_weights(tmp_
     assert registry.resolve(f"./{name}").read_text() == "something else"
 
 
-class Repository:
-    """A stand-in for the published repository."""
-
-    def __init__(self, files):
-        self.files = files
-        self.asked = []
-
-    def __call__(self, url):
-        self.asked.append(url)
-        if "contents" in url:
-            listing = [
-                {"name": n, "download_url": f"https://host/{n}", "sha": blob_sha1(c)}
-                for n, c in self.files.items()
-            ]
-            return json.dumps(listing).encode()
-        return self.files[url.rsplit("/", 1)[1]]
-
-
 def test_git_blob_sha1_is_the_one_git_computes():
     # git hash-object of a file holding "hello\n"
     assert blob_sha1(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
-def test_download_verifies_and_keeps_what_is_right(tmp_path):
-    repository = Repository({name: name.encode() for name in PUBLISHED})
-    paths = download(folder=tmp_path, fetch=repository)
-    assert [p.read_bytes().decode() for p in paths] == list(PUBLISHED)
-    repository.asked.clear()
-    download(PUBLISHED[:1], tmp_path, repository)
-    assert len(repository.asked) == 1  # the listing alone
+@pytest.fixture
+def repository(monkeypatch):
+    """Return what the published repository holds, name -> content, and what it was asked for."""
+    files, asked = {name: name.encode() for name in PUBLISHED}, []
+    listing = json.dumps(
+        [
+            {"name": name, "download_url": f"https://host/{name}", "sha": blob_sha1(content)}
+            for name, content in files.items()
+        ]
+    ).encode()
+
+    def urlopen(url, timeout):
+        asked.append(url)
+        content = listing if "contents" in url else files[url.rsplit("/", 1)[1]]
+        if isinstance(content, Exception):
+            raise content
+        return io.BytesIO(content)
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    return files, asked
 
 
-def test_download_refuses_a_file_that_differs(tmp_path):
-    repository = Repository({name: b"right" for name in PUBLISHED})
+def test_download_verifies_and_keeps_what_is_right(tmp_path, repository):
+    _, asked = repository
+    assert [path.read_bytes().decode() for path in download(folder=tmp_path)] == list(PUBLISHED)
+    asked.clear()
+    download(PUBLISHED[:1], tmp_path)
+    assert len(asked) == 1  # the listing alone
 
-    def tampered(url):
-        return repository(url) if "contents" in url else b"wrong"
 
-    with pytest.raises(WeightsError, match="differs from its SHA-1"):
-        download(PUBLISHED[:1], tmp_path, tampered)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"wrong", ["differs from its SHA-1"]),
+        (OSError("Name or service not known"), ["could not be fetched", "com/koopa31/SegSRGAN"]),
+        (http.client.IncompleteRead(b"half"), ["could not be fetched"]),
+    ],
+)
+def test_what_cannot_be_downloaded_leaves_nothing(tmp_path, repository, content, words):
+    repository[0][PUBLISHED[0]] = content
+    with pytest.raises(WeightsError) as error:
+        download(PUBLISHED[:1], tmp_path)
+    for word in words if isinstance(content, bytes) else [*words, str(tmp_path)]:
+        assert word in str(error.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_download_without_a_network_names_the_address_and_the_folder(tmp_path):
-    def offline(url):
-        raise OSError("Name or service not known")
-
-    with pytest.raises(WeightsError, match="github.com/koopa31/SegSRGAN") as error:
-        download(folder=tmp_path, fetch=offline)
-    assert str(tmp_path) in str(error.value)
-
-
-def test_a_download_that_breaks_off_is_explained(tmp_path):
-    def broken(url):
-        raise http.client.IncompleteRead(b"half")
-
-    with pytest.raises(WeightsError, match="could not be fetched"):
-        download(folder=tmp_path, fetch=broken)
 
 
 def test_download_of_an_unknown_name_lists_the_published_ones():

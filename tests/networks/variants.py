@@ -6,13 +6,14 @@ import itertools
 import h5py
 import numpy as np
 
-from segsrgan.networks import GeneratorSpec
+from segsrgan.networks import GeneratorSpec, build_generator
+from segsrgan.networks.architecture import simplified_arrays
+from segsrgan.networks.models import assign_weights, read_weights
 
+# Each of three fields with each value of the others, and so any three of the four.
 VARIANTS = [
-    GeneratorSpec(2, unet, conditional, residual, classes)
-    for unet, conditional, residual, classes in itertools.product(
-        (False, True), (False, True), (True, False), (0, 3)
-    )
+    GeneratorSpec(2, unet, conditional, residual, 3 * (unet ^ conditional ^ residual))
+    for unet, conditional, residual in itertools.product((False, True), repeat=3)
 ]
 # And those that the released original does not have.
 ALL_VARIANTS = [
@@ -36,6 +37,12 @@ def name_of(spec):
     return "-".join(filter(None, words))
 
 
+def simplified(model, patch=None, formulation="fast"):
+    """The model of the image alone that computes what a conditional one computes."""
+    spec, arrays = simplified_arrays(model.spec, read_weights(model))
+    return assign_weights(build_generator(spec, patch, formulation), arrays)
+
+
 def randomise(model, seed=0):
     """Gives a model random weights, norms included."""
     rng = np.random.default_rng(seed)
@@ -56,39 +63,25 @@ def run(model, inputs):
     return np.asarray(model(inputs, training=False))
 
 
-def group_name(spec):
-    """The released files' name of a generator."""
-    return (
-        "G"
-        + "_unet" * spec.unet
-        + "_cond" * spec.conditional
-        + "_nn_residual" * (not spec.residual)
-    )
-
-
 def write_released(path, generator, discriminator=None, split=False):
     """Writes models in the layout of Keras 2.2.4's `save_weights`.
 
     `split` breaks the list of names into `weight_names0`, `weight_names1`, as old files do.
     """
-    models = {group_name(generator.spec): generator}
+    spec = generator.spec
+    words = "_unet" * spec.unet, "_cond" * spec.conditional, "_nn_residual" * (not spec.residual)
+    models = {"G" + "".join(words): generator}
     if discriminator is not None:
         models["DX_cond" if discriminator.spec.conditional else "DX"] = discriminator
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = np.array([name.encode() for name in models])
-        file.attrs["backend"] = b"tensorflow"
-        file.attrs["keras_version"] = b"2.2.4"
-        for group_name_, model in models.items():
-            group = file.create_group(group_name_)
-            names = []
-            for layer in model.layers:
-                prefix = "" if layer.name == "dis_decision" else f"{group_name_}_"
-                for variable in layer.weights:
-                    names.append(f"{prefix}{layer.name}/{variable.name}:0".encode())
-                    group[names[-1].decode()] = np.asarray(variable.value)
-            if split:
-                half = len(names) // 2
-                group.attrs["weight_names0"] = np.array(names[:half])
-                group.attrs["weight_names1"] = np.array(names[half:])
-            else:
-                group.attrs["weight_names"] = np.array(names)
+        for network, model in models.items():
+            group, names = file.create_group(network), []
+            for name, array in read_weights(model).items():
+                prefix = "" if name.startswith("dis_decision") else f"{network}_"
+                group[f"{prefix}{name}:0"] = array
+                names.append(f"{prefix}{name}:0".encode())
+            half = len(names) // 2
+            parts = {"0": names[:half], "1": names[half:]} if split else {"": names}
+            for number, part in parts.items():
+                group.attrs[f"weight_names{number}"] = np.array(part)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from segsrgan.config import ENGINES
 from segsrgan.errors import UserError
+from segsrgan.networks.architecture import simplified_arrays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,35 +41,18 @@ class Engine(Protocol):
     precision: str
 
     def predict_batch(self, patches: np.ndarray, resolution: float | None) -> np.ndarray:
-        """Computes one batch.
+        """Patches `(b, x, y, z, 1)` in [0, 1] to `(b, x, y, z, channels)`, both float32.
 
-        Args:
-            patches: float32 `(b, x, y, z, 1)`, normalised to [0, 1].
-            resolution: slice resolution in mm for a model of two inputs, else None.
-
-        Returns:
-            float32 `(b, x, y, z, channels)`.
-
-        Raises:
-            MemoryError: if there is not enough memory for so many patches, whatever class the
-                runtime has for that.
+        `resolution` is that of the slices in mm, for a model of two inputs. Whatever class the
+        runtime has for too little memory, it raises `MemoryError`.
         """
 
 
 def choose(name="auto", precision="float32"):
-    """The engine that computes on this machine; loads none.
+    """The name of the engine that computes on this machine; loads none.
 
-    Args:
-        name: one of `segsrgan.config.ENGINES`, which is then taken, or `"auto"`: tensorflow where
-            there is a graphics card, else openvino where it is installed, else tensorflow.
-        precision: one of `segsrgan.config.PRECISIONS`; only openvino computes in less than
-            float32.
-
-    Returns:
-        One of `segsrgan.config.ENGINES`.
-
-    Raises:
-        UserError: if there is no engine of that name.
+    `"auto"` is tensorflow where there is a graphics card, else openvino where it is installed, else
+    tensorflow; in less than float32 openvino alone computes. An unknown name is a `UserError`.
     """
     if name in ENGINES:
         return name
@@ -86,9 +70,6 @@ def graphics_card(root="/"):
 
     NVIDIA's driver lists its cards below `/proc/driver/nvidia/gpus`, inside containers and WSL
     there are only device files; AMD's lists processors, and a graphics card has SIMD units.
-
-    Args:
-        root: the folder that stands for `/`.
     """
     root = Path(root)
     if _visible("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
@@ -102,7 +83,7 @@ def graphics_card(root="/"):
 
 
 def make_engine(generator, name="auto", precision="float32", threads=None):
-    """Builds an engine around a generator, and logs which one.
+    """Builds an `Engine` around a generator, and logs which one.
 
     Args:
         generator: `(spec, arrays)` of `segsrgan.networks.read_generator`, or a `keras.Model`; one
@@ -110,9 +91,6 @@ def make_engine(generator, name="auto", precision="float32", threads=None):
         name: see `choose`.
         precision: see `choose`.
         threads: CPU threads, all of them when None.
-
-    Returns:
-        An `Engine`.
 
     Raises:
         UserError: if the engine is unknown, or cannot run here or in this precision.
@@ -122,8 +100,6 @@ def make_engine(generator, name="auto", precision="float32", threads=None):
 
         generator = generator.spec, read_weights(generator)
     if isinstance(generator, tuple):
-        from segsrgan.networks.architecture import simplified_arrays
-
         generator = simplified_arrays(*generator)
     elif name == "auto":
         name = "tensorflow"
@@ -142,7 +118,7 @@ def make_engine(generator, name="auto", precision="float32", threads=None):
 
 
 def engine_module(name):
-    """The module of an engine, loaded now; `name` is one of `segsrgan.config.ENGINES`."""
+    """The module of one of `segsrgan.config.ENGINES`, loaded now."""
     return import_module(f"segsrgan.inference.engines.{name}")
 
 

@@ -3,7 +3,7 @@
 
 The graph is built directly, since that of a conversion keeps what Keras had to write in other
 words: here an upsampling with its convolution is one transposed convolution, which needs neither
-the interleaving nor the cropping of `segsrgan.networks.rewrites`. Inside, channels stand second,
+the interleaving nor the cropping of `segsrgan.networks.layers`. Inside, channels stand second,
 as OpenVINO wants it; input and output have them last.
 """
 
@@ -11,12 +11,12 @@ import math
 import sys
 import threading
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache, partial
 
 import numpy as np
 
 from segsrgan.errors import UserError
-from segsrgan.networks.architecture import assemble
+from segsrgan.networks.architecture import EPSILON, FEW_FILTERS, assemble
 from segsrgan.networks.outputs import output_channels
 
 # At its import OpenVINO tells Google Analytics that it is used, unless this module is missing.
@@ -34,11 +34,6 @@ _OUT_OF_MEMORY = ("out_of_memory", "out of memory", "bad_alloc", "allocate")
 _SPATIAL = (2, 3, 4)
 # Edge of the blocks whose means are taken first, see `_mean`.
 _BLOCK = 8
-# Up to so many filters a convolution with 8 times as many and stride 2 is the faster one: vector
-# units compute 16 channels at once.
-_FEW_FILTERS = 6
-# What instance normalisation adds to the standard deviation.
-_EPSILON = 1e-7
 
 
 @cache
@@ -58,16 +53,7 @@ def precisions():
 
 
 def make(generator, precision="float32", threads=None):
-    """Builds the engine.
-
-    Args:
-        generator: `(spec, arrays)`, not conditional.
-        precision: see `OpenVINOEngine`.
-        threads: see `OpenVINOEngine`.
-
-    Raises:
-        UserError: if the generator is a model of another kind.
-    """
+    """Builds the engine of `(spec, arrays)`; a model of another kind is a `UserError`."""
     if not isinstance(generator, tuple):
         raise UserError(
             "the openvino engine computes models of segsrgan.networks.build_generator, received "
@@ -77,40 +63,31 @@ def make(generator, precision="float32", threads=None):
 
 
 class OpenVINOEngine:
-    """Runs a generator, compiled per patch size.
+    """Runs a generator that is not conditional, compiled per patch size.
 
-    Args:
-        spec: a `GeneratorSpec` that is not conditional.
-        arrays: its weights, dict of float32 arrays by `<layer>/<weight>`.
-        precision: `"float32"`, `"float16"` or `"bfloat16"`; input and output are float32.
-        threads: CPU threads, OpenVINO's choice when None.
+    `arrays` are its weights, float32, by `<layer>/<weight>`. Input and output are float32 in every
+    precision. OpenVINO chooses the CPU threads when None.
     """
 
     name = "openvino"
 
     def __init__(self, spec, arrays, precision="float32", threads=None):
         self.precision = precision
-        self._network = spec, arrays
-        self._options = {
+        options = {
             # Unless told otherwise OpenVINO takes bfloat16 where the processor has it.
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision][0],
             # Several jobs on one computer would all be pinned to its first cores.
             "ENABLE_CPU_PINNING": False,
         }
         if threads is not None:
-            self._options["INFERENCE_NUM_THREADS"] = threads
-        self._requests = {}
+            options["INFERENCE_NUM_THREADS"] = threads
+        self._compile = lru_cache(_KEPT)(partial(_compile, spec, arrays, precision, options))
         self._lock = threading.Lock()
 
     def predict_batch(self, patches, resolution=None):
-        """Computes one batch, see `Engine.predict_batch`; patch by patch, which is as fast."""
-        shape = tuple(patches.shape[1:4])
+        """See `Engine`; patch by patch, which is as fast."""
         with self._lock, _memory_errors():
-            request = self._requests.get(shape)
-            if request is None:
-                if len(self._requests) == _KEPT:
-                    self._requests.pop(next(iter(self._requests)))
-                request = self._requests[shape] = self._compile(shape)
+            request = self._compile(tuple(patches.shape[1:4]))
             result = request.get_output_tensor()
             outputs = np.empty((len(patches), *result.get_shape()[1:]), np.float32)
             for patch, output in zip(patches, outputs, strict=True):
@@ -118,44 +95,29 @@ class OpenVINOEngine:
                 output[...] = result.data[0]
         return outputs
 
-    def _compile(self, shape):
-        graph = build_graph(*self._network, shape, self.precision)
-        graph.reshape([1, *shape, 1])
-        return core().compile_model(graph, "CPU", self._options).create_infer_request()
+
+def _compile(spec, arrays, precision, options, shape):
+    graph = build_graph(spec, arrays, shape, precision)
+    graph.reshape([1, *shape, 1])
+    return core().compile_model(graph, "CPU", options).create_infer_request()
 
 
 def build_graph(spec, arrays, patch, precision="float32"):
-    """Builds the graph of a generator.
+    """The `openvino.Model` of a generator that is not conditional, for patches of three sizes.
 
-    Args:
-        spec: a `GeneratorSpec` that is not conditional.
-        arrays: its weights, dict of float32 arrays by `<layer>/<weight>`.
-        patch: three sizes divisible by 4.
-        precision: the precision it will be computed in; with less than float32 statistics are
-            left to one operation, which computes them in float32 whatever the rest is.
-
-    Returns:
-        An `openvino.Model`: float32 `(b, x, y, z, 1)` to `(b, x, y, z, channels)`, b free.
-    """
-    return graph_around(lambda image: assemble(spec, _Builder(arrays, precision), image), patch)
-
-
-def graph_around(layers, patch):
-    """An `openvino.Model` of layers between an input and an output whose channels stand last.
-
-    Args:
-        layers: function from the node of the image, `(b, 1, x, y, z)`, to that of the output.
-        patch: three sizes.
+    Float32 `(b, x, y, z, 1)` to `(b, x, y, z, channels)`, b free. In a `precision` of less than
+    float32 statistics are left to one operation, which computes them in float32 nevertheless.
     """
     image = op.parameter([-1, *patch, 1], np.float32, "image")
     # One channel: to put it second is no more than another name for the same memory.
-    output = layers(op.reshape(image, _integers(0, 1, *patch), special_zero=True))
+    x = op.reshape(image, _integers(0, 1, *patch), special_zero=True)
+    output = assemble(spec, _Builder(arrays, precision), x)
     last = op.transpose(output, _integers(0, *_SPATIAL, 1))
     return ov.Model([op.result(last, "output")], [image], "generator")
 
 
 class _Builder:
-    """Adds the nodes of one layer after the other, see `segsrgan.networks.architecture`."""
+    """Adds the nodes of one layer after the other, see `assemble`."""
 
     def __init__(self, arrays, precision="float32"):
         self._arrays = arrays
@@ -167,14 +129,14 @@ class _Builder:
             return _convolve_upsampled(x, kernel)
         x = _pad(x, kernel_size // 2, "reflect")
         even = all(size % 2 == 0 for size in _sizes(x))
-        if strides == 1 and filters <= _FEW_FILTERS and even:
+        if strides == 1 and filters <= FEW_FILTERS and even:
             wide = _convolution(x, _all_phases(kernel), 2)
             return op.depth_to_space(wide, "blocks_first", 2)
         return _convolution(x, kernel, strides)
 
     def normalisation(self, x, name):
-        scale, shift = (self._arrays[f"{name}/{weight}"] for weight in ("scale", "shift"))
-        return self._normalise(x, _per_channel(scale), _per_channel(shift))
+        arrays = (self._arrays[f"{name}/{weight}"] for weight in ("scale", "shift"))
+        return self._normalise(x, *(_constant(a.reshape(1, -1, 1, 1, 1)) for a in arrays))
 
     def relu(self, x, name):
         return op.relu(x)
@@ -212,11 +174,7 @@ def _convolution(x, kernel, stride):
 
 
 def _all_phases(kernel):
-    """A kernel one tap larger that, with stride 2, yields the outputs of all eight phases.
-
-    Phase p of an axis is the kernel shifted by p taps; output channels are ordered (phase x,
-    phase y, phase z, out).
-    """
+    """As in `segsrgan.networks.layers`, but in NumPy."""
     taps, (channels, filters) = kernel.shape[0], kernel.shape[3:]
     wide = np.zeros((*(taps + 1,) * 3, channels, 8, filters), np.float32)
     for phase, (i, j, k) in enumerate(np.ndindex(2, 2, 2)):
@@ -243,12 +201,12 @@ def _convolve_upsampled(x, kernel):
 
 def _normalise(x, scale, shift):
     centred = op.subtract(x, _mean(x))
-    gain = op.divide(scale, op.add(_deviation(centred), _constant(_EPSILON)))
+    gain = op.divide(scale, op.add(_deviation(centred), _constant(EPSILON)))
     return op.add(op.multiply(centred, gain), shift)
 
 
 def _normalise_coarsely(x, scale, shift):
-    y = op.mvn(x, _integers(*_SPATIAL), True, _EPSILON, "outside_sqrt")
+    y = op.mvn(x, _integers(*_SPATIAL), True, EPSILON, "outside_sqrt")
     return op.add(op.multiply(y, scale), shift)
 
 
@@ -281,10 +239,6 @@ def _pad(x, n, mode):
 def _sizes(x):
     """The spatial sizes of a node; the batch alone may be free."""
     return [x.output(0).get_partial_shape()[axis].get_length() for axis in _SPATIAL]
-
-
-def _per_channel(array):
-    return _constant(array.reshape(1, -1, 1, 1, 1))
 
 
 def _constant(array):

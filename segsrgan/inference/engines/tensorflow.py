@@ -4,6 +4,7 @@
 import logging
 import threading
 from contextlib import contextmanager
+from functools import lru_cache, partial
 
 import keras
 import numpy as np
@@ -22,21 +23,15 @@ _DEVICE_BATCH_VOXELS = 4 * 128**3
 
 
 def precisions():
-    """Precisions it computes in."""
+    """Precisions that it computes in."""
     return ("float32",)
 
 
 def make(generator, precision="float32", threads=None):
-    """Builds the engine.
+    """Builds the engine of `(spec, arrays)` or of any `keras.Model`, in float32.
 
-    Args:
-        generator: `(spec, arrays)`, or a `keras.Model` of any kind.
-        precision: `"float32"`.
-        threads: threads that compute one operation, TensorFlow's choice when None; accepted only
-            before TensorFlow's first computation in a process.
-
-    Raises:
-        UserError: if Keras computes with another library.
+    `threads` compute one operation, TensorFlow's choice when None; they are accepted only before
+    TensorFlow's first computation in a process. Another backend of Keras is a `UserError`.
     """
     if keras.backend.backend() != "tensorflow":
         raise UserError(
@@ -49,102 +44,76 @@ def make(generator, precision="float32", threads=None):
         from segsrgan.networks.models import assign_weights, build_generator
 
         spec, arrays = generator
-        generator = build_generator(spec)
-        assign_weights(generator, arrays)
+        generator = assign_weights(build_generator(spec), arrays)
     return TensorFlowEngine(generator)
 
 
 class TensorFlowEngine:
-    """Runs a Keras generator in a `tf.function` per patch size.
+    """Runs a `keras.Model` of one input, or two when conditional, traced per patch size.
 
-    Args:
-        model: a `keras.Model` with one input, or two when conditional. Its weights are taken as
-            they are when a patch size is first seen.
-        on_device: whether volumes are kept where the network is computed, see `DeviceSweep`; on
-            a graphics card when None.
+    Its weights are taken as they are when a patch size is first seen. `on_device` says whether
+    volumes are kept where the network is computed; on a graphics card when None.
     """
 
     name = "tensorflow"
     precision = "float32"
 
     def __init__(self, model, on_device=None):
-        self._model = model
         self._conditional = len(model.inputs) == 2
-        self._functions = {}
+        self._trace = lru_cache(_KEPT)(partial(_trace, model))
         self._lock = threading.Lock()
         self._on_device = _has_graphics_card() if on_device is None else on_device
         if self._on_device:
             self.batch_voxels = _DEVICE_BATCH_VOXELS
 
     def predict_batch(self, patches, resolution=None):
-        """Computes one batch, see `Engine.predict_batch`."""
+        """See `Engine`."""
         with _memory_errors():
             patches = np.ascontiguousarray(patches, dtype=np.float32)
             return self._compute(patches, resolution).numpy()
 
     def device_sweep(self, padded, tiling, channels, resolution=None, blend="uniform"):
-        """A `DeviceSweep` on the graphics card, None where there is none.
-
-        Raises:
-            MemoryError: if the volumes do not fit there.
-        """
+        """A `DeviceSweep`, None without a graphics card, `MemoryError` if volumes do not fit."""
         if not self._on_device:
             return None
-
-        def compute(patches):
-            return self._compute(patches, resolution)
-
-        return DeviceSweep(compute, padded, tiling, channels, blend)
+        network = partial(self._compute, resolution=resolution)
+        return DeviceSweep(network, padded, tiling, channels, blend)
 
     def _compute(self, patches, resolution):
         if self._conditional and resolution is None:
             raise UserError("a conditional generator needs the slice resolution in mm")
-        function = self._function(tuple(patches.shape[1:]))
+        with self._lock:
+            function = self._trace(tuple(patches.shape[1:]))
         return function(patches, np.float32(resolution or 0.0))
 
-    def _function(self, shape):
-        with self._lock:
-            if shape not in self._functions:
-                if len(self._functions) == _KEPT:
-                    self._functions.pop(next(iter(self._functions)))
-                self._functions[shape] = self._trace(shape)
-            return self._functions[shape]
 
-    def _trace(self, shape):
-        import tensorflow as tf
+def _trace(model, shape):
+    """The function of patches `(b, *shape)`, tensors, and the resolution that a model computes."""
+    import tensorflow as tf
 
-        signature = [tf.TensorSpec((None, *shape), tf.float32), tf.TensorSpec((), tf.float32)]
-        trainable = [variable.numpy() for variable in self._model.trainable_variables]
-        others = [variable.numpy() for variable in self._model.non_trainable_variables]
+    signature = [tf.TensorSpec((None, *shape), tf.float32), tf.TensorSpec((), tf.float32)]
+    trainable = [variable.numpy() for variable in model.trainable_variables]
+    others = [variable.numpy() for variable in model.non_trainable_variables]
 
-        @tf.function(input_signature=signature, reduce_retracing=False)
-        def compute(patches, resolution):
-            inputs = patches
-            if self._conditional:
-                inputs = [patches, tf.fill(tf.shape(patches), resolution)]
-            # Constants, so that the rewritten kernels are computed once and not for each batch.
-            weights = [[tf.constant(array) for array in arrays] for arrays in (trainable, others)]
-            outputs, _ = self._model.stateless_call(*weights, inputs, training=False)
-            return tf.cast(outputs, tf.float32)
+    @tf.function(input_signature=signature, reduce_retracing=False)
+    def compute(patches, resolution):
+        inputs = patches
+        if len(model.inputs) == 2:
+            inputs = [patches, tf.fill(tf.shape(patches), resolution)]
+        # Constants, so that the rewritten kernels are computed once and not for each batch.
+        weights = [[tf.constant(array) for array in arrays] for arrays in (trainable, others)]
+        outputs, _ = model.stateless_call(*weights, inputs, training=False)
+        return tf.cast(outputs, tf.float32)
 
-        return compute
+    return compute
 
 
 class DeviceSweep:
     """One volume that stays on a graphics card from its first patch to its last.
 
     The counterpart of `segsrgan.inference.sweep.HostSweep`: only the volume and the result are
-    moved.
-
-    Args:
-        network: patches `(b, px, py, pz, 1)` to outputs `(b, px, py, pz, channels)`, tensors.
-        padded: the padded volume, float32 `(x, y, z)`.
-        tiling: its `Tiling`.
-        channels: output channels of the network.
-        blend: see `segsrgan.volumes.tiling.Accumulator`.
-
-    Raises:
-        MemoryError: if the volumes do not fit on the device.
+    moved. `network` takes patches `(b, px, py, pz, 1)` to outputs `(b, px, py, pz, channels)`,
+    tensors.
     """
 
     def __init__(self, network, padded, tiling, channels, blend):
@@ -159,11 +128,7 @@ class DeviceSweep:
             self._total, _ = (self._layer.begin(channels) for _ in range(2))
 
     def compute(self, starts):
-        """The outputs of the patches at these starts, a tensor `(b, px, py, pz, channels)`.
-
-        Raises:
-            MemoryError: if they are too many.
-        """
+        """The outputs of the patches at these starts, a tensor `(b, px, py, pz, channels)`."""
         with _memory_errors():
             regions = [self._volume[self._tiling.region(start)] for start in starts]
             return self._network(keras.ops.stack(regions)[..., None])
