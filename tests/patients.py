@@ -6,7 +6,6 @@ from examinations import CENTRE, examination
 
 from supermask.geometry import Rigid
 from supermask.training import Examination, TrainingSettings
-from supermask.training.poses import Augmentation
 
 PLANES = ("axial", "coronal", "sagittal")
 TINY = {
@@ -29,11 +28,6 @@ TINY = {
 def tiny(**options):
     """The settings of a training that takes seconds."""
     return TrainingSettings(**{**TINY, **options})
-
-
-def augmentation(**options):
-    """The one of `tiny`."""
-    return Augmentation(**{"size": 16, "spacing": 5.0, "rotation": 20.0, "shift": 1.0, **options})
 
 
 def patient(seed=0, known=True, planes=PLANES, fine=4.0, thick=8.0):

@@ -38,29 +38,33 @@ class Examination:
 
 
 def gather(settings):
-    """The examinations that settings name.
-
-    Args:
-        settings: a `TrainingSettings`.
-
-    Returns:
-        `(train, test)`, lists of `Examination`.
+    """The examinations that a `TrainingSettings` names, `(train, test)`, lists of `Examination`.
 
     Raises:
         UserError: if there are problems with them, all of them in one message.
     """
-    train, test = [], []
+    found = []
     for path, read in ((settings.csv, _of_patients), (settings.synthetic_cases, _of_masks)):
         if path is not None:
-            for base, examination in read(Path(path), settings):
-                (test if base == "Test" else train).append(examination)
+            found += _without_problems(Path(path), read, settings)
+    test = [examination for base, examination in found if base == "Test"]
+    train = [examination for base, examination in found if base != "Test"]
     if not train:
         raise UserError("no patient to train on: all of them are Test")
     return train, test
 
 
-def _of_patients(path, settings):
-    found, problems = [], []
+def _without_problems(path, read, *arguments):
+    """What a reader finds, as long as it adds no problem to its last argument, a list."""
+    problems = []
+    found = read(path, *arguments, problems)
+    if problems:
+        raise problems_error(path, problems)
+    return found
+
+
+def _of_patients(path, settings, problems):
+    found = []
     for patient in read_patients(path):
         views, lost = load_views(patient, settings.labels)
         problems += [f"{patient.name}: {text}" for text in lost]
@@ -78,38 +82,28 @@ def _of_patients(path, settings):
             found.append((patient.base, Examination(tuple(views), transforms, patient.name)))
         except UserError as error:
             problems.append(f"{patient.name}: {error}")
-    _refuse(path, problems)
     return found
 
 
 def true_transforms(paths):
     """The true transforms that `supermask-simulate` wrote beside stacks.
 
-    Args:
-        paths: of the stacks.
-
-    Returns:
-        A tuple of `Rigid`, from one of the stacks, the reference, to each; None if not all are
-        there.
+    A tuple of `Rigid`, from one of the stacks, the reference, to each; None if not all are there.
 
     Raises:
         UserError: if one cannot be read.
     """
-    paths = [Path(path) for path in paths]
-    stems = [stem(path) for path in paths]
-    for reference in stems:
-        files = {
-            name: path.parent / f"true_{name}_to_{reference}.tfm"
-            for path, name in zip(paths, stems, strict=True)
-        }
-        if all(name == reference or file.is_file() for name, file in files.items()):
-            return tuple(
-                Rigid() if name == reference else read_transform(files[name]) for name in stems
-            )
+    folders = {stem(path): Path(path).parent for path in paths}
+    for reference in folders:
+        files = {name: f / f"true_{name}_to_{reference}.tfm" for name, f in folders.items()}
+        del files[reference]
+        if all(file.is_file() for file in files.values()):
+            found = {name: read_transform(file) for name, file in files.items()}
+            return tuple(found.get(stem(path), Rigid()) for path in paths)
     return None
 
 
-def _of_masks(path, settings):
+def _of_masks(path, settings, problems):
     rows = _rows(path)
     if not any(base for *_, base in rows):
         first_test = len(rows) - round(settings.test_share * len(rows))
@@ -120,7 +114,7 @@ def _of_masks(path, settings):
         angle=settings.rotation,
         shift=settings.largest_motion,
     )
-    found, problems = [], []
+    found = []
     for index, (mask_path, image_path, base) in enumerate(rows):
         try:
             mask, image = read_mask(mask_path, settings.labels), None
@@ -136,7 +130,6 @@ def _of_masks(path, settings):
         except (ValueError, OSError) as error:
             text = one_line(error)
             problems.append(text if str(mask_path) in text else f"{mask_path}: {text}")
-    _refuse(path, problems)
     return found
 
 
@@ -145,21 +138,21 @@ def _rows(path):
     if path.is_dir():
         rows = [(mask, None, None) for mask in image_files(path)]
     else:
-        rows = _rows_of_csv(path)
+        rows = _without_problems(path, _rows_of_csv)
     if not rows:
         raise UserError(f"{path}: names no mask; expected a folder of masks, or a CSV")
     return rows
 
 
-def _rows_of_csv(path):
+def _rows_of_csv(path, problems):
     table = read_table(path, "column mask, and perhaps image and base")
-    unknown = sorted({name for name in table.columns if name.lower() not in _COLUMNS} - {""})
+    unknown = {name for name in table.columns if name.lower() not in _COLUMNS} - {""}
     if not table.has("mask") or unknown:
         raise TableError(
             f"{path}: expected the columns mask, and perhaps image and base, received "
             f"{', '.join(table.columns)}"
         )
-    rows, problems = [], []
+    rows, folder = [], table.path.parent
     for row in table.rows:
         mask, image, base = (row.get(name) for name in _COLUMNS)
         if not mask:
@@ -167,14 +160,6 @@ def _rows_of_csv(path):
         elif base not in ("", *_BASES):
             problems.append(f"line {row.line}: base must be Train or Test, received {base}")
         else:
-            folder = table.path.parent
-            rows.append(
-                (resolved(mask, folder), resolved(image, folder) if image else None, base or None)
-            )
-    _refuse(path, problems)
+            image = resolved(image, folder) if image else None
+            rows.append((resolved(mask, folder), image, base or None))
     return rows
-
-
-def _refuse(path, problems):
-    if problems:
-        raise problems_error(path, problems)

@@ -2,25 +2,63 @@
 """The training loop of SuperMask: stage 1, each network by itself, then stage 2, in turn."""
 
 import logging
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import tensorflow as tf
 
 from segsrgan.training.epoch_loop import EpochLoop
+from segsrgan.training.losses import soft_dice_loss
 from segsrgan.training.picture import planes_picture
+from segsrgan.training.step_tensorflow import ReplicatedStep
+from segsrgan.volumes import dice
+from supermask.losses import similarity_loss
 from supermask.networks import save_networks
 from supermask.training.dataset import Pairs, Singles
-from supermask.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
-_KINDS = {
-    "segmentor": Singles,
-    "alignnet": Pairs,
-    "consistent_segmentor": Pairs,
-    "consistent_alignnet": Pairs,
+# Of each update the network and what it learns from; the loss is `Learners.<update>_loss`.
+_UPDATES = {
+    "segmentor": ("segmentor", Singles),
+    "alignnet": ("alignnet", Pairs),
+    "consistent_segmentor": ("segmentor", Pairs),
+    "consistent_alignnet": ("alignnet", Pairs),
 }
+
+
+class Step(ReplicatedStep):
+    """Compiled updates of `Learners`, and what the networks answer, as NumPy arrays.
+
+    The updates are methods named as in `_UPDATES`, from this worker's part of a batch to a dict of
+    scalars.
+    """
+
+    def __init__(self, learners, distribution=None):
+        super().__init__(learners, distribution)
+        for name, (network, _) in _UPDATES.items():
+            update = self._update(network, getattr(learners, f"{name}_loss"))
+            setattr(self, name, self.compile(update))
+        self._segment = tf.function(lambda image: learners.segmentor(image, training=False))
+        self._align = tf.function(learners.motion)
+        self._move = tf.function(learners.moved)
+
+    def _update(self, network, loss):
+        return lambda batch: self.minimise(network, lambda: loss(batch))
+
+    def segment(self, images):
+        """The segmentor's answer (b, n, n, n, 1)."""
+        return self._segment(images).numpy()
+
+    def align(self, moving, fixed):
+        """AlignNet's motion (b, 3, 4), for `SpatialTransformer3D`."""
+        return self._align(moving, fixed).numpy()
+
+    def move(self, volumes, matrices):
+        """Volumes moved by matrices (b, n, n, n, 1)."""
+        return self._move(volumes, matrices).numpy()
 
 
 @dataclass
@@ -31,43 +69,85 @@ class Loop(EpochLoop):
         step: a `Step` of them.
         data: a `Dataset`.
         test: a `Dataset`, or None: nothing is scored.
-        stage1_epochs: after which stage 2 begins.
-        spacing: of the grid, mm.
+        settings: a `TrainingSettings`.
     """
 
     name: ClassVar[str] = "SuperMask"
     rates: ClassVar[str] = "--lr1 and --lr2"
 
-    stage1_epochs: int = 40
-    spacing: float = 1.0
+    settings: Any = None
 
     def stage(self, epoch):
         """1 or 2."""
-        return 1 if epoch <= self.stage1_epochs else 2
+        return 1 if epoch <= self.settings.stage1_epochs else 2
 
     def updates(self, epoch):
         """See `EpochLoop`: an update of each network."""
         if self.stage(epoch) == 2:
             return "consistent_segmentor", "consistent_alignnet"
-        return tuple(n for n in ("segmentor", "alignnet") if getattr(self.networks, n) is not None)
+        return tuple(self.networks.models)
 
     def batches(self, epochs):
         """See `EpochLoop`."""
         return self.data.stream(
             epochs,
-            lambda epoch: [_KINDS[name] for name in self.updates(epoch)],
+            lambda epoch: [_UPDATES[name][1] for name in self.updates(epoch)],
             self.progress.cycle,
         )
 
     def scores(self):
-        """The stage, and see `validate`."""
-        row, learners = {"stage": self.stage(self.progress.epoch)}, self.networks
+        """The stage, and means over the views and pairs of the test data, as far as they are known.
+
+        `dice` is the segmentor's. Of AlignNet, each also before it with the suffix `_before`:
+        `similarity`, the local cross-correlation; `overlap`, the Dice of the masks; where the
+        motion is known `angle_error`, degrees, and `shift_error`, mm of the grid's middle.
+        `val_loss`: the soft Dice loss plus the similarity loss.
+        """
+        row, loss, models = {"stage": self.stage(self.progress.epoch)}, 0.0, self.networks.models
         if self.test is None:
             return row
-        present = learners.segmentor is not None, learners.alignnet is not None
-        return row | validate(
-            self.step, self.test, self.spacing, learners.objective.window, *present
-        )
+        if "segmentor" in models:
+            found = _means(self._mask_scores())
+            loss += found.pop("dice_loss")
+            row |= found
+        if "alignnet" in models and self.test.pairs:
+            row |= _means(self._pair_scores())
+            loss += 1 - row["similarity"]
+        return {**row, "val_loss": loss}
+
+    def _mask_scores(self):
+        """Yields the scores of each view."""
+        for batch in self.test.fixed(Singles):
+            answers = self.step.segment(batch.image)
+            for mask, answer in zip(batch.mask, answers, strict=True):
+                soft = float(np.asarray(soft_dice_loss(mask[np.newaxis], answer[np.newaxis])))
+                overlap = dice(answer[..., 0] >= 0.5, mask[..., 0] > 0.5)
+                yield {"dice": overlap, "dice_loss": soft}
+
+    def _pair_scores(self):
+        """Yields the scores of each pair."""
+        for batch in self.test.fixed(Pairs):
+            found = self.step.align(batch.moving, batch.fixed)
+            nothing = np.tile(np.eye(3, 4, dtype=np.float32), (len(found), 1, 1))
+            rows = [{} for _ in found]
+            for suffix, matrices in (("", found), ("_before", nothing)):
+                images, masks = (
+                    self.step.move(v, matrices) for v in (batch.moving, batch.moving_mask)
+                )
+                for index, row in enumerate(rows):
+                    scores = self._pair_score(batch, index, images, masks, matrices)
+                    row |= {f"{name}{suffix}": value for name, value in scores.items()}
+            yield from rows
+
+    def _pair_score(self, batch, index, images, masks, matrices):
+        settings, at = self.settings, slice(index, index + 1)
+        unlike = similarity_loss(images[at], batch.fixed[at], settings.window)
+        moved, fixed = masks[index, ..., 0] >= 0.5, batch.fixed_mask[index, ..., 0] > 0.5
+        scores = {"similarity": 1 - float(np.asarray(unlike)), "overlap": dice(moved, fixed)}
+        if batch.known[index]:
+            errors = motion_errors(matrices[index], batch.matrix[index], settings.spacing)
+            scores |= {"angle_error": errors[0], "shift_error": errors[1]}
+        return scores
 
     def save_weights(self, path, notes):
         """Writes the networks that there are."""
@@ -77,29 +157,26 @@ class Loop(EpochLoop):
         """The first pair of the test data, or its first view where there is no AlignNet."""
         if self.test is None:
             return None
-        segmentor, alignnet = self.networks.segmentor, self.networks.alignnet
-        if alignnet is None or not self.test.pairs:
-            batch = next(self.test.fixed_singles())
-            images = {"image": batch.image}
-            image, masks = batch.image, {"mask": batch.mask}
+        models = self.networks.models
+        if "alignnet" not in models or not self.test.pairs:
+            batch = next(self.test.fixed(Singles))
+            image, volumes = batch.image, {"image": batch.image, "mask": batch.mask}
         else:
-            batch = next(self.test.fixed_pairs())
-            matrices = self.step.align(batch.moving, batch.fixed)
-            moved = self.step.move(batch.moving, matrices)
-            images = {"moving": batch.moving, "fixed": batch.fixed, "aligned": moved}
-            image, masks = batch.fixed, {"mask": batch.fixed_mask}
-        if segmentor is not None:
-            masks["prediction"] = self.step.segment(image)
-        volumes = {**images, **masks}
+            batch = next(self.test.fixed(Pairs))
+            moved = self.step.move(batch.moving, self.step.align(batch.moving, batch.fixed))
+            volumes = {"moving": batch.moving, "fixed": batch.fixed, "aligned": moved}
+            image, volumes["mask"] = batch.fixed, batch.fixed_mask
+        if "segmentor" in models:
+            volumes["prediction"] = self.step.segment(image)
         return planes_picture({t: (v[0, ..., 0], 0.0, 1.0) for t, v in volumes.items()})
 
     def report(self, row):
         """One line, of what there is."""
         names = {"dice": "Dice", "overlap_before": "overlap before", "overlap": "after alignment"}
         names |= {"angle_error": "angle error"}
-        texts = [f"{text} {row[name]:.3f}" for name, text in names.items() if name in row]
         losses = [row[n] for n in ("segmentor_loss", "alignnet_loss") if n in row]
-        texts.insert(0, "losses " + ", ".join(f"{loss:.4f}" for loss in losses))
+        texts = ["losses " + ", ".join(f"{loss:.4f}" for loss in losses)]
+        texts += [f"{text} {row[name]:.3f}" for name, text in names.items() if name in row]
         logger.info(
             "epoch %d, stage %d: %s, %.0f s, waiting %.0f %%",
             row["epoch"],
@@ -108,10 +185,27 @@ class Loop(EpochLoop):
             row["seconds"],
             100 * row["waiting"],
         )
-        empty = row.get("dice", 1.0) < 0.01 and np.isfinite(row["dice"])
-        if empty and row["epoch"] % 10 == 0:
+        if row.get("dice", 1.0) < 0.01 and row["epoch"] % 10 == 0:
             logger.warning(
                 "the segmentation is empty (Dice %.3f): see whether the masks lie on the images "
                 "(epoch_<n>.png), try another --lr1",
                 row["dice"],
             )
+
+
+def motion_errors(first, second, spacing):
+    """How far two motions (3, 4) are apart: degrees, and mm at the grid's middle."""
+    # By the sine of half the angle: the cosine of the whole tells small ones badly apart.
+    half = np.linalg.norm(first[:, :3] - second[:, :3]) / np.sqrt(8)
+    angle = float(np.rad2deg(2 * np.arcsin(min(1.0, half))))
+    return angle, float(spacing * np.linalg.norm(first[:, 3] - second[:, 3]))
+
+
+def _means(rows):
+    """The mean of each score over the rows where it is defined."""
+    found = {}
+    for row in rows:
+        for name, value in row.items():
+            found.setdefault(name, [])
+            found[name] += [] if math.isnan(value) else [value]
+    return {name: float(np.mean(values)) for name, values in found.items() if values}

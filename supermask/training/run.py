@@ -12,8 +12,6 @@ from supermask.networks import Networks
 from supermask.training.dataset import Dataset
 from supermask.training.examinations import gather
 from supermask.training.learners import build_learners
-from supermask.training.loop import Loop
-from supermask.training.poses import Augmentation
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +32,7 @@ def run(settings, progress=None, stop=None):
         WeightsError: if `weights` are unusable.
         StateError: if the training to resume cannot be gone on with.
         TrainingError: if the training cannot go on.
-        ValueError, OSError: if the settings contradict each other or a folder cannot be written.
+        OSError: if a folder cannot be written.
     """
     return _Training(settings, lambda: gather(settings)).run(progress, stop)[0]
 
@@ -83,7 +81,7 @@ def fit(cases, settings, folder, test=(), progress=None, stop=None):
 class _Training(Session):
     """See `run`; `load` is a function that returns training and test examinations."""
 
-    name = Loop.name
+    name = "SuperMask"
     repeat = "supermask-train --config THIS_FILE --snapshot_folder …"
     paths = ("csv", "synthetic_cases", "snapshot_folder")
     free = frozenset({"stage2_epochs"})
@@ -106,15 +104,13 @@ class _Training(Session):
             raise UserError(
                 f"training needs KERAS_BACKEND=tensorflow, received {keras.backend.backend()}"
             )
-        if self.settings.snapshot_folder is None:
-            raise UserError("--snapshot_folder: required; name the folder of the results")
         return super().run(progress, stop)
 
     def load(self):
         """See `Session`."""
-        from supermask.training.step import has_gpu
+        from tensorflow import config
 
-        if self.settings.precision == "mixed_float16" and not has_gpu():
+        if self.settings.precision == "mixed_float16" and not config.list_physical_devices("GPU"):
             raise UserError(
                 "--precision mixed_float16 needs a GPU; take mixed_bfloat16, or float32"
             )
@@ -122,56 +118,37 @@ class _Training(Session):
 
     def loop(self, distribution, state, stack):
         """See `Session`."""
-        from supermask.training.step import Step
+        from supermask.training.loop import Loop, Step
 
-        settings = self.settings
-        data, scored = _data(settings, self._train, self._test, distribution)
+        settings, data = self.settings, self._data(distribution)
         with distribution.scope():
-            learners = build_learners(settings, data.cycles(1), state)
-        loop = Loop(learners, Step(learners, distribution), data, scored)
-        loop.stage1_epochs, loop.spacing = settings.stage1_epochs, settings.spacing
+            learners = build_learners(settings, data[0].cycles(1), state)
+        loop = Loop(learners, Step(learners, distribution), *data)
+        loop.settings = settings
         return loop
 
-
-def _data(settings, train, test, distribution):
-    augmentation = Augmentation(
-        settings.grid_size,
-        settings.spacing,
-        settings.through,
-        settings.rotation,
-        settings.largest_motion,
-        settings.contrast_max,
-        settings.noise,
-        settings.pose,
-    )
-    shard = (distribution.index, distribution.workers)
-    data = Dataset(
-        train,
-        augmentation,
-        settings.batch_size,
-        settings.seed,
-        settings.steps,
-        shard,
-        settings.orientations,
-    )
-    if settings.trains_alignnet and not data.pairs:
-        raise UserError(
-            "AlignNet needs patients with two views at least, received none; add --train "
-            "segmentor --stage2_epochs 0 to do without it"
+    def _data(self, distribution):
+        """The `Dataset` of the training, and that of the tests, if there is one."""
+        s, train, test = self.settings, self._train, self._test
+        data = Dataset(train, s, (distribution.index, distribution.workers))
+        if s.trains_alignnet and not data.pairs:
+            raise UserError(
+                "AlignNet needs patients with two views at least, received none; add --train "
+                "segmentor --stage2_epochs 0 to do without it"
+            )
+        # One device validates.
+        part = replace(s, batch_size=s.batch_size // distribution.replicas)
+        scored = Dataset(test, part) if test else None
+        logger.info(
+            "%d training and %d test patients with %d and %d views; %d cycles in an epoch",
+            len(train),
+            len(test),
+            len(data.singles),
+            len(scored.singles) if scored else 0,
+            data.cycles(1),
         )
-    # One device validates.
-    share = settings.batch_size // distribution.replicas
-    scored = Dataset(test, augmentation, share, settings.seed) if test else None
-    logger.info(
-        "%d training and %d test patients with %d and %d views; %d cycles in an epoch",
-        len(train),
-        len(test),
-        len(data.singles),
-        len(scored.singles) if scored else 0,
-        data.cycles(1),
-    )
-    _warn(settings, train)
-    return data, scored
+        _warn(s, train)
+        return data, scored
 
 
 def _warn(settings, train):

@@ -10,6 +10,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from patients import tiny
 
 from segsrgan.cli.train import SUPERMASK, build_parser, settings_of
@@ -20,11 +21,19 @@ from supermask.networks import load_networks
 from supermask.training.settings import TrainingSettings
 
 TINY = (
-    "--grid_size 16 --spacing 4 --slices 8 --kernel 2 --levels 2 --alignnet_kernels 4 --hidden 8 "
+    "--grid_size 16 --spacing 4 --slices 8 --kernel 2 --levels 1 --alignnet_kernels 2 --hidden 4 "
     "--window 5 --rotation 20 --shift 1 --steps 1 --repeats 1 --stage1_epochs 1 "
-    "--stage2_epochs 1 --tensorboard False"
+    "--stage2_epochs 0 --tensorboard False"
 ).split()
 NAMED = ["--synthetic_cases", "masks", "-sf", "run"]
+
+
+@pytest.fixture
+def eager():
+    """Updates that are not traced, which takes longer than a few of them."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture
@@ -43,10 +52,9 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_training_from_masks_to_weights_and_the_same_again(masks, tmp_path, capsys):
+def test_a_training_from_masks_to_weights_and_the_same_again(masks, eager, tmp_path, capsys):
     run, again = tmp_path / "run", tmp_path / "again"
-    # Stage 2 has tests of its own; here it would only be traced.
-    flags = ["--synthetic_cases", str(masks), "--test_share", "0.5", *TINY, "--stage2_epochs", "0"]
+    flags = ["--synthetic_cases", str(masks), "--test_share", "0.5", *TINY]
     assert main([*flags, "-sf", str(run)]) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("epoch 1: dice") and f"results in {run}" in shown.out

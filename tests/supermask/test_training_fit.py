@@ -6,18 +6,22 @@ import csv
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from patients import patient, tiny
 
 import supermask
 from supermask.networks import load_networks
 from supermask.training import fit
-from supermask.training.run import Loop
+from supermask.training.loop import Loop
 from supermask.views import View
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the training is TensorFlow's"
 )
 CASES = [patient(0), patient(1)]
+# Two cycles an epoch, stage 2 from the third on; one level is traced soonest.
+CHANGED = {"contrast_max": 0.2, "noise": 0.05, "snapshot": 2, "levels": 1}
+LAST = "SuperMask_epoch_4"
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +29,10 @@ def float32():
     """Whatever precision a training sets is that training's alone."""
     yield
     assert keras.config.dtype_policy().name == "float32"
+
+
+def train(folder, cases=CASES, stop=None, **options):
+    return fit(cases, tiny(**options), folder, test=[patient(2)], stop=stop)
 
 
 def history(folder):
@@ -36,77 +44,65 @@ def column(folder, name):
     return [float(row[name]) for row in history(folder) if row.get(name)]
 
 
-def weights(path):
-    networks = load_networks(path)
-    return networks.segmentor.get_weights() + networks.alignnet.get_weights()
+def arrays(networks):
+    return [np.asarray(v) for m in (networks.segmentor, networks.alignnet) for v in m.get_weights()]
 
 
-def difference(first, second):
-    pairs = zip(weights(first), weights(second), strict=True)
-    return max(float(np.abs(a - b).max()) for a, b in pairs)
+def assert_same_weights(first, second):
+    for a, b in zip(arrays(first), arrays(second), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def after(cycles):
     """A wish to stop after some cycles; it is asked once before the first."""
-    asked = []
-
-    def stop():
-        asked.append(0)
-        return len(asked) > cycles
-
-    return stop
-
-
-CHANGED = {"contrast_max": 0.2, "noise": 0.05, "snapshot": 2}
+    asked = iter(range(cycles))
+    return lambda: next(asked, None) is None
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A training without an interruption, `(folder, networks)`; most of its time is tracing."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, fit(CASES, tiny(**CHANGED), folder, test=[patient(2)])
+    return folder, train(folder, **CHANGED)
 
 
 def test_a_training_writes_what_it_says_and_returns_its_networks(whole):
     folder, networks = whole
     assert {path.name for path in folder.iterdir()} == {
-        *("SuperMask_epoch_2", "SuperMask_epoch_4", "SuperMask_best"),
+        *("SuperMask_epoch_2", LAST, "SuperMask_best"),
         *("epoch_2.png", "epoch_4.png", "settings.toml", "history.csv"),
         *("state_00004_0000002.h5", "state_00005_0000000.h5"),
     }
     rows = history(folder)
     assert [(row["epoch"], row["stage"]) for row in rows] == list(zip("1234", "1122", strict=True))
-    wanted = {"segmentor_loss", "dice_loss", "segmentor_gradient", "alignnet_loss"}
-    wanted |= {"similarity_loss", "alignnet_gradient", "dice", "overlap", "overlap_before"}
-    wanted |= {"angle_error", "shift_error", "similarity_before", "val_loss", "waiting"}
-    assert all(np.isfinite(float(row[name])) for row in rows for name in wanted)
+    names = {"segmentor_loss", "dice_loss", "segmentor_gradient", "alignnet_loss"}
+    names |= {"similarity_loss", "alignnet_gradient", "dice", "overlap", "overlap_before"}
+    names |= {"angle_error", "shift_error", "similarity_before", "val_loss", "waiting"}
+    assert all(np.isfinite(float(row[name])) for row in rows for name in names)
     assert [bool(row["consistency_1"]) for row in rows] == [False, False, True, True]
-    kept = load_networks(folder / "SuperMask_epoch_4")
+    kept = load_networks(folder / LAST)
     assert kept.metadata["training"]["kernel"] == 2 and kept.metadata["epoch"] == 4
     assert kept.segmentor.spec.spacing == kept.alignnet.spec.spacing == 5.0
-    for ours, theirs in ((networks.segmentor, kept.segmentor), (networks.alignnet, kept.alignnet)):
-        for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-            np.testing.assert_array_equal(a, b)
+    assert_same_weights(networks, kept)
     assert networks.metadata["history"]["epoch"] == 4
 
 
 def test_what_a_training_returns_makes_a_prediction(whole):
-    _, networks = whole
     views = [View(view.volume) for view in CASES[0].views]
-    found = supermask.predict(views, weights=networks, refine=False)
+    found = supermask.predict(views, weights=whole[1], refine=False)
     assert found.mask.spacing == (5.0, 5.0, 5.0) and len(found.views) == 3
     # Not by the headers: the trained AlignNet has been asked.
     assert all(view.transform.angle() > 0 for view in found.views[1:])
 
 
 def test_the_losses_fall(tmp_path):
-    options = {"steps": 30, "stage1_epochs": 3, "stage2_epochs": 1, "lr1": 1e-2}
-    fit(CASES, tiny(**options, kernel=4), tmp_path, test=[patient(2)])
+    options = {"steps": 20, "stage1_epochs": 3, "stage2_epochs": 0, "lr1": 1.5e-2, "kernel": 3}
+    train(tmp_path, **options, levels=1)
     dice_loss, similarity = (column(tmp_path, n) for n in ("dice_loss", "similarity_loss"))
     assert dice_loss[2] < 0.75 * dice_loss[0]
     assert similarity[2] < similarity[0]
-    assert column(tmp_path, "dice")[3] > 0.6
-    assert column(tmp_path, "overlap")[3] > column(tmp_path, "overlap_before")[3]
+    assert column(tmp_path, "dice")[2] > 0.6
+    assert column(tmp_path, "overlap")[2] > column(tmp_path, "overlap_before")[2]
 
 
 def test_supervised_alignment_learns_rotations(tmp_path):
@@ -140,12 +136,11 @@ def test_supervised_alignment_learns_rotations(tmp_path):
     "cycles", [pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 5]
 )
 def test_a_stopped_training_goes_on_bit_for_bit(whole, cycles, tmp_path):
-    # Two cycles an epoch, stage 2 from the third epoch on: stopped within stage 1, at its end,
-    # within stage 2.
-    fit(CASES, tiny(**CHANGED), tmp_path, test=[patient(2)], stop=after(cycles))
-    assert not (tmp_path / "SuperMask_epoch_4").exists()
-    fit(CASES, tiny(**CHANGED, resume=True), tmp_path, test=[patient(2)])
-    assert difference(whole[0] / "SuperMask_epoch_4", tmp_path / "SuperMask_epoch_4") == 0
+    # Stopped within stage 1, at its end, within stage 2.
+    train(tmp_path, stop=after(cycles), **CHANGED)
+    assert not (tmp_path / LAST).exists()
+    networks = train(tmp_path, resume=True, **CHANGED)
+    assert_same_weights(whole[1], networks)
     measured = {"seconds", "waiting"}
     rows = [[{k: v for k, v in row.items() if k not in measured} for row in history(f)]
             for f in (whole[0], tmp_path)]  # fmt: skip
@@ -153,9 +148,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(whole, cycles, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_failure_leaves_a_state_to_go_on_from(tmp_path, monkeypatch):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    fit(CASES, tiny(), whole)
+def test_a_failure_leaves_a_state_to_go_on_from(whole, tmp_path, monkeypatch):
     close = Loop._close_epoch
 
     def fail(self):
@@ -166,81 +159,68 @@ def test_a_failure_leaves_a_state_to_go_on_from(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "_close_epoch", fail)
         with pytest.raises(KeyboardInterrupt):
-            fit(CASES, tiny(), parts)
-    fit(CASES, tiny(resume=True), parts)
-    assert difference(whole / "SuperMask_epoch_4", parts / "SuperMask_epoch_4") == 0
-    assert not list(parts.glob(".*partial"))
+            train(tmp_path, **CHANGED)
+    assert_same_weights(whole[1], train(tmp_path, resume=True, **CHANGED))
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def assert_near(first, second):
+    for name in ("segmentor", "alignnet"):
+        models = (getattr(networks, name).trainable_variables for networks in (first, second))
+        for a, b in zip(*models, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
 
 
 @pytest.mark.slow
 def test_stage_2_starts_from_stage_1(tmp_path):
     together, apart = tmp_path / "together", tmp_path / "apart"
-    fit(CASES, tiny(snapshot=1, lr2=1e-9), together)
-    trained = (
-        load_networks(together / "SuperMask_epoch_2"),
-        load_networks(together / "SuperMask_epoch_4"),
-    )
-    for name in ("segmentor", "alignnet"):
-        first, last = (
-            [v.numpy() for v in getattr(networks, name).trainable_variables] for networks in trained
-        )
-        for a, b in zip(first, last, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-6)
+    last = fit(CASES, tiny(snapshot=1, lr2=1e-9), together)
+    first = load_networks(together / "SuperMask_epoch_2")
+    assert_near(first, last)
     # The weights of a stage 1 may be those of another training.
     options = {"weights": str(together / "SuperMask_epoch_2"), "stage1_epochs": 0, "kernel": 7}
     networks = fit(CASES, tiny(lr2=1e-9, **options), apart)
     assert networks.segmentor.spec.kernel == 2
-    for variable, expected in zip(
-        networks.alignnet.trainable_variables, trained[0].alignnet.trainable_variables, strict=True
-    ):
-        np.testing.assert_allclose(variable.numpy(), expected.numpy(), atol=1e-6)
+    assert_near(first, networks)
     fit(CASES, tiny(lr2=1e-9, resume=True, **{**options, "stage2_epochs": 3}), apart)
     assert [row["stage"] for row in history(apart)] == ["2", "2", "2"]
 
 
 def test_one_network_alone(tmp_path):
-    networks = fit(
-        [patient(0, planes=("axial",))],
-        tiny(train="segmentor", stage2_epochs=0),
-        tmp_path,
-        test=[patient(1, planes=("coronal",))],
-    )
+    case = patient(0, planes=("axial",))
+    networks = train(tmp_path, [case], train="segmentor", stage1_epochs=1, stage2_epochs=0)
     assert networks.alignnet is None
     assert load_networks(tmp_path / "SuperMask_best").alignnet is None
     assert "alignnet_loss" not in history(tmp_path)[0]
     with pytest.raises(ValueError, match="two views at least"):
-        fit([patient(0, planes=("axial",))], tiny(), tmp_path / "both")
+        train(tmp_path / "both", [case])
 
 
 def test_weights_of_another_grid_are_refused(whole, tmp_path):
     folder, _ = whole
-    start = str(folder / "SuperMask_epoch_4")
+    start = str(folder / LAST)
     with pytest.raises(ValueError, match=r"segmentor has spacing 5.0.*say 4.0; add --spacing 5.0"):
-        fit(CASES, tiny(weights=start, spacing=4.0), tmp_path)
+        train(tmp_path, weights=start, spacing=4.0)
     with pytest.raises(ValueError, match="resume with the flags of the training"):
-        fit(CASES, tiny(kernel=3, resume=True), folder)
+        train(folder, kernel=3, resume=True)
 
 
-@pytest.mark.slow
-def test_fewer_bits_do_as_well(tmp_path):
-    options = {"stage1_epochs": 1, "stage2_epochs": 1, "precision": "mixed_bfloat16"}
-    fit(CASES, tiny(**options), tmp_path, test=[patient(2)])
+@pytest.mark.parametrize(
+    "precision",
+    [
+        pytest.param("mixed_bfloat16", marks=pytest.mark.slow),
+        pytest.param("mixed_float16", marks=pytest.mark.gpu),  # scales the losses
+    ],
+)
+def test_fewer_bits_do_as_well(precision, tmp_path):
+    train(tmp_path, stage1_epochs=1, stage2_epochs=1, precision=precision)
     assert all(np.isfinite(column(tmp_path, "val_loss")))
     assert len(history(tmp_path)) == 2
 
 
-@pytest.mark.gpu
-def test_half_precision_scales_the_losses(tmp_path):
-    options = {"stage1_epochs": 1, "stage2_epochs": 1, "precision": "mixed_float16"}
-    fit(CASES, tiny(**options), tmp_path, test=[patient(2)])
-    assert all(np.isfinite(column(tmp_path, "val_loss")))
-
-
 def test_half_precision_without_a_gpu_is_refused(tmp_path):
-    import tensorflow as tf
-
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match="mixed_float16 needs a GPU.*mixed_bfloat16"):
-        fit(CASES, tiny(precision="mixed_float16"), tmp_path / "run")
+        train(tmp_path / "run", precision="mixed_float16")
     assert not (tmp_path / "run").exists()

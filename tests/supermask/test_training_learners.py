@@ -1,29 +1,21 @@
 # SPDX-License-Identifier: MIT
 """What the two networks of SuperMask minimise, against values worked out by hand."""
 
-from dataclasses import replace
-
 import keras
 import numpy as np
 import pytest
-from patients import augmentation, patient
+from patients import patient, tiny
 
 from segsrgan.training.losses import soft_dice_loss
 from supermask.losses import l2, similarity_loss
-from supermask.networks import AlignNetSpec, SegmentorSpec, build_alignnet, build_segmentor
 from supermask.training.dataset import Dataset, Pairs, Singles
-from supermask.training.learners import Learners, Objective, TwoStages, motion_distance
-from supermask.training.validation import motion_errors
-
-OBJECTIVE = Objective(window=5)
+from supermask.training.learners import TwoStages, build_learners, motion_distance
+from supermask.training.loop import motion_errors
 
 
-def learners(objective=OBJECTIVE, **options):
+def learners(**options):
     keras.utils.set_random_seed(1)
-    spec = AlignNetSpec(16, 5.0, (4,), 8, **options)
-    return Learners(
-        build_segmentor(SegmentorSpec(2, 2, 5.0)), build_alignnet(spec), objective, 1e-3
-    )
+    return build_learners(tiny(**options), 2)
 
 
 def moving_about(model, seed=1):
@@ -37,9 +29,8 @@ def moving_about(model, seed=1):
 
 @pytest.fixture(scope="module")
 def data():
-    dataset = Dataset([patient(0)], augmentation(), 2, steps=1)
-    singles, pairs = dataset.stream(range(1, 2), lambda epoch: [Singles, Pairs])
-    return singles, pairs
+    dataset = Dataset([patient(0)], tiny(steps=1))
+    return tuple(dataset.stream(range(1, 2), lambda epoch: [Singles, Pairs]))
 
 
 def value(tensor):
@@ -104,17 +95,18 @@ def test_every_weight_of_alignnets_loss_has_its_part(data):
         "mask_loss": similarity_loss(both.moved(pairs.moving_mask, there), pairs.fixed_mask, 5),
         "transform_loss": np.mean(np.asarray(motion_distance(there, pairs.matrix, 16))) / 4,
     }
-    weights = {"similarity_loss": 2.0, "identity_loss": 3.0}
+    lambdas = {"lambda_sim": 2.0, "lambda1": 3.0, "lambda2": 5.0, "lambda_transform": 5.0}
     for supervision, name in (("masks", "mask_loss"), ("transforms", "transform_loss")):
-        both.objective = Objective(2.0, 3.0, 5.0, 5.0, window=5, supervision=supervision)
+        both.settings = tiny(**lambdas, supervised_alignment=supervision)
         loss, metrics = both.alignnet_loss(pairs)
-        wanted = {**weights, name: 5.0}
-        total = sum(weight * value(parts[key]) for key, weight in wanted.items())
+        weights = {"similarity_loss": 2.0, "identity_loss": 3.0, name: 5.0}
+        total = sum(weight * value(parts[key]) for key, weight in weights.items())
         assert value(loss) == pytest.approx(total, rel=1e-4)
-        for key in wanted:
+        for key in weights:
             assert value(metrics[key]) == pytest.approx(value(parts[key]), rel=1e-4)
     assert value(parts["identity_loss"]) > 0.01
-    both.objective = replace(both.objective, lambda_sim=0.0, lambda1=0.0)
+    lambdas |= {"lambda_sim": 0.0, "lambda1": 0.0}
+    both.settings = tiny(**lambdas, supervised_alignment="transforms")
     loss, metrics = both.alignnet_loss(pairs)
     assert value(loss) == pytest.approx(5 * value(parts["transform_loss"]), rel=1e-4)
     assert set(metrics) == {"alignnet_loss", "transform_loss"}
@@ -122,7 +114,7 @@ def test_every_weight_of_alignnets_loss_has_its_part(data):
 
 def test_pairs_of_unknown_motion_do_not_count_for_the_transforms(data):
     pairs = data[1]
-    both = learners(replace(OBJECTIVE, supervision="transforms", lambda_sim=0.0))
+    both = learners(supervised_alignment="transforms", lambda_sim=0.0)
     wrong = pairs.matrix + np.array([[[0, 0, 0, 100.0]]], "float32")
     matrix = np.stack([pairs.matrix[0], wrong[1]])
     mixed = pairs._replace(matrix=matrix, known=np.array([1, 0], "float32"))

@@ -3,6 +3,7 @@
 
 import hashlib
 from dataclasses import fields
+from itertools import zip_longest
 
 import keras
 import numpy as np
@@ -10,52 +11,30 @@ import pytest
 from patients import tiny
 
 from segsrgan.volumes import Volume, write_volume
-from supermask.training.run import Loop, run
+from supermask.training.dataset import Singles
+from supermask.training.loop import Loop
+from supermask.training.run import run
 
-CHANGED = {
-    "labels": ("2", "data"),
-    "repeats": (2, "data views"),
-    "slices": (12.0, "data"),
-    "test_share": (0.0, "views test"),
-    "grid_size": (24, "data specs"),
-    "spacing": (4.0, "data specs"),
-    "through": ("linear", "data specs"),
-    "rotation": (5.0, "data"),
-    "pose": (90.0, "data"),
-    "shift": (3.0, "data"),
-    "contrast_max": (0.5, "data"),
-    "noise": (0.1, "data"),
-    "train": ("alignnet", "specs"),
-    "kernel": (3, "specs weights"),
-    "orientations": (2, "data rate"),
-    "levels": (1, "specs"),
-    "alignnet_kernels": ("3", "specs"),
-    "hidden": (9, "specs"),
-    "largest_angle": (30.0, "specs"),
-    "largest_shift": (0.3, "specs"),
-    "antisymmetric": (False, "specs"),
-    "stage1_epochs": (3, "loop rate"),
-    "stage2_epochs": (3, "loop"),
-    "steps": (3, "data rate"),
-    "batch_size": (3, "data"),
-    "lr1": (0.1, "rate"),
-    "lr2": (0.1, "rate"),
-    "decay": (0.5, "rate"),
-    "decay_every": (7, "rate"),
-    "window": (3, "objective"),
-    "supervised_alignment": ("masks", "objective"),
-    "lambda_sim": (2.0, "objective"),
-    "lambda1": (2.0, "objective"),
-    "lambda2": (2.0, "objective"),
-    "lambda_transform": (2.0, "objective"),
-    "alpha1": (2.0, "objective"),
-    "alpha2": (2.0, "objective"),
-    "precision": ("mixed_bfloat16", "precision"),
-    "seed": (1, "data weights"),
-    "snapshot": (2, "loop"),
-    "state_minutes": (1.0, "loop"),
-    "tensorboard": (True, "records"),
+DATA = {"labels": "2", "repeats": 2, "slices": 12.0, "test_share": 0.0, "grid_size": 24}
+DATA |= {
+    "spacing": 4.0,
+    "through": "linear",
+    "rotation": 5.0,
+    "pose": 90.0,
+    "shift": 3.0,
+    "seed": 1,
 }
+DATA |= {"contrast_max": 0.5, "noise": 0.1, "orientations": 2, "steps": 3, "batch_size": 3}
+SPECS = {"kernel": 3, "levels": 1, "alignnet_kernels": "3", "hidden": 9, "largest_angle": 30.0}
+SPECS |= {"largest_shift": 0.3, "antisymmetric": False}
+RATE = {"lr1": 0.1, "lr2": 0.1, "decay": 0.5, "decay_every": 7}
+LOOP = {"snapshot": 2, "state_minutes": 1.0, "stage2_epochs": 3, "stage1_epochs": 3}
+# What changes by them, too.
+ALSO = dict.fromkeys(("grid_size", "spacing", "through"), "specs")
+ALSO |= dict.fromkeys(("steps", "orientations", "stage1_epochs"), "rate")
+ALSO |= {"repeats": "views", "test_share": "views test", "kernel": "weights", "seed": "weights"}
+OBJECTIVE = ("lambda_sim", "lambda1", "lambda2", "lambda_transform", "alpha1", "alpha2", "window")
+OTHERS = {"precision", "supervised_alignment", "tensorboard", "train", *OBJECTIVE}
 # Shown to work by tests of their own.
 ELSEWHERE = {"csv", "synthetic_cases", "weights", "snapshot_folder", "resume"}
 ELSEWHERE |= {"multi_gpu", "workers", "worker_index"}
@@ -84,35 +63,57 @@ def fingerprint(masks, folder, **options):
     seen = {}
 
     def look(self):
-        learners, data = self.networks, self.data
+        learners, data, models = self.networks, self.data, self.networks.models.values()
         seen["data"] = digest(self.batches(range(1, 2)))
         seen["views"] = len(data.singles)
-        seen["test"] = None if self.test is None else digest(self.test.fixed_singles())
+        seen["test"] = None if self.test is None else digest(self.test.fixed(Singles))
         seen["specs"] = learners.specs()
-        models = [m for m in (learners.segmentor, learners.alignnet) if m is not None]
         seen["weights"] = sum(float(np.abs(w).sum()) for m in models for w in m.get_weights())
-        seen["objective"] = learners.objective
+        seen["losses"] = learners.settings
         seen["rate"] = learners.alignnet_optimizer._learning_rate.get_config()
-        seen["loop"] = self.epochs, self.stage1_epochs, self.snapshot, self.state_minutes
-        seen["precision"] = models[-1].get_layer("conv_1").compute_dtype
+        stages = [self.stage(epoch) for epoch in range(1, self.epochs + 1)]
+        seen["loop"] = stages, self.snapshot, self.state_minutes
+        seen["precision"] = learners.alignnet.get_layer("conv_1").compute_dtype
         seen["records"] = self.history._board is None
 
     options = {"repeats": 1, "slices": 10.0, "test_share": 0.5, "steps": None, **options}
-    patch = pytest.MonkeyPatch()
-    with patch.context() as context:
-        context.setattr(Loop, "run", look)
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(Loop, "run", look)
         run(tiny(synthetic_cases=masks, snapshot_folder=folder, **options))
     assert keras.config.dtype_policy().name == "float32"
     return seen
 
 
-def test_every_setting_reaches_what_it_is_for(masks, tmp_path):
-    settings = {item.name for item in fields(type(tiny()))}
-    assert settings == CHANGED.keys() | ELSEWHERE
-    plain = fingerprint(masks, tmp_path / "plain")
-    assert fingerprint(masks, tmp_path / "again") == plain
-    for name, (value, parts) in CHANGED.items():
-        also = {"stage2_epochs": 0} if name == "train" else {}
-        other = fingerprint(masks, tmp_path / name, **{name: value, **also})
-        unchanged = [part for part in parts.split() if plain[part] == other[part]]
-        assert not unchanged, f"--{name} {value} changes nothing of {unchanged}"
+@pytest.fixture(scope="module")
+def plain(masks, tmp_path_factory):
+    return fingerprint(masks, tmp_path_factory.mktemp("plain"))
+
+
+def test_no_setting_is_forgotten(masks, plain, tmp_path):
+    known = {*DATA, *SPECS, *RATE, *LOOP} | OTHERS | ELSEWHERE
+    assert {item.name for item in fields(type(tiny()))} == known
+    again = fingerprint(masks, tmp_path)
+    assert {**again, "losses": None} == {**plain, "losses": None}  # in another folder
+
+
+def test_every_setting_reaches_what_it_is_for(masks, plain, tmp_path):
+    # Four at once, which change different things.
+    groups = [[(k, v, part) for k, v in group.items()] for group, part in
+              ((DATA, "data"), (SPECS, "specs"), (RATE, "rate"), (LOOP, "loop"))]  # fmt: skip
+    for changes in zip_longest(*groups):
+        changes = [change for change in changes if change]
+        options = {name: value for name, value, _ in changes}
+        other = fingerprint(masks, tmp_path / "_".join(options), **options)
+        for name, value, part in changes:
+            for changed in f"{part} {ALSO.get(name, '')}".split():
+                assert plain[changed] != other[changed], f"--{name} {value}: the same {changed}"
+
+
+def test_what_is_minimised_recorded_and_trained_is_as_the_settings_say(masks, plain, tmp_path):
+    options = dict.fromkeys(OBJECTIVE, 3) | {"supervised_alignment": "masks"}
+    options |= {"precision": "mixed_bfloat16", "tensorboard": True}
+    other = fingerprint(masks, tmp_path / "other", **options, train="alignnet", stage2_epochs=0)
+    assert {name: getattr(other["losses"], name) for name in options} == options
+    assert set(plain["specs"]) == {"segmentor", "alignnet"} and set(other["specs"]) == {"alignnet"}
+    assert (plain["precision"], other["precision"]) == ("float32", "bfloat16")
+    assert (plain["records"], other["records"]) == (True, False)
