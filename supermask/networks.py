@@ -26,15 +26,7 @@ from segsrgan.networks.hdf5 import declared_shapes, opened, read_arrays, read_js
 from segsrgan.networks.models import assign_weights, named_weights, read_weights
 from segsrgan.networks.weights import write_networks
 from segsrgan.volumes import Accumulator, Volume, plan
-from supermask.geometry import (
-    THROUGH,
-    Rigid,
-    corners,
-    isotropic_grid,
-    sample,
-    sampling,
-    voxels_of,
-)
+from supermask.geometry import THROUGH, Rigid, corners, isotropic_grid, sample, sampling, voxels_of
 from supermask.settings import PATCH
 
 FORMAT, FORMAT_VERSION = "supermask", 1
@@ -376,10 +368,7 @@ class Networks(NamedTuple):
     metadata: dict = {}
 
 
-_KINDS = {
-    "segmentor": (SegmentorSpec, build_segmentor),
-    "alignnet": (AlignNetSpec, build_alignnet),
-}
+_KINDS = {"segmentor": (SegmentorSpec, build_segmentor), "alignnet": (AlignNetSpec, build_alignnet)}
 
 
 def save_networks(path, segmentor=None, alignnet=None, **metadata):

@@ -10,14 +10,7 @@ from segsrgan.errors import UserError
 from segsrgan.memory import GIB, available_memory
 from segsrgan.volumes import Volume
 from supermask.fusion import Agreement, agreements, confidence, fuse, fuse_images
-from supermask.geometry import (
-    Rigid,
-    corners,
-    isotropic_grid,
-    sample,
-    sampling,
-    voxels_of,
-)
+from supermask.geometry import Rigid, corners, isotropic_grid, sample, sampling, voxels_of
 from supermask.registration import RegistrationSettings, refine, register
 from supermask.settings import PredictionSettings
 from supermask.views import check_together, choose_reference, in_plane, with_unique_names

@@ -22,14 +22,7 @@ from segsrgan.errors import UserError, VolumeError, one_line
 from segsrgan.files import ResultsFolder, stamp, write_text
 from segsrgan.tables import expanded, image_files, is_image_name, stem
 from segsrgan.volumes import Volume, degrade, read_volume, write_volume
-from supermask.geometry import (
-    Rigid,
-    isotropic_grid,
-    middle_of,
-    sample,
-    voxels_of,
-    write_transform,
-)
+from supermask.geometry import Rigid, isotropic_grid, middle_of, sample, voxels_of, write_transform
 from supermask.patients import safe_name
 from supermask.results import check_folder, in_words, replaced
 from supermask.settings import PLANES, Simulation
