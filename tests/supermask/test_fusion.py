@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Confidences and the fusion of views."""
+"""Confidences, the fusion of views, and the paper's scores under the paper's names."""
+
+import math
 
 import numpy as np
 import pytest
 from examinations import examination, truth_on
 
 from segsrgan.volumes import Grid, dice
-from supermask.fusion import confidence, fuse, fuse_images, weighted_mean
-from supermask.geometry import canonical_direction, corners, isotropic_grid, sampling
+from supermask.fusion import confidence, fuse, fuse_images, score, weighted_mean
+from supermask.geometry import corners, isotropic_grid, sampling
 
 
 def row(*values):
@@ -105,8 +107,7 @@ def test_a_mean_without_weights_is_zero():
 @pytest.mark.parametrize("fusion", ["gaussian", "vote", "nearest"])
 def test_perfectly_aligned_views_together_beat_each_alone(fusion):
     views = examination(fine=1.5, thick=7.5)
-    direction = canonical_direction(np.eye(3))
-    grid = isotropic_grid(corners(views[0].grid), direction, 1.5)
+    grid = isotropic_grid(corners(views[0].grid), np.eye(3), 1.5)
     truth = truth_on(grid)
     masks = [view.mask_on(grid) for view in views]
     sure = [confidence(sampling(view.grid, grid), view.thickness, 1.5) for view in views]
@@ -115,3 +116,35 @@ def test_perfectly_aligned_views_together_beat_each_alone(fusion):
     assert together > max(alone) + 0.01
     pair = dice(fuse(masks[:2], sure[:2]) >= 0.5, truth)
     assert pair > max(alone[:2])
+
+
+def box(low, high, shape=(12, 12, 12)):
+    mask = np.zeros(shape, bool)
+    mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
+    return mask
+
+
+TRUTH = box((2, 2, 2), (6, 6, 6))  # 64 voxels
+
+
+def test_over_is_what_is_missed_and_under_what_is_false():
+    small = box((2, 2, 2), (4, 6, 6))  # half of the truth
+    found = score(small, TRUTH)
+    assert (found.os, found.us) == (0.5, 0)
+    assert (found.dsc, found.rms) == (pytest.approx(2 / 3), pytest.approx(math.sqrt(0.125)))
+    large = score(box((0, 2, 2), (8, 6, 6)), TRUTH)
+    assert (large.os, large.us) == (0, 0.5)
+
+
+def test_perfect_and_empty_masks():
+    assert score(TRUTH, TRUTH) == (1, 0, 0, 0, 1, 1)
+    found = score(np.zeros_like(TRUTH), TRUTH)  # undefined rather than wrong
+    assert (found.dsc, found.os) == (0, 1) and math.isnan(found.us) and math.isnan(found.rms)
+
+
+def test_the_boundary_is_scored_slice_by_slice_and_in_space():
+    truth = box((6, 6, 6), (26, 26, 12), (32, 32, 32))
+    wrong = truth.copy()
+    wrong[12:20, 12:20, 11] = False  # far from the outline of its slice, on that of the volume
+    found = score(wrong, truth)
+    assert found.mba == 1 > found.mba_3d

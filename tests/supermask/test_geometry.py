@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Where the voxels of a view come from, and how far they are from an acquired slice."""
-
-import itertools
+"""Rigid transforms, where the voxels of a view come from, and how far they are from its slices."""
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from examinations import points_of, same
 
 from segsrgan.errors import UserError
+from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid, Volume
 from supermask.geometry import (
     ORIENTATIONS,
@@ -16,26 +17,162 @@ from supermask.geometry import (
     isotropic_grid,
     middle_of,
     overlaps,
+    read_transform,
     rotation,
     sample,
     sampling,
     voxels_of,
+    write_transform,
 )
+
+TURN = Rigid((0.3, -0.5, 1.2), (4, 5, -6), (10, 20, 30))
+OTHER = Rigid((-1.1, 0.2, 0.4), (-3, 0.5, 2), (1, -2, 3))
+POINTS = np.random.default_rng(0).normal(0, 50, (20, 3))
+
+
+def test_zero_parameters_change_nothing_and_a_quarter_turn_is_about_a_point():
+    np.testing.assert_allclose(Rigid(centre=(3, 4, 5)).apply(POINTS), POINTS, rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(Rigid().matrix, np.eye(4))
+    turn = Rigid((0, 0, np.pi / 2), centre=(1, 0, 0))
+    np.testing.assert_allclose(
+        turn.apply([(2, 0, 5), (1, 3, 0)]), [(1, 1, 5), (-2, 0, 0)], atol=1e-12
+    )
+
+
+def test_angles_turn_about_y_then_x_then_z():
+    x, y, z = (rotation(angles) for angles in ((0.3, 0, 0), (0, -0.5, 0), (0, 0, 1.2)))
+    np.testing.assert_allclose(TURN.rotation, z @ x @ y, atol=1e-15)
+
+
+def test_the_inverse_undoes_on_either_side():
+    for both in (TURN @ TURN.inverse(), TURN.inverse() @ TURN):
+        assert same(both, Rigid(), 1e-12)
+    assert TURN.inverse().centre == TURN.centre
+
+
+def test_a_composition_is_one_after_the_other():
+    expected = TURN.apply(OTHER.apply(POINTS))
+    np.testing.assert_allclose((TURN @ OTHER).apply(POINTS), expected, atol=1e-10)
+    centre = (7, -8, 9)  # two rotations about a point are the rotation of their product about it
+    first, second = Rigid((0.2, 0.1, -0.7), centre=centre), Rigid((1, -0.4, 0.3), centre=centre)
+    product = second @ first
+    np.testing.assert_allclose(product.rotation, second.rotation @ first.rotation, atol=1e-12)
+    np.testing.assert_allclose(product.translation, 0, atol=1e-12)
+    assert product.centre == centre
+
+
+@pytest.mark.parametrize("angles", [(np.pi / 2, 0.3, 0.4), (-np.pi / 2, 0, 1), (0.1, 3, -3)])
+def test_any_matrix_comes_back(angles):
+    turn = Rigid(angles, (1, 2, 3), (4, 5, 6))
+    assert same(Rigid.from_matrix(turn.matrix, turn.centre), turn, 1e-9)
+    elsewhere = Rigid.from_matrix(turn.matrix)  # the centre is a way of writing
+    assert same(elsewhere, turn, 1e-10) and elsewhere.translation != turn.translation
+
+
+def test_what_is_not_rigid_is_refused():
+    for matrix in (np.diag([1, 1, 1.1, 1]), np.diag([-1, 1, 1, 1])):
+        with pytest.raises(ValueError, match="must turn and shift"):
+            Rigid.from_matrix(matrix)
+    with pytest.raises(ValueError, match="angles must be three finite"):
+        Rigid((0, np.nan, 0))
+    with pytest.raises(ValueError, match="translation must be"):
+        Rigid(translation=(1, 2))
+
+
+def test_the_angle_is_that_of_the_whole_turn():
+    assert Rigid((0, 0.5, 0)).angle() == pytest.approx(np.rad2deg(0.5))
+    assert Rigid((1e-9, 0, 0)).angle() == pytest.approx(np.rad2deg(1e-9))
+    assert Rigid((np.pi, 0, 0)).angle() == pytest.approx(180) and Rigid().angle() == 0
+
+
+def test_itk_leads_points_to_the_same_place():
+    itk = TURN.to_itk()
+    for point in POINTS[:3]:
+        np.testing.assert_allclose(itk.TransformPoint(point.tolist()), TURN.apply(point))
+    assert same(Rigid.from_itk(itk), TURN, 1e-9) and Rigid.from_itk(itk).centre == TURN.centre
+    both = sitk.CompositeTransform([itk, OTHER.to_itk()])  # the last comes first
+    assert same(Rigid.from_itk(both), TURN @ OTHER, 1e-9)
+    versor = sitk.VersorRigid3DTransform()
+    versor.SetCenter(TURN.centre)
+    versor.SetMatrix(TURN.rotation.ravel().tolist())
+    versor.SetTranslation(TURN.translation)
+    assert same(Rigid.from_itk(versor), TURN, 1e-9)
+
+
+def test_a_file_holds_every_digit(tmp_path):
+    write_transform(TURN, tmp_path / "a.tfm")
+    read = sitk.ReadTransform(str(tmp_path / "a.tfm"))
+    assert read.GetName() == "Euler3DTransform"
+    assert read.GetParameters() == (*TURN.angles, *TURN.translation)
+    assert same(read_transform(tmp_path / "a.tfm"), TURN, 1e-12)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tfm"]
+
+
+def test_files_that_are_no_rigid_transforms_are_refused(tmp_path):
+    (tmp_path / "bad.tfm").write_text("no transform")
+    stretched = sitk.AffineTransform(3)
+    stretched.Scale((2, 1, 1))
+    sitk.WriteTransform(stretched, str(tmp_path / "affine.tfm"))
+    sitk.WriteTransform(sitk.Euler2DTransform(), str(tmp_path / "flat.tfm"))
+    for name in ("bad", "affine", "flat", "missing"):
+        with pytest.raises(UserError, match=f"{name}.tfm: expected a rigid 3-D"):
+            read_transform(tmp_path / f"{name}.tfm")
+
+
+GRID = Grid((9, 8, 7), (2.0, 2.0, 2.0), (-5, 3, 11), rotation((0.2, -0.3, 0.5)))
+
+
+def test_parameters_are_along_the_axes_of_a_grid_about_its_middle():
+    assert same(Rigid.in_grid(np.zeros(6), GRID), Rigid(), 1e-12)
+    shift = Rigid.in_grid((0, 0, 0, 5, 0, 0), GRID)
+    np.testing.assert_allclose(shift.translation, 5 * GRID.direction[:, 0], atol=1e-12)
+    turn = Rigid.in_grid((0, 0.3, 0, 0, 0, 0), GRID)
+    np.testing.assert_allclose(turn.rotation @ GRID.direction[:, 1], GRID.direction[:, 1])
+    np.testing.assert_allclose(turn.centre, middle_of(GRID))
+    np.testing.assert_allclose(turn.translation, 0, atol=1e-12)
+
+
+def test_the_sampler_moves_as_the_transform_does():
+    values = np.random.default_rng(1).random(GRID.shape, dtype=np.float32)
+    small = Rigid.in_grid((0.2, -0.1, 0.3, 1.5, -2, 1), GRID)
+    batch = values[None, ..., None]
+    moved = SpatialTransformer3D()([batch, small.voxel_matrix(GRID)[None]])
+    expected = sample(Volume.from_grid(values, GRID), GRID, small)
+    middle = (slice(2, -2),) * 3  # at the rim, one repeats the edge and the other fades to 0
+    np.testing.assert_allclose(np.asarray(moved)[0, ..., 0][middle], expected[middle], atol=1e-5)
+    still = SpatialTransformer3D()([batch, Rigid().voxel_matrix(GRID)[None]])
+    np.testing.assert_allclose(np.asarray(still), batch, atol=1e-6)
+
+
+def test_the_sampler_composes_in_the_right_order():
+    values = np.zeros((1, 13, 13, 13, 1), np.float32)
+    values[0, 5:8, 4:6, 6:10] = np.random.default_rng(2).random((3, 2, 4, 1))
+    grid = Grid((13, 13, 13), (1.0, 1.0, 1.0))
+    # Quarter turns and whole voxels: nothing is interpolated.
+    first = Rigid.in_grid((0, 0, np.pi / 2, 1, 0, 0), grid)
+    second = Rigid.in_grid((np.pi / 2, 0, 0, 0, -1, 2), grid)
+
+    def moved(array, transform):
+        layer = SpatialTransformer3D()
+        return np.asarray(layer([array, transform.voxel_matrix(grid)[None]]))
+
+    expected = moved(moved(values, first), second)
+    assert expected.sum() == pytest.approx(values.sum(), rel=1e-4)
+    np.testing.assert_allclose(moved(values, first @ second), expected, atol=1e-5)
+    assert np.abs(moved(values, second @ first) - expected).max() > 0.3
+
 
 OBLIQUE = rotation((0.3, -0.2, 0.4))
 
 
 def ramp(grid):
     """A volume whose values are a linear function of the place in patient space."""
-    points = grid.index_to_physical(np.moveaxis(np.indices(grid.shape), 0, -1))
-    return Volume.from_grid((points @ (1.0, -2.0, 0.5)).astype(np.float32), grid)
+    return Volume.from_grid((points_of(grid) @ (1.0, -2.0, 0.5)).astype(np.float32), grid)
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_however_voxels_are_stored_the_axes_of_the_grid_are_the_same(order):
-    for signs in itertools.product((1, -1), repeat=3):
-        stored = OBLIQUE[:, order] * signs
-        np.testing.assert_allclose(canonical_direction(stored), OBLIQUE)
+def test_however_voxels_are_stored_the_axes_of_the_grid_are_the_same():
+    for order, signs in ORIENTATIONS:
+        np.testing.assert_allclose(canonical_direction(OBLIQUE[:, order] * signs), OBLIQUE)
 
 
 def test_a_grid_has_its_points_in_the_middle():
@@ -50,9 +187,11 @@ def test_a_grid_has_its_points_in_the_middle():
     assert isotropic_grid(points, OBLIQUE, 1.5, 20).shape == (20, 20, 20)
 
 
-def test_an_absurd_grid_is_refused():
+def test_an_absurd_grid_and_an_unknown_way_through_slices_are_refused():
     with pytest.raises(UserError, match="is too large; take a larger spacing"):
         isotropic_grid([(0, 0, 0), (500, 500, 500)], np.eye(3), 0.01)
+    with pytest.raises(ValueError, match="received 'cubic'"):
+        sample(ramp(Grid((2, 2, 2))), Grid((2, 2, 2)), through="cubic")
 
 
 def test_a_linear_function_is_sampled_exactly_from_any_orientation():
@@ -60,7 +199,7 @@ def test_a_linear_function_is_sampled_exactly_from_any_orientation():
     turn = Rigid((0.1, 0.2, -0.3), (1, 0.5, -1), (3, 4, 5))
     middle = turn.inverse().apply(middle_of(source.grid))
     grid = Grid((3, 4, 5), (0.7,) * 3, tuple(middle - 1), rotation((0.5, 0.1, 0)))
-    points = turn.apply(grid.index_to_physical(np.moveaxis(np.indices(grid.shape), 0, -1)))
+    points = turn.apply(points_of(grid))
     expected = points @ (1.0, -2.0, 0.5)
     np.testing.assert_allclose(sample(source, grid, turn), expected, atol=1e-4)
     np.testing.assert_allclose(sample(source, grid, turn, order=3), expected, atol=0.1)
@@ -89,11 +228,6 @@ def test_outside_the_field_of_view_all_is_zero_and_its_rim_is_the_outermost_voxe
     assert not sampling(source.grid, grid).inside[0, 0, 0]
 
 
-def test_an_unknown_way_through_slices_is_refused():
-    with pytest.raises(ValueError, match="received 'cubic'"):
-        sample(ramp(Grid((2, 2, 2))), Grid((2, 2, 2)), through="cubic")
-
-
 def test_distances_from_slices_of_8_mm_by_hand():
     source = Grid((4, 4, 3), (1, 1, 8))
     grid = source.corner_aligned(1.0)  # centres at -3.5, -2.5, ... mm; slices at 0, 8, 16 mm
@@ -101,6 +235,8 @@ def test_distances_from_slices_of_8_mm_by_hand():
     expected = [3.5, 2.5, 1.5, 0.5, 0.5, 1.5, 2.5, 3.5]
     np.testing.assert_allclose(found.distance[0, 0], 3 * expected)
     assert found.inside.all()
+    found = sampling(grid, grid)  # an isotropic view has no slices
+    assert found.inside.all() and not found.distance.any()
 
 
 @pytest.mark.parametrize("direction", [np.eye(3), OBLIQUE, OBLIQUE[:, [1, 2, 0]] * (-1, 1, 1)])
@@ -109,16 +245,10 @@ def test_distances_are_those_along_the_slice_normal_whatever_the_intensities(dir
     turn = Rigid((0.2, -0.3, 0.1), (1, 2, -1), tuple(middle_of(source)))
     grid = isotropic_grid(corners(source), np.eye(3), 1.3)
     found = sampling(source, grid, turn)
-    points = turn.apply(grid.index_to_physical(np.moveaxis(np.indices(grid.shape), 0, -1)))
+    points = turn.apply(points_of(grid))
     height = (points - source.origin) @ direction[:, 2]
     expected = np.abs(height[..., None] - 4.0 * np.arange(5)).min(axis=-1)
     np.testing.assert_allclose(found.distance[found.inside], expected[found.inside], atol=1e-4)
-
-
-def test_no_voxel_of_an_isotropic_view_is_far_from_its_slices():
-    grid = Grid((4, 4, 4))
-    found = sampling(grid, grid)
-    assert found.inside.all() and not found.distance.any()
 
 
 def test_fields_of_view_meet_or_not():
