@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """From the views of a patient to one mask: laws, and what is wrong with views."""
 
+import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -34,18 +35,16 @@ from supermask.prediction import predict_views
 from supermask.settings import PredictionSettings
 from supermask.views import View
 
-ALIGNED = PredictionSettings(alignment="none")
+ALIGNED, CLASSICAL = (PredictionSettings(alignment=name) for name in ("none", "classical"))
 
 
 def stored(view, order, flips):
     """The same view, its voxels in another order and direction."""
-    axes = tuple(k for k in range(3) if flips[k])
 
     def changed(volume):
         first = np.where(flips, np.array(volume.array.shape) - 1, 0)
-        signs = np.where(flips, -1, 1)
-        array = np.flip(volume.array, axes).transpose(order)
-        direction = (volume.direction * signs)[:, order]
+        array = np.flip(volume.array, np.flatnonzero(flips)).transpose(order)
+        direction = (volume.direction * np.where(flips, -1, 1))[:, order]
         spacing = np.array(volume.spacing)[list(order)]
         return Volume(array, tuple(spacing), volume.grid.index_to_physical(first), direction)
 
@@ -60,6 +59,11 @@ def turned(view, motion):
         return Volume(volume.array, volume.spacing, origin, motion.rotation @ volume.direction)
 
     return View(changed(view.volume), changed(view.mask))
+
+
+def bare(views):
+    """The views without their masks."""
+    return [View(view.volume) for view in views]
 
 
 def score(result):
@@ -83,16 +87,13 @@ def test_three_views_beat_two_and_two_beat_one(views, result):
 
 
 def test_the_result_has_all_its_parts(result):
-    shape = result.mask.array.shape
+    names = ["axial", "coronal", "sagittal"]
     assert result.mask.spacing == (2.0, 2.0, 2.0) and set(np.unique(result.mask.array)) == {0, 1}
     np.testing.assert_array_equal(result.mask.array, result.probability.array >= 0.5)
-    assert [view.name for view in result.views] == ["axial", "coronal", "sagittal"]
-    assert all(view.mask.array.shape == shape for view in result.views)
-    assert [(item.first, item.second) for item in result.agreements] == [
-        ("axial", "coronal"),
-        ("axial", "sagittal"),
-        ("coronal", "sagittal"),
-    ]
+    assert [view.name for view in result.views] == names
+    assert all(view.mask.array.shape == result.mask.array.shape for view in result.views)
+    pairs = [(item.first, item.second) for item in result.agreements]
+    assert pairs == list(itertools.combinations(names, 2))
     assert min(item.dice for item in result.agreements) > 0.85
     assert result.lost == result.warnings == ()
 
@@ -132,16 +133,14 @@ def test_moved_views_of_any_header_are_brought_together_alike(change):
             stored(views[0], (0, 1, 2), (True, False, False)),
             stored(views[1], (2, 0, 1), (False, True, True)),
         ]
-    found = predict_views(changed, PredictionSettings(alignment="classical")).views[1].transform
+    found = predict_views(changed, CLASSICAL).views[1].transform
     true = turn @ MOTION @ turn.inverse()
     assert apart(found, true, turn.apply(object_points())) < 1
 
 
 def test_moved_views_are_brought_together():
     views = examination({"sagittal": MOTION})
-    before, after = (
-        predict_views(views, PredictionSettings(alignment=a)) for a in ("none", "classical")
-    )
+    before, after = (predict_views(views, settings) for settings in (ALIGNED, CLASSICAL))
     assert after.agreements[1].dice > before.agreements[1].dice + 0.1
     assert score(after) > score(before) + 0.03 and score(after) > 0.94
     assert apart(after.views[2].transform, MOTION) < 1
@@ -149,7 +148,7 @@ def test_moved_views_are_brought_together():
 
 def test_the_reference_gives_the_pose():
     views = examination({"sagittal": MOTION}, planes=("axial", "sagittal"))
-    found = predict_views(views, PredictionSettings(alignment="classical", reference="sagittal"))
+    found = predict_views(views, replace(CLASSICAL, reference="sagittal"))
     assert found.reference == "sagittal"
     expected = MOTION.inverse()
     assert apart(found.views[1].transform, expected, MOTION.apply(object_points())) < 1
@@ -193,23 +192,16 @@ class Knowing:
 
 @pytest.mark.parametrize("order", ["align", "segment"])
 def test_masks_that_are_missing_are_made_by_the_segmentor(views, order):
-    bare = [views[0], *(View(view.volume) for view in views[1:])]
     networks = Networks(segmentor=Thresholding())
-    found = predict_views(bare, PredictionSettings(alignment="none", order=order), networks)
+    found = predict_views([views[0], *bare(views[1:])], replace(ALIGNED, order=order), networks)
     assert score(found) > 0.85 and not found.lost
     assert networks.segmentor.calls == (4 if order == "align" else 2)
 
 
 def test_patches_of_the_segmentor_make_no_difference(views):
-    bare = [View(view.volume) for view in views]
     networks = Networks(segmentor=Thresholding())
-    whole, parts = (
-        predict_views(
-            bare, PredictionSettings(alignment="none", patch=patch), networks
-        ).probability.array
-        for patch in (128, 20)
-    )
-    np.testing.assert_allclose(whole, parts, atol=1e-6)
+    found = [predict_views(bare(views), replace(ALIGNED, patch=n), networks) for n in (128, 20)]
+    np.testing.assert_allclose(*(item.probability.array for item in found), atol=1e-6)
 
 
 @pytest.mark.parametrize("order", ["align", "segment"])
@@ -219,11 +211,10 @@ def test_islands_far_from_the_object_do_not_say_where_it_is(views, order):
         array[:2, :2, :2] = array.max()
         return View(view.volume.with_array(array))
 
-    bare = [View(view.volume) for view in views]
     wrong = [island(view) for view in views]
     networks = Networks(Thresholding(), Knowing(np.zeros(6)))
     settings = PredictionSettings(refine=False, order=order)
-    expected, found = (predict_views(v, settings, networks) for v in (bare, wrong))
+    expected, found = (predict_views(v, settings, networks) for v in (bare(views), wrong))
     assert found.mask.grid.is_close(expected.mask.grid, 0.5)
     for one, other in zip(found.views, expected.views, strict=True):
         assert apart(one.transform, other.transform) < 0.2
@@ -243,24 +234,21 @@ def test_masks_that_are_given_decide_how_fine_the_result_is(views):
     networks = Networks(segmentor=Thresholding())  # of 2 mm
     fine = examination(fine=1.5, planes=("axial", "coronal"))
     assert predict_views(fine, ALIGNED, networks).mask.spacing == (1.5, 1.5, 1.5)
-    bare = [fine[0], View(fine[1].volume)]
-    assert predict_views(bare, ALIGNED, networks).mask.spacing == (2.0, 2.0, 2.0)
+    half = [fine[0], *bare(fine[1:])]
+    assert predict_views(half, ALIGNED, networks).mask.spacing == (2.0, 2.0, 2.0)
 
 
 def test_an_object_that_is_nowhere_is_an_empty_mask_and_a_warning(views):
     networks = Networks(segmentor=Thresholding())
     networks.segmentor.predict_on_batch = np.zeros_like
-    found = predict_views([View(view.volume) for view in views], ALIGNED, networks)
+    found = predict_views(bare(views), ALIGNED, networks)
     assert not found.mask.array.any()
     assert any("the object is seen in no view" in text for text in found.warnings)
 
 
 def test_passes_of_alignnet_are_composed(views):
-    axial, sagittal = (View(views[k].volume) for k in (0, 2))
-    once, thrice = (
-        align_by_network(Knowing((0.1, -0.05, 0.2, 1, 2, -3)), axial, sagittal, passes)
-        for passes in (1, 3)
-    )
+    network, pair = Knowing((0.1, -0.05, 0.2, 1, 2, -3)), bare(views[::2])
+    once, thrice = (align_by_network(network, *pair, passes) for passes in (1, 3))
     assert same(thrice, once @ once @ once, 1e-9)
     assert once.angle() > 10
 
@@ -277,26 +265,22 @@ def test_a_view_aligned_with_itself_by_alignnet_never_moves(views):
     rng = np.random.default_rng(0)
     for weight in model.weights:
         weight.assign(rng.normal(0, 0.5, weight.shape))
-    bare = View(views[0].volume)
-    assert align_by_network(model, bare, View(views[1].volume)).angle() > 0.1
-    assert same(align_by_network(model, bare, bare, passes=10), Rigid(), 1e-9)
+    first, second, _ = bare(views)
+    assert align_by_network(model, first, second).angle() > 0.1
+    assert same(align_by_network(model, first, first, passes=10), Rigid(), 1e-9)
 
 
 def test_alignnets_answer_is_refined_unless_that_is_unwanted():
     views = examination({"sagittal": MOTION}, planes=("axial", "sagittal"))
     near = Rigid(tuple(np.array(MOTION.angles) + 0.05), (0, 0, 0), MOTION.centre)
     networks = Networks(alignnet=Knowing([*near.angles, 0, 0, 0]))
-    errors = [
-        apart(
-            predict_views(views, PredictionSettings(refine=refine), networks).views[1].transform,
-            MOTION,
-        )
-        for refine in (False, None)
-    ]
+    settings = [PredictionSettings(refine=refine) for refine in (False, None)]
+    found = [predict_views(views, item, networks).views[1].transform for item in settings]
+    errors = [apart(transform, MOTION) for transform in found]
     assert errors[1] < 1 and errors[1] < errors[0] / 2
 
 
-def test_stacks_may_be_super_resolved_first(views):
+def test_stacks_may_be_super_resolved_first(views, result):
     asked = []
 
     def super_resolved(volume, patch, new_resolution):
@@ -305,28 +289,24 @@ def test_stacks_may_be_super_resolved_first(views):
         return SimpleNamespace(sr=Volume.from_grid(sample(volume, grid, order=3), grid))
 
     sharpener = SimpleNamespace(predict=super_resolved)
-    found = predict_views(views, PredictionSettings(alignment="none", patch=32), None, sharpener)
+    found = predict_views(views, replace(ALIGNED, patch=32), None, sharpener)
     assert asked == [(32, 2.0)] * 3
     # What was acquired is known still: the confidences, and so the mask, are the same.
-    assert score(found) == pytest.approx(score(predict_views(views, ALIGNED)), abs=1e-6)
+    assert score(found) == pytest.approx(score(result), abs=1e-6)
 
 
-def test_a_view_without_a_mask_is_named_as_lost(views):
-    bare = [*views[:2], View(views[2].volume, path="s.nii")]
-    found = predict_views(bare, ALIGNED)
-    assert found.lost == ("s.nii: has no mask; it is left out, and its detail with it",)
-    assert [view.name for view in found.views] == ["axial", "coronal"]
-
-
-def test_an_empty_mask_is_named_as_lost(views):
-    empty = views[2].mask.with_array(np.zeros_like(views[2].mask.array))
-    found = predict_views([*views[:2], View(views[2].volume, empty, path="s.nii")], ALIGNED)
-    assert found.lost == ("s.nii: its mask is empty; it is left out, and its detail with it",)
+def test_a_view_without_a_mask_or_with_an_empty_one_is_named_as_lost(views):
+    volume, mask = views[2].volume, views[2].mask
+    empty = mask.with_array(np.zeros_like(mask.array))
+    for third, what in ((None, "has no mask"), (empty, "its mask is empty")):
+        found = predict_views([*views[:2], View(volume, third, path="s.nii")], ALIGNED)
+        assert found.lost == (f"s.nii: {what}; it is left out, and its detail with it",)
+        assert [view.name for view in found.views] == ["axial", "coronal"]
 
 
 def test_without_any_mask_there_is_no_result(views):
     with pytest.raises(UserError, match="none have masks; give masks of the object, or wei"):
-        predict_views([View(view.volume) for view in views], ALIGNED)
+        predict_views(bare(views), ALIGNED)
     empty = [View(v.volume, v.mask.with_array(np.zeros_like(v.mask.array))) for v in views]
     with pytest.raises(UserError, match="none have masks with voxels"):
         predict_views(empty, ALIGNED)
@@ -334,20 +314,37 @@ def test_without_any_mask_there_is_no_result(views):
         predict_views([], ALIGNED)
 
 
-def test_one_view_alone_is_pointed_out(views):
-    (warning,) = predict_views(views[1:2], ALIGNED).warnings
-    assert "is the only view; between its slices nothing is known" in warning
+def disagreeing(views):
+    mask = views[2].mask
+    return [views[0], View(views[2].volume, mask.with_array(np.roll(mask.array, 10, axis=1)))]
 
 
-def test_an_object_that_is_cut_off_is_pointed_out(views):
-    (warning,) = predict_views(views, replace(ALIGNED, size=16)).warnings  # of 22 and more
-    assert "of the object lie beyond the result of 16 voxels of 2 mm and are cut off" in warning
+def unlike(views):
+    noise = np.random.default_rng(0).random(views[2].volume.array.shape, np.float32)
+    return [views[0], View(views[2].volume.with_array(noise), views[2].mask)]
 
 
-def test_a_mask_that_the_fusion_empties_is_pointed_out(views):
-    found = predict_views(views[:2], replace(ALIGNED, least=2.5))  # more than two are sure of
-    assert not found.mask.array.any()
-    assert any("nowhere enough of them: the mask is empty" in text for text in found.warnings)
+def tilted(views):
+    return [views[0], acquire(stack_grid(direction=rotation((0.2, 0, 0))))]
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "warning"),
+    [
+        (lambda views: views[1:2], {}, "is the only view; between its slices nothing is known"),
+        (list, {"size": 16}, "lie beyond the result of 16 voxels of 2 mm and are cut off"),
+        # More than two views are sure of.
+        (lambda views: views[:2], {"least": 2.5}, "nowhere enough of them: the mask is empty"),
+        (disagreeing, {}, "axial and sagittal agree badly once they are aligned"),
+        (unlike, {}, "their images hardly resemble each other"),
+        (tilted, {}, "along that axis the result is as coarse"),
+    ],
+)
+def test_what_is_doubtful_is_pointed_out(views, change, settings, warning):
+    found = predict_views(change(views), replace(ALIGNED, **settings))
+    assert any(warning in text for text in found.warnings)
+    if "least" in settings:
+        assert not found.mask.array.any()
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
@@ -357,36 +354,12 @@ def test_a_threshold_says_what_a_view_votes_for_not_how_many_it_takes(views, thr
     np.testing.assert_array_equal(found.mask.array, votes >= 2)
 
 
-def test_views_that_disagree_are_pointed_out(views):
-    other = np.roll(views[2].mask.array, 10, axis=1)
-    found = predict_views(
-        [views[0], View(views[2].volume, views[2].mask.with_array(other))], ALIGNED
-    )
-    assert any("axial and sagittal agree badly once they are aligned" in w for w in found.warnings)
-
-
-def test_images_that_do_not_resemble_each_other_are_pointed_out(views):
-    noise = np.random.default_rng(0).random(views[2].volume.array.shape, np.float32)
-    strange = View(views[2].volume.with_array(noise), views[2].mask)
-    found = predict_views([views[0], strange], ALIGNED)
-    assert any("their images hardly resemble each other" in text for text in found.warnings)
-
-
-def test_two_stacks_of_one_plane_are_pointed_out(views):
-    tilted = acquire(stack_grid(direction=rotation((0.2, 0, 0))))
-    found = predict_views([views[0], tilted], ALIGNED)
-    assert any("along that axis the result is as coarse" in text for text in found.warnings)
-
-
-def test_a_result_beyond_all_memory_is_refused(views, monkeypatch):
+def test_a_result_beyond_all_memory_and_a_missing_network_are_refused(views, monkeypatch):
     with pytest.raises(UserError, match="too large; take a larger spacing"):
-        predict_views(views, PredictionSettings(alignment="none", spacing=0.01))
+        predict_views(views, replace(ALIGNED, spacing=0.01))
     monkeypatch.setattr("supermask.prediction.available_memory", lambda: 1000)
     with pytest.raises(UserError, match="GiB are free; take a larger spacing"):
         predict_views(views, ALIGNED)
-
-
-def test_alignnet_needs_weights(views):
     with pytest.raises(UserError, match="alignment alignnet needs weights with an AlignNet"):
         predict_views(views, PredictionSettings(alignment="alignnet"))
 
