@@ -118,7 +118,7 @@ def test_settings_are_checked(change, message):
 def test_an_empty_mask_is_refused():
     image, mask = scan()
     with pytest.raises(UserError, match="the mask is empty"):
-        simulate(image, mask.with_array(np.zeros_like(mask.array)), np.random.default_rng(0), SMALL)
+        simulate(image, mask.with_array(0 * mask.array), np.random.default_rng(0), SMALL)
 
 
 def test_beyond_the_field_of_view_is_air(case):
@@ -159,94 +159,103 @@ def files(tmp_path):
 FLAGS = "--slices 6 --spacing 2 --angle 20 --shift 3 --quiet".split()
 
 
-def test_the_command_writes_cases_that_the_others_read(files, capsys):
-    output = files / "cases"
-    flags = ["--path", str(files), "-o", str(output), "--test", "0.5", *FLAGS]
-    assert main(flags) == 0
-    patients = read_patients(output / "cases.csv")
-    assert [(p.name, p.base, len(p.views)) for p in patients] == [
-        ("a", "Train", 3),
-        ("b", "Test", 3),
-    ]
+@pytest.fixture
+def run(files):
+    """The command for both volumes; its exit status."""
+
+    def command(*flags, source=("--path", files)):
+        flags = (*source, "-o", files / "cases", *FLAGS, *flags)
+        return main([str(flag) for flag in flags])
+
+    return command
+
+
+@pytest.fixture
+def axial(files):
+    """The first stack of the first case."""
+    return files / "cases" / "a" / "axial.nii.gz"
+
+
+def listed(files):
+    return read_patients(files / "cases" / "cases.csv")
+
+
+def test_the_command_writes_cases_that_the_others_read(files, run, axial, capsys):
+    assert run("--test", "0.5") == 0
+    patients = listed(files)
+    found = [(p.name, p.base, len(p.views)) for p in patients]
+    assert found == [("a", "Train", 3), ("b", "Test", 3)]
     assert all(path.is_file() for p in patients for path in (*p.views, *p.masks, p.truth))
-    transform = read_transform(output / "a" / "true_coronal_to_axial.tfm")
-    truth, mask = (read_volume(output / "a" / f"{n}.nii.gz") for n in ("truth", "coronal_mask"))
+    transform = read_transform(axial.parent / "true_coronal_to_axial.tfm")
+    truth, mask = (read_volume(axial.parent / f"{n}.nii.gz") for n in ("truth", "coronal_mask"))
     assert dice(sample(mask, truth.grid, transform) >= 0.5, truth.array) > 0.85
-    before = (output / "a" / "axial.nii.gz").stat().st_mtime_ns
-    assert main(flags) == 0
-    assert (output / "a" / "axial.nii.gz").stat().st_mtime_ns == before
+    before = axial.stat().st_mtime_ns
+    assert run("--test", "0.5") == 0
+    assert axial.stat().st_mtime_ns == before
     assert capsys.readouterr().out == ""
 
 
-def test_the_table_lists_the_cases_of_earlier_calls_too(files):
-    output, masks = files / "cases", files / "labelsTr"
-    for name, planes in (("a", ["axial", "coronal"]), ("b", ["axial", "sagittal"])):
-        flags = ["--masks", str(masks / f"{name}.nii.gz"), "--planes", *planes]
-        assert main([*flags, "-o", str(output), *FLAGS]) == 0
-    found = read_patients(output / "cases.csv")
-    assert [(p.name, [v.name for v in p.views]) for p in found] == [
+def test_the_table_lists_the_cases_of_earlier_calls_too(files, run):
+    for name, plane in (("a", "coronal"), ("b", "sagittal")):
+        source = ("--masks", files / "labelsTr" / f"{name}.nii.gz")
+        assert run("--planes", "axial", plane, source=source) == 0
+    assert [(p.name, [v.name for v in p.views]) for p in listed(files)] == [
         ("a", ["axial.nii.gz", "coronal.nii.gz"]),
         ("b", ["axial.nii.gz", "sagittal.nii.gz"]),
     ]
 
 
-def test_a_volume_replaced_while_it_is_simulated_has_changed(files, capsys, monkeypatch):
+def test_a_volume_replaced_while_it_is_simulated_has_changed(files, run, capsys, monkeypatch):
     def replacing(*args):
         os.utime(files / "imagesTr" / "a.nii.gz", (1, 1))
         return simulate(*args)
 
     monkeypatch.setattr("supermask.simulation.simulate", replacing)
-    flags = ["--path", str(files), "-o", str(files / "cases"), *FLAGS]
-    assert main(flags) == 0
-    assert main(flags) == 1
+    assert (run(), run()) == (0, 1)
     assert "a: is finished, but with stamps [[" in capsys.readouterr().err
 
 
-def test_cases_of_version_3_0_0_are_finished_and_listed(files):
-    flags = ["--path", str(files), "-o", str(files / "cases"), *FLAGS]
-    assert main(flags) == 0
+def test_cases_of_version_3_0_0_are_finished_and_listed(files, run, axial):
+    assert run() == 0
     for name in ("a", "b"):
         path = files / "cases" / name / "case.json"
         entry = json.loads(path.read_text())["results"][""]
         path.write_text(json.dumps({"supermask": "3.0.0", "whole": name == "a", **entry}))
-    before = (files / "cases" / "a" / "axial.nii.gz").stat().st_mtime_ns
+    before = axial.stat().st_mtime_ns
     write_table(files / "cases")
-    assert [p.name for p in read_patients(files / "cases" / "cases.csv")] == ["a"]
-    assert main(flags) == 0
-    assert (files / "cases" / "a" / "axial.nii.gz").stat().st_mtime_ns == before
-    assert len(read_patients(files / "cases" / "cases.csv")) == 2
+    assert [p.name for p in listed(files)] == ["a"]
+    assert run() == 0
+    assert axial.stat().st_mtime_ns == before and len(listed(files)) == 2
 
 
-def test_a_finished_case_of_other_settings_is_not_the_one_wanted(files, capsys):
-    flags = ["--path", str(files), "-o", str(files / "cases"), *FLAGS]
-    assert main(flags) == 0
-    before = (files / "cases" / "a" / "axial.nii.gz").read_bytes()
-    assert main([*flags, "--slices", "8"]) == 1
-    assert "is finished, but with slices [6.0, 6.0, 6.0]; --overwrite" in capsys.readouterr().err
-    assert main([*flags, "--labels", "7"]) == 1
-    assert "is finished, but with labels None; --overwrite" in capsys.readouterr().err
-    assert (files / "cases" / "a" / "axial.nii.gz").read_bytes() == before
+def test_a_finished_case_of_other_settings_is_not_the_one_wanted(run, axial, capsys):
+    assert run() == 0
+    before = axial.read_bytes()
+    for flags, made in (("--slices 8", "slices [6.0, 6.0, 6.0]"), ("--labels 7", "labels None")):
+        assert run(*flags.split()) == 1
+        assert f"is finished, but with {made}; --overwrite" in capsys.readouterr().err
+    assert axial.read_bytes() == before
 
 
-def test_a_volume_that_fails_is_named_and_the_others_go_on(files, capsys):
+def test_a_volume_that_fails_is_named_and_the_others_go_on(files, run, capsys):
     (files / "imagesTr" / "a.nii.gz").write_bytes(b"damaged")
-    assert main(["--path", str(files), "-o", str(files / "cases"), *FLAGS]) == 1
+    assert run() == 1
     assert "a.nii.gz" in capsys.readouterr().err
-    assert [p.name for p in read_patients(files / "cases" / "cases.csv")] == ["b"]
+    assert [p.name for p in listed(files)] == ["b"]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "give either --path or --masks"),
-        (["--masks", "m.nii", "--images", "a.nii", "b.nii"], "expected as many images as masks"),
-        (["--path", ".", "--images", "a.nii"], "--images goes with --masks"),
-        (["--masks", "m.nii", "--slices", "0.5"], "slices must be one distance"),
-        (["--masks", "m.nii", "--repeat", "0"], "repeat must be at least 1"),
+        ("", "give either --path or --masks"),
+        ("--masks m.nii --images a.nii b.nii", "expected as many images as masks"),
+        ("--path . --images a.nii", "--images goes with --masks"),
+        ("--masks m.nii --slices 0.5", "slices must be one distance"),
+        ("--masks m.nii --repeat 0", "repeat must be at least 1"),
     ],
 )
 def test_wrong_flags_are_explained(tmp_path, capsys, flags, message):
-    assert main([*flags, "-o", str(tmp_path / "cases")]) == 2
+    assert main([*flags.split(), "-o", str(tmp_path / "cases")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "cases").exists()
 
@@ -260,21 +269,19 @@ def test_a_case_that_cannot_be_made_leaves_nothing(files, tmp_path):
         read_patients(path)
 
 
-def test_a_mask_that_does_not_lie_on_its_image_is_named(files, caplog):
+def test_a_mask_that_does_not_lie_on_its_image_is_named(files, run, axial, caplog):
     path = files / "labelsTr" / "a.nii.gz"
     mask = read_volume(path)
     write_volume(Volume(mask.array, mask.spacing, (0, 0, 0)), path)
-    status = main(["--path", str(files), "-o", str(files / "cases"), *FLAGS])
-    assert status == 1 and not (files / "cases" / "a").exists()
+    assert run() == 1 and not axial.parent.exists()
     assert "a.nii.gz: its mask has as many voxels but lies elsewhere" in caplog.text
 
 
-def test_a_table_of_others_is_never_replaced(files, capsys):
+def test_a_table_of_others_is_never_replaced(files, run, capsys):
     table = files / "cases" / "cases.csv"
     table.parent.mkdir()
     table.write_text("mine,truth\n")
-    status = main(["--path", str(files), "-o", str(table.parent), *FLAGS])
-    assert status == 2 and "is not a table of simulated cases" in capsys.readouterr().err
+    assert run() == 2 and "is not a table of simulated cases" in capsys.readouterr().err
     assert table.read_text() == "mine,truth\n" and len(list(table.parent.iterdir())) == 1
 
 
