@@ -66,21 +66,15 @@ def _run(args):
         results = evaluate(cases, settings, bar)
     if not args.quiet:
         print(format_table(results, columns, settings), flush=True)
-    written = []
-    if args.csv:
-        written.append(_write(args.csv, to_csv(results, columns), args.overwrite))
-    if args.json:
-        written.append(_write(args.json, to_json(results, columns, settings), args.overwrite))
+    texts = {args.csv: to_csv(results, columns), args.json: to_json(results, columns, settings)}
+    written = [_write(path, text, args.overwrite) for path, text in texts.items() if path]
     return int(any(scores.error for scores in results) or not all(written))
 
 
 def _cases(args):
     """The list of `Case` that the arguments name, in one of the two ways."""
-    given = [
-        f"--{name}"
-        for name in ("predictions", "references", "masks", "baselines", "kind")
-        if getattr(args, name)
-    ]
+    names = ("predictions", "references", "masks", "baselines", "kind")
+    given = [f"--{name}" for name in names if getattr(args, name)]
     if args.path and given:
         raise UserError(f"--path names all files, so leave out {', '.join(given)}")
     if args.path:
@@ -90,14 +84,8 @@ def _cases(args):
             "expected --path CSV, or --predictions, --references and --kind, received "
             f"{' '.join(given) or 'neither'}"
         )
-    return match_cases(
-        _place(args, "predictions"),
-        _place(args, "references"),
-        args.kind,
-        masks=_place(args, "masks"),
-        baselines=_place(args, "baselines"),
-        allow_missing=args.allow_missing,
-    )
+    places = {name: _place(args, name) for name in names[:4]}
+    return match_cases(**places, kind=args.kind, allow_missing=args.allow_missing)
 
 
 def _place(args, name):

@@ -44,11 +44,7 @@ exit status: 0 all done, 1 some images failed, 2 nothing could be done, 130 inte
 
 @dataclass(frozen=True, kw_only=True)
 class JobSettings:
-    """What is computed and where it goes; how it is computed is in `PredictorSettings`.
-
-    Raises:
-        UserError: if a value is not what its rule expects.
-    """
+    """What is computed and where it goes; how it is computed is in `PredictorSettings`."""
 
     debut_path: str | None = setting(
         None,
@@ -94,16 +90,10 @@ class JobSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a predictor is made, in this process or on a worker of a cluster.
+    """How a predictor is made, in this process or on a worker of a cluster."""
 
-    Attributes:
-        weights: registry name or absolute path.
-        sha256: of the weights' file; another file of that name makes another predictor.
-        settings: the `PredictorSettings`.
-    """
-
-    weights: str
-    sha256: str
+    weights: str  # registry name or absolute path
+    sha256: str  # of the weights' file; another file of that name makes another predictor
     settings: PredictorSettings
 
     def __call__(self):

@@ -13,11 +13,7 @@ from segsrgan.training.settings import DRAWN, SYNTHETIC, TISSUES
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesisSettings:
-    """What the flags of the command say.
-
-    Raises:
-        UserError: if a value is none of those possible.
-    """
+    """What the flags of the command say."""
 
     number: int = setting(4, "of samples", ">= 1")
     patch: int = setting(128, "edge of a sample in voxels", ">= 8")

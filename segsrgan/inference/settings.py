@@ -3,7 +3,7 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 
 from segsrgan.config import (
     BLENDS,
@@ -12,6 +12,7 @@ from segsrgan.config import (
     INTERPOLATION_TYPES,
     INTERPS,
     PRECISIONS,
+    Rule,
     check,
     setting,
 )
@@ -19,17 +20,14 @@ from segsrgan.errors import UserError
 
 # Two stride-2 levels leave 2 voxels of 8, the least that can be padded by reflection.
 MIN_PATCH = 8
+_WHOLE = Rule(int)
 # What the numbers of a result depend on, besides weights and resolution; kept in its record.
 _NUMBERS = ("geometry", "interp", "interpolation_type", "spline_order", "blend", "threshold")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorSettings:
-    """The settings of `Predictor` and the flags that `job_model.py` makes of them.
-
-    Raises:
-        UserError: if a value is not what its rule expects, or two of them clash.
-    """
+    """The settings of `Predictor`, flags of `job_model.py`; `UserError` if wrong, or two clash."""
 
     interp: str | None = setting(
         None,
@@ -101,7 +99,7 @@ def checked_patch(patch):
     """The patch's edge in voxels, an int divisible by 4 from 8 up; None for the whole image."""
     if patch is None:
         return None
-    patch = _integer("patch", patch)
+    patch = _WHOLE.checked(patch, "patch")
     if patch < MIN_PATCH or patch % 4:
         near = max(MIN_PATCH, 4 * round(patch / 4))
         raise UserError(
@@ -112,11 +110,9 @@ def checked_patch(patch):
 
 def checked_step(step, patch):
     """The step in voxels, from 1 to the patch: half of it when None; None for the whole image."""
-    if patch is None:
-        return None
-    if step is None:
-        return patch // 2
-    step = _integer("step", step)
+    if patch is None or step is None:
+        return patch and patch // 2
+    step = _WHOLE.checked(step, "step")
     if not 1 <= step <= patch:
         raise UserError(
             f"step must be between 1 and the patch size {patch}, received {step}; try {patch // 2}"
@@ -188,16 +184,4 @@ def local_workers(address):
 
 
 def _number(name, word):
-    word = word.strip()
-    if word.lower() == "none":
-        return None
-    try:
-        return int(word)
-    except ValueError:
-        raise UserError(f"{name} must be a whole number or None, received {word!r}") from None
-
-
-def _integer(name, value):
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise UserError(f"{name} must be a whole number, received {value!r}")
-    return int(value)
+    return None if word.strip().lower() == "none" else _WHOLE.checked(_WHOLE.parse(word), name)
