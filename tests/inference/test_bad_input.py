@@ -16,13 +16,16 @@ from segsrgan.volumes.writing import write_volume
 PIXDIM, QFORM_CODE = 76, 252
 
 
-def write_array(path, array):
-    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+def noise(*shape):
+    return np.random.default_rng(0).random(shape).astype(np.float32)
+
+
+def write_array(path, *shape):
+    sitk.WriteImage(sitk.GetImageFromArray(noise(*shape)), str(path))
 
 
 def with_spacing(path, spacing):
-    array = np.random.default_rng(0).random((8, 8, 4)).astype(np.float32)
-    write_volume(Volume(array, (1, 1, 3)), path)
+    write_volume(Volume(noise(8, 8, 4), (1, 1, 3)), path)
     data = bytearray(gzip.decompress(path.read_bytes()))
     struct.pack_into("<hh", data, QFORM_CODE, 1, 0)  # no sform: pixdim counts
     struct.pack_into("<f", data, PIXDIM + 4, spacing)
@@ -30,14 +33,12 @@ def with_spacing(path, spacing):
 
 
 def truncate(path):
-    write_volume(
-        Volume(np.random.default_rng(0).random((16, 16, 16), dtype=np.float32), (1, 1, 1)), path
-    )
+    write_volume(Volume(noise(16, 16, 16), (1, 1, 1)), path)
     path.write_bytes(path.read_bytes()[:-4000])
 
 
 def write_values(path, value, everywhere=False):
-    array = np.random.default_rng(0).random((8, 8, 4)).astype(np.float32)
+    array = noise(8, 8, 4)
     array[... if everywhere else (2, 2, 2)] = value
     write_volume(Volume(array, (1, 1, 3)), path)
 
@@ -47,8 +48,8 @@ BAD_IMAGES = {
     "empty": lambda path: path.touch(),
     "text": lambda path: path.write_text("this is no image\n" * 100),
     "truncated": truncate,
-    "two axes": lambda path: write_array(path, np.random.rand(8, 8).astype(np.float32)),
-    "four axes": lambda path: write_array(path, np.random.rand(3, 4, 8, 8).astype(np.float32)),
+    "two axes": lambda path: write_array(path, 8, 8),
+    "four axes": lambda path: write_array(path, 3, 4, 8, 8),
     "nan": lambda path: write_values(path, np.nan),
     "infinite": lambda path: write_values(path, np.inf),
     "constant": lambda path: write_values(path, 7, everywhere=True),
@@ -57,6 +58,12 @@ BAD_IMAGES = {
     "negative spacing": lambda path: with_spacing(path, -1.0),
     "spacing that is no number": lambda path: with_spacing(path, np.nan),
     "an empty folder": lambda path: path.mkdir(),
+}
+BAD_CELLS = {
+    "x" * 300 + ".nii": "File name too long",
+    "~no such user/lr.nii": "no such file",
+    "a\0b.nii": "is not a path",
+    "scan/lr.nii.gz/lr.nii": "no such file",
 }
 
 
@@ -70,82 +77,55 @@ def assert_done(path, name="tiny"):
     assert found == [f"{kind}_patch_16_step_8.nii.gz" for kind in ("Cortex_mask", "Cortex", "SR")]
 
 
-def assert_nothing_left(folder, path):
-    assert [item for item in folder.rglob("*") if item != path] == []
+def left_beside(path):
+    return sorted(item.name for item in path.parent.rglob("*") if item != path)
 
 
-def assert_only_a_claim_left(path):
-    left = sorted(item.name for item in path.parent.rglob("*") if item != path)
-    assert left == ["Result_with_tiny", "results.json"]
+CLAIM = ["Result_with_tiny", "results.json"]
 
 
-@pytest.mark.parametrize("kind", BAD_IMAGES)
-def test_a_bad_image_is_named_and_the_next_one_done(
-    tmp_path, image, table, job_model, capsys, kind
-):
-    folder = tmp_path / "bad"
-    folder.mkdir()
-    bad = folder / "image.nii.gz"
-    BAD_IMAGES[kind](bad)
-    good = image()
-    inside = sorted(folder.rglob("*"))
-    assert job_model(table(bad, good)) == 1
-    (line,) = lines_of(capsys.readouterr().err)
-    assert line.startswith(f"job_model.py: error: {bad}: ")
-    assert "Traceback" not in line
-    assert line.count(str(bad)) == 1
-    assert sorted(folder.rglob("*")) == inside
-    assert_done(good)
-
-
-@pytest.mark.parametrize(
-    ("cell", "words"),
-    [
-        ("x" * 300 + ".nii", "File name too long"),
-        ("~no such user/lr.nii", "no such file"),
-        ("a\0b.nii", "is not a path"),
-        ("scan/lr.nii.gz/lr.nii", "no such file"),
-    ],
-    ids=["long", "user", "zero", "file as folder"],
-)
-def test_a_cell_that_is_no_path_is_named_and_the_next_image_done(
-    tmp_path, image, job_model, capsys, cell, words
-):
+def test_bad_images_are_named_and_the_good_one_is_done(tmp_path, image, job_model, capsys):
+    bad = [tmp_path / kind / "image.nii.gz" for kind in BAD_IMAGES]
+    for path in bad:
+        path.parent.mkdir()
+        BAD_IMAGES[path.parent.name](path)
     good, csv_path = image(), tmp_path / "data.csv"
-    csv_path.write_text(f"{cell}\n{good}\n", encoding="utf-16")
+    inside = [sorted(path.parent.rglob("*")) for path in bad]
+    cells = "\n".join(map(str, [*bad[:9], good, *bad[9:], *BAD_CELLS]))
+    csv_path.write_text(cells, encoding="utf-16")
     assert job_model(csv_path) == 1
-    (line,) = lines_of(capsys.readouterr().err)
-    assert cell in line
-    assert words in line
+    lines = lines_of(capsys.readouterr().err)
+    assert len(lines) == len(bad) + len(BAD_CELLS)
+    for path in bad:
+        (line,) = [line for line in lines if line.startswith(f"job_model.py: error: {path}: ")]
+        assert "Traceback" not in line and line.count(str(path)) == 1
+    for cell, words in BAD_CELLS.items():
+        (line,) = [line for line in lines if cell in line]
+        assert words in line
+    assert [sorted(path.parent.rglob("*")) for path in bad] == inside
     assert_done(good)
 
 
-def test_an_image_in_a_closed_folder_is_named(image, table, job_model, capsys, monkeypatch):
-    bad, good, real = image("bad/lr.nii.gz"), image("good/lr.nii.gz"), os.stat
+def test_closed_and_unwritable_folders_are_seen_before_anything_is_computed(
+    image, table, job_model, capsys, monkeypatch
+):
+    closed, full, good = (image(f"{name}/lr.nii.gz") for name in ("closed", "full", "good"))
+    (full.parent / "Result_with_tiny").write_text("a file in the way")
+    real = os.stat
 
     def stat(path, *args, **kwargs):
-        if str(path).startswith(str(bad.parent)):
+        if str(path).startswith(str(closed.parent)):
             raise PermissionError(13, "Permission denied", str(path))
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", stat)
-    assert job_model(table(bad, good)) == 1
-    (line,) = lines_of(capsys.readouterr().err)
-    assert f"{bad}: cannot be opened (Permission denied)" in line
-    assert_done(good)
-
-
-def test_an_unwritable_result_folder_is_seen_before_anything_is_computed(
-    image, table, job_model, capsys, monkeypatch
-):
-    bad, good = image("bad/lr.nii.gz"), image("good/lr.nii.gz")
-    (bad.parent / "Result_with_tiny").write_text("a file in the way")
-    assert job_model(table(bad, good)) == 1
-    (line,) = lines_of(capsys.readouterr().err)
-    assert f"{bad}: cannot write into" in line
+    assert job_model(table(closed, full, good)) == 1
+    first, second = lines_of(capsys.readouterr().err)
+    assert f"{closed}: cannot be opened (Permission denied)" in first
+    assert f"{full}: cannot write into" in second
     assert_done(good)
     monkeypatch.setattr("segsrgan.inference.predictor.read_generator", None)  # not even loaded
-    assert job_model(table(bad)) == 1
+    assert job_model(table(closed, full)) == 1
 
 
 @pytest.mark.parametrize("resolution", ["0.0001", "1e-9,1,1", "1e-200", "1e-320,1,1"])
@@ -156,7 +136,7 @@ def test_an_absurdly_fine_resolution_fails_with_the_memory_it_needs(
     assert job_model(table(path), resolution=resolution) == 1
     (line,) = lines_of(capsys.readouterr().err)
     assert "GiB" in line and "coarser" in line
-    assert_nothing_left(path.parent, path)
+    assert left_beside(path) == []
 
 
 def test_a_full_disk_leaves_nothing(image, table, job_model, monkeypatch, capsys):
@@ -173,7 +153,7 @@ def test_a_full_disk_leaves_nothing(image, table, job_model, monkeypatch, capsys
     monkeypatch.setattr(writing, "write_volume", full)
     assert job_model(table(path, other)) == 1
     assert "No space left" in capsys.readouterr().err
-    assert_only_a_claim_left(path)
+    assert left_beside(path) == CLAIM
     assert_done(other)
 
 
@@ -187,7 +167,7 @@ def test_running_out_of_memory_is_explained(image, table, job_model, monkeypatch
     path = image()
     assert job_model(table(path), "--engine", "tensorflow") == 1
     assert "out of memory; take a smaller patch" in capsys.readouterr().err
-    assert_only_a_claim_left(path)
+    assert left_beside(path) == CLAIM
 
 
 @pytest.mark.parametrize(
@@ -236,19 +216,16 @@ def test_wrong_arguments_end_the_job_with_one_line(
     (line,) = printed.err.splitlines()
     assert line.startswith("job_model.py: error: ")
     assert words in line
-    assert_nothing_left(path.parent, path)
+    assert left_beside(path) == []
 
 
-def test_an_empty_table_ends_the_job(table, job_model, capsys):
-    assert job_model(table()) == 2
-    assert "names no image" in capsys.readouterr().err
-
-
-def test_no_arguments_are_answered_with_one_line(capsys):
+def test_no_arguments_and_an_empty_table_are_answered_with_one_line(table, job_model, capsys):
     from segsrgan.job_model import main
 
     assert main([]) == 2
     assert "--path" in capsys.readouterr().err
+    assert job_model(table()) == 2
+    assert "names no image" in capsys.readouterr().err
 
 
 def test_weights_of_a_discriminator_are_refused(tmp_path, image, table, job_model, capsys):

@@ -4,9 +4,8 @@
 import csv
 
 import numpy as np
-import pytest
 
-from segsrgan.inference.jobs import COLUMNS
+from segsrgan.inference import jobs, predictor, sweep
 from segsrgan.volumes.reading import read_volume
 
 KINDS = ("SR", "Cortex", "Cortex_mask")
@@ -28,38 +27,21 @@ def read(path, kind="SR", pair="patch_16_step_8", name="tiny"):
 
 def test_results_lie_where_the_original_put_them(image, table, job_model):
     path = image()
-    assert job_model(table("scan/lr.nii.gz"), "-s", "4 16,8", patch="16,12") == 0
+    assert job_model(table("scan/lr.nii.gz"), "-s", "4 16,8,", patch="16,12,None") == 0
     pairs = ["patch_16_step_4", "patch_16_step_16", "patch_12_step_8"]
     expected = {f"{pair}/{kind}_{pair}.nii.gz" for pair in pairs for kind in KINDS}
+    expected |= {f"patch_None/{kind}_whole_image.nii.gz" for kind in KINDS}
     assert set(results(path.parent / "Result_with_tiny")) == expected
     assert read(path, pair="patch_12_step_8").shape == (16, 20, 18)
-
-
-def test_a_patch_of_none_is_the_whole_image(image, table, job_model):
-    path = image()
-    assert job_model(table(path), patch="None") == 0
-    expected = {f"patch_None/{kind}_whole_image.nii.gz" for kind in KINDS}
-    assert set(results(path.parent / "Result_with_tiny")) == expected
 
 
 def test_a_mask_head_adds_a_file(image, table, job_model, weights):
     path = image()
     assert job_model(table(path), weights=weights("classes", mask_classes=3)) == 0
-    mask = read(path, "Mask", name="classes")
-    assert set(np.unique(mask)) <= {0, 1, 2}
+    assert set(np.unique(read(path, "Mask", name="classes"))) <= {0, 1, 2}
 
 
-def test_the_identity_network_gives_the_interpolated_image(image, table, job_model, identity):
-    from segsrgan.volumes.resampling import resample
-
-    path = image()
-    assert job_model(table(path), weights=identity) == 0
-    source = read_volume(path)
-    expected = np.maximum(resample(source, 1).array, source.array.min())
-    np.testing.assert_allclose(read(path, name="identity"), expected, rtol=1e-4)
-
-
-def test_images_of_one_folder_do_not_meet(image, table, job_model, capsys):
+def test_images_of_one_folder_do_not_meet(image, table, job_model):
     for name, seed in (("a.nii.gz", 1), ("b.nii", 2)):
         image(f"scan/{name}", seed=seed)
     path = image("other/a.nii.gz", seed=3)
@@ -73,37 +55,27 @@ def test_images_of_one_folder_do_not_meet(image, table, job_model, capsys):
     assert not np.allclose(found[0], found[2])
 
 
-def test_finished_results_are_kept(image, table, job_model, monkeypatch, capsys):
+def test_finished_results_are_kept_and_what_is_different_now_is_named(
+    image, table, job_model, monkeypatch, capsys
+):
     path = image()
     csv_path = table(path)
     assert job_model(csv_path) == 0
-    before = results(path.parent)
-    monkeypatch.setattr("segsrgan.inference.predictor.read_generator", None)  # not even loaded
-    assert job_model(csv_path) == 0
-    assert results(path.parent) == before
-    assert "skipped" in capsys.readouterr().out
+    before = results(path.parent / "Result_with_tiny")
+    monkeypatch.setattr(predictor, "read_generator", None)  # not even loaded
 
+    def again(*flags, **options):
+        assert job_model(csv_path, *flags, **options) == 0
+        assert results(path.parent / "Result_with_tiny") == before
+        printed = capsys.readouterr()
+        assert "skipped" in printed.out
+        return printed.err
 
-def test_an_image_that_has_changed_since_is_named(image, table, job_model, capsys):
-    path = image()
-    csv_path = table(path)
-    assert job_model(csv_path) == 0
+    assert "warning" not in again()
+    assert "resolution [1.0, 1.0, 1.0], threshold 0.5" in again("--threshold=0.3", resolution="2")
+    assert "made with other settings (series None)" in again("--series", "1.2.3")
     image(seed=1)
-    before = results(path.parent)
-    assert job_model(csv_path) == 0
-    assert results(path.parent) == before
-    errors = capsys.readouterr().err
-    assert f"{path}: has changed since the results of patch_16_step_8 were made" in errors
-
-
-def test_other_settings_do_not_replace_results_but_are_named(image, table, job_model, capsys):
-    path = image()
-    csv_path = table(path)
-    assert job_model(csv_path) == 0
-    before = results(path.parent)
-    assert job_model(csv_path, "--threshold", "0.3", resolution="2") == 0
-    assert results(path.parent) == before
-    assert "resolution [1.0, 1.0, 1.0], threshold 0.5" in capsys.readouterr().err
+    assert f"{path}: has changed since the results of patch_16_step_8 were made" in again()
 
 
 def test_results_of_other_weights_of_that_name_are_named(
@@ -128,37 +100,25 @@ def test_a_whole_image_too_large_for_the_memory_leaves_the_patches_to_be_done(
     assert found == {"patch_16_step_8"}
 
 
-def test_overwrite_replaces_results(image, table, job_model):
+def test_half_a_result_is_done_again_and_overwrite_does_all_again(image, table, job_model):
     path = image()
-    csv_path = table(path)
-    assert job_model(csv_path) == 0
-    before = results(path.parent / "Result_with_tiny")
-    assert job_model(csv_path, "--overwrite", resolution="2") == 0
-    after = results(path.parent / "Result_with_tiny")
-    assert set(after) == set(before)
-    assert all(after[name] > before[name] for name in before)
-    assert read(path).shape == (8, 10, 9)
-
-
-@pytest.mark.parametrize("missing", KINDS)
-def test_half_a_result_is_done_again(image, table, job_model, missing):
-    path = image()
-    csv_path = table(path)
+    csv_path, folder = table(path), path.parent / "Result_with_tiny"
     assert job_model(csv_path, patch="16,8") == 0
-    folder = path.parent / "Result_with_tiny"
     before = results(folder)
-    (folder / "patch_16_step_8" / f"{missing}_patch_16_step_8.nii.gz").unlink()
+    (folder / "patch_16_step_8" / "Cortex_patch_16_step_8.nii.gz").unlink()
     assert job_model(csv_path, patch="16,8") == 0
     after = results(folder)
     assert set(after) == set(before)
     assert {name for name in after if after[name] != before[name]} == {
         f"patch_16_step_8/{kind}_patch_16_step_8.nii.gz" for kind in KINDS
     }
+    assert job_model(csv_path, "--overwrite", patch="16,8", resolution="2") == 0
+    last = results(folder)
+    assert set(last) == set(after) and all(last[name] > after[name] for name in after)
+    assert read(path).shape == (8, 10, 9)
 
 
 def test_an_image_is_read_once_and_the_network_built_once(image, table, job_model, monkeypatch):
-    from segsrgan.inference import predictor
-
     calls = []
     for name in ("read_volume", "resample", "read_generator"):
         real = getattr(predictor, name)
@@ -173,109 +133,90 @@ def test_an_image_is_read_once_and_the_network_built_once(image, table, job_mode
     assert sorted(calls) == ["read_generator"] + ["read_volume"] * 2 + ["resample"] * 2
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
+def test_flags_change_the_image_or_only_what_it_costs(image, table, job_model):
+    path = image()
+    csv_path = table(path)
+    assert job_model(csv_path, "-rf", "plain") == 0
+    for flags in (
         ("--geometry", "legacy"),
         ("--blend", "gaussian"),
         ("-int", "sitk", "-it", "Linear"),
         ("-int", "sitk", "-it", "NearestNeighbor"),
         ("--step", "3"),
-    ],
-    ids=" ".join,
-)
-def test_flags_change_the_image(image, table, job_model, flags):
-    path = image()
-    assert job_model(table(path), "-rf", "plain") == 0
-    assert job_model(table(path), "-rf", "other", *flags) == 0
-    pair = "patch_16_step_3" if "--step" in flags else "patch_16_step_8"
-    one, other = read(path, name="plain"), read(path, pair=pair, name="other")
-    assert one.shape == other.shape
-    assert np.abs(one - other).max() > 0.1
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
+    ):
+        assert job_model(csv_path, "-rf", "other", "--overwrite", *flags) == 0
+        pair = "patch_16_step_3" if "--step" in flags else "patch_16_step_8"
+        plain, other = read(path, name="plain"), read(path, pair=pair, name="other")
+        assert plain.shape == other.shape
+        assert np.abs(plain - other).max() > 0.1, flags
+    for flags in (
         ("-bb", "True"),
         ("--batch_size", "3"),
         ("--engine", "tensorflow"),
         ("--precision", "float32"),
         ("--threads", "2"),
         ("--max_memory", "8"),
-    ],
-)
-def test_flags_that_only_cost_time_or_memory_keep_the_image(image, table, job_model, flags):
-    path = image()
-    assert job_model(table(path), "-rf", "plain") == 0
-    assert job_model(table(path), "-rf", "other", *flags) == 0
-    for kind in KINDS:
-        one, other = read(path, kind, name="plain"), read(path, kind, name="other")
-        np.testing.assert_allclose(one, other, atol=0.02)
+    ):
+        assert job_model(csv_path, "-rf", "other", "--overwrite", *flags) == 0
+        for kind in KINDS:
+            plain, other = read(path, kind, name="plain"), read(path, kind, name="other")
+            np.testing.assert_allclose(plain, other, atol=0.02, err_msg=flags)
 
 
 def test_the_batch_flags_reach_the_engine(image, table, job_model, monkeypatch):
-    from segsrgan.inference.engines.tensorflow import TensorFlowEngine
+    sizes, real = [], sweep.HostSweep.compute
 
-    sizes, real = [], TensorFlowEngine.predict_batch
+    def spy(self, starts):
+        sizes.append(len(starts))
+        return real(self, starts)
 
-    def spy(self, patches, resolution=None):
-        sizes.append(len(patches))
-        return real(self, patches, resolution)
-
-    monkeypatch.setattr(TensorFlowEngine, "predict_batch", spy)
-    csv_path, engine = table(image()), ("--overwrite", "--engine", "tensorflow")
-    for flags, largest in ((("--batch_size", "3"), 3), (("--by_batch", "False"), 1)):
-        assert job_model(csv_path, *engine, *flags, patch="8") == 0
+    monkeypatch.setattr(sweep.HostSweep, "compute", spy)
+    csv_path = table(image())
+    for flags, largest in (("--batch_size=3", 3), ("--by_batch=False", 1), ("--by_batch=True", 32)):
+        assert job_model(csv_path, "--overwrite", flags, patch="8") == 0
         assert max(sizes) == largest
         sizes.clear()
-    assert job_model(csv_path, *engine, "--by_batch", "True", patch="8") == 0
-    assert max(sizes) > 3
 
 
 def test_the_threshold_changes_the_mask_alone(image, table, job_model):
     path = image()
     for name, threshold in (("low", "0.4"), ("high", "0.6")):
         assert job_model(table(path), "-rf", name, "--threshold", threshold) == 0
-    np.testing.assert_array_equal(
-        read(path, "Cortex", name="low"), read(path, "Cortex", name="high")
-    )
+    low, high = (read(path, "Cortex", name=name) for name in ("low", "high"))
+    np.testing.assert_array_equal(low, high)
     low, high = (read(path, "Cortex_mask", name=name) for name in ("low", "high"))
     assert low.sum() > high.sum()
 
 
-def test_a_flag_without_effect_is_named(image, table, job_model, capsys):
-    assert job_model(table(image()), "-it", "Linear") == 0
-    assert "--interpolation_type" in capsys.readouterr().err
-
-
-def test_the_summary_is_printed_and_written(image, table, job_model, capsys):
-    path = image()
+def test_the_summary_is_printed_and_written_beside_the_list_and_the_bar_shows_patches(
+    image, table, job_model, capsys, monkeypatch
+):
+    path, elsewhere = image(), image("elsewhere/other.nii").parent
     csv_path = table(path, "missing.nii", name="people.csv")
-    assert job_model(csv_path, patch="16,8") == 1
+    monkeypatch.chdir(elsewhere)
+    # What has no effect is named, too.
+    assert job_model(csv_path.name, "-dp", csv_path.parent, "-it", "Linear", patch="16,8") == 1
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0].split() == (
         ["image", "patch", "step", "result", "seconds", "peak", "memory", "MB"]
     )
+    assert "--interpolation_type" in printed.err
+    assert "lr.nii.gz patch_16_step_8" in printed.err
+    assert "patch/s" in printed.err or "s/patch" in printed.err
     with open(csv_path.with_name("people_summary.csv"), newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == jobs.COLUMNS
+    missing = str(csv_path.parent / "missing.nii")
     assert [(row["image"], row["patch"], row["step"], row["result"]) for row in rows] == [
         (str(path), "16", "8", "finished"),
         (str(path), "8", "4", "finished"),
-        (str(csv_path.parent / "missing.nii"), "16", "8", "failed"),
-        (str(csv_path.parent / "missing.nii"), "8", "4", "failed"),
+        (missing, "16", "8", "failed"),
+        (missing, "8", "4", "failed"),
     ]
     assert float(rows[0]["seconds"]) > 0
     assert 100 < float(rows[0]["peak_memory_MB"]) < 100_000
     assert "no such file" in rows[2]["detail"]
-
-
-def test_the_bar_shows_image_patches_and_rate(image, table, job_model, capsys):
-    assert job_model(table(image())) == 0
-    errors = capsys.readouterr().err
-    assert "lr.nii.gz patch_16_step_8" in errors
-    assert "patch/s" in errors or "s/patch" in errors
+    assert [item.name for item in elsewhere.iterdir()] == ["other.nii"]
 
 
 def test_quiet_says_nothing(image, table, job_model, capsys):
@@ -287,8 +228,6 @@ def test_quiet_says_nothing(image, table, job_model, capsys):
 
 
 def test_the_summary_goes_to_the_current_folder_if_it_must(image, table, job_model, monkeypatch):
-    from segsrgan.inference import jobs
-
     path, real = image(), jobs.write_text
     csv_path = table(path)
     elsewhere = path.parent / "elsewhere"
@@ -303,18 +242,3 @@ def test_the_summary_goes_to_the_current_folder_if_it_must(image, table, job_mod
     monkeypatch.chdir(elsewhere)
     assert job_model(csv_path) == 0
     assert [item.name for item in elsewhere.iterdir()] == ["data_summary.csv"]
-
-
-def test_the_series_is_one_of_the_settings(image, table, job_model, capsys):
-    csv_path = table(image())
-    assert job_model(csv_path) == 0
-    assert job_model(csv_path, "--series", "1.2.3") == 0
-    assert "made with other settings (series None)" in capsys.readouterr().err
-
-
-def test_the_summary_lies_beside_the_list_that_was_read(image, table, job_model, monkeypatch):
-    csv_path, elsewhere = table(image()), image("elsewhere/other.nii").parent
-    monkeypatch.chdir(elsewhere)
-    assert job_model(csv_path.name, "-dp", csv_path.parent) == 0
-    assert csv_path.with_name("data_summary.csv").is_file()
-    assert not (elsewhere / "data_summary.csv").exists()

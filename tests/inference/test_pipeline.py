@@ -33,6 +33,12 @@ class Stage:
         with self.lock:
             self.steps.append(f"{what} {name}")
 
+    def fail(self, moment, error):
+        def fail():
+            raise error
+
+        self.before[moment] = fail
+
     def prepare(self, image, new_resolution, series, patch):
         name = image.parent.name
         self.note("read", name)
@@ -129,38 +135,31 @@ def test_no_more_than_one_image_is_read_ahead(job, stage):
     assert "read c" not in seen
 
 
-def test_an_image_that_cannot_be_read_fails_in_its_turn(job, stage):
-    def fail():
-        raise ValueError("is no image")
-
-    stage.before["read", "b"] = fail
-    found = run(job(*"abc"), stage)
-    assert [result for name, _, result in found if name == "b"] == ["failed"] * 2
+@pytest.mark.parametrize(
+    "moment, error, failed",
+    [
+        (("read", "b"), ValueError("is no image"), ["b", "b"]),
+        (("compute", "b 8"), RuntimeError("a strange patch"), ["b"]),
+        (("write", "b 8"), OSError(28, "No space left on device"), ["b"]),
+    ],
+)
+def test_what_fails_is_reported_in_its_turn_and_leaves_the_others(
+    job, stage, moment, error, failed
+):
+    stage.fail(moment, error)
+    todo = job(*"abc")
+    found = run(todo, stage)
+    assert [name for name, _, result in found if result == "failed"] == failed
     assert [name for name, _, _ in found] == list("aabbcc")
-    assert sum(result == "finished" for *_, result in found) == 4
-
-
-def test_one_pair_that_fails_leaves_the_others(job, stage):
-    def fail():
-        raise RuntimeError("a strange patch")
-
-    stage.before["compute", "a 8"] = fail
-    assert [result for *_, result in run(job(*"ab"), stage)] == ["failed", *["finished"] * 3]
-
-
-def test_a_full_disk_fails_one_pair_and_leaves_nothing_of_it(job, stage):
-    def fail():
-        raise OSError(28, "No space left on device")
-
-    stage.before["write", "a 8"] = fail
-    todo = job(*"ab")
-    assert [result for *_, result in run(todo, stage)] == ["failed", *["finished"] * 3]
     assert files_of(todo)[1] == []
-    assert not (todo.images[0].parent / "Result_with_r" / "patch_8_step_4").exists()
+    assert not (todo.images[1].parent / "Result_with_r" / "patch_8_step_4").exists()
 
 
 @pytest.mark.parametrize("error", [MemoryShortage("too large"), MemoryError()])
-def test_reading_ahead_that_does_not_fit_is_done_again_in_its_turn(job, stage, error):
+@pytest.mark.parametrize(
+    "moment, again", [(("read", "b"), "read b"), (("compute", "b 8"), "read c")]
+)
+def test_what_does_not_fit_beside_others_is_done_again_alone(job, stage, moment, again, error):
     tries = []
 
     def fail_at_first():
@@ -168,42 +167,22 @@ def test_reading_ahead_that_does_not_fit_is_done_again_in_its_turn(job, stage, e
         if len(tries) == 1:
             raise error
 
-    stage.before["read", "b"] = fail_at_first
+    stage.before[moment] = fail_at_first
     assert {result for *_, result in run(job(*"abc"), stage)} == {"finished"}
-    # The second time nothing else is in the memory.
+    # The second time nothing else is in the memory: what had been read ahead was let go.
     assert "write a 16" in tries[1]
-
-
-@pytest.mark.parametrize("error", [MemoryShortage("too large"), MemoryError()])
-def test_what_does_not_fit_beside_others_is_computed_alone(job, stage, error):
-    tries = []
-
-    def fail_at_first():
-        tries.append(list(stage.steps))
-        if len(tries) == 1:
-            raise error
-
-    stage.before["compute", "b 8"] = fail_at_first
-    assert {result for *_, result in run(job(*"abc"), stage)} == {"finished"}
-    assert "write a 16" in tries[1]
-    # What had been read ahead was let go.
-    assert stage.steps.count("read c") == 2
+    assert stage.steps.count("read c") == 1 + (again == "read c")
 
 
 def test_what_never_fits_fails_and_the_next_image_is_done(job, stage):
-    def fail():
-        raise MemoryShortage("too large")
-
-    stage.before["compute", "a 8"] = stage.before["compute", "a 16"] = fail
+    for patch in (8, 16):
+        stage.fail(("compute", f"a {patch}"), MemoryShortage("too large"))
     assert [result for *_, result in run(job(*"ab"), stage)] == ["failed"] * 2 + ["finished"] * 2
 
 
 @pytest.mark.parametrize("moment", [("read", "b"), ("compute", "b 8"), ("write", "b 8")])
 def test_an_interrupt_leaves_whole_results_and_reports_them(job, stage, moment):
-    def interrupt():
-        raise KeyboardInterrupt
-
-    stage.before[moment] = interrupt
+    stage.fail(moment, KeyboardInterrupt())
     todo, found = job(*"abc"), []
     with pytest.raises(KeyboardInterrupt):
         for outcome in run_job(todo, lambda: stage):
@@ -217,10 +196,7 @@ def test_an_interrupt_leaves_whole_results_and_reports_them(job, stage, moment):
 
 
 def test_whatever_ends_it_waits_for_what_is_being_written(job, stage):
-    def leave():
-        raise SystemExit
-
-    stage.before["compute", "b 8"] = leave
+    stage.fail(("compute", "b 8"), SystemExit())
     stage.before["write", "a 16"] = lambda: time.sleep(0.3)
     todo = job(*"ab")
     with pytest.raises(SystemExit):
