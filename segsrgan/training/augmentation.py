@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Random deformations of training images, by cubic B-splines (Rueckert et al. 1999)."""
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,15 +18,10 @@ _SLAB_BYTES = 112  # per voxel of it
 
 @dataclass(frozen=True)
 class Deformation:
-    """A small rotation about the middle and a smooth displacement, new at every draw.
+    """A small rotation about the middle and a smooth displacement that never folds, drawn anew."""
 
-    Attributes:
-        rotation: largest angle about each axis, degrees.
-        elastic: largest displacement, mm. Its nodes are far enough apart that it never folds.
-    """
-
-    rotation: float = 0.0
-    elastic: float = 0.0
+    rotation: float = 0.0  # largest angle about each axis, degrees
+    elastic: float = 0.0  # largest displacement, mm
 
     def __bool__(self):
         return self.rotation > 0 or self.elastic > 0
@@ -38,14 +34,10 @@ class Deformation:
         return voxels * 16 + min(voxels, threads * _SLAB) * _SLAB_BYTES
 
     def apply(self, image, labels, rng, classes=()):
-        """Deforms an image together with its labels; 0 where the deformation leads outside.
+        """Deforms a `Volume` and labels `{name: (x, y, z)}`; 0 where it leads outside.
 
-        Args:
-            image: a `Volume`; interpolated by cubic splines, within its own range of values.
-            labels: `{name: (x, y, z) array}`; interpolated linearly, one of type bool cut at one
-                half.
-            rng: a `numpy.random.Generator`.
-            classes: names of the labels that are interpolated by nearest neighbours instead.
+        The image is interpolated by cubic splines, within its own range of values; labels linearly,
+        those of type bool cut at one half, those named as classes by nearest neighbours.
         """
         if not self:
             return image, labels
@@ -62,8 +54,10 @@ class Deformation:
             for name, label in labels.items():
                 moved[name][slab] = _sampled(label, points, name in classes)
 
+        size, *others = image.array.shape
+        rows = max(1, _SLAB // math.prod(others))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(move, _slabs(image.array.shape)))
+            list(pool.map(move, (slice(n, n + rows) for n in range(0, size, rows))))
         return image.with_array(moved_image), moved
 
 
@@ -119,16 +113,8 @@ def _sampled(label, points, nearest):
     return np.rint(array) if label.dtype.kind in "ui" else array
 
 
-def _slabs(shape):
-    rows = max(1, _SLAB // (shape[1] * shape[2]))
-    return [slice(first, first + rows) for first in range(0, shape[0], rows)]
-
-
 def bspline_basis(size, distance):
-    """Matrix (size, nodes) of uniform cubic B-splines whose nodes are `distance` voxels apart.
-
-    Its weights are positive and those of a voxel sum to one.
-    """
+    """Weights (size, nodes) of uniform cubic B-splines, positive, those of a voxel of sum 1."""
     cell, t = np.divmod(np.arange(size) / distance, 1)
     weights = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]
     basis = np.zeros((size, int(cell[-1]) + 4))
@@ -138,10 +124,7 @@ def bspline_basis(size, distance):
 
 
 def smooth_field(shape, distance, rng):
-    """A smooth random field (x, y, z), float32, between nodes `distance` voxels apart.
-
-    The nodes' values are uniform in [-1, 1].
-    """
+    """A random field (x, y, z), float32 in [-1, 1], with nodes `distance` voxels apart."""
     bases = [bspline_basis(n, distance).astype(np.float32) for n in shape]
     nodes = rng.uniform(-1, 1, [basis.shape[1] for basis in bases]).astype(np.float32)
     return np.einsum("abc,xa,yb,zc->xyz", nodes, *bases, optimize=True)

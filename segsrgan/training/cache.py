@@ -46,9 +46,7 @@ class Cache:
             remove(path)
 
     def load(self, files, settings, parts, read):
-        """The arrays of an entry, `{part: array}`; made where they are missing or damaged.
-
-        They are read-only where they come from the folder.
+        """The arrays `{part: array}` of an entry, read-only where they come from the folder.
 
         Args:
             files: paths that the arrays are made from; the first one gives the entry its name.

@@ -4,7 +4,7 @@
 import math
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,19 +35,12 @@ class Cases(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """What is known of an image without its voxels.
+    """What is known of an image without its voxels; boxes are `(first, last + 1)` per axis."""
 
-    Attributes:
-        shape: voxels along (x, y, z).
-        spacing: mm.
-        positive: box around the voxels above 0, per axis `(first, last + 1)`.
-        content: box around the voxels that are not 0.
-    """
-
-    shape: tuple
-    spacing: tuple
-    positive: tuple
-    content: tuple
+    shape: tuple  # voxels along (x, y, z)
+    spacing: tuple  # mm
+    positive: tuple  # box around the voxels above 0
+    content: tuple  # box around the voxels that are not 0
 
     @classmethod
     def of(cls, image):
@@ -75,31 +68,22 @@ class Extent(NamedTuple):
 class Case:
     """One row.
 
-    Attributes:
-        image: path of the high-resolution image.
-        labels: `{column: path}`: of a label of 0 and 1, or of probabilities, where a voxel above
-            0.5 is inside; of a mask of classes 0, 1, ...
-        base: "Train" or "Test".
-        values: of Label_image that are inside; none where it holds 0 and 1, or probabilities.
-        extent: the image's `Extent`, once the table has been checked.
+    A label holds 0 and 1, probabilities, where a voxel above 0.5 is inside, or several `values`
+    that are inside; a mask holds the classes 0, 1, ...
     """
 
-    image: Path
-    labels: dict
-    base: str
-    values: tuple = ()
-    extent: Extent | None = field(default=None, compare=False)
+    image: Path  # of high resolution
+    labels: dict  # {column: path} of labels and masks
+    base: str  # "Train" or "Test"
+    values: tuple = ()  # of Label_image
+    extent: Extent | None = None  # of the image, once it has been checked
 
     def load(self, columns=()):
-        """Reads the image and some labels.
+        """The image, a float32 `Volume`, and labels `{column: (x, y, z)}`.
 
-        Returns:
-            `(image, labels)`: a float32 `Volume`, and `{column: (x, y, z)}`: uint8 classes of a
-            mask; of a label bool, or float32 in [0, 1] where the file holds probabilities.
-
-        Raises:
-            VolumeError: if a file is unreadable, has values it must not have, or lies on another
-                grid than the image.
+        Masks are uint8 classes; labels bool, or float32 in [0, 1] where they are probabilities. A
+        `VolumeError` names a file that is unreadable, has values it must not have, or lies on
+        another grid than the image.
         """
         image = _read_image(self.image)
         return image, {column: self.load_label(column, image) for column in columns}
@@ -110,18 +94,13 @@ class Case:
         label = read_volume(path)
         if image is not None:
             _check_grid(label, path, kind, image, self.image)
-        _check_finite(label, path, f"repair the {kind}")
+        check_finite(label, path, f"repair the {kind}")
         if column == LABEL and self.values:
             label = label.with_array(np.isin(label.array, self.values).astype(np.float32))
         return (_classes if kind == "mask" else _probabilities)(label.array, path)
 
     def checked(self):
-        """Reads everything once.
-
-        Returns:
-            `(case, values, problems)`: the case with its `Extent`; the set of the mask's values; a
-            list of messages, empty if all is well.
-        """
+        """Reads everything: the case with its extent, the set of the mask's values, problems."""
         problems, extent, image, values = [], None, None, set()
         try:
             image = _read_image(self.image)
@@ -140,10 +119,7 @@ class Case:
 
 
 def filled_box(inside):
-    """The smallest box around the True voxels of an array (x, y, z).
-
-    Per axis `(first, last + 1)`; three times (0, 1) if there is no such voxel.
-    """
+    """The box around the True voxels (x, y, z), `(first, last + 1)` per axis; (0, 1) if none is."""
     box = ndimage.find_objects(inside.view(np.uint8), 1)[0]
     return tuple((part.start, part.stop) for part in box) if box else ((0, 1),) * 3
 
@@ -179,10 +155,9 @@ def read_cases(
     Args:
         path: of the CSV file with the columns HR_image, Label_image and Base (Train or Test).
         base_path: folder that relative paths start from; the CSV's own by default.
-        fit_mask: whether the classes of masks are learnt: whole numbers 0, 1, ... up to the same
+        fit_mask: whether the classes of the column Mask_image are learnt: 0, 1, ... up to the same
             number in all images.
         crop_to_mask: whether patches are taken where the masks are, see `overlapping_starts`.
-            Either needs the column Mask_image, which is ignored without them.
         test_alone: whether there may be test images alone.
         label_values: values of Label_image that are inside, see `Case`.
         heads: names of further heads of the network, whose columns are needed.
@@ -239,14 +214,12 @@ def _rows(table, columns, base_path, label_values):
         if empty:
             problems.append(f"line {row.line}: {', '.join(empty)} is empty")
         elif row.get(BASE) not in BASES:
-            problems.append(
-                f"line {row.line}: Base must be Train or Test, received {row.get(BASE)}"
-            )
+            base = row.get(BASE)
+            problems.append(f"line {row.line}: Base must be Train or Test, received {base}")
         else:
             image, *labels = (resolved(row.get(name), base_path) for name in (IMAGE, *columns))
-            cases.append(
-                Case(image, dict(zip(columns, labels, strict=True)), row.get(BASE), label_values)
-            )
+            labels = dict(zip(columns, labels, strict=True))
+            cases.append(Case(image, labels, row.get(BASE), label_values))
     return cases, problems
 
 
@@ -287,7 +260,7 @@ def _count_classes(values):
 
 def _read_image(path):
     image = read_volume(path)
-    _check_finite(image, path, "repair the image")
+    check_finite(image, path, "repair the image")
     if image.array.max() <= 0:
         raise VolumeError(f"{path}: has no positive voxel; expected an MR image")
     if min(image.array.shape) < 2:
@@ -335,7 +308,8 @@ def _values(array):
     return f"{text} ... {values[-1]:g} ({len(values)} values)"
 
 
-def _check_finite(volume, path, remedy):
+def check_finite(volume, path, remedy):
+    """Raises `VolumeError` if voxels are not numbers."""
     if not np.isfinite(volume.array).all():
         raise VolumeError(f"{path}: has voxels that are NaN or infinite; {remedy}")
 

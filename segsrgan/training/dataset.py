@@ -56,59 +56,36 @@ def prefetch(items, depth=4):
 
 
 class Batch(NamedTuple):
-    """Patches for one update of a network, or for validation.
+    """Patches for one update of a network, or for validation; all float32.
 
-    Attributes:
-        lr: (b, p, p, p, 1) float32, the interpolated low-resolution image; the thick axis is the
-            last of the three, as at inference.
-        target: (b, p, p, p, channels) float32, the truth of each head of the network, see
-            `segsrgan.networks.outputs`; classes are one-hot.
-        resolution: (b,) float32, distance of the slices in mm.
-        epsilon: (b,) float32 in [0, 1), where on the line between an output and a target the
-            gradient penalty is taken.
+    The target is the truth of each head, see `segsrgan.networks.outputs`; classes are one-hot. The
+    gradient penalty is taken at `epsilon`, [0, 1), of the way between an output and a target.
     """
 
-    lr: np.ndarray
-    target: np.ndarray
-    resolution: np.ndarray
-    epsilon: np.ndarray
+    lr: np.ndarray  # (b, p, p, p, 1), interpolated; the thick axis is the last of the three
+    target: np.ndarray  # (b, p, p, p, channels)
+    resolution: np.ndarray  # (b,), distance of the slices in mm
+    epsilon: np.ndarray  # (b,)
 
     @classmethod
-    def empty(cls, size, patch, channels):
-        """A batch whose patches are to be written; resolution and epsilon are 0."""
-        shape = (size, *(patch,) * 3)
-        lr, target = (np.empty((*shape, n), np.float32) for n in (1, channels))
-        return cls(lr, target, *(np.zeros(size, np.float32) for _ in range(2)))
+    def zeros(cls, size, patch, channels):
+        """A batch whose patches are to be written."""
+        shapes = (size, *(patch,) * 3, 1), (size, *(patch,) * 3, channels), size, size
+        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
 class Prepared(NamedTuple):
-    """A degraded image, thick axis last. All arrays have one shape (x, y, z).
+    """A degraded image, thick axis last. All arrays have one shape (x, y, z)."""
 
-    Attributes:
-        lr, hr: float32.
-        labels: `{column: array}`: bool, uint8 in steps of 1 / 255, or uint8 classes of masks.
-        starts: (n, 3) int, the first corners of the patches.
-        resolution: distance of the slices, mm.
-    """
-
-    lr: np.ndarray
-    hr: np.ndarray
-    labels: dict
-    starts: np.ndarray
-    resolution: float
+    lr: np.ndarray  # float32
+    hr: np.ndarray  # float32
+    labels: dict  # {column: array}: bool, uint8 in steps of 1 / 255, or uint8 classes of masks
+    starts: np.ndarray  # (n, 3) int, the first corners of the patches
+    resolution: float  # distance of the slices, mm
 
     @classmethod
     def of(cls, arrays, plan, simulation, deformation, rng, position=None):
-        """Degrades an image.
-
-        Args:
-            arrays: as `Plan.read` returns them.
-            plan: the image's `Plan`.
-            simulation: a `Simulation`.
-            deformation: a `Deformation`.
-            rng: a `numpy.random.Generator`.
-            position: see `Simulation.draw`.
-        """
+        """Degrades the arrays that a `Plan` has read; for `position` see `Simulation.draw`."""
         image = Volume(arrays["image"], plan.extent.spacing)
         labels = {column: array for column, array in arrays.items() if column != "image"}
         image, labels = deformation.apply(image, labels, rng, CLASSES)
@@ -128,14 +105,9 @@ class Prepared(NamedTuple):
         return cls(keep(draw.lr), keep(draw.hr), labels, starts[:, order], draw.resolution)
 
     def write_patch(self, index, flips, lr, target, channels):
-        """Cuts one patch; what lies beyond the image is 0, and class 0.
+        """Cuts a patch into `lr` (p, p, p, 1) and `target` (p, p, p, channels), float32.
 
-        Args:
-            index: of the patch.
-            flips: three bool, axes to turn over.
-            lr: (p, p, p, 1) float32, written.
-            target: (p, p, p, channels) float32, written.
-            channels: see `output_channels`.
+        What lies beyond the image is 0, and class 0. For the channels see `output_channels`.
         """
         start = self.starts[index]
         cut(self.lr, start, flips, lr[..., 0])
@@ -148,8 +120,7 @@ class Prepared(NamedTuple):
             if head.activation == "softmax":
                 classes = np.empty(out.shape[:3], np.uint8)
                 cut(label, start, flips, classes)
-                for value in range(out.shape[3]):
-                    out[..., value] = classes == value
+                out[...] = classes[..., None] == np.arange(out.shape[3])
                 continue
             cut(label.view(np.uint8), start, flips, out[..., 0])  # bool is cast slowly
             if label.dtype != bool:
@@ -157,29 +128,21 @@ class Prepared(NamedTuple):
 
 
 class Dataset:
-    """The patches of the images of a CSV.
+    """The patches of the images of a CSV; a `UserError` names all those that have none.
 
     All randomness follows from `seed` and an epoch's number: the same ones give the same batches,
-    whatever has been asked for before.
+    whatever has been asked for before. Patches lie where they lie in the image before its
+    deformation.
 
     Args:
         cases: sequence of `Case`, see `read_cases`.
-        simulation: a `Simulation`.
-        cutting: a `Cutting`. Patches lie where they lie in the image before its deformation.
+        simulation, cutting, deformation: a `Simulation`, a `Cutting` and a `Deformation`.
         batch_size: patches in a batch, of all workers together.
         seed: a whole number from 0 up.
         spec: the generator's `GeneratorSpec`, whose heads are the channels of the target.
-        deformation: a `Deformation`.
         images_in_memory: images whose patches are shuffled together, see `memory`.
         cache: a `Cache`, or None.
         shard: `(i, n)`: worker i of n gets the i-th part of each batch of an epoch.
-
-    Attributes:
-        patches: how many the images have together.
-
-    Raises:
-        UserError: if images have no patch; all of them are named.
-        VolumeError: if a mask has to be read for its patches and cannot be.
     """
 
     def __init__(
@@ -229,17 +192,13 @@ class Dataset:
         A cycle is `discriminator_batches` batches of patches drawn at random among the images in
         memory, then one of patches that come in turn. Each patch comes in turn once an epoch; the
         last batch of a group of images is filled up with patches of the group drawn at random.
+        Every worker gets its part of each batch. A `VolumeError` names an image that cannot be
+        read or used.
 
         Args:
             epochs: range of their numbers, from 0 up.
             discriminator_batches: per cycle, 0 or more.
             first_cycle: how many cycles of the first epoch to leave out.
-
-        Yields:
-            `Batch`, this worker's part.
-
-        Raises:
-            VolumeError: if an image cannot be read or used; the message names it.
         """
         groups = [
             group
@@ -350,7 +309,7 @@ class Dataset:
         batch.resolution[row] = image.resolution
 
     def _empty(self, size):
-        return Batch.empty(size, self._cutting.patch, self._channel_count)
+        return Batch.zeros(size, self._cutting.patch, self._channel_count)
 
     def _rng(self, epoch, kind, index):
         return np.random.default_rng([self._seed, epoch, kind, index])

@@ -12,7 +12,7 @@ import numpy as np
 from segsrgan.config import Rule
 from segsrgan.errors import TableError, VolumeError, problems_error
 from segsrgan.tables import read_table, resolved
-from segsrgan.training.cases import filled_box
+from segsrgan.training.cases import check_finite, filled_box
 from segsrgan.training.painting import NUMBERINGS, LabelMap, prepare_labels
 from segsrgan.training.settings import SYNTHETIC, TISSUES
 from segsrgan.training.sources import SyntheticSource
@@ -32,21 +32,13 @@ _POSITIVE = Rule(float, "> 0")
 
 @dataclass(frozen=True)
 class MapFile:
-    """A label map as a row of the CSV, or the command line, names it.
-
-    Attributes:
-        path: of the map.
-        cortex: the values of the structure to segment.
-        tissues: one of `TISSUES`.
-        scale: bounds of the patch voxel's size in voxels of the map, or None, see `Map.scale`.
-        fraction: of the painted patches, how many come from this map, relative to the others.
-    """
+    """A label map as a row of the CSV, or the command line, names it."""
 
     path: Path
-    cortex: tuple = SYNTHETIC["cortex_labels"]
-    tissues: str = SYNTHETIC["tissues"]
-    scale: tuple | None = None
-    fraction: float = 1.0
+    cortex: tuple = SYNTHETIC["cortex_labels"]  # the values of the structure to segment
+    tissues: str = SYNTHETIC["tissues"]  # one of `TISSUES`
+    scale: tuple | None = None  # bounds, see `Map.scale`
+    fraction: float = 1.0  # of the painted patches, relative to other maps
 
     def load(self):
         """The `Map`; a `VolumeError` names it if it is unreadable or not a label map."""
@@ -72,19 +64,12 @@ class MapFile:
 
 @dataclass(frozen=True)
 class Map:
-    """A label map ready to draw from.
-
-    Attributes:
-        file: its `MapFile`.
-        labels: its `LabelMap`, cropped to what is not background.
-        spacing: mean size of its voxels, mm.
-        outside: the values that are taken to lie outside the brain.
-    """
+    """A label map ready to draw from."""
 
     file: MapFile
-    labels: LabelMap
-    spacing: float
-    outside: tuple = ()
+    labels: LabelMap  # cropped to what is not background
+    spacing: float  # mean size of its voxels, mm
+    outside: tuple = ()  # the values that are taken to lie outside the brain
 
     def scale(self, spacing=None):
         """The bounds of the patch voxel's size in voxels of the map.
@@ -107,16 +92,10 @@ class Map:
 def read_maps(path, base_path=None, cortex=MapFile.cortex, tissues=MapFile.tissues):
     """Reads the CSV of label maps, and the maps: a list of `Map`, in the order of the rows.
 
-    Args:
-        path: of the CSV with the column Label_map, and optionally Cortex (values separated by
-            blanks or semicolons), Tissues (one of `TISSUES`), Scale_min and Scale_max, and
-            Fraction (a number above 0 in every row).
-        base_path: folder that relative paths start from; the CSV's own by default.
-        cortex: values of the structure to segment, where the CSV does not say.
-        tissues: one of `TISSUES`, where the CSV does not say.
-
-    Raises:
-        TableError: one message with every problem found.
+    It has the column Label_map, and optionally Cortex (values separated by blanks or semicolons),
+    Tissues (one of `TISSUES`), Scale_min and Scale_max, and Fraction (a number above 0 in every
+    row); relative paths start from `base_path` or the CSV's folder. `cortex` and `tissues` are what
+    the CSV leaves open. A `TableError` lists every problem found.
     """
     table = read_table(path, f"column {COLUMNS[0]}")
     if not table.has(COLUMNS[0]):
@@ -139,27 +118,20 @@ def read_maps(path, base_path=None, cortex=MapFile.cortex, tissues=MapFile.tissu
 
 def load_maps(files, title="label maps", problems=()):
     """The `Map` of each `MapFile`; a `TableError` lists every problem, those found before first."""
+    maps, problems = [], list(problems)
     with ThreadPoolExecutor(_THREADS) as pool:
-        maps = list(pool.map(_load, files))
-    problems = [*problems, *(found for found in maps if isinstance(found, str))]
+        for future in [pool.submit(file.load) for file in files]:
+            try:
+                maps.append(future.result())
+            except (VolumeError, OSError) as error:
+                problems.append(str(error))
     if problems:
         raise problems_error(title, problems)
     outside = sorted({value for item in maps for value in item.outside})
     if outside:
-        logger.info(
-            "%s: values of no tissue of the brain are taken to lie outside it: %s",
-            title,
-            ", ".join(map(str, outside)),
-        )
+        text = "%s: values of no tissue of the brain are taken to lie outside it: %s"
+        logger.info(text, title, ", ".join(map(str, outside)))
     return maps
-
-
-def _load(file):
-    """The map, or what is wrong with it."""
-    try:
-        return file.load()
-    except (VolumeError, OSError) as error:
-        return str(error)
 
 
 def _file(row, base, cortex, tissues, fractions):
@@ -184,8 +156,7 @@ def _file(row, base, cortex, tissues, fractions):
 def _check(volume, path):
     """Raises `VolumeError` unless a volume may be a label map."""
     array = volume.array
-    if not np.isfinite(array).all():
-        raise VolumeError(f"{path}: has voxels that are NaN or infinite; repair the map")
+    check_finite(volume, path, "repair the map")
     odd = array[(array != np.rint(array)) | (array < 0) | (array > _LARGEST)]
     if odd.size:
         raise VolumeError(

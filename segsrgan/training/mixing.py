@@ -42,18 +42,11 @@ class MixedDataset:
         sources: objects with `draw(rng)`, see `sources`.
         fractions: of all patches, those of each source; at most 1 together, and 1 where nothing is
             real.
-        patch: edge in voxels.
-        batch_size: patches in a batch, of all workers together.
-        seed: of the drawn patches and of their places.
+        patch, batch_size, seed, spec, shard: as those of a `Dataset`.
         real: the `Dataset` whose patches are the others, or None.
-        cycles: batches in turn in an epoch, needed where nothing is real.
+        patches: how many come in turn in an epoch, needed where nothing is real.
         spacing: mm that a voxel of a drawn patch stands for.
-        spec: the generator's `GeneratorSpec`, whose heads are the channels of the target.
-        shard: `(i, n)`: worker i of n gets the i-th part of each batch.
         threads: that draw patches; by default as many as there are processors, 8 at most.
-
-    Attributes:
-        patches: how many come in turn in an epoch.
     """
 
     def __init__(
@@ -65,7 +58,7 @@ class MixedDataset:
         seed,
         *,
         real=None,
-        cycles=None,
+        patches=None,
         spacing=1.0,
         spec=None,
         shard=(0, 1),
@@ -75,7 +68,7 @@ class MixedDataset:
         self._odds = np.divide(fractions, self._fraction)
         self._patch, self._batch_size, self._seed = patch, batch_size, seed
         self._real, self._spacing = real, spacing
-        self.patches = real.patches if real else cycles * batch_size
+        self.patches = real.patches if real else -(-patches // batch_size) * batch_size
         spec = spec or GeneratorSpec()
         self._channels, self._channel_count = output_channels(spec), channel_count(spec)
         worker, workers = shard
@@ -121,9 +114,8 @@ class MixedDataset:
         try:
             for place in places:
                 rows = [row for row in self._positions(place) if row in self._rows]
-                coming.append(
-                    {row - self._rows[0]: pool.submit(self._draw, place, row) for row in rows}
-                )
+                first, draw = self._rows[0], self._draw
+                coming.append({row - first: pool.submit(draw, place, row) for row in rows})
                 if len(coming) > self._ahead:
                     yield coming.popleft()
             yield from coming
@@ -149,8 +141,7 @@ class MixedDataset:
 
     def _empty(self, place):
         """A batch without patches yet."""
-        batch = Batch.empty(self._part, self._patch, self._channel_count)
-        batch.lr[:], batch.target[:] = 0, 0
+        batch = Batch.zeros(self._part, self._patch, self._channel_count)
         epsilon = self._rng(_EPSILON, place).random(self._batch_size, dtype=np.float32)
         batch.epsilon[:] = epsilon[self._rows]
         return batch
@@ -162,21 +153,13 @@ class MixedDataset:
 def mixed(settings, spec, maps, cases, *, real=None, patches=None, shard=(0, 1)):
     """The training data of settings with drawn patches, a `MixedDataset`.
 
-    Args:
-        settings: the settings of the training.
-        spec: the generator's `GeneratorSpec`.
-        maps: list of `Map`; a fraction `synthetic_ratio` of the patches is painted on them, each
-            map's in proportion to its own fraction.
-        cases: sequence of `Case` whose images tell how large the voxel of a patch is, mm.
-        real: the `Dataset` that the other patches come from, or None.
-        patches: how many the images of the cases have in an epoch, if the other patches are drawn
-            from them. Without either, an epoch is as long as one of images of the maps' size.
-        shard: see `MixedDataset`.
-
-    Raises:
-        VolumeError: if an image has to be read and cannot be used.
+    A fraction `synthetic_ratio` of the patches is painted on the `Map`s, each map's in proportion
+    to its own fraction. The others come from `real`, a `Dataset`, or are drawn from the images of
+    the `Case`s if these have a number of `patches` in an epoch. Without either, an epoch is as
+    long as one of images of the maps' size. The images tell how large the voxel of a patch is, mm.
+    A `VolumeError` names an image that cannot be used.
     """
-    patch, size, fraction = settings.patch_size, settings.batch_size, 0.0
+    patch, fraction = settings.patch_size, 0.0
     spacing = float(np.median([np.mean(case.extent.spacing) for case in cases]))
     acquisition = Acquisition(
         ratio=settings.synthetic_thickness,
@@ -189,14 +172,10 @@ def mixed(settings, spec, maps, cases, *, real=None, patches=None, shard=(0, 1))
     if maps:
         fraction, total = settings.synthetic_ratio, sum(item.file.fraction for item in maps)
         fractions = [fraction * item.file.fraction / total for item in maps]
-        logger.info(
-            "%d label maps take %.0f MB; a fraction of %g of the patches is synthetic, their "
-            "voxels stand for %.3g mm",
-            len(maps),
-            sum(item.labels.labels.nbytes + item.labels.points.nbytes for item in maps) / 1e6,
-            fraction,
-            spacing,
-        )
+        text = "%d label maps take %.0f MB; a fraction of %g of the patches is synthetic, their "
+        text += "voxels stand for %.3g mm"
+        size = sum(item.labels.labels.nbytes + item.labels.points.nbytes for item in maps)
+        logger.info(text, len(maps), size / 1e6, fraction, spacing)
     if patches is not None:
         options |= {"power": settings.image_power, "inverted": settings.inverted}
         sources.append(ImageSource.of(cases, **options))
@@ -207,10 +186,10 @@ def mixed(settings, spec, maps, cases, *, real=None, patches=None, shard=(0, 1))
         sources,
         fractions,
         patch,
-        size,
+        settings.batch_size,
         settings.seed,
         real=real,
-        cycles=patches and -(-patches // size),
+        patches=patches,
         spacing=spacing,
         spec=spec,
         shard=shard,

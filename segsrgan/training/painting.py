@@ -16,23 +16,21 @@ from scipy.spatial.transform import Rotation
 from segsrgan.training.augmentation import smooth_field
 
 EXTRA = 6  # numbers beyond a map's own that `surround` may use
+_NODES = 24.0  # voxels between those of a displacement, which up to 0.4 of it cannot fold
 _SHRINK = 3  # surroundings are made on a grid so much coarser
 
 
 class Numbering(NamedTuple):
     """What the values of a label map mean.
 
-    Attributes:
-        tissues: {name: values}; a value in none of them is extracerebral. Tissues of the names
-            below have a meaning: the cortex thins in favour of "white matter", and all of them
-            have their typical contrasts. Without any, each value is a tissue of the brain.
-        outer: values of the fluid around the brain, which some tools strip with the skull.
-        thin: fraction of the samples whose cortex may be a voxel thinner.
+    A value in no tissue is extracerebral; without any tissue each value is one of the brain. The
+    names below have a meaning: the cortex thins in favour of "white matter", and all of them have
+    their typical contrasts.
     """
 
-    tissues: dict
-    outer: tuple = ()
-    thin: float = 0.3
+    tissues: dict  # {name: values}
+    outer: tuple = ()  # values of the fluid around the brain, which some tools strip
+    thin: float = 0.3  # fraction of the samples whose cortex may be a voxel thinner
 
 
 NUMBERINGS = {
@@ -78,41 +76,23 @@ _MIN_CONTRAST = 0.08  # between the cortex and what it touches, of the range 0 t
 
 @dataclass(frozen=True)
 class LabelMap:
-    """A label map ready to draw from.
+    """A label map whose values are numbered through, 0 the background."""
 
-    Attributes:
-        labels: (x, y, z) uint8, numbered 0 .. len(tissue) - 1, 0 the background.
-        tissue: for each number the index of its tissue; those of a tissue look alike.
-        cortex: the numbers that make up the cortex.
-        brain: for each number whether it belongs to the brain (kept when it is stripped).
-        points: (n, 3) indices of cortex voxels, around which patches are cut.
-        white: the numbers of the white matter, those of the cerebrum first; may be empty.
-        fluid: the numbers of fluid; may be empty.
-        outer: the numbers of the fluid around the brain; may be empty.
-        numbering: its `Numbering`.
-    """
-
-    labels: np.ndarray
-    tissue: np.ndarray
-    cortex: tuple
-    brain: np.ndarray
-    points: np.ndarray
-    white: tuple = ()
-    fluid: tuple = ()
-    outer: tuple = ()
-    numbering: Numbering = NUMBERINGS["own"]
+    labels: np.ndarray  # (x, y, z) uint8, numbers
+    tissue: np.ndarray  # for each number the index of its tissue; those of a tissue look alike
+    cortex: tuple  # numbers
+    brain: np.ndarray  # for each number whether it belongs to the brain
+    points: np.ndarray  # (n, 3) indices of cortex voxels, around which patches are cut
+    white: tuple  # numbers of the white matter, those of the cerebrum first
+    fluid: tuple  # numbers
+    outer: tuple  # numbers of the fluid around the brain
+    numbering: Numbering
 
 
 def prepare_labels(array, cortex, numbering=NUMBERINGS["freesurfer"]):
-    """The `LabelMap` of an array (x, y, z) of whole numbers, 0 the background.
+    """The `LabelMap` of an array (x, y, z) of whole numbers, and the values that are cortex.
 
-    Args:
-        array: (x, y, z).
-        cortex: the values that are cortex.
-        numbering: a `Numbering`.
-
-    Raises:
-        ValueError: if no voxel has one of the values of `cortex`, or there are too many values.
+    A `ValueError` says if no voxel has one of these, or if there are too many values.
     """
     array = np.asarray(array).astype(np.int32)
     present = np.bincount(array.ravel()) > 0
@@ -152,34 +132,25 @@ def prepare_labels(array, cortex, numbering=NUMBERINGS["freesurfer"]):
 def random_frame(rng, scale=(0.8, 1.25), angle=15.0, stretch=0.08):
     """A random matrix (3, 3) from patch to map voxels: size, stretch, shear, pose, axes, flips.
 
-    Args:
-        rng: a `numpy.random.Generator`.
-        scale: bounds of the patch voxel's size in map voxels.
-        angle: largest rotation about each axis, degrees.
-        stretch: largest relative stretch and shear.
+    `scale` are bounds of the patch voxel's size in map voxels; the others are the largest rotation
+    about each axis in degrees, and the largest relative stretch and shear.
     """
     axes = np.eye(3)[rng.permutation(3)] * rng.choice([-1.0, 1.0], 3)
     pose = Rotation.from_euler("XYZ", rng.uniform(-angle, angle, 3), degrees=True).as_matrix()
     return axes @ pose @ (np.eye(3) + rng.uniform(-stretch, stretch, (3, 3))) * rng.uniform(*scale)
 
 
-def sample_points(centre, matrix, shape, rng=None, elastic=0.0, distance=24.0):
+def sample_points(centre, matrix, shape, rng=None, elastic=0.0):
     """Map coordinates (3, x, y, z), float32, of the voxels of an oriented, smoothly deformed box.
 
-    Args:
-        centre: map voxel at the box's centre.
-        matrix: (3, 3), box voxels to map voxels.
-        shape: of the box.
-        rng: a `numpy.random.Generator`, needed for a deformation.
-        elastic: largest displacement along each axis, box voxels; below 0.4 `distance` the
-            deformation does not fold.
-        distance: box voxels between the nodes of the displacement.
+    The matrix (3, 3) leads from voxels of the box to those of the map, its centre is a map voxel.
+    `elastic` is the largest displacement along each axis, box voxels; below 9.6 it does not fold.
     """
     axes = (np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2) for n in shape)
     points = np.stack(np.broadcast_arrays(*np.meshgrid(*axes, indexing="ij", sparse=True)))
     if elastic:
         for axis in points:
-            axis += np.float32(elastic) * smooth_field(shape, distance, rng)
+            axis += np.float32(elastic) * smooth_field(shape, _NODES, rng)
     flat = np.asarray(matrix, np.float32) @ points.reshape(3, -1)
     flat += np.asarray(centre, np.float32)[:, None]
     return flat.reshape(points.shape)
@@ -215,12 +186,8 @@ def surround(labels, brain, count, rng):
     """Puts a brain that stands alone into something like a head and what lies around it.
 
     Shells of uneven thickness (fluid, skull, scalp) and, beyond them, blobs.
-
-    Args:
-        labels: (x, y, z) numbers below `count`; 0 is what gets filled.
-        brain: for each number whether it is brain.
-        count: how many numbers the map has; `count` to `count + EXTRA - 1` are used for the new.
-        rng: a `numpy.random.Generator`.
+    `labels` (x, y, z) are numbers below `count`; 0 is what gets filled, with the `EXTRA` numbers
+    from `count` on. `brain` says for each number whether it is brain.
     """
     coarse = brain[labels[::_SHRINK, ::_SHRINK, ::_SHRINK]].astype(np.float32)
     # Blurred, the brain falls off with the distance from it, in coarse voxels.
@@ -252,13 +219,9 @@ def _grown(array, shape):
 def paint(labels, label_map, rng, strip=True, typical=0.0):
     """An image (x, y, z) of random contrast, float32 in [0, 1], free of acquisition noise.
 
-    Args:
-        labels: (x, y, z) numbers of `label_map`, and those that `surround` added.
-        label_map: the `LabelMap` they come from.
-        rng: a `numpy.random.Generator`.
-        strip: whether what is not brain is made background.
-        typical: probability that the tissues look as in one of the `TYPICAL` sequences, more or
-            less; else their intensities are all independent.
+    Its labels are numbers of a `LabelMap`, and those that `surround` added; where it is stripped,
+    what is not brain is background. With a probability of `typical` the tissues look more or less
+    as in one of the `TYPICAL` sequences, else their intensities are all independent.
     """
     mean, spread = _tissues(label_map, rng, typical)
     if strip:

@@ -17,40 +17,27 @@ _PREPARING = 40
 
 @dataclass(frozen=True)
 class Cutting:
-    """How images are cut into patches.
+    """How images are cut into patches."""
 
-    Attributes:
-        patch: edge in voxels.
-        stride: voxels between neighbouring patches.
-        method: "bounding_box", see `box_starts`; "overlapping_with_mask", see
-            `overlapping_starts`.
-        flip: whether each patch of the training is turned over along each axis at random.
-    """
-
-    patch: int = 64
-    stride: int = 20
-    method: str = "bounding_box"
-    flip: bool = True
+    patch: int = 64  # edge in voxels
+    stride: int = 20  # voxels between neighbouring patches
+    method: str = "bounding_box"  # see `box_starts`, or "overlapping_with_mask"
+    flip: bool = True  # each patch of the training along each axis at random
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is needed of an image, in voxels of `Simulation.network_spacing`.
 
-    Attributes:
-        extent: the image's `Extent`.
-        stored: voxels of the image as it is stored.
-        starts: (n, 3) int, the first corners of its patches.
-        box: per axis the `(first, last + 1)` of all patches together, within the image.
-        region: per axis the `(first, last + 1)` of what the simulation has to see: the box, all
-            that is not 0, and a margin. What lies outside is 0, so that nothing is lost.
+    The simulation has to see a region: all patches, all that is not 0, and a margin. What lies
+    outside is 0, so that nothing is lost.
     """
 
     extent: Extent
-    stored: int
-    starts: np.ndarray
-    box: tuple
-    region: tuple
+    stored: int  # voxels of the image as it is stored
+    starts: np.ndarray  # (n, 3) int, the first corners of its patches
+    box: tuple  # per axis the `(first, last + 1)` of all patches together, within the image
+    region: tuple  # per axis its `(first, last + 1)`
 
     @classmethod
     def of(cls, case, simulation, cutting):
@@ -117,12 +104,6 @@ def box_starts(box, shape, patch, stride):
 
     The last patch of an axis ends at or before the box's end, as in the original. Where the box is
     smaller than the patch there is one, in the image where the image is large enough.
-
-    Args:
-        box: per axis `(first, last + 1)`.
-        shape: of the image.
-        patch: edge in voxels.
-        stride: voxels between neighbouring patches.
     """
     starts = []
     for (first, last), size in zip(box, shape, strict=True):
@@ -151,13 +132,9 @@ def overlapping_starts(mask, patch, stride):
 
 
 def cut(array, start, flips, out):
-    """Copies a patch.
+    """Copies the patch of an array (x, y, z) that begins at a corner to `out` (p, p, p).
 
-    Args:
-        array: (x, y, z).
-        start: its first corner; what lies beyond the array's end is 0.
-        flips: three bool, the axes along which the patch is turned over.
-        out: (p, p, p), any dtype that the array's can be cast to; the patch is written here.
+    What lies beyond the array's end is 0; `flips`, three bool, are the axes to turn over.
     """
     part = array[tuple(slice(s, s + p) for s, p in zip(start, out.shape, strict=True))]
     view = out[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]

@@ -45,57 +45,41 @@ def add_noise(array, fraction, rng):
 def scan(hr, resolution, rng, noise=0.0, thickness=None):
     """The low-resolution scan of a `Volume`, on a coarser grid over the same field of view.
 
-    Args:
-        hr: the high-resolution `Volume`.
-        resolution: three numbers in mm; axes that are not coarser stay as they are.
-        rng: a `numpy.random.Generator`.
-        noise: standard deviation of the noise as a fraction of the low-resolution maximum.
-        thickness: slice thickness in mm, by default `resolution`.
+    `resolution` and `thickness`, which is the same by default, are mm; axes that do not get coarser
+    stay as they are. For the noise see `add_noise`.
     """
     lr = degrade(hr, resolution, thickness)
     return lr.with_array(add_noise(lr.array, noise, rng))
 
 
 class Draw(NamedTuple):
-    """One simulated acquisition.
+    """One simulated acquisition, interpolated back to the image's grid; float32 (x, y, z).
 
-    Attributes:
-        lr: (x, y, z) float32, interpolated back to the image's grid, in [0, 1] but for the
-            overshoot of the interpolation.
-        hr: (x, y, z) float32, the image, normalised as the scan is.
-        axis: the scan's thick axis, 2 if there is none.
-        resolution: distance of its slices, mm.
+    It lies in [0, 1] but for the overshoot of the interpolation.
     """
 
     lr: np.ndarray
-    hr: np.ndarray
-    axis: int
-    resolution: float
+    hr: np.ndarray  # the image, normalised as the scan is
+    axis: int  # the scan's thick axis, 2 if there is none
+    resolution: float  # distance of its slices, mm
 
 
 @dataclass(frozen=True)
 class Simulation:
     """How the low-resolution images are made.
 
-    Attributes:
-        resolution: mm, three numbers, the lower bound when `upper` is given.
-        upper: the upper bound; each image and epoch draws in between. None: `resolution`.
-        contrast_max: the contrast's power is drawn from [1 - contrast_max, 1 + contrast_max].
-        noise: standard deviation of the noise as a fraction of the low-resolution maximum.
-        interp, interpolation_type: of the interpolation back to high resolution.
-        thickness: full width at half maximum of the slice profile in mm, along the axes that get
-            coarser. None: the drawn resolution.
-        slice_voxels: see `segsrgan.networks.GeneratorSpec` and `network_spacing`.
+    Each image and epoch draws a resolution between two bounds; the thickness, the drawn resolution
+    by default, is the full width at half maximum of the slice profile along axes that get coarser.
     """
 
-    resolution: tuple
-    upper: tuple | None = None
-    contrast_max: float = 0.5
-    noise: float = 0.03
-    interp: str = "scipy"
+    resolution: tuple  # mm, three numbers, the lower bound
+    upper: tuple | None = None  # the upper bound; None: the lower one
+    contrast_max: float = 0.5  # the contrast's power is drawn from 1 - this to 1 + this
+    noise: float = 0.03  # standard deviation, a fraction of the low-resolution maximum
+    interp: str = "scipy"  # back to high resolution, see `resample_to`
     interpolation_type: str = "Spline"
-    thickness: float | None = None
-    slice_voxels: int = 0
+    thickness: float | None = None  # mm
+    slice_voxels: int = 0  # see `segsrgan.networks.GeneratorSpec` and `network_spacing`
 
     def network_spacing(self, spacing):
         """Voxel size, mm, at which an image of another voxel size is to be given to `draw`.
@@ -110,12 +94,9 @@ class Simulation:
         return tuple(slices if k == axis else size for k, size in enumerate(spacing))
 
     def draw(self, image, rng, position=None):
-        """One low-resolution image and its target, a `Draw`.
+        """The `Draw` of a high-resolution `Volume`.
 
-        Args:
-            image: the high-resolution `Volume`.
-            rng: a `numpy.random.Generator`.
-            position: where between the bounds the resolution lies, 0 to 1. None: drawn.
+        The resolution lies at a position, 0 to 1, between its bounds, by default a random one.
         """
         position = rng.random() if position is None else position
         low = np.asarray(self.resolution, float)
@@ -136,10 +117,7 @@ class Simulation:
         return Draw(lr.array, hr, 2 if thick is None else thick, spacing)
 
     def margin(self, spacing):
-        """How many voxels of a size in mm the scan's blur and interpolation reach along each axis.
-
-        1 where the axis does not get coarser.
-        """
+        """How many voxels, of a size in mm, blur and interpolation reach along each axis."""
         largest = self.upper or self.resolution
         reach = [2 * max(mm, self.thickness or 0) for mm in largest]
         return tuple(

@@ -37,18 +37,11 @@ _MARGIN = np.array([4, 4, 12])
 
 
 class Patch(NamedTuple):
-    """What a source draws.
+    """What a source draws; its last axis is the thick one, as at inference."""
 
-    Attributes:
-        lr: (p, p, p) float32, the interpolated low-resolution image; the last axis is the thick
-            one, as at inference.
-        truth: `{head: (p, p, p) float32}` of the heads "sr" (the image) and "cortex" (the label).
-        resolution: distance of the slices, where the in-plane edge of a voxel counts as 1 mm.
-    """
-
-    lr: np.ndarray
-    truth: dict
-    resolution: float
+    lr: np.ndarray  # (p, p, p) float32, interpolated
+    truth: dict  # {head: (p, p, p) float32}: "sr" is the image, "cortex" the label
+    resolution: float  # distance of the slices, where the in-plane edge of a voxel counts as 1 mm
 
     @classmethod
     def of(cls, lr, hr, label, resolution, size):
@@ -61,22 +54,15 @@ class Patch(NamedTuple):
 class Acquisition:
     """Bounds of the random acquisitions, in voxels of the result.
 
-    Attributes:
-        ratio: slice distance over the result's voxel size.
-        gap: slice thickness over slice distance.
-        in_plane: in-plane voxel size over the result's; three of four draws keep 1.
-        noise: largest standard deviation of the noise, as a fraction of the maximum; a quarter of
-            the draws have none.
-        interp: of the interpolation back, see `segsrgan.volumes.resample_to`.
-        slice_voxels: see `segsrgan.networks.GeneratorSpec`.
+    Three of four draws keep the in-plane voxel size; a quarter have no noise.
     """
 
-    ratio: tuple = (1.5, 7.0)
-    gap: tuple = (0.8, 1.05)
-    in_plane: tuple = (1.0, 1.8)
-    noise: float = 0.03
-    interp: str = "scipy"
-    slice_voxels: int = 0
+    ratio: tuple = (1.5, 7.0)  # slice distance over the result's voxel size
+    gap: tuple = (0.8, 1.05)  # slice thickness over slice distance
+    in_plane: tuple = (1.0, 1.8)  # in-plane voxel size over the result's
+    noise: float = 0.03  # largest standard deviation, as a fraction of the maximum
+    interp: str = "scipy"  # of the interpolation back, see `segsrgan.volumes.resample_to`
+    slice_voxels: int = 0  # see `segsrgan.networks.GeneratorSpec`
 
     def slices(self, rng):
         """The slices of a random acquisition: `(distance, height)`, in voxels of the result.
@@ -90,16 +76,9 @@ class Acquisition:
         return distance, distance / self.slice_voxels if apart else 1.0
 
     def simulate(self, image, slices, rng):
-        """A random acquisition of an image.
+        """A random acquisition, interpolated back, and the distance of its slices.
 
-        Args:
-            image: (x, y, z) float32, voxels of edges 1, 1 and the height.
-            slices: as the method `slices` returns.
-            rng: a `numpy.random.Generator`.
-
-        Returns:
-            `(lr, resolution)`: the acquisition interpolated back, of the same shape, and the
-            distance of its slices.
+        The image (x, y, z) is float32, its voxels have edges 1, 1 and the height, see `slices`.
         """
         distance, height = slices
         fine = rng.uniform(*self.in_plane) if rng.random() < 0.25 else 1.0
@@ -115,27 +94,18 @@ class Acquisition:
 class SyntheticSource:
     """Patches of random contrast painted on a label map.
 
-    Attributes:
-        label_map: a `LabelMap`.
-        patch: edge in voxels.
-        scale: bounds of the patch voxel's size in map voxels.
-        acquisition: bounds of the simulated acquisitions.
-        strip: fraction of the samples whose skull is stripped.
-        thin: fraction of the samples whose cortex is a voxel thinner, like a newborn's; only of
-            those whose voxels are finer than the map's, so that something is left of it. None:
-            the map's.
-        elastic: largest displacement, voxels, of the smooth deformation.
-        typical: fraction of the samples with the contrast of a common sequence, see `paint`.
+    A thinner cortex is like a newborn's; only samples whose voxels are finer than the map's get it,
+    so that something is left of it.
     """
 
     label_map: LabelMap
-    patch: int = 64
-    scale: tuple = (0.8, 1.25)
+    patch: int = 64  # edge in voxels
+    scale: tuple = (0.8, 1.25)  # bounds of the patch voxel's size in map voxels
     acquisition: Acquisition = field(default_factory=Acquisition)
-    strip: float = 0.6
-    thin: float | None = None
-    elastic: float = 4.0
-    typical: float = 0.5
+    strip: float = 0.6  # fraction of the samples whose skull is stripped
+    thin: float | None = None  # fraction whose cortex is a voxel thinner; None: the map's
+    elastic: float = 4.0  # largest displacement, voxels, of the smooth deformation
+    typical: float = 0.5  # fraction with the contrast of a common sequence, see `paint`
 
     def draw(self, rng):
         """A `Patch`."""
@@ -163,19 +133,14 @@ class SyntheticSource:
 class ImageSource:
     """Patches of real images with a label, in random orientation and contrast.
 
-    Attributes:
-        images: sequence of (image in [0, 1], label, points): (x, y, z) float32, (x, y, z) bool or
-            float32 in [0, 1], and the indices (n, 3) of the label's voxels.
-        patch: edge in voxels.
-        power: bounds of the power of the contrast.
-        inverted: fraction of the patches whose intensities are turned over inside the object.
-        acquisition: bounds of the simulated acquisitions.
+    Each image is (image, label, points): (x, y, z) float32 in [0, 1], (x, y, z) bool or float32 in
+    [0, 1], and the indices (n, 3) of the label's voxels.
     """
 
     images: tuple
-    patch: int = 64
-    power: tuple = (0.45, 2.2)
-    inverted: float = 0.3
+    patch: int = 64  # edge in voxels
+    power: tuple = (0.45, 2.2)  # bounds of the power of the contrast
+    inverted: float = 0.3  # fraction whose intensities are turned over inside the object
     acquisition: Acquisition = field(default_factory=Acquisition)
 
     def draw(self, rng):
@@ -243,23 +208,10 @@ def _window(array, low, extent):
 def write_samples(sources, folder, number, seed=0, overwrite=False):
     """Draws patches from sources in turn and writes them, after the last a picture of all.
 
-    The files are `sample_001_LR.nii.gz`, `…_HR`, `…_label` and so on, and `samples.png`. Their
-    voxels are 1 mm; the label is uint8.
-
-    Args:
-        sources: sequence of objects with `draw(rng)`.
-        folder: where the files go; made if need be.
-        number: of samples.
-        seed: a sample follows from it and its number alone.
-        overwrite: whether existing files may be replaced.
-
-    Yields:
-        `(source, resolution, seconds)` of each sample: the number of its source, the distance of
-        its slices in voxels, and how long drawing it took.
-
-    Raises:
-        UserError: if there is such a file already.
-        OSError, VolumeError: if a file or the folder cannot be written.
+    The files are `sample_001_LR.nii.gz`, `…_HR`, `…_label` and so on, and `samples.png`; voxels are
+    1 mm, the label is uint8. A sample follows from the seed and its number alone. Yields the number
+    of its source, the distance of its slices in voxels, and the seconds that drawing it took. A
+    `UserError` says if there is such a file already, unless it may be overwritten.
     """
     folder, rows = Path(folder), []
     files = [

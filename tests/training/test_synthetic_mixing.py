@@ -39,7 +39,7 @@ class Numbers:
 def mixture(fraction=0.5, size=4, seed=0, cycles=3, sources=None, fractions=None, **options):
     """Over empty batches: what is not 0 is drawn."""
     sources, fractions = sources or [Numbers()], fractions or [fraction]
-    return MixedDataset(sources, fractions, 2, size, seed, cycles=cycles, **options)
+    return MixedDataset(sources, fractions, 2, size, seed, patches=cycles * size, **options)
 
 
 def values(batches):
@@ -170,7 +170,7 @@ def test_the_memory_is_bounded_as_stated():
     label_map = prepare_labels(head(), (3,))
     source = SyntheticSource(label_map, patch=32, acquisition=Acquisition())
     source.draw(np.random.default_rng(0))  # what is loaded once
-    data = MixedDataset([source], [0.5], 32, 4, 0, cycles=6, threads=2)
+    data = MixedDataset([source], [0.5], 32, 4, 0, patches=24, threads=2)
     tracemalloc.start()
     for _ in epoch(data, 1, 0):
         pass
