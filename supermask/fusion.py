@@ -83,12 +83,8 @@ def weighted_mean(values, confidences):
 
 
 def _surest(values, confidences):
-    result, best = values[0].astype(np.float32), confidences[0]
-    for value, weight in zip(values[1:], confidences[1:], strict=True):
-        surer = weight > best
-        result = np.where(surer, value, result)
-        best = np.maximum(best, weight)
-    return result
+    surest = np.argmax(confidences, axis=0)[np.newaxis]
+    return np.take_along_axis(np.asarray(values, np.float32), surest, axis=0)[0]
 
 
 def _vote(masks, confidences):
@@ -101,13 +97,9 @@ def _vote(masks, confidences):
 
 
 def _median(images, confidences):
-    """The median (x, y, z) of the images whose confidence is above 0, undefined without any."""
-    counts = [weight > 0 for weight in confidences]
-    known = [np.where(c, image, np.inf) for image, c in zip(images, counts, strict=True)]
-    known = np.sort(known, axis=0)
-    number = np.maximum(1, np.sum(counts, axis=0, keepdims=True))
-    ends = [np.take_along_axis(known, k, axis=0)[0] for k in ((number - 1) // 2, number // 2)]
-    return ((ends[0] + ends[1]) / 2).astype(np.float32)
+    """The median (x, y, z) of the images whose confidence is above 0."""
+    seen = np.ma.array(images, np.float32, mask=np.asarray(confidences) <= 0)
+    return np.ma.median(seen, axis=0).filled(0)
 
 
 def _matched(image, reference, region):

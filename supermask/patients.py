@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which files belong to which patient: a CSV with a row for each, or a folder for each."""
 
+import itertools
 import logging
 import re
 from collections import Counter
@@ -17,10 +18,12 @@ _EXPECTED = (
     "columns view_1, view_2, view_3 (or axial, coronal, sagittal), and perhaps mask_1, ... (or "
     "axial_mask, ...), patient, truth, base"
 )
-_NAMES = ("patient", "case", "subject", "name", "id")
 _PLANE = "(axial|coronal|sagittal)"
 # What a column is, by its name in lower case; the group is the number or plane of a view.
 _ROLES = {
+    "patient": "patient|case|subject|name|id",
+    "truth": "truth",
+    "base": "base",
     "view": rf"(?:view|stack|image)_?([1-3])|{_PLANE}(?:_(?:view|stack|image))?",
     "mask": rf"mask_?([1-3])|{_PLANE}_mask|mask_{_PLANE}",
     "series": rf"series_?([1-3])|{_PLANE}_series|series_{_PLANE}",
@@ -75,6 +78,15 @@ def safe_name(name):
     return re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", str(name)).strip(" .") or "patient"
 
 
+def unused_name(name, taken, number):
+    """The name, or with the first number from `number` on that makes it new; it is taken now."""
+    numbered = (f"{name}_{k}" for k in itertools.count(number))
+    # Some file systems do not tell a from A.
+    name = next(n for n in itertools.chain([name], numbered) if n.lower() not in taken)
+    taken.add(name.lower())
+    return name
+
+
 def read_patients(path):
     """The patients that a CSV file or a folder names.
 
@@ -101,12 +113,7 @@ def read_patients(path):
     patients = _of_folder(path) if path.is_dir() else _of_table(path)
     taken, result = set(), []
     for patient in patients:
-        name, number = patient.name, 1
-        while name.lower() in taken:  # some file systems do not tell a from A
-            number += 1
-            name = f"{patient.name}_{number}"
-        taken.add(name.lower())
-        result.append(replace(patient, name=name))
+        result.append(replace(patient, name=unused_name(patient.name, taken, 2)))
     return result
 
 
@@ -145,14 +152,9 @@ def _roles(table):
 
 def _role(column):
     name = re.sub(r"[\s-]+", "_", column.strip().lower())
-    if name in _NAMES:
-        return "patient", None
-    if name in ("truth", "base"):
-        return name, None
     for role, pattern in _ROLES.items():
-        found = re.fullmatch(pattern, name)
-        if found:
-            return role, next(group for group in found.groups() if group)
+        if found := re.fullmatch(pattern, name):
+            return role, next(filter(None, found.groups()), None)
     return None
 
 

@@ -9,7 +9,6 @@ the volumes of a public collection as it was unpacked.
 
 import csv
 import io
-import itertools
 import json
 import logging
 import re
@@ -23,7 +22,7 @@ from segsrgan.files import ResultsFolder, stamp, write_text
 from segsrgan.tables import expanded, image_files, is_image_name, stem
 from segsrgan.volumes import Volume, degrade, read_volume, write_volume
 from supermask.geometry import Rigid, isotropic_grid, middle_of, sample, voxels_of, write_transform
-from supermask.patients import safe_name
+from supermask.patients import safe_name, unused_name
 from supermask.results import check_folder, in_words, replaced
 from supermask.settings import PLANES, Simulation
 from supermask.views import View
@@ -175,10 +174,7 @@ def plan_cases(masks, images, output, *, repeat=1, test=0.0, seed=0, channel=0):
     first_test = len(masks) - round(test * len(masks))
     plans, taken = [], set()
     for index, mask in enumerate(masks):
-        name = stem(images[index] if images else mask)
-        numbered = (f"{name}_{k}" for k in itertools.count(index + 1))
-        name = next(n for n in itertools.chain([name], numbered) if n.lower() not in taken)
-        taken.add(name.lower())
+        name = unused_name(stem(images[index] if images else mask), taken, index + 1)
         for number in range(repeat):
             folder = safe_name(name if repeat == 1 else f"{name}_{number + 1:02d}")
             plans.append(

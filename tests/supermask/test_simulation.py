@@ -129,16 +129,6 @@ def test_beyond_the_field_of_view_is_air(case):
     np.testing.assert_allclose(found.image.array, case.image.array * 1000 - 1000, atol=0.1)
 
 
-def test_a_damaged_mask_is_refused(tmp_path, caplog):
-    image, mask = scan()
-    array = mask.array.astype(np.float32)
-    array[:2] = np.nan
-    write_volume(mask.with_array(array), tmp_path / "m.nii.gz")
-    (plan,) = plan_cases([tmp_path / "m.nii.gz"], None, tmp_path / "out")
-    assert not make_case(plan, SMALL) and not plan.folder.exists()
-    assert "m.nii.gz: has voxels that are NaN or infinite" in caplog.text
-
-
 def test_cases_never_share_a_folder(tmp_path):
     plans = plan_cases(["x/a_3.nii", "y/a.nii", "z/a.nii", "z/A.nii"], None, tmp_path)
     names = [plan.folder.name for plan in plans]
@@ -260,13 +250,16 @@ def test_wrong_flags_are_explained(tmp_path, capsys, flags, message):
     assert not (tmp_path / "cases").exists()
 
 
-def test_a_case_that_cannot_be_made_leaves_nothing(files, tmp_path):
-    (plan,) = plan_cases([files / "labelsTr" / "none.nii.gz"], None, tmp_path / "out")
-    assert not make_case(plan, SMALL)
-    assert not plan.folder.exists()
-    path = write_table(files)
+def test_a_case_that_cannot_be_made_is_explained_and_leaves_nothing(files, caplog):
+    mask = scan()[1]
+    array = np.where(np.arange(30)[:, None, None] < 2, np.float32(np.nan), mask.array)
+    write_volume(mask.with_array(array), files / "damaged.nii.gz")
+    for name, message in (("none", "none.nii.gz"), ("damaged", "has voxels that are NaN or inf")):
+        (plan,) = plan_cases([files / f"{name}.nii.gz"], None, files / "out")
+        assert not make_case(plan, SMALL) and not plan.folder.exists()
+        assert message in caplog.text
     with pytest.raises(UserError, match="names no patient"):
-        read_patients(path)
+        read_patients(write_table(files))
 
 
 def test_a_mask_that_does_not_lie_on_its_image_is_named(files, run, axial, caplog):
