@@ -55,7 +55,7 @@ _WORDS = {
     **dict.fromkeys(("true", "yes", "y", "on", "1"), True),
     **dict.fromkeys(("false", "no", "n", "off", "0"), False),
 }
-_METAVARS = {bool: "True|False", int: "N", float: "X", str: "TEXT"}
+_METAVARS = {bool: "True|False", int: "N", float: "X", str: "PATH"}
 # What messages say of an interval, by the marks of its bounds.
 _INTERVALS = {
     "": "",

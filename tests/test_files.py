@@ -127,6 +127,11 @@ def results(folder, source="a.nii"):
     return ResultsFolder(Path(folder), source)
 
 
+def put(folder, text, label="", name="sr"):
+    with folder.replacing(label, {}) as place:
+        (place / name).write_text(text)
+
+
 @pytest.mark.parametrize(("label", "prefix"), [("patch_64", "patch_64/"), ("", "")])
 def test_results_replace_each_other_with_their_record(tmp_path, label, prefix):
     folder = results(tmp_path / "out")
@@ -147,8 +152,7 @@ def test_results_replace_each_other_with_their_record(tmp_path, label, prefix):
 
 def test_results_that_are_not_completed_leave_the_earlier_ones(tmp_path):
     folder = results(tmp_path)
-    with folder.replacing("", {}) as place:
-        (place / "sr").write_text("1")
+    put(folder, "1")
     with pytest.raises(KeyboardInterrupt), folder.replacing("", {"new": 1}) as place:
         (place / "sr").write_text("2")
         raise KeyboardInterrupt
@@ -158,8 +162,7 @@ def test_results_that_are_not_completed_leave_the_earlier_ones(tmp_path):
 
 def test_an_exchange_that_was_cut_short_has_no_whole_results(tmp_path, monkeypatch):
     folder, replace = results(tmp_path), os.replace
-    with folder.replacing("", {}) as place:
-        (place / "sr").write_text("1")
+    put(folder, "1")
 
     def fail(source, target):
         if Path(target).name == "sr":
@@ -167,12 +170,11 @@ def test_an_exchange_that_was_cut_short_has_no_whole_results(tmp_path, monkeypat
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk lost"), folder.replacing("", {}) as place:
-        (place / "sr").write_text("2")
+    with pytest.raises(OSError, match="disk lost"):
+        put(folder, "2")
     assert folder.knows() and folder.entry() is None
     monkeypatch.undo()
-    with folder.replacing("", {}) as place:
-        (place / "sr").write_text("3")
+    put(folder, "3")
     assert folder.entry() == {"files": ["sr"]}
 
 
@@ -199,10 +201,9 @@ def test_results_of_segsrgan_3_0_0_are_known(tmp_path):
     assert folder.entry("patch_None") is None
     expected = {"settings": {"weights": "w", "threshold": 0.5}, "inputs": {"a.nii": [9, 7]}}
     assert folder.entry("patch_64_step_32") == expected
-    with folder.replacing("patch_None", {"settings": {}}) as place:
-        (place / "sr").write_text("1")
+    put(folder, "1", "patch_None")
     assert folder.entry("patch_64_step_32") == expected
-    assert folder.entry("patch_None") == {"files": ["sr"], "settings": {}}
+    assert folder.entry("patch_None") == {"files": ["sr"]}
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -213,11 +214,6 @@ def test_results_of_supermask_3_0_0_are_known_and_replaced(tmp_path, whole):
     folder = results(tmp_path, "p")
     assert folder.owner() == "p" and folder.knows()
     assert (folder.entry() is not None) == whole
-    with folder.replacing("", {}) as place:
-        (place / "image.nii.gz").write_text("new")
-    left = sorted(content(tmp_path))
-    assert left == [
-        "image.nii.gz",
-        *([] if whole else ["mask.nii.gz", "report.json"]),
-        "results.json",
-    ]
+    put(folder, "new", name="image.nii.gz")
+    left = [] if whole else ["mask.nii.gz", "report.json"]
+    assert sorted(content(tmp_path)) == ["image.nii.gz", *left, "results.json"]

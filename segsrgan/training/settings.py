@@ -97,12 +97,11 @@ class TrainingSettings(RunSettings):
         UserError: if a value is none of those possible, or two contradict each other.
     """
 
-    csv: str = _data(help="CSV of the training and test images", flag="-csv", metavar="PATH")
+    csv: str = _data(help="CSV of the training and test images", flag="-csv")
     base_path: str = _data(
         "",
         "where relative paths in a CSV start (default: that CSV's folder)",
         flag="-begining_path",
-        metavar="PATH",
     )
     low_res: tuple[float, float, float] = setting(interval="> 0")
     low_res_upper: tuple[float, float, float] = setting(interval="> 0")
@@ -159,7 +158,6 @@ class TrainingSettings(RunSettings):
         None,
         "cache of prepared images, which several trainings may share (default: none)",
         flag="-folder_training_data",
-        metavar="PATH",
     )
     keep_training_data: bool = _data(False, "leave the cache where it is at the end")
 
@@ -167,7 +165,6 @@ class TrainingSettings(RunSettings):
         None,
         "CSV of label maps, from which images of random contrast are made; columns: Label_map, and "
         "optionally Cortex, Tissues, Scale_min, Scale_max, Fraction",
-        metavar="PATH",
     )
     synthetic_ratio: float | None = _synthetic(
         None,
@@ -248,10 +245,7 @@ class TrainingSettings(RunSettings):
         ">= 0",
     )
     weights: str | None = _network(
-        None,
-        "weights to start from, ours or the original's (default: random)",
-        flag="-w",
-        metavar="PATH",
+        None, "weights to start from, ours or the original's (default: random)", flag="-w"
     )
 
     lambrec: float = _loss(1.0, "weight of the reconstruction loss", ">= 0")
@@ -277,15 +271,9 @@ class TrainingSettings(RunSettings):
         None, "balanced: weight of their soft Dice loss (default: 1)", ">= 0"
     )
 
-    snapshot_folder: str = _training(
-        help="folder of the results, see below", flag="-sf", metavar="PATH"
-    )
-    dice_file: str = _training(
-        help="CSV of the Dice after each epoch", flag="-dice", metavar="PATH"
-    )
-    mse_file: str = _training(
-        help="CSV of the mean squared error after each epoch", flag="-mse", metavar="PATH"
-    )
+    snapshot_folder: str = _training(help="folder of the results, see below", flag="-sf")
+    dice_file: str = _training(help="CSV of the Dice after each epoch", flag="-dice")
+    mse_file: str = _training(help="CSV of the mean squared error after each epoch", flag="-mse")
     epoch: int = _training(200, "number of the last epoch", ">= 1", flag="-e")
     init_epoch: int = _training(
         1,
