@@ -5,6 +5,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from segsrgan.cli.job_model import Recipe
 from segsrgan.inference.predictor import Predictor
@@ -13,44 +14,21 @@ from segsrgan.volumes.volume import Grid, Volume
 from segsrgan.volumes.writing import write_volume
 
 TOLERANCE = 0.01  # mm
-
-
-def rotation(angles):
-    """Rotation matrix of three angles in radians about x, y, z."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        cosine, sine = np.cos(angle), np.sin(angle)
-        turn = np.eye(3)
-        first, second = [k for k in range(3) if k != axis]
-        turn[[first, first, second, second], [first, second, first, second]] = (
-            cosine,
-            -sine,
-            sine,
-            cosine,
-        )
-        matrix = turn @ matrix
-    return matrix
-
-
-def signed_permutations():
-    for order in permutations(range(3)):
-        for signs in product((1, -1), repeat=3):
-            yield np.eye(3)[:, order] * signs
-
-
+OBLIQUE = Rotation.from_euler("xyz", (0.3, -0.5, 1.1)).as_matrix()
 DIRECTIONS = {
     "identity": np.eye(3),
-    "oblique": rotation((0.3, -0.5, 1.1)),
-    "mirrored": rotation((0.3, -0.5, 1.1)) @ np.diag([1, 1, -1]),
+    "oblique": OBLIQUE,
+    "mirrored": OBLIQUE @ np.diag([1, 1, -1]),
 }
+PERMUTED = [
+    np.eye(3)[:, order] * signs
+    for order in permutations(range(3))
+    for signs in product((1, -1), repeat=3)
+]
 
 
 def landmark(thick, direction, spacing=(1.0, 1.2, 4.0)):
-    """A smooth blob at a known point of a grid whose axis `thick` is the coarse one.
-
-    Returns:
-        The volume and the point in mm.
-    """
+    """A smooth blob and its point in mm, on a grid whose axis `thick` is the coarse one."""
     spacing = np.roll(spacing, thick - 2)
     shape = np.ceil(60 / spacing).astype(int) + np.array([0, 2, 1])
     grid = Grid(tuple(shape), tuple(spacing), (-31.7, 12.3, 88.1), direction)
@@ -62,35 +40,32 @@ def landmark(thick, direction, spacing=(1.0, 1.2, 4.0)):
     return Volume.from_grid(array.astype(np.float32), grid), point
 
 
-def centre(volume):
-    """Centre of mass in mm."""
+def distance(volume, point):
+    """From the centre of mass to the point, in mm."""
     weights = volume.array.astype(np.float64)
-    grid = volume.grid
-    index = [
-        (weights.sum(axis=tuple({0, 1, 2} - {axis})) * np.arange(grid.shape[axis])).sum()
-        for axis in range(3)
-    ]
-    return grid.index_to_physical(np.array(index) / weights.sum())
+    index = [(weights * i).sum() / weights.sum() for i in np.indices(weights.shape, sparse=True)]
+    return np.linalg.norm(volume.grid.index_to_physical(index) - point)
 
 
-def assert_kept(volume, point, **options):
-    result = Predictor(**options).predict(volume, patch=32, step=24, new_resolution=(1, 0.9, 1.1))
-    for output in (result.sr, result.cortex):
-        assert np.linalg.norm(centre(output) - point) < TOLERANCE
-        np.testing.assert_allclose(output.spacing, (1, 0.9, 1.1))
-        np.testing.assert_allclose(output.direction, volume.direction)
-        assert_covers(output.grid, volume.grid)
+def assert_kept(volume, point, resolution, sr, cortex, cortex_mask):
+    for output in (sr, cortex):
+        assert distance(output, point) < TOLERANCE
+        np.testing.assert_allclose(output.spacing, resolution)
+        np.testing.assert_allclose(output.direction, volume.direction, atol=1e-6)
+        # The first corner is the old one; the last lies at most one new voxel beyond it.
+        corners = volume.grid.index_to_physical([(-0.5,) * 3, np.array(volume.array.shape) - 0.5])
+        first, last = output.grid.physical_to_index(corners)
+        np.testing.assert_allclose(first, -0.5, atol=1e-5)  # a file keeps float32
+        spare = np.array(output.array.shape) - 0.5 - last
+        assert np.all(spare > -2e-3) and np.all(spare < 1)
     # The mask is a ball about the same point: half a voxel at most.
-    assert np.linalg.norm(centre(result.cortex_mask) - point) < 0.1
+    assert distance(cortex_mask, point) < 0.1
+    assert cortex_mask.grid.is_close(sr.grid)
 
 
-def assert_covers(new, old):
-    """The first corner is the old one; the last lies at most one new voxel beyond it."""
-    first = new.physical_to_index(old.index_to_physical((-0.5,) * 3))
-    last = new.physical_to_index(old.index_to_physical(np.array(old.shape) - 0.5))
-    np.testing.assert_allclose(first, -0.5, atol=1e-5)  # a file keeps float32
-    spare = np.array(new.shape) - 0.5 - last
-    assert np.all(spare > -2e-3) and np.all(spare < 1)
+def check(volume, point, resolution=(1, 0.9, 1.1), patch=32, step=24, **options):
+    result = Predictor(**options).predict(volume, patch, step, resolution)
+    assert_kept(volume, point, resolution, result.sr, result.cortex, result.cortex_mask)
 
 
 @pytest.mark.parametrize("thick", [0, 1, 2])
@@ -98,30 +73,24 @@ def assert_covers(new, old):
 def test_a_landmark_stays_for_every_thick_axis(echo, thick, direction):
     volume, point = landmark(thick, DIRECTIONS[direction])
     assert volume.grid.thick_axis == thick
-    assert np.linalg.norm(centre(volume) - point) < 1e-3
-    assert_kept(volume, point, model=echo)
+    assert distance(volume, point) < 1e-3
+    check(volume, point, model=echo)
 
 
 @pytest.mark.parametrize("number", range(0, 48, 5))
 def test_a_landmark_stays_in_flipped_and_permuted_directions(echo, number):
-    direction = list(signed_permutations())[number]
-    assert_kept(*landmark(number % 3, direction), model=echo)
+    check(*landmark(number % 3, PERMUTED[number]), model=echo)
 
 
+@pytest.mark.parametrize("resolution", [0.7, 1.0])
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 3.0), (0.9, 0.9, 3.3), (0.43, 0.43, 2.5)])
-def test_a_landmark_stays_at_other_ratios(echo, spacing):
-    shape = tuple(np.ceil(48 / np.array(spacing)).astype(int))
-    grid = Grid(shape, spacing, (1, 2, 3), DIRECTIONS["oblique"])
-    volume, point = _blob(grid, sigma=5)
-    for resolution in (0.7, 1.0):
-        result = Predictor(model=echo).predict(volume, patch=64, new_resolution=resolution)
-        assert np.linalg.norm(centre(result.sr) - point) < TOLERANCE
-        assert np.linalg.norm(centre(result.cortex) - point) < TOLERANCE
+def test_a_landmark_stays_at_other_ratios(echo, spacing, resolution):
+    check(*landmark(2, OBLIQUE, spacing), (resolution,) * 3, 64, None, model=echo)
 
 
 @pytest.mark.parametrize("options", [{"interp": "sitk"}, {"blend": "gaussian"}])
 def test_a_landmark_stays_with_every_option(echo, options):
-    assert_kept(*landmark(0, DIRECTIONS["oblique"]), model=echo, **options)
+    check(*landmark(0, OBLIQUE), model=echo, **options)
 
 
 @pytest.mark.parametrize("thick", [0, 1, 2])
@@ -129,21 +98,12 @@ def test_a_landmark_stays_through_the_command_and_its_files(
     tmp_path, table, job_model, echo, monkeypatch, thick
 ):
     monkeypatch.setattr(Recipe, "__call__", lambda recipe: Predictor(model=echo))
-    volume, point = landmark(thick, DIRECTIONS["oblique"])
+    volume, point = landmark(thick, OBLIQUE)
     write_volume(volume, tmp_path / "lr.nii.gz")
     assert job_model(table("lr.nii.gz"), "-rf", "x", patch="32", resolution="1,0.9,1.1") == 0
     folder = tmp_path / "Result_with_x" / "patch_32_step_16"
-    for kind in ("SR", "Cortex"):
-        written = read_volume(folder / f"{kind}_patch_32_step_16.nii.gz")
-        assert np.linalg.norm(centre(written) - point) < TOLERANCE
-        assert_covers(written.grid, volume.grid)
-    mask = read_volume(folder / "Cortex_mask_patch_32_step_16.nii.gz")
-    assert mask.grid.is_close(written.grid)
-
-
-def _blob(grid, sigma):
-    point = grid.index_to_physical((np.array(grid.shape) - 1) / 2 + 0.3)
-    indices = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), axis=-1)
-    distance = np.linalg.norm(grid.index_to_physical(indices) - point, axis=-1)
-    array = 500 * np.exp(-0.5 * (distance / sigma) ** 2)
-    return Volume.from_grid(array.astype(np.float32), grid), point
+    written = [
+        read_volume(folder / f"{kind}_patch_32_step_16.nii.gz")
+        for kind in ("SR", "Cortex", "Cortex_mask")
+    ]
+    assert_kept(volume, point, (1, 0.9, 1.1), *written)

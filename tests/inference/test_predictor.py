@@ -11,7 +11,6 @@ from scipy import ndimage
 from segsrgan.errors import UserError, WeightsError
 from segsrgan.inference.predictor import Predictor
 from segsrgan.inference.results import result_files
-from segsrgan.inference.settings import checked_resolution
 from segsrgan.memory import PeakMemory
 from segsrgan.networks import load_generator, outputs
 from segsrgan.volumes.resampling import resample
@@ -141,11 +140,6 @@ def test_a_further_head_needs_an_entry_in_the_list_alone(monkeypatch, tmp_path, 
     assert 0 < result.brain.array.min() < result.brain.array.max() < 1
     with pytest.raises(AttributeError, match="has no skull"):
         _ = result.skull
-
-
-@pytest.mark.parametrize("text", ["0.5", "0.5,0.5,0.5", "0.5 0.5 0.5"])
-def test_a_resolution_may_be_a_text(text):
-    assert checked_resolution(text) == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

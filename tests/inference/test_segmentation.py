@@ -19,26 +19,17 @@ def test_the_order_of_the_paper(image, outputs, tiny):
     result = segmentation(str(image()), 8, (1, 1, 1), 16, str(cortex), str(sr), str(tiny))
     np.testing.assert_allclose(read_volume(cortex).array, result.cortex.array)
     np.testing.assert_allclose(read_volume(sr).array, result.sr.array)
-    assert read_volume(sr).array.shape == (16, 20, 18)
+    assert result.sr.array.shape == (16, 20, 18)
 
 
 def test_every_keyword_of_the_released_code(image, outputs, tiny):
-    cortex, sr = outputs
-    result = segmentation(
-        input_file_path=str(image()),
-        step=8,
-        new_resolution=1.5,
-        path_output_cortex=str(cortex),
-        path_output_hr=str(sr),
-        weights_path=str(tiny),
-        interpolation_type="Linear",
-        patch="16",
-        spline_order=1,
-        by_batch=True,
-        interp="sitk",
-    )
+    cortex, sr = map(str, outputs)
+    keywords = dict(step=8, new_resolution=1.5, patch="16", spline_order=1, by_batch=True)
+    keywords |= dict(interpolation_type="Linear", interp="sitk")
+    files = dict(path_output_cortex=cortex, path_output_hr=sr, weights_path=str(tiny))
+    result = segmentation(input_file_path=str(image()), **keywords, **files)
     assert result.sr.spacing == (1.5, 1.5, 1.5)
-    assert sr.is_file() and cortex.is_file()
+    assert all(path.is_file() for path in outputs)
 
 
 def test_the_order_of_the_released_code_is_explained(image, outputs, tiny):
@@ -54,23 +45,18 @@ def test_without_a_patch_the_whole_image_goes_through(image, tiny, patch):
     assert segmentation(image(), None, 1, patch, weights_path=tiny).sr.array.shape == (16, 20, 18)
 
 
-def test_the_masks_are_written_on_demand(image, tmp_path, weights):
-    masks = tmp_path / "cortex_mask.nii", tmp_path / "mask.nii"
-    result = segmentation(
+def test_the_masks_are_written_on_demand(image, tmp_path, weights, tiny):
+    path, paths = (
         image(),
-        new_resolution=1,
-        patch=16,
-        weights_path=weights("classes", mask_classes=3),
-        path_output_cortex_mask=masks[0],
-        path_output_mask=masks[1],
+        {f"path_output_{n}": tmp_path / f"{n}.nii" for n in ("cortex_mask", "mask")},
     )
-    np.testing.assert_array_equal(read_volume(masks[0]).array, result.cortex_mask.array)
-    np.testing.assert_array_equal(read_volume(masks[1]).array, result.mask.array)
-
-
-def test_a_mask_is_not_asked_of_weights_without_one(image, tmp_path, tiny):
+    classes = weights("classes", mask_classes=3)
+    result = segmentation(path, None, 1, 16, weights_path=classes, **paths)
+    for name, volume in (("cortex_mask", result.cortex_mask), ("mask", result.mask)):
+        written = read_volume(tmp_path / f"{name}.nii").array
+        np.testing.assert_array_equal(written, volume.array)
     with pytest.raises(UserError, match="mask head"):
-        segmentation(image(), patch=16, weights_path=tiny, path_output_mask=tmp_path / "m.nii")
+        segmentation(path, patch=16, weights_path=tiny, path_output_mask=tmp_path / "m.nii")
 
 
 def test_options_of_the_predictor_pass_through(image, tiny):
@@ -98,16 +84,9 @@ def test_options_of_the_predictor_pass_through(image, tiny):
 def test_wrong_arguments_raise_and_write_nothing(image, tiny, tmp_path, monkeypatch, change, error):
     monkeypatch.chdir(tmp_path)
     path = image()
-    arguments = {
-        "input_file_path": path,
-        "step": 8,
-        "new_resolution": 1,
-        "patch": 16,
-        "path_output_cortex": "cortex.nii",
-        "weights_path": tiny,
-    }
+    arguments = {"input_file_path": path, "step": 8, "new_resolution": 1, "patch": 16}
     with pytest.raises(error):
-        segmentation(**(arguments | change))
+        segmentation(**(arguments | change), path_output_cortex="cortex.nii", weights_path=tiny)
     assert [item for item in tmp_path.rglob("*.nii*") if item != path] == []
 
 

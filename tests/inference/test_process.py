@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Stopped in the middle: nothing half-written, and the next run goes on."""
+"""The command in processes of its own: what it loads, and how it ends in the middle."""
 
 import os
 import signal
@@ -25,6 +25,19 @@ SUICIDE = (
     "    os.kill(os.getpid(), signal.SIGKILL) if left < 0 else real(number)\n"
     "writing.os.fsync = fsync\n"
 ) + RUN
+# Whoever looks up a host leaves a file beside the CSV.
+LOADED = """
+import socket, sys
+from pathlib import Path
+def look_up(*arguments, **options):
+    Path(sys.argv[2]).with_name("network").touch()
+    raise OSError("no network")
+socket.getaddrinfo = look_up
+from segsrgan.job_model import main
+status = main(sys.argv[1:])
+print(sorted({"keras", "tensorflow", "jax", "torch", "pandas"} & set(sys.modules)))
+sys.exit(status)
+"""
 
 
 @pytest.fixture
@@ -128,40 +141,36 @@ def test_two_runs_of_the_same_job_at_once_both_succeed(image, start):
     assert leftovers(images) == []
 
 
-@pytest.mark.parametrize("moment", ["read_volume", "resample", "read_generator", "write_volume"])
-def test_an_interrupt_at_any_moment_is_status_130(
+MOMENTS = ("read_volume", "resample", "read_generator", "predict_tiled", "write_volume")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_an_interrupt_at_any_moment_is_status_130_and_keeps_old_results(
     image, table, job_model, monkeypatch, capsys, moment
 ):
     from segsrgan.inference import predictor
     from segsrgan.volumes import writing
 
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
+    def interrupted(*flags):
+        def interrupt(*args, **kwargs):
+            raise KeyboardInterrupt
 
-    path = image()
-    module = writing if moment == "write_volume" else predictor
-    with monkeypatch.context() as patched:
-        patched.setattr(module, moment, interrupt)
-        assert job_model(table(path)) == 130
-    assert "interrupted" in capsys.readouterr().err
-    # From the beginning of the computation the folder is claimed.
-    left = ["Result_with_tiny", "results.json"] if moment == "write_volume" else []
-    assert sorted(item.name for item in path.parent.rglob("*") if item != path) == left
-    assert job_model(table(path)) == 0
-
-
-def test_an_interrupt_while_overwriting_keeps_the_old_results(image, table, job_model, monkeypatch):
-    from segsrgan.inference.engines.tensorflow import TensorFlowEngine
-
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
+        with monkeypatch.context() as patched:
+            module = writing if moment == "write_volume" else predictor
+            patched.setattr(module, moment, interrupt)
+            assert job_model(csv, *flags) == 130
+        assert "interrupted" in capsys.readouterr().err
 
     path = image()
     csv = table(path)
+    interrupted()
+    # From the beginning of the computation the folder is claimed.
+    claimed = moment in ("predict_tiled", "write_volume")
+    left = ["Result_with_tiny", "results.json"] if claimed else []
+    assert sorted(item.name for item in path.parent.rglob("*") if item != path) == left
     assert job_model(csv) == 0
     before = written([path])
-    monkeypatch.setattr(TensorFlowEngine, "predict_batch", interrupt)
-    assert job_model(csv, "--overwrite", "--engine", "tensorflow") == 130
+    interrupted("--overwrite")
     assert written([path]) == before
 
 
@@ -170,3 +179,22 @@ def test_the_process_ends_with_the_status():
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=60)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_job_on_openvino_loads_no_other_library_and_looks_up_no_host(image, start):
+    pytest.importorskip("openvino")
+    path = image()
+    process = start([path], "--engine", "openvino", code=LOADED)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert output.splitlines()[-1] == "[]"
+    assert not (path.parent.parent / "network").exists()  # OpenVINO would report its use
+
+
+@pytest.mark.slow
+def test_tensorflow_starts_silently_on_workers(image, start):
+    pytest.importorskip("distributed")
+    process = start([image()], "--engine", "tensorflow", "--dask", "local:1")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert not start_up_lines(errors)
