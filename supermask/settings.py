@@ -54,9 +54,7 @@ class PredictionSettings:
         None, "edge of the result in voxels (default: as large as the object)", ">= 1"
     )
     threshold: float = setting(
-        0.5,
-        "probability from which a voxel belongs to a view's mask and to the fused one",
-        "(0, 1)",
+        0.5, "probability from which a voxel belongs to a view's mask and the fused one", "(0, 1)"
     )
     patch: int = setting(PATCH, "edge of what the segmentor sees at once, voxels", ">= 1")
 
@@ -86,9 +84,7 @@ class Simulation:
     planes: tuple[str, ...] = setting(tuple(reversed(PLANES)), choices=PLANES)
     spacing: float = setting(1.0, "of the truth, and of the views in plane", "> 0", metavar="MM")
     size: int | None = setting(
-        None,
-        "edge of the cube in voxels (default: the object and half of it, and room for the shifts)",
-        ">= 16",
+        None, "edge of the cube, voxels (default: 1.5 times the object, plus the shifts)", ">= 16"
     )
     angle: float = setting(45.0, "largest turn about each axis", "[0, 90]", metavar="DEGREES")
     shift: float = setting(30.0, "largest shift along each axis", ">= 0", metavar="VOXELS")

@@ -68,9 +68,7 @@ class JobSettings:
         None, "DICOM series to take from folders with several", metavar="UID"
     )
     by_batch: bool | None = setting(
-        None,
-        "False: one patch at a time, for the least memory; the numbers are the same",
-        flag="-bb",
+        None, "False: one patch at a time, for the least memory; numbers are the same", flag="-bb"
     )
     dask: str | None = setting(
         None,

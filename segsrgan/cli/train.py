@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from segsrgan.cli.console import Parser, ProgressBar, import_quietly, messages
@@ -109,16 +110,6 @@ results, in the snapshot folder:
 )
 
 
-def main(argv=None):
-    """Runs `SegSRGAN_training.py`, see `_main`."""
-    return _main(argv, SEGSRGAN)
-
-
-def supermask_main(argv=None):
-    """Runs `supermask-train`, see `_main`."""
-    return _main(argv, SUPERMASK)
-
-
 def build_parser(command=SEGSRGAN):
     """The parser of the command line; the namespace holds only what was typed."""
     parser = Parser(
@@ -173,7 +164,7 @@ def settings_of(argv, command=SEGSRGAN):
     return command.settings(**values)
 
 
-def _main(argv, command):
+def main(argv=None, command=SEGSRGAN):
     """Runs a command.
 
     Returns:
@@ -216,8 +207,8 @@ def _train(settings, command, stop):
 class _Stop:
     """Whether SIGTERM or Ctrl-C asked a training to stop; the training asks by calling it.
 
-    Before the first call a signal would go unnoticed: then, and
-    at a second Ctrl-C, `KeyboardInterrupt` is raised.
+    Before the first call a signal would go unnoticed: then, and at a second Ctrl-C,
+    `KeyboardInterrupt` is raised.
     """
 
     def __init__(self):
@@ -246,3 +237,6 @@ class _Stop:
             raise KeyboardInterrupt
         with suppress(OSError):  # not through the log, which may be in the middle of a line
             os.write(2, b"\nstopping after this cycle; Ctrl-C again stops at once\n")
+
+
+supermask_main = partial(main, command=SUPERMASK)

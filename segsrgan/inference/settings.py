@@ -45,9 +45,7 @@ class PredictorSettings:
     )
     spline_order: int = setting(3, interval="[0, 5]")
     batch_size: int | None = setting(
-        None,
-        "patches computed at once (default: as many as are fast and fit in the memory)",
-        ">= 1",
+        None, "patches computed at once (default: as many as are fast and fit in memory)", ">= 1"
     )
     max_memory: float | None = setting(
         None,
@@ -57,9 +55,7 @@ class PredictorSettings:
         metavar="GIB",
     )
     geometry: str = setting(
-        "exact",
-        "legacy: the released SegSRGAN 2.2.4, its misplacement included",
-        choices=GEOMETRIES,
+        "exact", "legacy: the released SegSRGAN 2.2.4, with its misplacement", choices=GEOMETRIES
     )
     blend: str = setting(
         "uniform", "mean of overlapping patches (default: uniform, as in the paper)", choices=BLENDS

@@ -173,9 +173,7 @@ class TrainingSettings(RunSettings):
         "(0, 1]",
     )
     synthetic_thickness: tuple[float, float] | None = _synthetic(
-        None,
-        "bounds of the slice distance of drawn patches, in voxels of the patch (default: 1.5 7)",
-        ">= 1",
+        None, "bounds of drawn patches' slice distance, in their voxels (default: 1.5 7)", ">= 1"
     )
     cortex_labels: tuple[int, ...] | None = _synthetic(
         None, "values of the structure to segment in the maps (default: 3,42)", ">= 1"
@@ -195,15 +193,10 @@ class TrainingSettings(RunSettings):
         choices=("in_turn", "drawn"),
     )
     image_power: tuple[float, float] | None = _synthetic(
-        None,
-        "bounds of the power that intensities of drawn patches of images are raised to "
-        "(default: 0.45 2.2)",
-        "> 0",
+        None, "bounds of the power of drawn image patches' intensities (default: 0.45 2.2)", "> 0"
     )
     inverted: float | None = _synthetic(
-        None,
-        "fraction of the drawn patches of images whose intensities are turned over (default: 0.3)",
-        "[0, 1]",
+        None, "fraction of drawn image patches with inverted intensities (default: 0.3)", "[0, 1]"
     )
 
     kernel_gen: int | None = _network(
@@ -217,9 +210,7 @@ class TrainingSettings(RunSettings):
         None, "tell the networks the slice resolution (default: False)", flag="-is_conditional"
     )
     is_residual: bool | None = _network(
-        None,
-        "the generator predicts a correction of its input (default: True)",
-        flag="-is_residual",
+        None, "the generator predicts what to add to its input (default: True)", flag="-is_residual"
     )
     scaled_residual: bool | None = _network(
         None, "the correction is in tenths of the patch's standard deviation (default: False)"
@@ -263,9 +254,7 @@ class TrainingSettings(RunSettings):
         None, "balanced: weight of the image's Charbonnier loss (default: 1)", ">= 0"
     )
     lambda_entropy: float | None = _loss(
-        None,
-        "balanced: weight of the binary cross-entropy of label and classes (default: 1)",
-        ">= 0",
+        None, "balanced: weight of label and classes' binary cross-entropy (default: 1)", ">= 0"
     )
     lambda_dice: float | None = _loss(
         None, "balanced: weight of their soft Dice loss (default: 1)", ">= 0"
@@ -282,9 +271,7 @@ class TrainingSettings(RunSettings):
         flag="-i",
     )
     steps: int | None = _training(
-        None,
-        "updates of the generator in an epoch (default: as many as give each patch its turn)",
-        ">= 1",
+        None, "the generator's updates in an epoch (default: each patch has its turn)", ">= 1"
     )
     batch_size: int = _training(
         32, "patches of an update, on all devices together", ">= 1", flag="-b"

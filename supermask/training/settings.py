@@ -54,9 +54,7 @@ class TrainingSettings(RunSettings):
         None, "random poses of both views of a pair likewise (default: --rotation)", "[0, 180]"
     )
     shift: float | None = _data(
-        None,
-        "both shift along each by up to this, voxels (default: 30/256 of the grid's edge)",
-        ">= 0",
+        None, "both shift along each by up to this, voxels (default: 30/256 of the grid)", ">= 0"
     )
     contrast_max: float = _data(0.0, "intensities are raised to a power within 1 +- this", "[0, 1)")
     noise: float = _data(0.0, "standard deviation of noise on the images, of their range", ">= 0")
