@@ -107,13 +107,12 @@ def test_a_table_may_name_the_maps(heads, tmp_path):
 
 def test_samples_are_not_replaced_unless_that_is_asked_for(heads, tmp_path, capsys):
     draw(tmp_path, heads[0])
-    before = (tmp_path / "out" / "sample_001_LR.nii.gz").read_bytes()
+    sample = tmp_path / "out" / "sample_001_LR.nii.gz"
+    before = sample.read_bytes()
     command = [heads[1], "--output", str(tmp_path / "out"), "--number", "2", "--patch", "16"]
-    assert main(command) == 2
+    assert main(command) == 2 and sample.read_bytes() == before
     assert "sample_001_LR.nii.gz: exists already" in capsys.readouterr().err
-    assert (tmp_path / "out" / "sample_001_LR.nii.gz").read_bytes() == before
-    assert main([*command, "--overwrite"]) == 0
-    assert (tmp_path / "out" / "sample_001_LR.nii.gz").read_bytes() != before
+    assert main([*command, "--overwrite"]) == 0 and sample.read_bytes() != before
 
 
 @pytest.mark.parametrize(

@@ -69,15 +69,8 @@ def _run(args):
     simulation = typed(args, Simulation)
     labels = Rule(tuple[int, ...] | None).checked(args.labels, "labels")
     images, masks = _files(args)
-    plans = plan_cases(
-        masks,
-        images,
-        args.output,
-        repeat=args.repeat,
-        test=args.test,
-        seed=args.seed,
-        channel=args.channel,
-    )
+    options = {name: getattr(args, name) for name in ("repeat", "test", "seed", "channel")}
+    plans = plan_cases(masks, images, args.output, **options)
     check_table(args.output)
     whole = 0
     with ProgressBar(args.quiet, unit="case") as bar:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The command `segsrgan synthesize`: samples of the synthetic images that a training would see."""
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 from segsrgan.cli.console import Parser, command
-from segsrgan.config import add_flags, check, setting
+from segsrgan.config import add_flags, check, setting, typed
 from segsrgan.errors import UserError, full_text
 from segsrgan.training.settings import DRAWN, SYNTHETIC, TISSUES
 
@@ -40,27 +39,18 @@ def build_parser():
         description="Paints images of random contrast on label maps, with low-resolution scans of "
         "them, as\ntraining with --synthetic does, and writes some to look at.",
         epilog="exit status: 0 done, 2 it could not be done, 130 interrupted.",
-        argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("maps", nargs="*", metavar="MAP", default=[], help="label maps, each used in turn")
-    add(
-        "--csv",
-        metavar="PATH",
-        default=None,
-        help="CSV of label maps instead, as for `train --synthetic`",
-    )
+    add("maps", nargs="*", metavar="MAP", help="label maps, each used in turn")
+    add("--csv", metavar="PATH", help="CSV of label maps instead, as for `train --synthetic`")
     add("--output", required=True, metavar="FOLDER", help="where the samples go; made if need be")
-    add("--overwrite", action="store_true", default=False, help="replace what is there")
+    add("--overwrite", action="store_true", help="replace what is there")
     add_flags(parser, SynthesisSettings)
     return parser
 
 
 def _run(args):
-    values = vars(args)
-    maps, table = values.pop("maps"), values.pop("csv")
-    output, overwrite = values.pop("output"), values.pop("overwrite")
-    settings = SynthesisSettings(**values)
+    settings, maps, table = typed(args, SynthesisSettings), args.maps, args.csv
     if bool(maps) == bool(table):
         raise UserError("name label maps, or a CSV of them with --csv: one of the two")
     from segsrgan.training.label_maps import MapFile, load_maps, read_maps
@@ -75,14 +65,14 @@ def _run(args):
     if settings.stripped is not None:
         how["strip"] = settings.stripped
     sources, total = [item.source(**how) for item in found], 0.0
-    written = write_samples(sources, output, settings.number, settings.seed, overwrite)
+    written = write_samples(sources, args.output, settings.number, settings.seed, args.overwrite)
     for index, (source, distance, seconds) in enumerate(written, start=1):
         name, total = found[source].file.path.name, total + seconds
         print(
             f"sample {index}: {name}, slices {distance:.2f} voxels apart, {seconds:.2f} s",
             flush=True,
         )
-    print(f"{total / settings.number:.2f} s per sample; see {Path(output, SHEET)}")
+    print(f"{total / settings.number:.2f} s per sample; see {Path(args.output, SHEET)}")
 
 
 main = command(build_parser, _run, text=full_text)

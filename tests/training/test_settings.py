@@ -107,9 +107,12 @@ def test_a_file_leaves_out_what_is_none(tmp_path):
 
 def test_a_file_may_be_partial_and_begin_with_a_byte_order_mark(tmp_path):
     path = tmp_path / "some.toml"
-    path.write_bytes(b"\xef\xbb\xbflambgp = 10 # an integer will do\r\nlow_res = [1, 1, 3.0]\r\n")
+    path.write_bytes(
+        b"\xef\xbb\xbflambgp = 10 # an integer will do\r\nlow_res = [1, 1, 3.0]\r\n"
+        b"cortex_labels = '3,42' # as version 3.0.0 wrote it"
+    )
     values = from_toml(path, TrainingSettings)
-    assert values == {"lambgp": 10.0, "low_res": (1.0, 1.0, 3.0)}
+    assert values == {"lambgp": 10.0, "low_res": (1.0, 1.0, 3.0), "cortex_labels": (3, 42)}
     assert isinstance(values["lambgp"], float)
 
 
