@@ -21,7 +21,7 @@ package_targets := create_venv_and_install_SegSRGAN test_job_model_help \
   test_job_model_on_image_absolute test_job_model_on_image_relatif test_seg test_training \
   remove_result
 
-.PHONY: help demo demo_supermask install test test_slow test_jax lint check weights clean remove_venv \
+.PHONY: help demo demo_supermask install test test_slow test_jax lint check weights weights_supermask clean remove_venv \
   $(package_targets)
 
 help: ## list these targets
@@ -64,6 +64,13 @@ weights: $(venv)/.dev ## train and score the weights that ship, from data=FOLDER
 	  $(weights_flags)
 	$(bin)/python -m benchmarks weights --data "$(data)" --output weights_run/scores.json \
 	  --conditions all --weights "$$(ls -t weights_run/2_both/SegSRGAN_epoch_* | head -1)"
+
+weights_supermask: $(venv)/.dev ## train networks of SuperMask by their recipe, from data=FOLDER
+	@test -n "$(data)" || { echo "make weights_supermask data=FOLDER; see weights/README.md"; exit 2; }
+	mkdir -p weights_run
+	sed "s#fetal_templates#$(abspath $(data))/&#g" weights/recipes/supermask.csv > weights_run/supermask.csv
+	$(bin)/supermask-train --config weights/recipes/supermask.toml --resume \
+	  --synthetic_cases weights_run/supermask.csv --snapshot_folder weights_run/supermask $(weights_flags)
 
 clean: ## remove what builds, tests and the demo wrote
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache demo_results

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,29 +24,25 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16")
 OWN_VARIABLES = {"TF2_BEHAVIOR", "PYTHONPATH", "KERAS_BACKEND"}
 
 
-def script(name, *arguments, python=sys.executable):
-    """The command of a script of this folder."""
-    return [str(python), str(HERE / name), *map(str, arguments)]
+def ours(*arguments):
+    """The command of `benchmarks.ours`."""
+    return [sys.executable, "-m", "benchmarks.ours", *map(str, arguments)]
 
 
 def timed(command):
-    """Runs a command as a process of its own.
+    """Runs a command as a process of its own, in the root of the clone.
 
-    Returns:
-        dict: `seconds` from its start to its end, `memory_gb`, its largest resident memory, and
-        what it printed as JSON in its last line; or `failed`, the last line of its messages.
+    Returns a dict: `seconds` from its start to its end, `memory_gb`, its largest resident memory,
+    and what it printed as JSON in its last line; or `failed`, the last line of its messages.
     """
     dropped = {"TF2_BEHAVIOR"} if str(command[0]) == sys.executable else OWN_VARIABLES
     environment = {key: value for key, value in os.environ.items() if key not in dropped}
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "memory.json"
+        parent = [sys.executable, "-IS", __file__, report, *map(str, command)]
+        pipes = {"capture_output": True, "encoding": "utf-8"}
         start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-IS", __file__, report, *map(str, command)],
-            env=environment,
-            capture_output=True,
-            encoding="utf-8",
-        )
+        done = subprocess.run(parent, env=environment, cwd=HERE.parent, **pipes)
         seconds = time.perf_counter() - start
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
@@ -58,15 +55,9 @@ def timed(command):
 def interleaved(jobs, runs, rare=(), rare_runs=1, save=None):
     """Runs commands in turns, so that what disturbs the machine disturbs all of them.
 
-    Args:
-        jobs: `{key: command}`, keys being tuples.
-        runs: of each.
-        rare: first parts of keys that take very long, and run only `rare_runs` times.
-        rare_runs: see `rare`.
-        save: called after each with all results so far.
-
-    Returns:
-        `{key: list of results}`; what failed is not run again.
+    Of `{key: command}`, keys being tuples, each runs `runs` times, those whose keys begin with one
+    of `rare` `rare_runs` times; what failed is not run again. `save` is called after each with all
+    results so far. Returns `{key: list of results}`.
     """
     results = {key: [] for key in jobs}
     for number in range(runs):
@@ -98,16 +89,12 @@ def summary(results):
     return row
 
 
-def seconds_cell(row, digits=2):
-    """The seconds of a `summary` as text, or why there are none."""
+def cost_cells(row, digits=2):
+    """Seconds and memory of a `summary` as two texts, or why there are none."""
     if "seconds" not in row:
-        return f"failed: {row['failed']}"
-    return "{seconds:.{d}f} ({min:.{d}f} to {max:.{d}f})".format(**row, d=digits)
-
-
-def memory_cell(row):
-    """The memory of a `summary` as text."""
-    return f"{row['memory_gb']:.2f}" if "memory_gb" in row else ""
+        return [f"failed: {row['failed']}", ""]
+    seconds = "{seconds:.{d}f} ({min:.{d}f} to {max:.{d}f})".format(**row, d=digits)
+    return [seconds, f"{row['memory_gb']:.2f}" if "memory_gb" in row else ""]
 
 
 def mean_and_deviation(values):
@@ -121,27 +108,22 @@ def markdown(heads, rows):
     return "\n".join([first, f"|{'---|' * len(heads)}", *rest])
 
 
-def version_of(name):
-    """The installed version of a library, or None."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def machine():
     """What the figures depend on: processor, cores, memory, versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if "model name" in line]
     flags = " ".join(line for line in lines if line.startswith("flags")).split()
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return {
         "processor": names[0] if names else platform.processor(),
         "instructions": [name for name in INSTRUCTIONS if name in flags],
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
-        "python": platform.python_version(),
-        **{name: found for name in LIBRARIES if (found := version_of(name))},
+        **versions,
     }
 
 

@@ -7,7 +7,7 @@ jobs      whole jobs on a synthetic scan of 196x232x63 voxels of 1x1x3 mm to 1 m
           in torch where it is installed, and with --original, the interpreter of an environment
           with SegSRGAN 2.2.4, the released code.
 limit     seconds for one patch of 128^3 over (operations of the rewritten network / rate of a large
-          matrix product at the same precision), and where the time goes.
+          matrix product at the same precision).
 scaling   seconds and peak memory against step, patch and size of the volume.
 accuracy  PSNR, SSIM and Dice of the bundled weights by engine and precision, on nilearn's T1
           template with simulated slices of 4 mm.
@@ -22,16 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import (
-    HERE,
-    interleaved,
-    markdown,
-    memory_cell,
-    script,
-    seconds_cell,
-    summary,
-    timed,
-)
+from benchmarks.common import HERE, cost_cells, interleaved, markdown, ours, summary, timed
 
 PARTS = ("jobs", "limit", "scaling", "accuracy")
 ORIGINAL, MONAI, PLAIN = "SegSRGAN 2.2.4", "MONAI, torch", "plain Keras"
@@ -60,8 +51,7 @@ def run(args, save):
                     for key, results in found.items()
                 ]
             else:
-                small = ["--small"] * args.small
-                found, left_out = timed(script("ours.py", part, args.runs, *small)), []
+                found, left_out = timed(ours(part, args.runs, *["--small"] * args.small)), []
                 rows = found.get("rows", [found])
             report[part] = {"rows": rows, "left_out": left_out}
             save(report)
@@ -79,7 +69,7 @@ def engines():
     return [(name, precision) for name in found for precision in engine_module(name).precisions()]
 
 
-def ours(csv, weights_path, patch, step, engine="auto", precision="float32"):
+def job_model(csv, weights_path, patch, step, engine="auto", precision="float32"):
     """The command of a `job_model.py` job."""
     command = [sys.executable, "-m", "segsrgan.job_model", "-p", csv, "-pa", patch, "-s", step]
     command += ["-n", "1,1,1", "-wp", weights_path, "--overwrite", "--quiet"]
@@ -113,45 +103,40 @@ def weights(folder, small):
     sys.path.insert(0, str(HERE.parent / "tests"))
     from networks.variants import randomise, write_released
 
-    from segsrgan.networks import (
-        DiscriminatorSpec,
-        GeneratorSpec,
-        build_discriminator,
-        build_generator,
-        save_generator,
-    )
+    import segsrgan.networks as ns
 
     paths = folder / "weights", folder / "released"
     if not paths[0].exists():
-        generator = randomise(build_generator(GeneratorSpec(4 if small else 16)))
+        generator = randomise(ns.build_generator(ns.GeneratorSpec(4 if small else 16)))
         # The released code finds the generator as the second group of the file.
-        write_released(paths[1], generator, build_discriminator(DiscriminatorSpec(2)))
-        save_generator(generator, paths[0])
+        discriminator = ns.build_discriminator(ns.DiscriminatorSpec(2))
+        write_released(paths[1], generator, discriminator)
+        ns.save_generator(generator, paths[0])
     return paths
 
 
 def whole_jobs(args, folder):
     """`({(job, patch, step): command}, left out)` of the part "jobs"."""
-    shape = (40, 36, 12) if args.small else (196, 232, 63)
+    shape, kernel = ((40, 36, 12), 4) if args.small else ((196, 232, 63), 16)
     csv = scan(folder, shape, (1.0, 1.0, 3.0))
     path, released = weights(folder, args.small)
     image, jobs, left_out = csv.with_suffix(".nii.gz"), {}, []
     probe = [args.monai, "-c", "import monai, torch"]
-    if subprocess.run(probe, capture_output=True).returncode:
+    monai = subprocess.run(probe, capture_output=True).returncode == 0
+    if not monai:
         left_out.append("MONAI: not installed")
     if not args.original:
         left_out.append(f"{ORIGINAL}: no --original PYTHON3.7")
     for patch, step in ((16, 8), (32, 16)) if args.small else ((64, 32), (128, 64)):
-        place = [image, patch, step, folder]
-        jobs[PLAIN, patch, step] = script("ours.py", "job", *place, path)
+        arguments = [image, patch, step, folder]
+        jobs[PLAIN, patch, step] = ours("job", *arguments, path)
         for pair in engines():
-            jobs[" ".join(pair), patch, step] = ours(csv, path, patch, step, *pair)
-        if "MONAI: not installed" not in left_out:
-            kernel = 4 if args.small else 16
-            peer = script("peer_monai.py", *place, kernel, python=args.monai)
+            jobs[" ".join(pair), patch, step] = job_model(csv, path, patch, step, *pair)
+        if monai:
+            peer = [args.monai, HERE / "peer_monai.py", *arguments, kernel]
             jobs[MONAI, patch, step] = peer
         if args.original:
-            peer = script("peer_original.py", *place, released, python=args.original)
+            peer = [args.original, HERE / "peer_original.py", *arguments, released]
             jobs[ORIGINAL, patch, step] = peer
     return jobs, left_out
 
@@ -168,7 +153,7 @@ def scaling_jobs(args, folder):
     ]:
         shape, patch, step = tuple(n // scale for n in shape), patch // scale, step // scale
         csv = scan(folder, (*shape[:2], shape[2] // 2), (1.0, 1.0, 2.0))
-        jobs[f"auto, by {varied}", patch, step, shape] = ours(csv, path, patch, step)
+        jobs[f"auto, by {varied}", patch, step, shape] = job_model(csv, path, patch, step)
     return jobs, []
 
 
@@ -176,11 +161,13 @@ def tables(report):
     """All parts as Markdown."""
     makers = {"jobs": _jobs, "limit": _limit, "scaling": _scaling, "accuracy": _accuracy}
     blocks = []
-    for name, make in makers.items():
-        if name in report:
-            rows = report[name]["rows"]
-            blocks += [make(rows)] if rows else []
-            blocks += [f"Left out: {text}." for text in report[name]["left_out"]]
+    for name in [name for name in makers if name in report]:
+        rows = report[name]["rows"]
+        if name in ("limit", "accuracy") and "failed" in rows[0]:
+            blocks.append(f"The part {name} failed: {rows[0]['failed']}")
+        elif rows:
+            blocks.append(makers[name](rows))
+        blocks += [f"Left out: {text}." for text in report[name]["left_out"]]
     return "\n\n".join(blocks)
 
 
@@ -190,26 +177,19 @@ def _jobs(rows):
     for row in rows:
         base = plain[row["patch"], row["step"]]
         times = f"{base / row['seconds']:.1f}" if base and "seconds" in row else ""
-        place = f"{row['patch']}, {row['step']}"
-        lines.append([row["job"], place, seconds_cell(row), memory_cell(row), times])
+        lines.append([row["job"], f"{row['patch']}, {row['step']}", *cost_cells(row), times])
     heads = ["job", "patch, step", "seconds (min to max)", "peak memory, GB", "plain Keras over it"]
     return markdown(heads, lines)
 
 
 def _limit(rows):
-    if "failed" in rows[0]:
-        return f"Limit failed: {rows[0]['failed']}"
-    lines, texts = [], []
+    lines = []
     for row in rows:
-        name = f"{row['engine']} {row['precision']}"
         rates = [f"{row[key] / 1e9:.0f}" for key in ("operations", "matrix_rate")]
-        lines.append([name, seconds_cell(row), *rates, f"{row['times_the_limit']:.2f}"])
-        if parts := row.get("profile"):
-            total = sum(parts.values())
-            longest = [f"{kind} {100 * t / total:.0f} %" for kind, t in parts.items()][:8]
-            texts.append(f"{name}: {', '.join(longest)}.")
+        cells = f"{row['engine']} {row['precision']}", cost_cells(row)[0]
+        lines.append([*cells, *rates, f"{row['times_the_limit']:.2f}"])
     heads = ["engine", "seconds a patch (min to max)", "GFLOP", "GFLOP/s of a product"]
-    return "\n\n".join([markdown([*heads, "limit times"], lines), *texts])
+    return markdown([*heads, "limit times"], lines)
 
 
 def _scaling(rows):
@@ -218,9 +198,8 @@ def _scaling(rows):
     lines, by_step = [], []
     for row in rows:
         count = len(plan(row["shape"], row["patch"], row["step"]).starts)
-        volume = "x".join(map(str, row["shape"]))
-        place = f"{row['patch']}, {row['step']}"
-        lines.append([row["job"], volume, place, count, seconds_cell(row), memory_cell(row)])
+        cells = "x".join(map(str, row["shape"])), f"{row['patch']}, {row['step']}", count
+        lines.append([row["job"], *cells, *cost_cells(row)])
         if row["job"].endswith("step") and "seconds" in row:
             by_step.append((count, row["seconds"]))
     heads = ["varied", "volume", "patch, step", "patches", "seconds (min to max)"]
@@ -234,16 +213,9 @@ def _scaling(rows):
 
 
 def _accuracy(rows):
-    if "failed" in rows[0]:
-        return f"Accuracy failed: {rows[0]['failed']}"
+    digits = {"psnr": 3, "ssim": 4, "dice": 4, "dice_with_plain": 5}
     lines = [
-        [
-            f"{row['engine']} {row['precision']}",
-            f"{row['psnr']:.3f}",
-            f"{row['ssim']:.4f}",
-            f"{row['dice']:.4f}",
-            f"{row['dice_with_plain']:.5f}",
-        ]
+        [f"{row['engine']} {row['precision']}", *(f"{row[k]:.{n}f}" for k, n in digits.items())]
         for row in rows
     ]
     return markdown(["engine", "PSNR, dB", "SSIM", "Dice", "Dice with the plain network"], lines)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Processes of the benchmarks that compute with this package.
+"""Processes of the benchmarks that compute with this package, in the root of a clone.
 
-python ours.py job IMAGE PATCH STEP FOLDER WEIGHTS
-python ours.py limit|accuracy RUNS [--small]
-python ours.py cycle BATCH PATCH PRECISION BACKEND CYCLES BUDGET
+python -m benchmarks.ours job IMAGE PATCH STEP FOLDER WEIGHTS
+python -m benchmarks.ours limit|accuracy RUNS [--small]
+python -m benchmarks.ours cycle BATCH PATCH PRECISION BACKEND CYCLES BUDGET
 """
 
 import importlib
@@ -13,13 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-import segsrgan  # noqa: E402, F401 - sets the environment of TensorFlow before Keras loads it
-from benchmarks.common import spread  # noqa: E402
-from benchmarks.inference import engines  # noqa: E402
+import segsrgan  # noqa: F401 - sets the environment of TensorFlow before Keras loads it
+from benchmarks.common import spread
+from benchmarks.inference import engines
 
 DISCRIMINATOR_UPDATES = 5
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
@@ -42,7 +40,7 @@ class Plain:
         return self.model.predict_on_batch(patches)
 
 
-def predictor(path, engine, precision="float32"):
+def predictor(path, engine="plain", precision="float32"):
     """A `Predictor` of the weights; with the engine "plain", reading to writing remain ours."""
     from segsrgan import Predictor
 
@@ -57,7 +55,7 @@ def job(image, patch, step, folder, weights):
     """Plain Keras on one image."""
     from segsrgan import write_volume
 
-    result = predictor(weights, "plain").predict(image, int(patch), int(step), 1.0)
+    result = predictor(weights).predict(image, int(patch), int(step), 1.0)
     for kind in ("sr", "cortex", "cortex_mask"):
         write_volume(getattr(result, kind), Path(folder) / f"plain_{kind}.nii.gz")
 
@@ -71,7 +69,7 @@ def limit(runs, small=None):
     size, edge, kernel = (256, 32, 4) if small else (4096, 128, 16)
     patch = np.random.default_rng(0).random((1, edge, edge, edge, 1), dtype=np.float32)
     model = build_generator(GeneratorSpec(kernel), (edge,) * 3)
-    network = model.spec, read_weights(model)
+    network, needed = (model.spec, read_weights(model)), int(sum(operations(model)))
     made = {pair: engine_module(pair[0]).make(network, pair[1], None) for pair in engines()}
     times = {pair: [] for pair in made}
     for number in range(int(runs) + 1):  # the first compiles
@@ -80,21 +78,17 @@ def limit(runs, small=None):
             times[pair] += [seconds] * bool(number)
     rows = []
     for (name, precision), seconds in times.items():
-        row = {"engine": name, "precision": precision, **spread(seconds)}
-        row["operations"] = int(sum(operations(model)))
-        row["matrix_rate"] = matrix_rate(precision, size)
-        row["times_the_limit"] = row["seconds"] * row["matrix_rate"] / row["operations"]
-        rows.append(row)
+        row, rate = spread(seconds), matrix_rate(precision, size)
+        row |= {"engine": name, "precision": precision, "operations": needed, "matrix_rate": rate}
+        rows.append({**row, "times_the_limit": row["seconds"] * rate / needed})
     return {"rows": rows}
 
 
 def operations(model, rewritten=True):
-    """Floating-point operations of each convolution of a model for one patch.
+    """Floating-point operations of each convolution of a model of fixed sizes for one patch.
 
-    Args:
-        model: with fixed sizes.
-        rewritten: whether the generator is computed as `segsrgan.networks.layers` says; as
-            written otherwise, but for the taps that nobody needs after an upsampling.
+    Either `rewritten`, as `segsrgan.networks` computes the generator, or as written, but for the
+    taps that nobody needs after an upsampling.
     """
     from segsrgan.networks.layers import FEW_FILTERS
 
@@ -115,26 +109,22 @@ def operations(model, rewritten=True):
 
 def matrix_rate(precision, size, runs=5):
     """Operations a second of a product of two square matrices, by the faster library at hand."""
-    first, second = np.random.default_rng(0).random((2, size, size), dtype=np.float32)
-    products = [_openvino_product(precision, first, second)]
-    if precision == "float32":
-        products.append(lambda: first @ second)
-    for product in products:
-        product()  # compiles
-    return 2 * size**3 / min(_seconds(product) for product in products for _ in range(runs))
-
-
-def _openvino_product(precision, first, second):
     import openvino as ov
     import openvino.opset15 as op
 
+    first, second = np.random.default_rng(0).random((2, size, size), dtype=np.float32)
     node = op.parameter(first.shape, np.float32)
     # A constant, as weights are: it is brought into its best order once.
     product = op.matmul(node, op.constant(second), False, False)
     graph = ov.Model([op.result(op.reduce_mean(product, op.constant([1])))], [node])
     options = {"INFERENCE_PRECISION_HINT": HINTS[precision]}
     request = ov.Core().compile_model(graph, "CPU", options).create_infer_request()
-    return lambda: request.infer([first])
+    products = [lambda: request.infer([first])]
+    if precision == "float32":
+        products.append(lambda: first @ second)
+    for compute in products:
+        compute()  # compiles
+    return 2 * size**3 / min(_seconds(compute) for compute in products for _ in range(runs))
 
 
 def accuracy(runs, small=None):
@@ -166,11 +156,10 @@ def accuracy(runs, small=None):
 
 
 def cycle(batch, patch, precision, backend, cycles, budget):
-    """Our training step on random patches.
+    """Our training step on random patches, see the benchmark `training`.
 
-    Returns:
-        dict: the seconds of the discriminator's and of the generator's updates in each cycle, and
-        the last losses, by which to see that all is finite; operations and the rate of a product.
+    Returns the seconds of the discriminator's and of the generator's updates in each cycle, and
+    the last losses, by which to see that all is finite; operations and the rate of a product.
     """
     os.environ["KERAS_BACKEND"] = backend
     import keras
@@ -189,30 +178,28 @@ def cycle(batch, patch, precision, backend, cycles, budget):
     target = np.stack([image, (label > 0.5).astype(np.float32)], axis=-1)
     epsilon = rng.random(batch, dtype=np.float32)
     data = Batch(lr[..., None], target, np.full(batch, 3.0, np.float32), epsilon)
+    losses = {}
 
     def update(function, times):
-        start = time.perf_counter()
         for _ in range(times):
-            losses = function(data)
+            losses.update(function(data))
         # The losses can be there before the weights are updated.
         for model in (gan.generator, gan.discriminator):
             keras.ops.convert_to_numpy(model.trainable_variables[-1])
-        return time.perf_counter() - start, [float(value) for value in losses.values()]
 
+    kinds = {"discriminator": DISCRIMINATOR_UPDATES, "generator": 1}
+    result = {name: [] for name in kinds}
     start = time.perf_counter()
-    update(step.discriminator, 1)  # compiles
-    update(step.generator, 1)
-    result = {"warm_up": time.perf_counter() - start, "discriminator": [], "generator": []}
+    for name in kinds:
+        update(getattr(step, name), 1)  # compiles
+    result["warm_up"] = time.perf_counter() - start
     start = time.perf_counter()
     while len(result["generator"]) < int(cycles) and time.perf_counter() - start <= float(budget):
-        seconds, critic_losses = update(step.discriminator, DISCRIMINATOR_UPDATES)
-        result["discriminator"].append(seconds)
-        seconds, losses = update(step.generator, 1)
-        result["generator"].append(seconds)
-    result |= {
-        "losses": [*critic_losses, *losses],
-        "operations": batch * operations_of_a_cycle(gan),
-    }
+        for name, times in kinds.items():
+            seconds = _seconds(lambda name=name, times=times: update(getattr(step, name), times))
+            result[name].append(seconds)
+    result["losses"] = {name: float(value) for name, value in losses.items()}
+    result["operations"] = batch * operations_of_a_cycle(gan)
     return {**result, "matrix_rate": matrix_rate(precision.removeprefix("mixed_"), 2048)}
 
 

@@ -23,16 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import markdown, mean_and_deviation
-from benchmarks.weights import (
-    FETAL_CORTEX,
-    RATIO,
-    acquire,
-    fetal_cases,
-    fetal_templates,
-    measure,
-    predicted,
-    score,
-)
+from benchmarks.weights import RATIO, WEIGHTS, acquire, fetal_cases, measure, predicted, score
+from segsrgan import Predictor
+from segsrgan.networks import default_weights
+from segsrgan.training.simulation import add_noise, change_contrast
+from segsrgan.volumes import degrade, resample_to
 
 PAIRS = {128: (30, 80, 128), 64: (20, 40, 64)}
 CHANGES = {"noise": (0.0, 0.01, 0.03, 0.05, 0.08), "power": (0.4, 0.6, 1.0, 1.5, 2.0)}
@@ -70,8 +65,6 @@ def run(args, save):
 
 def steps(args):
     """Yields ({patch, step}, scores of each case)."""
-    from segsrgan import Predictor
-
     predictor, volumes = Predictor(args.weights), list(fetal_cases(args.data))
     for patch, strides in PAIRS.items():
         for stride in reversed(strides):
@@ -88,8 +81,6 @@ def steps(args):
 
 def robustness(args):
     """Yields ({network, noise or power}, scores of each case)."""
-    from segsrgan import Predictor
-
     common = f"{THICK} {SLICES} {SCRATCH}"
     plain = f"{common} --contrast_max 0 --percent_val_max 0"
     arms = {"with augmentation": ("joint", common), "without": ("without augmentation", plain)}
@@ -106,9 +97,6 @@ def robustness(args):
 
 def changed(truth, kind, value, seed):
     """A volume and its acquisition, with noise (a fraction of the maximum) or another contrast."""
-    from segsrgan.training.simulation import add_noise, change_contrast
-    from segsrgan.volumes import degrade
-
     if kind == "power":
         truth = truth.with_array(change_contrast(truth.array, value))
     low = degrade(truth, tuple(np.array(truth.spacing) * (1, 1, RATIO)))
@@ -119,9 +107,6 @@ def changed(truth, kind, value, seed):
 
 def pipelines(args):
     """Yields ({method}, scores of each case)."""
-    from segsrgan import Predictor
-    from segsrgan.volumes import resample_to
-
     common = f"{THICK} {SLICES} {SCRATCH}"
     joint = Predictor(train(args, "joint", common))
     alone = f"{common} --lambda_entropy 0 --lambda_dice 0"
@@ -146,64 +131,32 @@ def pipelines(args):
 
 def adversarial(args):
     """Yields ({training}, scores of each case)."""
-    from segsrgan import Predictor
-    from segsrgan.networks import default_weights
-
     flags = f"{THICK} --weights {default_weights()} --batch_size 4 --stride 40 --contrast_max 0.3"
     arms = {"their beginning": default_weights()}
     for arm, weight in (("without adversarial loss", 0), ("with adversarial loss", 0.001)):
         arms[arm] = train(args, arm, f"{flags} --lambadv {weight} --precision mixed_bfloat16")
     for arm, weights in arms.items():
         predictor = Predictor(str(weights))
-        yield (
-            {"training": arm},
-            [score(predictor, *volumes) for _, *volumes in fetal_cases(args.data)],
-        )
+        scores = [score(predictor, *volumes) for _, *volumes in fetal_cases(args.data)]
+        yield {"training": arm}, scores
 
 
-TABLES = {
-    "steps": steps,
-    "robustness": robustness,
-    "pipelines": pipelines,
-    "adversarial": adversarial,
-}
+TABLES = {table.__name__: table for table in (steps, robustness, pipelines, adversarial)}
 
 
 def train(args, name, flags):
-    """The weights of one arm, trained by the command unless they are there.
-
-    Args:
-        args: of the benchmark.
-        name: of the arm, and of its folder in `args.runs`.
-        flags: of `SegSRGAN_training.py`, those of data and results apart.
-    """
+    """The weights of an arm, trained by flags of the command unless they are there."""
     folder = args.runs / name.replace(" ", "_")
     last = folder / f"SegSRGAN_epoch_{args.epochs}"
     if not last.exists():
         command = [sys.executable, "-m", "segsrgan.SegSRGAN_training"]
-        command += ["--csv", training_table(args.data, args.runs), "--snapshot_folder", folder]
+        command += ["--csv", WEIGHTS / "recipes" / "images.csv", "--label_values", "5"]
+        command += ["--base_path", args.data, "--snapshot_folder", folder]
         command += ["--dice_file", folder / "dice.csv", "--mse_file", folder / "mse.csv"]
         command += ["--epoch", args.epochs, *flags.split()]
         if subprocess.run(list(map(str, command))).returncode:
             sys.exit(f"the training {name!r} failed")
     return last
-
-
-def training_table(data, folder):
-    """The CSV of the trainings; labels of the cortex alone, made of the templates' labels."""
-    from segsrgan import read_volume, write_volume
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = ["HR_image,Label_image,Base"]
-    for base, held_out in (("Train", False), ("Test", True)):
-        for image, labels in fetal_templates(data, held_out):
-            volume = read_volume(labels)
-            target = folder / image.name.replace("_T2w", "_cortex")
-            cortex = (volume.array == FETAL_CORTEX[0]).astype("float32")
-            write_volume(volume.with_array(cortex), target)
-            lines.append(f"{image.resolve()},{target.resolve()},{base}")
-    (folder / "data.csv").write_text("\n".join(lines) + "\n")
-    return folder / "data.csv"
 
 
 def tables(report):

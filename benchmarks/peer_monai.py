@@ -38,31 +38,30 @@ class Block(nn.Module):
         return x + self.body(x)
 
 
-class Generator(nn.Module):
-    def __init__(self, k=16):
-        super().__init__()
-        self.body = nn.Sequential(
-            normalised(1, k, 7),
-            normalised(k, 2 * k, 3, 2),
-            normalised(2 * k, 4 * k, 3, 2),
-            *(Block(4 * k) for _ in range(BLOCKS)),
-            nn.Upsample(scale_factor=2),
-            normalised(4 * k, 2 * k, 3),
-            nn.Upsample(scale_factor=2),
-            normalised(2 * k, k, 3),
-            conv(k, 2, 7),
-        )
-
-    def forward(self, x):
-        y = self.body(x).float()
-        return torch.cat([x - y[:, :1], torch.sigmoid(y[:, 1:])], 1)
+def generator(k):
+    return nn.Sequential(
+        normalised(1, k, 7),
+        normalised(k, 2 * k, 3, 2),
+        normalised(2 * k, 4 * k, 3, 2),
+        *(Block(4 * k) for _ in range(BLOCKS)),
+        nn.Upsample(scale_factor=2),
+        normalised(4 * k, 2 * k, 3),
+        nn.Upsample(scale_factor=2),
+        normalised(2 * k, k, 3),
+        conv(k, 2, 7),
+    )
 
 
 def main(image, patch, step, folder, kernel):
     scan = sitk.ReadImage(image)
     array = sitk.GetArrayFromImage(scan).astype(np.float32).T
     fine = torch.from_numpy(ndimage.zoom(array / array.max(), scan.GetSpacing(), order=3))
-    network, patch, step = Generator(int(kernel)).eval(), int(patch), int(step)
+    body, patch, step = generator(int(kernel)).eval(), int(patch), int(step)
+
+    def network(x):
+        y = body(x).float()
+        return torch.cat([x - y[:, :1], torch.sigmoid(y[:, 1:])], 1)
+
     with torch.inference_mode():
         result = sliding_window_inference(
             fine[None, None], (patch,) * 3, 1, network, overlap=1 - step / patch

@@ -29,21 +29,23 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks.common import markdown, mean_and_deviation
-from benchmarks.supermask_networks import epochs, trained, trained_alignnet, trained_segmentors
 from segsrgan.errors import UserError
 from segsrgan.tables import image_files, stem
 from segsrgan.volumes import Volume, dice
 from supermask.fusion import score
 from supermask.geometry import sample
-from supermask.networks import Networks, save_networks, segment, without_islands
+from supermask.networks import Networks, load_networks, save_networks, segment, without_islands
 from supermask.prediction import predict_views
 from supermask.settings import PredictionSettings, Simulation
 from supermask.simulation import find_pairs, read_channel, read_mask, simulate
-from supermask.training import TrainingSettings, paint
+from supermask.training import TrainingSettings, fit, paint
 from supermask.views import View
 
 logger = logging.getLogger(__name__)
 
+EPOCH = 50  # updates
+# Learning rates of AlignNet by itself, each with its fraction of the updates.
+RATES = ((4e-4, 0.6), (1e-4, 0.2), (3e-5, 0.2))
 BASELINE, HIGH = "Unet-LR", "Unet-HR"
 # name -> (training, None being the masks as drawn; views; settings, None being the segmentor alone)
 ALL, TRUTH = (0, 1, 2), "aligned by the truth"
@@ -52,15 +54,19 @@ BY_HEADERS = {"alignment": "none"}
 
 
 def _classical(on, fusion):
-    return {"alignment": "classical", "on": on, "order": "segment", "fusion": fusion}
+    return (
+        "segmentor",
+        ALL,
+        {"alignment": "classical", "on": on, "order": "segment", "fusion": fusion},
+    )
 
 
 METHODS = {
     BASELINE: ("segmentor", (0,), None),
-    "Unet-img-cc-nst": ("segmentor", ALL, _classical("image", "nearest")),
-    "Unet-img-cc-vote": ("segmentor", ALL, _classical("image", "vote")),
-    "Unet-msk-cc-nst": ("segmentor", ALL, _classical("mask", "nearest")),
-    "Unet-msk-cc-vote": ("segmentor", ALL, _classical("mask", "vote")),
+    "Unet-img-cc-nst": _classical("image", "nearest"),
+    "Unet-img-cc-vote": _classical("image", "vote"),
+    "Unet-msk-cc-nst": _classical("mask", "nearest"),
+    "Unet-msk-cc-vote": _classical("mask", "vote"),
     "SuperMask, 1 view": ("both", (0,), REFINED),
     "SuperMask, 2 views": ("both", (0, 2), REFINED),
     "SuperMask": ("both", ALL, REFINED),
@@ -137,9 +143,7 @@ def gather(args, distance, seed):
         pairs = [(None, mask) for mask in image_files(args.masks)]
     wanted = args.train + args.test
     if len(pairs) < wanted:
-        sys.exit(
-            f"expected --train {args.train} and --test {args.test}, found {len(pairs)} volumes"
-        )
+        sys.exit(f"expected {args.train} (--train) and {args.test} (--test), found {len(pairs)}")
     volumes = list(enumerate(pairs[:wanted]))
     first = (wanted - (seed + 1) * args.test) % wanted
     volumes = volumes[first:] + volumes[:first]
@@ -164,15 +168,9 @@ def _case(args, distance, volume, key):
 def trainings(args, seed, parts):
     """The networks that the chosen methods need, trained unless they lie in `args.runs`.
 
-    Args:
-        args: of the benchmark.
-        seed: of the trainings.
-        parts: {slice distance: list of `Case` to train on}.
-
-    Returns:
-        {slice distance: {name: `Networks`}}: "apart" after stage 1, "both" after stage 2,
-        "segmentor" trained alone on as many more images as stage 2 sees, "long" that one and
-        AlignNet, "high" as that one, on high-resolution images.
+    Of lists of cases by slice distance, `{slice distance: {name: Networks}}`: "apart" after stage
+    1, "both" after stage 2, "segmentor" trained alone on as many more images as stage 2 sees,
+    "long" that one and AlignNet, "high" as that one, on high-resolution images.
     """
     needed = {EVERY[name][0] for name in args.methods} - {None}
     common, alignnet, found = _common_settings(args, seed), None, {}
@@ -187,17 +185,58 @@ def trainings(args, seed, parts):
             networks = {"apart": Networks(segmentor, alignnet), "segmentor": Networks(longer)}
             networks["long"] = Networks(longer, alignnet)
         if "both" in needed:
-            apart = folder / "apart.h5"
+            apart, stage2 = folder / "apart.h5", epochs(args.stage2_updates)
             save_networks(apart, segmentor, alignnet)
-            stages = {"stage1_epochs": 0, "stage2_epochs": epochs(args.stage2_updates)}
-            both = trained(folder / "both.h5", cases, common, weights=str(apart), **stages)
-            networks["both"] = both
+            stages = {"weights": str(apart), "stage1_epochs": 0, "stage2_epochs": stage2}
+            networks["both"] = trained(folder / "both.h5", cases, common, **stages)
         if "high" in needed:  # the same one for all distances
             sharp = [SimpleNamespace(views=(_sharp(case),), transforms=None) for case in cases]
             high = trained_segmentors(args.runs / f"high_{seed}", sharp, common, *updates)[1]
             networks["high"] = Networks(high)
         found[distance] = networks
     return found
+
+
+def trained(path, cases, settings, **changes):
+    """The `Networks` of a training, which lie in a file and its folder beside it once trained."""
+    if not path.exists():
+        settings = replace(settings, steps=EPOCH, resume=True, tensorboard=False, **changes)
+        found = fit(cases, settings, path.with_suffix(""))
+        save_networks(path, found.segmentor, found.alignnet)
+    return load_networks(path)
+
+
+def epochs(updates):
+    return max(1, round(updates / EPOCH))
+
+
+def trained_alignnet(folder, cases, settings, updates):
+    """An AlignNet by itself, on cases of all slice distances: updates of 16 pairs each.
+
+    It needs tens of thousands of pairs before it finds rotations; so it learns from the true
+    motions, on large batches seen in several orientations.
+    """
+    alone = {"train": "alignnet", "supervised_alignment": "transforms", "lambda_sim": 0.0}
+    alone |= {"precision": "float32", "batch_size": 16, "orientations": 6, "stage2_epochs": 0}
+    weights = None
+    for number, (rate, fraction) in enumerate(RATES, start=1):
+        path, count = folder / f"alignnet_{number}.h5", epochs(fraction * updates)
+        changes = {"lr1": rate, "stage1_epochs": count, "seed": settings.seed + number}
+        found = trained(path, cases, settings, **alone, **changes, weights=weights)
+        weights = str(path)
+    return found.alignnet
+
+
+def trained_segmentors(folder, cases, settings, updates, more):
+    """A segmentor by itself, and what becomes of it in as many `more` updates as stage 2 has.
+
+    Each of these has as many images as one of stage 2, and its learning rate.
+    """
+    alone, first = {"train": "segmentor", "stage2_epochs": 0}, folder / "segmentor.h5"
+    short = trained(first, cases, settings, **alone, stage1_epochs=epochs(updates))
+    alone |= {"lr1": settings.lr2, "batch_size": 2 * settings.batch_size, "weights": str(first)}
+    longer = trained(folder / "longer.h5", cases, settings, **alone, stage1_epochs=epochs(more))
+    return short.segmentor, longer.segmentor
 
 
 def _common_settings(args, seed):
@@ -225,24 +264,22 @@ def _sharp(case):
 def scored(args, case, name, networks):
     """The paper's scores of a method on a case, a dict.
 
-    `between` is the Dice between the masks of three aligned views and the truth (Table 2), else
-    None.
+    `between` is the Dice between the masks of three aligned views and the truth (Table 2), or None.
     """
     training, views, settings = EVERY[name]
     networks, truth, between = networks.get(training), case.truth, None
+    found = np.zeros(truth.array.shape, bool)
     if settings is None:
         view = _sharp(case) if name == HIGH else case.views[0]
         answer = segment(networks.segmentor, View(view.volume), truth.grid)
         # As a prediction, which ends around the object.
         whole = without_islands(View(view.volume, Volume.from_grid(answer, truth.grid)))
         found = whole.mask.array >= 0.5
-    elif (result := _predicted(args, case, name, networks)) is None:
-        found = np.zeros(truth.array.shape, bool)
-    else:
+    elif (result := _predicted(args, case, name, networks)) is not None:
         found = sample(result.probability, truth.grid) >= 0.5
         between = _between(result, truth) if len(views) == 3 else None
-    scores = score(found, truth.array)._asdict()
-    scores = {key: float(v) if math.isfinite(v) else None for key, v in scores.items()}
+    scores = {k: float(v) for k, v in score(found, truth.array)._asdict().items()}
+    scores = {key: value if math.isfinite(value) else None for key, value in scores.items()}
     return {**scores, "between": between}
 
 
@@ -292,16 +329,12 @@ def tables(report):
         parts += [_score_table(here, METHODS), "### Ablations (Table 4)"]
         parts += [_score_table(here, ["SuperMask", *ABLATIONS])]
         pairs = {}
-        for row in here:
-            if row["between"]:
-                pairs.setdefault(row["method"], []).append(row["between"])
+        for row in [row for row in here if row["between"]]:
+            for name, value in row["between"].items():
+                pairs.setdefault(row["method"], {}).setdefault(name, []).append(value)
         if pairs:
-            names = list(next(iter(pairs.values()))[0])
-            lines = [
-                [method, *(_cell([item[name] for item in items]) for name in names)]
-                for method, items in pairs.items()
-            ]
-            heads = ["method", *names]
+            lines = [[name, *map(_cell, items.values())] for name, items in pairs.items()]
+            heads = ["method", *next(iter(pairs.values()))]
             parts += ["### Dice between aligned views (Table 2)", markdown(heads, lines)]
     return "\n\n".join(parts)
 
@@ -310,11 +343,10 @@ def _score_table(rows, methods):
     base = {(row["seed"], row["case"]): row["dsc"] for row in rows if row["method"] == BASELINE}
     lines = []
     for name in methods:
-        found = [row for row in rows if row["method"] == name]
+        found = [(base.get((r["seed"], r["case"])), r) for r in rows if r["method"] == name]
         if found:
-            keys = [(row["seed"], row["case"]) for row in found]
-            gains = [row["dsc"] - base[k] for row, k in zip(found, keys, strict=True) if k in base]
-            cells = [_cell([row[score] for row in found]) for score in SCORES]
+            gains = [row["dsc"] - other for other, row in found if other is not None]
+            cells = [_cell([row[score] for _, row in found]) for score in SCORES]
             lines.append([name, *cells, _cell(gains, "+")])
     heads = [score.upper().replace("MBA", "mBA") for score in SCORES]
     return markdown(["method", *heads, f"DSC over {BASELINE}"], lines)

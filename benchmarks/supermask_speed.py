@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import markdown, memory_cell, timed
+from benchmarks.common import markdown, timed
 
 SHAPE, SPACING = (256, 256, 32), (0.9, 0.9, 5.0)
 # The order of (x, y, z) of each plane's voxels, and the motion of the patient before it: angles in
@@ -32,36 +32,34 @@ def add_arguments(parser):
 
 
 def run(args, save):
-    ways = {
-        "masks given, no alignment": (True, ["--alignment", "none"]),
-        "masks given, classical": (True, ["--alignment", "classical"]),
-    }
+    given = "masks given, "
+    ways = {f"{given}no alignment": ["--alignment", "none"]}
+    ways[f"{given}classical"] = ["--alignment", "classical"]
     if args.weights:
         network = ["--weights", args.weights]
-        ways["AlignNet and segmentor"] = (False, [*network, "--no-refine"])
-        ways["AlignNet, refined, and segmentor"] = (False, [*network, "--refine"])
-        ways["classical and segmentor"] = (False, [*network, "--alignment", "classical"])
+        ways["AlignNet and segmentor"] = [*network, "--no-refine"]
+        ways["AlignNet, refined, and segmentor"] = [*network, "--refine"]
+        ways["classical and segmentor"] = [*network, "--alignment", "classical"]
     if args.segsrgan:
-        first = ["--alignment", "none", "--segsrgan", args.segsrgan]
-        ways["masks given, SegSRGAN first"] = (True, first)
+        ways[f"{given}SegSRGAN first"] = ["--alignment", "none", "--segsrgan", args.segsrgan]
     results = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_stacks(folder, args.shrink)
-        for way, (masks, flags) in ways.items():
+        for way, flags in ways.items():
             command = [sys.executable, "-m", "segsrgan.cli.supermask_predict", "--views"]
             command += [folder / f"{plane}.nii.gz" for plane in PLANES]
-            if masks:
+            if way.startswith(given):
                 command += ["--masks", *(folder / f"{plane}_mask.nii.gz" for plane in PLANES)]
             results[way] = timed([*command, "-o", folder / way, *flags])
     return {"shape": [n // args.shrink for n in SHAPE], "results": results}
 
 
 def tables(report):
-    lines = [
-        [name, row.get("failed") or f"{row['seconds']:.1f}", memory_cell(row)]
-        for name, row in report["results"].items()
-    ]
+    lines = []
+    for name, row in report["results"].items():
+        seconds = row.get("failed") or f"{row['seconds']:.1f}"
+        lines.append([name, seconds, f"{row['memory_gb']:.2f}" if "memory_gb" in row else ""])
     return markdown(["", "seconds", "peak memory, GB"], lines)
 
 

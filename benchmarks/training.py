@@ -9,15 +9,7 @@ seconds.
 
 import statistics
 
-from benchmarks.common import (
-    interleaved,
-    markdown,
-    memory_cell,
-    script,
-    seconds_cell,
-    spread,
-    summary,
-)
+from benchmarks.common import cost_cells, interleaved, markdown, ours, spread, summary
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 
@@ -36,7 +28,7 @@ def add_arguments(parser):
 def run(args, save):
     limits = args.backend, args.cycles, args.budget
     jobs = {
-        (precision, batch): script("ours.py", "cycle", batch, args.patch, precision, *limits)
+        (precision, batch): ours("cycle", batch, args.patch, precision, *limits)
         for batch in args.batch
         for precision in args.precision
     }
@@ -68,14 +60,13 @@ def _summary(precision, batch, results):
 
 def tables(report):
     lines = []
-    for row in report["results"]:
-        if row["what"] == "cycle":
-            cells = [row["job"], row["batch"], seconds_cell(row), "", "", memory_cell(row), ""]
-            if "seconds" in row:
-                cells[3:5] = f"{row['generator_update']:.2f}", f"{row['patches_per_second']:.2f}"
-            if "matrix_share" in row:
-                rate = row["matrix_rate"] / 1e12
-                cells[6] = f"{row['matrix_share']:.0%} of {rate:.2f} TFLOP/s"
-            lines.append(cells)
+    for row in [row for row in report["results"] if row["what"] == "cycle"]:
+        seconds, memory = cost_cells(row)
+        names = {"generator_update": "{:.2f}", "patches_per_second": "{:.2f}"}
+        rates = [text.format(row[name]) if name in row else "" for name, text in names.items()]
+        fraction = ""
+        if "matrix_share" in row:
+            fraction = f"{row['matrix_share']:.0%} of {row['matrix_rate'] / 1e12:.2f} TFLOP/s"
+        lines.append([row["job"], row["batch"], seconds, *rates, memory, fraction])
     heads = ["cycle", "batch", "seconds (min to max)", "of them generator", "patches/s"]
     return markdown([*heads, "peak memory, GB", "fraction of the matrix rate"], lines)

@@ -11,12 +11,20 @@ grey matter. --data is a folder with fetal_templates/ (*_T2w.nii.gz and *_labels
 and adult_labels/ (FreeSurfer's numbers).
 """
 
+import hashlib
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.common import markdown
+from segsrgan import Predictor, Volume, read_volume
+from segsrgan.networks import describe
+from segsrgan.training.painting import paint, prepare_labels
+from segsrgan.training.simulation import add_noise
+from segsrgan.volumes import connected_components, degrade, dice, psnr, resample_to, ssim
 
 # Left out of every training on this data.
 HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20")
@@ -24,14 +32,15 @@ FETAL_CORTEX, ADULT_CORTEX = (5,), (3, 42)
 RATIO = 4
 # name -> (thick axis, change of the intensities in [0, 1], noise of the largest value)
 CONDITIONS = {
-    "z": (2, lambda image: image, 0.0),
-    "x": (0, lambda image: image, 0.0),
-    "y": (1, lambda image: image, 0.0),
+    "z": (2, None, 0.0),
+    "x": (0, None, 0.0),
+    "y": (1, None, 0.0),
     "inverted": (2, lambda image: 1.05 - image, 0.0),
     "squared": (2, np.square, 0.0),
     "square root": (2, np.sqrt, 0.0),
-    "noise 3 %": (2, lambda image: image, 0.03),
+    "noise 3 %": (2, None, 0.03),
 }
+WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 def add_arguments(parser):
@@ -40,12 +49,11 @@ def add_arguments(parser):
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--step", type=int, default=64)
     parser.add_argument("--conditions", default="z", help="all, or some by comma (default: z)")
+    parser.add_argument("--ship", metavar="NAME", help="put --weights into weights/ as the default")
 
 
 def run(args, save):
-    from segsrgan import Predictor
-
-    predictor, rows = Predictor(args.weights), []
+    predictor, rows, report = Predictor(args.weights), [], {}
     conditions = CONDITIONS if args.conditions == "all" else args.conditions.split(",")
     for group, name, *volumes in cases(args.data):
         for condition in conditions:
@@ -53,32 +61,43 @@ def run(args, save):
             scores = {key: float(value) for key, value in scores.items()}
             rows.append({"set": group, "name": name, "condition": condition, **scores})
             print(*rows[-1].values(), file=sys.stderr, flush=True)
-            save({"mean": means(rows), "cases": rows})
-    return {"mean": means(rows), "cases": rows}
+            report = {"mean": means(rows), "cases": rows}
+            save(report)
+    if args.ship:
+        ship(args.ship, args.weights, report["mean"])
+    return report
 
 
-def fetal_templates(folder, held_out):
-    """(path of the image, path of its labels) of the templates left out, or of the others."""
-    paths = sorted((folder / "fetal_templates").glob("*_T2w.nii.gz"))
-    chosen = [p for p in paths if any(name in p.name for name in HELD_OUT) == held_out]
-    return [(path, path.with_name(path.name.replace("_T2w", "_labels"))) for path in chosen]
+def ship(name, snapshot, mean):
+    """Puts a snapshot among the weights that ship, in the place of those of its name, if any.
+
+    What `registry.json` says of their training and licence stays; the card in weights/README.md is
+    written by hand.
+    """
+    path, registry = WEIGHTS / f"{name}.h5", WEIGHTS / "registry.json"
+    path.write_bytes(Path(snapshot).read_bytes())
+    entries = {entry["name"]: entry for entry in json.loads(registry.read_text())["weights"]}
+    entry = {"training": "", "license": "", **entries.pop(name, {}), "name": name}
+    entry |= {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    entry |= {"architecture": describe(path)["generator"], "scores": {}}
+    for group, row in mean.items():
+        entry["scores"][group] = {key: round(value, 4) for key, value in row["z"].items()}
+    content = {"default": name, "weights": [entry, *entries.values()]}
+    registry.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def fetal_cases(folder):
     """Yields (name, truth Volume, cortex, brain) of the left-out templates, see `cases`."""
-    from segsrgan import read_volume
-
-    for path, label in fetal_templates(folder, True):
-        truth, labels = read_volume(path), read_volume(label).array
-        yield path.name[:-11], truth, np.isin(labels, FETAL_CORTEX), truth.array > 0
+    for path in sorted((folder / "fetal_templates").glob("*_T2w.nii.gz")):
+        if any(name in path.name for name in HELD_OUT):
+            truth = read_volume(path)
+            labels = read_volume(path.with_name(path.name.replace("_T2w", "_labels"))).array
+            yield path.name[:-11], truth, np.isin(labels, FETAL_CORTEX), truth.array > 0
 
 
 def cases(folder):
     """Yields (set, name, truth Volume, cortex, brain): bool arrays on the truth's grid."""
     from nilearn import datasets
-
-    from segsrgan import Volume, read_volume
-    from segsrgan.training.painting import paint, prepare_labels
 
     for case in fetal_cases(folder):
         yield "fetal T2", *case
@@ -100,14 +119,12 @@ def cases(folder):
 
 def acquire(truth, brain, condition="z"):
     """`(truth, low)`: a volume with the condition's intensities, and its thick slices."""
-    from segsrgan.training.simulation import add_noise
-    from segsrgan.volumes import degrade
-
     axis, change, noise = CONDITIONS[condition]
     array = np.clip(truth.array / truth.array.max(), 0, None)
     # Turned over, the background would be the brightest: it stays dark.
-    changed = np.where(brain | (array > 0), change(array), 0)
-    truth = truth.with_array(changed.astype(np.float32))
+    if change is not None:
+        array = np.where(brain | (array > 0), change(array), 0)
+    truth = truth.with_array(array.astype(np.float32))
     spacing = np.array(truth.spacing)
     spacing[axis] *= RATIO
     low = degrade(truth, tuple(spacing))
@@ -116,8 +133,6 @@ def acquire(truth, brain, condition="z"):
 
 def measure(truth, image, segmentation, cortex, brain):
     """The scores of a result, arrays that may be longer than the truth, a dict."""
-    from segsrgan.volumes import connected_components, dice, psnr, ssim
-
     window = tuple(slice(0, n) for n in truth.array.shape)
     image, found = image[window], segmentation[window] > 0
     return {
@@ -136,8 +151,6 @@ def predicted(predictor, low, truth, cortex, brain, patch=128, step=64):
 
 def score(predictor, truth, cortex, brain, patch=128, step=64, condition="z"):
     """The scores of one case under a condition, those of the spline beside them, a dict."""
-    from segsrgan.volumes import psnr, resample_to, ssim
-
     truth, low = acquire(truth, brain, condition)
     spline = resample_to(low, truth.grid).array
     return {
@@ -149,8 +162,6 @@ def score(predictor, truth, cortex, brain, patch=128, step=64, condition="z"):
 
 def means(rows):
     """{set: {condition: mean scores}}."""
-    import pandas as pd
-
     groups = pd.DataFrame(rows).groupby(["set", "condition"], sort=False).mean(numeric_only=True)
     found = {}
     for (name, condition), row in groups.iterrows():
