@@ -25,8 +25,7 @@ from segsrgan.volumes.volume import Volume, is_orthonormal, nearest_rotation
 _logger = logging.getLogger(__name__)
 
 _SAME_POSITION = 0.01  # mm
-_SAME_DIRECTION = 1e-3
-_SAME_SPACING = 1e-3  # of the spacing
+_PARALLEL = 1e-3  # in directions, and in the spacing relative to it
 _UNEVEN = 0.05  # of the spacing
 _TILTED = 0.05  # of a pixel
 _ROUNDED_DIRECTION = 0.05  # direction cosines of two decimals deviate less
@@ -44,12 +43,6 @@ _READ = (
     *("PhotometricInterpretation", "SOPClassUID", "SOPInstanceUID"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *(*_ACROSS, *_SERIES, *_GROUPS, *_LABELS),
-)
-_UNCOMPRESSED = (
-    None,  # files older than transfer syntaxes
-    pydicom.uid.ImplicitVRLittleEndian,
-    pydicom.uid.ExplicitVRLittleEndian,
-    pydicom.uid.ExplicitVRBigEndian,
 )
 
 
@@ -84,8 +77,8 @@ class _Slice:
         """Whether two slices have one size, orientation and in-plane spacing."""
         return (
             self.size == other.size
-            and np.allclose(self.direction, other.direction, rtol=0, atol=_SAME_DIRECTION)
-            and np.allclose(self.spacing[:2], other.spacing[:2], rtol=_SAME_SPACING)
+            and np.allclose(self.direction, other.direction, rtol=0, atol=_PARALLEL)
+            and np.allclose(self.spacing[:2], other.spacing[:2], rtol=_PARALLEL)
         )
 
 
@@ -128,8 +121,7 @@ def read_dicom_series(folder, files, series=None):
             f"{folder}: expected a folder with DICOM images, received none{why}; check the path"
         )
     chosen = _choose(stacks, series, folder)
-    lost = [error.path for error in damaged if error.uid == chosen.uid]
-    if lost:
+    if lost := [error.path for error in damaged if error.uid == chosen.uid]:
         raise VolumeError(
             f"{lost[0]}: damaged or truncated, like {len(lost) - 1} other files of its series; "
             "copy the series again"
@@ -138,8 +130,9 @@ def read_dicom_series(folder, files, series=None):
     listed = ", ".join(map(str, others)) or "nothing"
     _logger.info("%s: taking %s; also there: %s", folder, chosen, listed)
     if any(stack.uid == chosen.uid for stack in others):
-        text = "%s: slices of other orientation or size are left out of %s"
-        _logger.warning(text, folder, chosen)
+        _logger.warning(
+            "%s: slices of other orientation or size are left out of %s", folder, chosen
+        )
     return _assembled(chosen.slices, f"{folder}: {chosen}")
 
 
@@ -223,10 +216,10 @@ def _scan_opened(file, path):
 
 def _least_bytes(dataset):
     """How many bytes must follow the elements before the pixels."""
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    syntax = dataset.file_meta.get("TransferSyntaxUID")  # None in files older than these
     if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
         return 0  # all was read to inflate it
-    if syntax not in _UNCOMPRESSED:
+    if syntax is not None and syntax not in pydicom.uid.UncompressedTransferSyntaxes:
         return 1
     bits = dataset.Rows * dataset.Columns * _count(dataset) * dataset.BitsAllocated
     return bits // 8 + (8 if dataset.original_encoding[0] else 12)
@@ -266,8 +259,8 @@ def _frame(dataset, groups):
 
 
 def _slice(dataset, path, frame=None):
-    position = _numbers(dataset.get("ImagePositionPatient"), 3)
-    orientation = _numbers(dataset.get("ImageOrientationPatient"), 6)
+    position = _numbers(dataset, "ImagePositionPatient", 3)
+    orientation = _numbers(dataset, "ImageOrientationPatient", 6)
     rows, columns = _sizes(dataset, "PixelSpacing", 2)
     across = next((size for name in _ACROSS for size in _sizes(dataset, name, 1) if size), 0.0)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
@@ -295,8 +288,9 @@ def _count(dataset):
     return int(dataset.get("NumberOfFrames") or 1)
 
 
-def _numbers(value, count):
+def _numbers(dataset, keyword, count):
     """Array of `count` finite numbers; None if the value is anything else."""
+    value = dataset.get(keyword)
     try:
         numbers = np.array(value, dtype=np.float64).ravel()
     except (TypeError, ValueError):
@@ -306,7 +300,7 @@ def _numbers(value, count):
 
 def _sizes(dataset, keyword, count):
     """List of `count` positive numbers; zeros if the value is anything else."""
-    numbers = _numbers(dataset.get(keyword), count)
+    numbers = _numbers(dataset, keyword, count)
     return [0.0] * count if numbers is None or not min(numbers) > 0 else numbers.tolist()
 
 

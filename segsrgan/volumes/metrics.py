@@ -22,15 +22,9 @@ def psnr(reference, image, mask=None):
     """Peak signal-to-noise ratio in dB (SegSRGAN paper, eq. 15); infinite for equal images.
 
     10 log10(peak^2 / mean squared error), the peak being the largest value of the reference
-    (inside the mask), not its range.
-
-    Args:
-        reference: (x, y, z), real.
-        image: (x, y, z), real.
-        mask: (x, y, z); only voxels other than 0 count. None: all.
-
-    Raises:
-        ValueError: if the shapes differ, the mask is empty or the peak not positive.
+    (inside the mask), not its range. Arrays are (x, y, z), real; of the mask, if there is one,
+    only voxels other than 0 count. Raises `ValueError` if the shapes differ, the mask is empty or
+    the peak not positive.
     """
     reference, image, mask = _same_shape(reference, image, mask)
     if mask is not None:
@@ -54,9 +48,6 @@ def ssim(reference, image, mask=None, window=7):
         image: (x, y, z), real.
         mask: (x, y, z); only voxels other than 0 count. None: all.
         window: voxels, odd, no larger than any axis.
-
-    Returns:
-        At most 1, for equal images.
 
     Raises:
         ValueError: if the shapes differ, the mask is empty, the reference constant or the window
@@ -96,9 +87,9 @@ class OverlapErrors(NamedTuple):
     """What a segmentation misses and has in excess (SuperMask paper, section 3.3).
 
     Attributes:
-        missed: fraction of the truth B that the prediction A misses, 1 - |A and B| / |B| (the
+        missed: 1 - |A and B| / |B|, the fraction of the truth B that the prediction A misses (the
             paper's OS); nan if the truth is empty.
-        false: fraction of the prediction that is false, 1 - |A and B| / |A| (US); nan if the
+        false: 1 - |A and B| / |A|, the fraction of the prediction that is false (US); nan if the
             prediction is empty.
     """
 
@@ -128,26 +119,18 @@ def boundary_agreement(prediction, truth, flat=True):
     mBA in the SuperMask paper (Gu et al. 2023, section 3.3). The neighbourhood is the truth's
     morphological gradient: its dilation less its erosion. The radii are `3 + int((R - 3) / 5 * i)`
     voxels for i = 0 to 4, where R is the sum of the sizes over 50; made for isotropic grids.
+    `flat` goes slice by slice along the last axis, with OpenCV's elliptic kernel, as in the
+    paper's code; else it is a ball in three dimensions.
 
-    Args:
-        prediction: (x, y, z).
-        truth: (x, y, z).
-        flat: True: slice by slice along the last axis, with OpenCV's elliptic kernel, as in the
-            paper's code. False: in three dimensions, with a ball.
-
-    Returns:
-        0 to 1; nan if the truth has no boundary.
-
-    Raises:
-        ValueError: if the shapes differ or are not 3-D.
+    0 to 1; nan if the truth has no boundary. Raises `ValueError` if the shapes of the two arrays
+    (x, y, z) differ.
     """
     a, b = _binary(prediction, truth)
     if not b.any():
         return math.nan
-    grow = _grown_by_discs if flat else _grown_by_balls
+    boundaries = _boundaries_of_discs if flat else _boundaries_of_balls
     fractions = []
-    for dilated, eroded in grow(b, _boundary_radii(b.shape)):
-        boundary = dilated & ~eroded
+    for boundary in boundaries(b, _boundary_radii(b.shape)):
         if not boundary.any():
             return math.nan
         fractions.append(np.mean((a == b)[boundary]))
@@ -264,25 +247,22 @@ def _box(mask, margin=0):
     return tuple(slice(max(0, part.start - margin), part.stop + margin) for part in box)
 
 
-def _grown_by_discs(mask, radii):
-    """Dilation and erosion by elliptic kernels in the planes of the first two axes."""
+def _boundaries_of_discs(mask, radii):
+    """Dilation less erosion by elliptic kernels in the planes of the first two axes."""
     for radius in radii:
-        yield _dilated(mask, radius), ~_dilated(~mask, radius)
+        yield _dilated(mask, radius) & _dilated(~mask, radius)
 
 
-def _grown_by_balls(mask, radii):
-    """Dilation and erosion by balls; what lies beyond the array changes nothing."""
+def _boundaries_of_balls(mask, radii):
+    """Dilation less erosion by balls; what lies beyond the array changes nothing."""
     outside = ndimage.distance_transform_edt(~mask)
     inside = ndimage.distance_transform_edt(mask) if not mask.all() else np.full(mask.shape, np.inf)
     for radius in radii:
-        yield outside <= radius, inside > radius
+        yield (outside <= radius) & (inside <= radius)
 
 
 def _dilated(mask, radius):
-    """Dilation of each slice by OpenCV's MORPH_ELLIPSE kernel of 2 radius + 1 pixels.
-
-    Row dy of the kernel reaches `rint(sqrt(radius^2 - dy^2))` to both sides.
-    """
+    """Dilation of each slice by OpenCV's MORPH_ELLIPSE kernel of 2 radius + 1 pixels."""
     result = np.zeros_like(mask)
     rows = len(mask)
     for dy in range(-radius, radius + 1):

@@ -18,7 +18,6 @@ import numpy as np
 from nibabel.freesurfer import mghformat
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.quaternions import quat2mat
-from nibabel.spatialimages import HeaderDataError
 
 from segsrgan.errors import VolumeError
 from segsrgan.tables import FREESURFER_SUFFIXES
@@ -30,7 +29,7 @@ _CHUNK = 2**20
 _HEADER_BYTES = nibabel.Nifti2Header.sizeof_hdr  # the longest of all
 _PAIRED = {".hdr.gz": ".img", ".hdr": ".img", ".img.gz": ".hdr", ".img": ".hdr"}
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre, micron; everything else is taken as mm
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 def read_nifti(path):
@@ -52,34 +51,6 @@ def read_nifti(path):
             f"{path}: the compressed file is truncated or damaged ({error}); copy it again"
         ) from error
     return Volume.from_grid(_scaled(array, header), grid)
-
-
-def single_file_header(grid, dtype):
-    """The 352 bytes before the voxels of a NIfTI-1 file, and the dtype of its voxels.
-
-    Qform and sform both hold the geometry. bool is stored as uint8 and float16 as float32. Raises
-    `ValueError` if an axis is too long or NIfTI has no such type.
-    """
-    dtype = {"?": np.dtype("u1"), "e": np.dtype("f4")}.get(np.dtype(dtype).char, np.dtype(dtype))
-    if max(grid.shape) > np.iinfo(np.int16).max:
-        raise ValueError(f"NIfTI-1 holds at most 32767 voxels per axis, received {grid.shape}")
-    header = nibabel.Nifti1Header(endianness="<")
-    try:
-        header.set_data_dtype(dtype if dtype.kind in "iuf" else "unknown")
-    except HeaderDataError as error:
-        raise ValueError(
-            f"no image in NIfTI has voxels of dtype {dtype}; convert them to float32"
-        ) from error
-    header.set_data_shape(grid.shape)
-    affine = np.eye(4)
-    affine[:3, :3] = _RAS_TO_LPS @ grid.direction * grid.spacing
-    affine[:3, 3] = _RAS_TO_LPS @ grid.origin
-    header.set_qform(affine, 1)
-    header.set_sform(affine, 1)
-    header.set_xyzt_units("mm")
-    header.set_slope_inter(1, 0)
-    header["vox_offset"] = header.single_vox_offset
-    return header.binaryblock + bytes(4), dtype.newbyteorder("<")
 
 
 def _header_and_data(path):
@@ -154,9 +125,9 @@ def _dtype(header, path):
     codes = mghformat.data_type_codes if is_mgh else nibabel.nifti1.data_type_codes
     code = int(header["type" if is_mgh else "datatype"])
     is_known = code in codes.label
-    kind = codes.label[code] if is_known else "unknown"
     dtype = np.dtype(codes.dtype[code] if is_known else np.void)
     if dtype.kind not in "iuf":
+        kind = codes.label[code] if is_known else "unknown"
         raise VolumeError(
             f"{path}: expected one real number per voxel, received data type {code} ({kind}); "
             "convert it to a scalar image first"
@@ -209,7 +180,7 @@ def _grid(header, shape, path):
     try:
         with np.errstate(invalid="ignore"):
             spacing, offset, rotation = _place(header, sizes, shape, path)
-        return Grid(shape, spacing, _RAS_TO_LPS @ offset, _RAS_TO_LPS @ rotation)
+        return Grid(shape, spacing, RAS_TO_LPS @ offset, RAS_TO_LPS @ rotation)
     except VolumeError:
         raise
     except (ValueError, np.linalg.LinAlgError) as error:
@@ -228,7 +199,7 @@ def _place(header, sizes, shape, path):
         spacing, offset, rotation = _qform(header, sizes)
     else:
         _logger.info("%s: the header says nothing of the orientation; taking LPS axes", path)
-        spacing, offset, rotation = sizes, np.zeros(3), _RAS_TO_LPS
+        spacing, offset, rotation = sizes, np.zeros(3), RAS_TO_LPS
     unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0) if is_nifti else 1.0
     return unit * spacing, unit * offset, rotation
 

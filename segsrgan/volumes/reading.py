@@ -49,7 +49,7 @@ def read_patient_id(path, series=None):
     """
     path = Path(path)
     if path.is_dir():
-        files = _dicom_files(path)
+        files = list(filter(is_dicom, files_below(path)))
     elif is_dicom(path, old=False):
         files, series = [path], None
     else:
@@ -72,15 +72,11 @@ def is_dicom(path, old=True):
     return old and head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"
 
 
-def _dicom_files(folder):
-    return [file for file in files_below(folder) if is_dicom(file)]
-
-
 def _read(path, series):
     if path.is_dir():
         from segsrgan.volumes.dicom import read_dicom_series
 
-        return read_dicom_series(path, _dicom_files(path), series)
+        return read_dicom_series(path, list(filter(is_dicom, files_below(path))), series)
     if not path.exists():
         raise VolumeError(f"{path}: no such file or folder; check the path")
     if path.stat().st_size == 0:

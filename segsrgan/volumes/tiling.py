@@ -19,8 +19,7 @@ class Tiling:
     """Where the patches of a volume lie.
 
     Args:
-        shape: of the volume, (x, y, z) voxels.
-        patch: size of a patch, (x, y, z) voxels.
+        shape, patch: of the volume and of a patch, (x, y, z) voxels.
         axis_starts: per axis the first indices of the patches, in the padded volume; the patches
             are all combinations of them.
         padding: per axis the voxels added (before, after).
@@ -61,7 +60,7 @@ class Tiling:
 
 
 def plan(shape, patch, step, geometry="exact", multiple=4):
-    """Plan the patches of a volume.
+    """The `Tiling` of a volume.
 
     exact: patches at 0, step, 2 step ..., the last moved back to end where the volume ends. An
     axis is padded, by mirroring, only where it is shorter than the patch or, with the whole
@@ -83,9 +82,6 @@ def plan(shape, patch, step, geometry="exact", multiple=4):
             None, when `patch` is None.
         geometry: "exact" or "legacy".
         multiple: what a patch size must be divisible by: 4 for the networks.
-
-    Returns:
-        A `Tiling`.
 
     Raises:
         ValueError: if a patch is not divisible by `multiple`, a step not between 1 and the patch.
@@ -136,10 +132,7 @@ class Accumulator:
         self._missing = len(tiling.starts)
 
     def add(self, patch, start):
-        """Add one patch (px, py, pz, channels) whose first voxel is `start` (x, y, z).
-
-        Raises `ValueError` if its shape is not the planned one.
-        """
+        """Add one patch (px, py, pz, channels) whose first voxel is `start` (x, y, z)."""
         target = self._sum[self.tiling.region(start)]
         if patch.shape != target.shape:
             raise ValueError(f"a patch must have shape {target.shape}, received {patch.shape}")
@@ -153,10 +146,9 @@ class Accumulator:
         `ValueError` unless each patch has been added once.
         """
         if self._missing:
-            raise ValueError(
-                f"each of the {len(self.tiling.starts)} patches must be added once, "
-                f"received {len(self.tiling.starts) - self._missing}"
-            )
+            count = len(self.tiling.starts)
+            received = count - self._missing
+            raise ValueError(f"each of the {count} patches must be added once, received {received}")
         for axis, total in enumerate(self._totals):
             if np.any(total != 1):
                 self._sum /= total.reshape([-1 if k == axis else 1 for k in range(4)])
@@ -167,8 +159,8 @@ class Accumulator:
 def patch_weights(tiling, blend):
     """How much each voxel of a patch counts, float32 (px, py, pz); None where all count alike."""
     x, y, z = _axis_weights(tiling, blend)
-    is_uniform = all(np.all(axis == 1) for axis in (x, y, z))
-    return None if is_uniform else x[:, None, None] * y[:, None] * z
+    weights = x[:, None, None] * y[:, None] * z
+    return None if np.all(weights == 1) else weights
 
 
 def _axis_weights(tiling, blend):

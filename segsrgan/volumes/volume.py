@@ -78,11 +78,6 @@ class Grid:
     Raises:
         ValueError: if the shape has an axis without voxels, the spacing is not positive and
             finite, or the direction is not orthonormal.
-
-    Example:
-        >>> grid = Grid((10, 10, 4), (1.0, 1.0, 3.0))
-        >>> grid.corner_aligned(1.0).shape
-        (10, 10, 12)
     """
 
     shape: tuple[int, int, int]
@@ -195,9 +190,8 @@ class Volume:
         """A volume of `array` (x, y, z) on `grid`; `ValueError` if their shapes differ."""
         array = np.asarray(array)
         if array.shape != grid.shape:
-            raise ValueError(
-                f"the array must have the grid's shape {grid.shape}, received {array.shape}"
-            )
+            text = f"the array must have the grid's shape {grid.shape}, received {array.shape}"
+            raise ValueError(text)
         return cls(array, grid.spacing, grid.origin, grid.direction)
 
     @property
@@ -232,8 +226,7 @@ class Normalisation:
     def of(cls, array):
         """The normalisation of an array of any shape.
 
-        Raises:
-            ValueError: if voxels are NaN or infinite (the message counts them), or all equal.
+        Raises `ValueError` if voxels are NaN or infinite (the message counts them), or all equal.
         """
         lowest, highest = float(np.min(array)), float(np.max(array))
         if not (np.isfinite(lowest) and np.isfinite(highest)):

@@ -14,11 +14,13 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nibabel
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 
 from segsrgan.errors import VolumeError
 from segsrgan.files import remove_stale, replaced_file
-from segsrgan.volumes.nifti import single_file_header
+from segsrgan.volumes.nifti import RAS_TO_LPS
 
 _SLICES_AT_ONCE = 16
 _GZIP_HEADER = b"\x1f\x8b\x08\0" + bytes(4) + b"\x04\xff"  # deflate, no name or time, any system
@@ -45,10 +47,7 @@ def write_volume(volume, path):
     compressed = path.name.lower().endswith(".nii.gz")
     if not compressed and path.suffix.lower() != ".nii":
         raise VolumeError(f"{path}: results are written as NIfTI; end the name with .nii.gz")
-    try:
-        header, dtype = single_file_header(volume.grid, volume.array.dtype)
-    except ValueError as error:
-        raise VolumeError(f"{path}: {error}") from error
+    header, dtype = _header(volume.grid, volume.array.dtype, path)
     try:
         remove_stale(path.parent)
         with replaced_file(path) as file:
@@ -59,6 +58,35 @@ def write_volume(volume, path):
             f"{path}: cannot be written ({error.strerror or error}); choose an existing folder "
             "with free space that you may write to"
         ) from error
+
+
+def _header(grid, dtype, path):
+    """The 352 bytes before the voxels of a NIfTI-1 file, and the dtype of its voxels.
+
+    Qform and sform both hold the geometry. bool is stored as uint8 and float16 as float32.
+    """
+    dtype = {"?": np.dtype("u1"), "e": np.dtype("f4")}.get(dtype.char, dtype)
+    if max(grid.shape) > np.iinfo(np.int16).max:
+        raise VolumeError(
+            f"{path}: NIfTI-1 holds at most 32767 voxels per axis, received {grid.shape}"
+        )
+    header = nibabel.Nifti1Header(endianness="<")
+    try:
+        header.set_data_dtype(dtype if dtype.kind in "iuf" else "unknown")
+    except HeaderDataError as error:
+        raise VolumeError(
+            f"{path}: no image in NIfTI has voxels of dtype {dtype}; convert them to float32"
+        ) from error
+    header.set_data_shape(grid.shape)
+    affine = np.eye(4)
+    affine[:3, :3] = RAS_TO_LPS @ grid.direction * grid.spacing
+    affine[:3, 3] = RAS_TO_LPS @ grid.origin
+    header.set_qform(affine, 1)
+    header.set_sform(affine, 1)
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(1, 0)
+    header["vox_offset"] = header.single_vox_offset
+    return header.binaryblock + bytes(4), dtype.newbyteorder("<")
 
 
 def write_gzip(file, pieces):
