@@ -73,20 +73,26 @@ def levels(volume):
 def _dataset(path, sop_class, tags):
     meta = pydicom.dataset.FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    meta.MediaStorageSOPInstanceUID = uid = pydicom.uid.generate_uid()
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
-    dataset.SOPClassUID = sop_class
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID = "1.2.3"
-    dataset.Modality = "MR"
-    dataset.Rows, dataset.Columns = 6, 5
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    defaults = {"SOPClassUID": sop_class, "SOPInstanceUID": uid, "StudyInstanceUID": "1.2.3"}
+    defaults |= {"Modality": "MR", "Rows": 6, "Columns": 5, "SamplesPerPixel": 1}
+    defaults |= {"PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16}
+    defaults |= {"HighBit": 15, "PixelRepresentation": 0}
+    _set(dataset, **(defaults | tags))
+    return dataset
+
+
+def _set(dataset, **tags):
     for name, value in tags.items():
         setattr(dataset, name, value)
     return dataset
+
+
+def item(**tags):
+    """A `Dataset` with these elements."""
+    return _set(Dataset(), **tags)
 
 
 def write_slice(path, position, pixels=None, orientation=(1, 0, 0, 0, 1, 0), **tags):
@@ -111,25 +117,21 @@ def write_slice(path, position, pixels=None, orientation=(1, 0, 0, 0, 1, 0), **t
 
 def write_multiframe(path, positions, implicit=False, echoes=None, change=lambda dataset: None):
     """Write an enhanced MR image with one frame per position; `change` may alter it."""
-    dataset = _dataset(path, "1.2.840.10008.5.1.4.1.1.4.1", {"NumberOfFrames": len(positions)})
+    tags = {"NumberOfFrames": len(positions), "SeriesInstanceUID": "1.2.3.5", "SeriesNumber": 5}
+    dataset = _dataset(path, "1.2.840.10008.5.1.4.1.1.4.1", tags)
     if implicit:
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-    dataset.SeriesInstanceUID, dataset.SeriesNumber = "1.2.3.5", 5
-    measures, orientation, shared = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing, measures.SliceThickness = [1.5, 2.0], 9
-    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    shared = item(
+        PixelMeasuresSequence=[item(PixelSpacing=[1.5, 2.0], SliceThickness=9)],
+        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+    )
     dataset.SharedFunctionalGroupsSequence = [shared]
-    frames = []
-    for k, position in enumerate(positions):
-        place, frame = Dataset(), Dataset()
-        place.ImagePositionPatient = [3, 4, position]
-        frame.PlanePositionSequence = [place]
-        if echoes:
-            echo = Dataset()
-            echo.EffectiveEchoTime = float(echoes[k])
-            frame.MREchoSequence = [echo]
-        frames.append(frame)
+    frames = [
+        item(PlanePositionSequence=[item(ImagePositionPatient=[3, 4, position])])
+        for position in positions
+    ]
+    for frame, echo in zip(frames, echoes or (), strict=False):
+        frame.MREchoSequence = [item(EffectiveEchoTime=float(echo))]
     dataset.PerFrameFunctionalGroupsSequence = frames
     dataset.PixelData = np.stack([slice_pixels(position) for position in positions]).tobytes()
     change(dataset)

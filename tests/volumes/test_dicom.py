@@ -76,19 +76,14 @@ def test_a_tilted_stack_is_made_upright(tmp_path, caplog):
     assert volume.array[4, 0] == pytest.approx([100] * 5)
 
 
-def test_a_folder_is_searched_through_whatever_else_lies_there(tmp_path):
-    write_series(tmp_path / "deep", EVEN)
-    (tmp_path / "deep" / "notes.txt").write_text("nothing")
-    (tmp_path / "empty").write_bytes(b"")
-    (tmp_path / "odd.dcm").write_bytes(b"not DICOM" * 99)
-    assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
-
-
-def test_linked_subfolders_are_read_and_loops_are_not(tmp_path):
+def test_folders_and_links_are_searched_whatever_else_lies_there_and_loops_are_not(tmp_path):
     write_series(tmp_path / "elsewhere", EVEN)
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "notes.txt").write_text("nothing")
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "s" / "empty").write_bytes(b"")
+    (tmp_path / "s" / "odd.dcm").write_bytes(b"not DICOM" * 99)
     assert levels(read_volume(tmp_path / "s")) == pytest.approx(EVEN)
 
 
@@ -114,8 +109,8 @@ def test_geometry_that_is_missing_or_impossible_is_not_made_up(tmp_path, positio
 def mixed(tmp_path):
     """Three series: 6 slices; 8 in one position; 3."""
     write_series(tmp_path / "s", EVEN)
+    tags = {"SeriesInstanceUID": "1.2.3.7", "SeriesNumber": 7, "SeriesDescription": "dynamic"}
     for k in range(8):
-        tags = {"SeriesInstanceUID": "1.2.3.7", "SeriesNumber": 7, "SeriesDescription": "dynamic"}
         write_slice(tmp_path / f"dynamic{k}", 0, TemporalPositionIdentifier=k, **tags)
     tags = {"SeriesInstanceUID": SECONDARY_UID, "SeriesNumber": 12}
     write_series(tmp_path / "t", [0, 5, 10], start=50, SeriesDescription="Sagittal T2", **tags)
@@ -136,11 +131,10 @@ def test_a_series_is_taken_by_uid_description_or_number(mixed, name):
     assert levels(read_volume(mixed, series=name)) == pytest.approx([0, 5, 10])
 
 
-@pytest.mark.parametrize(("name", "listed"), [("1.2.3", 3), ("a", 3), ("coronal", 3), ("", 3)])
-def test_a_series_that_is_not_one_is_refused_with_a_list(mixed, name, listed):
-    with pytest.raises(VolumeError, match="give the UID of one of") as caught:
+@pytest.mark.parametrize("name", ["1.2.3", "a", "coronal", ""])
+def test_a_series_that_is_not_one_is_refused_with_a_list(mixed, name):
+    with pytest.raises(VolumeError, match=r"give the UID of one of(.*slices\)){3}$"):
         read_volume(mixed, series=name)
-    assert str(caught.value).count("slices)") == listed
 
 
 def test_slices_of_other_geometry_are_left_out_with_a_warning(tmp_path, caplog):

@@ -5,7 +5,15 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from volumes.samples import EVEN, levels, slice_pixels, write_multiframe, write_series, write_slice
+from volumes.samples import (
+    EVEN,
+    item,
+    levels,
+    slice_pixels,
+    write_multiframe,
+    write_series,
+    write_slice,
+)
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes import read_volume
@@ -33,45 +41,29 @@ def test_frames_of_several_echoes_are_told_apart(tmp_path, caplog):
 
 def test_an_icon_does_not_hide_the_frames(tmp_path):
     def add_icon(dataset):
-        icon = pydicom.dataset.Dataset()
-        icon.Rows = icon.Columns = 2
-        icon.BitsAllocated, icon.PixelData = 8, bytes(4)
+        icon = item(Rows=2, Columns=2, BitsAllocated=8, PixelData=bytes(4))
         dataset.IconImageSequence = [icon]
 
     write_multiframe(tmp_path / "a", EVEN, change=add_icon)
     assert levels(read_volume(tmp_path / "a")) == pytest.approx(EVEN)
 
 
-def frame_of(dataset, number):
-    return dataset.PerFrameFunctionalGroupsSequence[number]
-
-
-def turn_one_frame(dataset):
-    plane = pydicom.dataset.Dataset()
-    plane.ImageOrientationPatient = [0, 1, 0, 0, 0, 1]
-    frame_of(dataset, 2).PlaneOrientationSequence = [plane]
-
-
-def lose_one_position(dataset):
-    del frame_of(dataset, 2).PlanePositionSequence
-
-
-def scale_frames_differently(dataset):
-    for number, slope in enumerate((1, 2)):
-        scale = pydicom.dataset.Dataset()
-        scale.RescaleSlope, scale.RescaleIntercept, scale.RescaleType = slope, 0, "US"
-        frame_of(dataset, number).PixelValueTransformationSequence = [scale]
+TURNED = item(ImageOrientationPatient=[0, 1, 0, 0, 0, 1])
+SCALED = item(RescaleSlope=2, RescaleIntercept=0, RescaleType="US")
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
+    ("name", "sequence", "match"),
     [
-        (turn_one_frame, "one orientation"),
-        (lose_one_position, "received 5 positions"),
-        (scale_frames_differently, "one intensity scale"),
+        ("PlaneOrientationSequence", [TURNED], "one orientation"),
+        ("PlanePositionSequence", [], "received 5 positions"),
+        ("PixelValueTransformationSequence", [SCALED], "one intensity scale"),
     ],
 )
-def test_frames_that_make_no_volume_are_refused(tmp_path, caplog, change, match):
+def test_a_frame_unlike_the_others_is_refused(tmp_path, caplog, name, sequence, match):
+    def change(dataset):
+        setattr(dataset.PerFrameFunctionalGroupsSequence[2], name, sequence)
+
     write_multiframe(tmp_path / "a", EVEN, change=change)
     for path in (tmp_path / "a", tmp_path):
         with pytest.raises(VolumeError, match=match):
@@ -84,10 +76,8 @@ def test_frames_that_make_no_volume_are_refused(tmp_path, caplog, change, match)
 def test_the_directory_of_a_disc_is_no_damaged_image(tmp_path):
     write_series(tmp_path / "s", EVEN)
     dataset = pydicom.dcmread(tmp_path / "s" / "00000000")
-    icon = pydicom.dataset.Dataset()
-    icon.Rows, icon.SeriesInstanceUID = 2, dataset.SeriesInstanceUID
-    index = pydicom.dataset.Dataset()
-    index.DirectoryRecordSequence = [icon]
+    icon = item(Rows=2, SeriesInstanceUID=dataset.SeriesInstanceUID)
+    index = item(DirectoryRecordSequence=[icon])
     index.file_meta = dataset.file_meta
     index.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
     index.preamble = bytes(128)
@@ -99,9 +89,8 @@ def test_an_old_file_without_a_preamble_is_read(tmp_path):
     write_slice(tmp_path / "new", 5)
     dataset = pydicom.dcmread(tmp_path / "new")
     for name in (tmp_path / "old", tmp_path / "old.dcm"):
-        pydicom.dcmwrite(
-            name, pydicom.dataset.Dataset(dataset), implicit_vr=True, little_endian=True
-        )
+        bare = pydicom.dataset.Dataset(dataset)
+        pydicom.dcmwrite(name, bare, implicit_vr=True, little_endian=True)
         assert np.array_equal(read_volume(name).array[..., 0].T, slice_pixels(5))
 
 
@@ -153,8 +142,7 @@ def test_a_transfer_syntax_beyond_itk_is_named(tmp_path):
 def test_a_philips_header_in_a_private_sequence_says_nothing_of_the_frames(tmp_path):
     def add_private(dataset):
         for frame in dataset.PerFrameFunctionalGroupsSequence:
-            older = pydicom.dataset.Dataset()
-            older.ImagePositionPatient, older.PixelSpacing = [0, 0, 99], [9, 9]
+            older = item(ImagePositionPatient=[0, 0, 99], PixelSpacing=[9, 9])
             frame.private_block(0x2005, "Philips", create=True).add_new(0x0F, "SQ", [older])
 
     write_multiframe(tmp_path / "a", EVEN, change=add_private)

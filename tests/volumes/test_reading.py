@@ -11,31 +11,25 @@ from volumes.samples import DIRECTIONS, noise
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes import Grid, Volume, read_volume, write_volume
+from segsrgan.volumes.itk import to_itk
 
 ARRAY = noise((6, 7, 8))
 GRID = Grid(ARRAY.shape, (0.5, 0.75, 3.0), (-9, 5, 7), DIRECTIONS["oblique"])
 
 
-def itk_image(array=ARRAY):
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
-    image.SetSpacing(GRID.spacing)
-    image.SetOrigin(GRID.origin)
-    image.SetDirection(GRID.direction.ravel().tolist())
-    return image
+ITK_IMAGE = to_itk(Volume.from_grid(ARRAY, GRID))
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".NRRD"])
 @pytest.mark.parametrize("compressed", [True, False])
 def test_formats_of_itk_keep_voxels_and_geometry(tmp_path, suffix, compressed):
     path = tmp_path / f"an image.x{suffix.lower()}"
-    sitk.WriteImage(itk_image(), str(path), useCompression=compressed)
+    sitk.WriteImage(ITK_IMAGE, str(path), useCompression=compressed)
     path = path.rename(path.with_suffix(suffix)) if suffix.isupper() else path
     for given in (path, str(path)):
         volume = read_volume(given)
-        assert volume.array.dtype == np.float32
-        assert volume.array.flags.c_contiguous
-        assert np.array_equal(volume.array, ARRAY)
-        assert volume.grid.is_close(GRID)
+        assert volume.array.dtype == np.float32 and volume.array.flags.c_contiguous
+        assert np.array_equal(volume.array, ARRAY) and volume.grid.is_close(GRID)
 
 
 def test_a_sheared_nrrd_is_read_with_a_warning(tmp_path, caplog):
@@ -46,22 +40,9 @@ def test_a_sheared_nrrd_is_read_with_a_warning(tmp_path, caplog):
 
 
 def test_one_frame_of_a_4d_metaimage_is_a_volume(tmp_path):
-    frame = sitk.JoinSeries([itk_image()])
-    sitk.WriteImage(frame, str(tmp_path / "a.mha"))
+    sitk.WriteImage(sitk.JoinSeries([ITK_IMAGE]), str(tmp_path / "a.mha"))
     volume = read_volume(tmp_path / "a.mha")
-    assert np.array_equal(volume.array, ARRAY)
-    assert volume.grid.is_close(GRID)
-
-
-def nifti(path, **patches):
-    """Write a plain NIfTI file, overwrite fields of its header at byte offsets."""
-    write_volume(Volume.from_grid(ARRAY, GRID), path)
-    raw = bytearray(path.read_bytes())
-    offsets = {"dim": (40, "<8h"), "pixdim": (76, "<8f"), "datatype": (70, "<h"), "size": (0, "<i")}
-    for name, values in patches.items():
-        offset, form = offsets[name]
-        struct.pack_into(form, raw, offset, *values)
-    path.write_bytes(raw)
+    assert np.array_equal(volume.array, ARRAY) and volume.grid.is_close(GRID)
 
 
 def damaged(change):
@@ -71,20 +52,25 @@ def damaged(change):
         if path.name.endswith((".nii", ".nii.gz")):
             write_volume(Volume.from_grid(ARRAY, GRID), path)
         else:
-            sitk.WriteImage(itk_image(), str(path))
+            sitk.WriteImage(ITK_IMAGE, str(path))
         path.write_bytes(change(path.read_bytes()))
 
     return make
 
 
+def nifti(offset, form, *values):
+    """A maker of a NIfTI file with other values at a byte offset of its header."""
+    new = struct.pack(form, *values)
+    return damaged(lambda raw: raw[:offset] + new + raw[offset + len(new) :])
+
+
+def text(content):
+    return lambda path: path.write_text(content)
+
+
 cut = damaged(lambda raw: raw[: len(raw) * 8 // 10])
 cut_checksum = damaged(lambda raw: raw[:-4])
-
-
-@damaged
-def flip_a_bit(raw):
-    middle = len(raw) // 2
-    return raw[:middle] + bytes([raw[middle] ^ 0x10]) + raw[middle + 1 :]
+PIXDIM, DIM = 80, 40
 
 
 def of_itk(array, **kinds):
@@ -107,29 +93,28 @@ make_colour = of_itk(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
 
 
 def make_frames(path):
-    sitk.WriteImage(sitk.JoinSeries([itk_image(), itk_image()]), str(path))
+    sitk.WriteImage(sitk.JoinSeries([ITK_IMAGE, ITK_IMAGE]), str(path))
 
 
 BAD = {
     "missing": ("a.nii.gz", lambda path: None, "no such file"),
     "empty": ("a.nii.gz", lambda path: path.write_bytes(b""), "empty"),
-    "text": ("a.nii.gz", lambda path: path.write_text("not an image\n" * 99), "expected a NIfTI"),
+    "text": ("a.nii.gz", text("not an image\n" * 99), "expected a NIfTI"),
     "packed text": ("a.nii.gz", lambda path: path.write_bytes(gzip.compress(b"x" * 999)), "NIfTI"),
     "short": ("a.nii", lambda path: path.write_bytes(b"\x5c\x01\0\0"), "expected a NIfTI"),
-    "other suffix": ("a.jpg", lambda path: path.write_text("not an image"), "unknown kind"),
-    "text as nrrd": ("a.nrrd", lambda path: path.write_text("not an image"), "cannot be read"),
-    "text as mha": ("a.mha", lambda path: path.write_text("not an image"), "cannot be read"),
-    "text as dcm": ("a.dcm", lambda path: path.write_text("not an image"), "unknown kind"),
-    "half a pair": ("a.hdr", lambda path: path.write_text("x"), "a.img is missing"),
+    "other suffix": ("a.jpg", text("not an image"), "unknown kind"),
+    "text as nrrd": ("a.nrrd", text("not an image"), "cannot be read"),
+    "text as mha": ("a.mha", text("not an image"), "cannot be read"),
+    "text as dcm": ("a.dcm", text("not an image"), "unknown kind"),
+    "half a pair": ("a.hdr", text("x"), "a.img is missing"),
     "cut nii": ("a.nii", cut, "truncated, expected"),
     "cut gzip": ("a.nii.gz", cut, "truncated or damaged"),
     "cut checksum": ("a.nii.gz", cut_checksum, "truncated or damaged"),
-    "flipped bit": ("a.nii.gz", flip_a_bit, "truncated or damaged"),
     "cut nrrd": ("a.nrrd", cut, "cannot be read"),
     "cut mha": ("a.mha", cut, "cannot be read"),
-    "zero": ("a.nii", lambda path: nifti(path, pixdim=(1, 1, 1, 0, *[0] * 4)), "positive in mm"),
-    "negative": ("a.nii", lambda path: nifti(path, pixdim=(1, -1, 1, 1, *[0] * 4)), "positive"),
-    "nan": ("a.nii", lambda path: nifti(path, pixdim=(1, np.nan, 1, 1, *[0] * 4)), "positive"),
+    "zero": ("a.nii", nifti(PIXDIM, "<3f", 1, 1, 0), "positive in mm"),
+    "negative": ("a.nii", nifti(PIXDIM, "<3f", -1, 1, 1), "positive"),
+    "nan": ("a.nii", nifti(PIXDIM, "<3f", np.nan, 1, 1), "positive"),
     "zero mha": ("a.mha", replaced(b"Spacing = 1 1 1", b"Spacing = 1 1 0"), "positive in mm"),
     "negative mha": ("a.mha", replaced(b"Spacing = 1 1 1", b"Spacing = 1 -1 1"), "positive in mm"),
     "zero nrrd": ("a.nrrd", replaced(b"(0,0,1)", b"(0,0,0)"), "[Zz]ero-valued spacing"),
@@ -141,10 +126,10 @@ BAD = {
     "colour mha": ("a.mha", make_colour, "one real number per voxel, received 3"),
     "complex": ("a.nii", make_complex, "complex"),
     "complex nrrd": ("a.nrrd", make_complex, "complex"),
-    "bits": ("a.nii", lambda path: nifti(path, datatype=(1,)), "binary"),
-    "no voxels": ("a.nii", lambda path: nifti(path, dim=(3, 6, 0, 8, 1, 1, 1, 1)), "damaged"),
-    "no axes": ("a.nii", lambda path: nifti(path, dim=(0, 6, 7, 8, 1, 1, 1, 1)), "damaged"),
-    "other header": ("a.nii", lambda path: nifti(path, size=(349,)), "expected a NIfTI"),
+    "bits": ("a.nii", nifti(70, "<h", 1), "binary"),
+    "no voxels": ("a.nii", nifti(DIM, "<4h", 3, 6, 0, 8), "damaged"),
+    "no axes": ("a.nii", nifti(DIM, "<4h", 0, 6, 7, 8), "damaged"),
+    "other header": ("a.nii", nifti(0, "<i", 349), "expected a NIfTI"),
     "folder": ("a", lambda path: path.mkdir(), "expected a folder with DICOM images"),
 }
 
@@ -156,8 +141,7 @@ def test_bad_files_are_refused_in_one_line_that_names_them(tmp_path, name, make,
     with pytest.raises(VolumeError, match=match) as caught:
         read_volume(path)
     message = str(caught.value)
-    assert str(tmp_path / "a") in message
-    assert "\n" not in message
+    assert str(tmp_path / "a") in message and "\n" not in message
     assert ";" in message  # what to do
 
 
@@ -166,16 +150,14 @@ def test_a_flipped_bit_in_voxels_of_a_gzip_stream_is_noticed_wherever_it_is(tmp_
     write_volume(Volume.from_grid(ARRAY, GRID), path)
     whole = path.read_bytes()
     for position in range(400, len(whole) - 8, 97):
-        raw = bytearray(whole)
-        raw[position] ^= 1
-        path.write_bytes(raw)
-        with pytest.raises(VolumeError):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(VolumeError, match="truncated or damaged"):
             read_volume(path)
 
 
 def test_an_unreadable_file_is_said(tmp_path, monkeypatch):
     path = tmp_path / "a.nii"
-    nifti(path)
+    write_volume(Volume.from_grid(ARRAY, GRID), path)
 
     def refuse(*arguments, **keywords):
         raise PermissionError(13, "Permission denied")

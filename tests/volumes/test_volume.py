@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Grids: indices, physical points and fields of view."""
+"""Volumes: indices, physical points, fields of view, and intensities mapped to [0, 1]."""
 
 import numpy as np
 import pytest
-from volumes.samples import DIRECTIONS
+from volumes.samples import DIRECTIONS, noise
 
-from segsrgan.volumes import Grid, Volume
+from segsrgan.volumes import Grid, Normalisation, Volume
 from segsrgan.volumes.volume import nearest_rotation
 
 
@@ -31,8 +31,7 @@ def test_index_and_physical_are_inverse(direction):
 
 def test_corner_aligned_by_hand():
     grid = Grid((2, 2, 2), (1, 1, 3), (0, 0, 0)).corner_aligned(1)
-    assert grid.shape == (2, 2, 6)
-    assert grid.origin == pytest.approx((0, 0, -1))
+    assert (grid.shape, grid.origin) == ((2, 2, 6), pytest.approx((0, 0, -1)))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
@@ -41,29 +40,20 @@ def test_corner_aligned_covers_the_field_of_view(direction, spacing):
     old = Grid((11, 9, 7), (1, 1.25, 3.3), (-10, 7, 3), direction)
     new = old.corner_aligned(spacing)
     assert corners(new)[0] == pytest.approx(corners(old)[0], abs=1e-9)
-    beyond = (np.array(new.shape) * new.spacing) - np.array(old.shape) * old.spacing
-    assert np.all(beyond > -2e-3 * np.array(spacing))
-    assert np.all(beyond < spacing)
+    beyond = np.array(new.shape) * new.spacing - np.array(old.shape) * old.spacing
+    assert np.all((beyond > -2e-3 * np.array(spacing)) & (beyond < spacing))
 
 
-@pytest.mark.parametrize("thickness", [3.0000004, 2.9999996])
-def test_corner_aligned_adds_no_voxel_for_rounding_of_the_header(thickness):
-    assert Grid((10, 10, 30), (1, 1, thickness)).corner_aligned(1).shape == (10, 10, 90)
+def test_corner_aligned_adds_no_voxel_for_rounding_of_the_header():
+    for thickness in (3.0000004, 2.9999996):
+        assert Grid((10, 10, 30), (1, 1, thickness)).corner_aligned(1).shape == (10, 10, 90)
 
 
-@pytest.mark.parametrize(
-    ("spacing", "axis"),
-    [
-        ((3, 1, 1), 0),
-        ((1, 3, 1), 1),
-        ((0.5, 0.6, 3), 2),
-        ((1, 1, 1), None),
-        ((1, 1, 1.04), None),
-        ((3, 3, 1), None),
-    ],
-)
-def test_thick_axis_is_found_from_the_spacing(spacing, axis):
-    assert Grid((4, 4, 4), spacing).thick_axis == axis
+def test_thick_axis_is_found_from_the_spacing():
+    for axis, spacing in enumerate([(3, 1, 1), (1, 3, 1), (0.5, 0.6, 3)]):
+        assert Grid((4, 4, 4), spacing).thick_axis == axis
+    for spacing in ((1, 1, 1), (1, 1, 1.04), (3, 3, 1)):
+        assert Grid((4, 4, 4), spacing).thick_axis is None
 
 
 def test_is_close_compares_corners_not_numbers():
@@ -110,3 +100,47 @@ def test_a_volume_refuses_other_shapes():
     with pytest.raises(ValueError, match="three axes"):
         Volume(np.zeros((2, 3)), (1, 1, 1))
     assert volume.with_array(np.ones((2, 3, 4), np.uint8)).array.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("array", "expected", "scaled"),
+    [
+        ([2, 4, 8], (0, 8, 2), [0.25, 0.5, 1]),
+        ([-2, 0, 6], (-2, 8, -2), [0, 0.25, 1]),  # negative values: shifted first
+        ([-8, -6, -4], (-8, 4, -8), [0, 0.5, 1]),
+    ],
+)
+def test_images_are_divided_by_their_maximum_above_zero(array, expected, scaled):
+    array = np.array(array, float)
+    assert Normalisation.of(array) == Normalisation(*expected)
+    assert Normalisation.of(array).apply(array).tolist() == scaled
+
+
+def test_inverted_values_never_fall_below_the_minimum():
+    normalisation = Normalisation.of(np.array([2.0, 8.0]))
+    assert normalisation.invert(np.array([-1.0, 0.1, 0.25, 0.5, 2.0])).tolist() == [2, 2, 2, 4, 16]
+
+
+@pytest.mark.parametrize("offset", [-500.0, 0.0, 200.0])
+def test_invert_undoes_apply(offset):
+    array = noise((4, 5, 6)) * 1000 + np.float32(offset)
+    before = array.copy()
+    normalisation = Normalisation.of(array)
+    scaled = normalisation.apply(array)
+    assert scaled.dtype == np.float32
+    assert scaled.min() >= 0 and scaled.max() == pytest.approx(1)
+    assert normalisation.invert(scaled) == pytest.approx(array, abs=1e-3)
+    assert np.array_equal(array, before)
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        *(([0, bad, bad, 1], "2 of 4 NaN or infinite") for bad in (np.nan, np.inf, -np.inf)),
+        *(([value, value], "all equal") for value in (0, 5, -5)),
+        ([0, 1e-42], "scale it"),
+    ],
+)
+def test_images_without_numbers_contrast_or_a_usable_scale_are_refused(values, match):
+    with pytest.raises(ValueError, match=match):
+        Normalisation.of(np.array(values, float))
