@@ -26,11 +26,10 @@ def scan(seed=0, shape=SHAPE):
 def save(tmp_path):
     """Return a function that writes an array and returns the name of its file."""
 
-    def write(name, array, spacing=SPACING, origin=(0, 0, 0), direction=None):
+    def write(name, array, spacing=SPACING, **place):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        direction = np.eye(3) if direction is None else direction
-        write_volume(Volume(array, spacing, origin, direction), path)
+        write_volume(Volume(array, spacing, **place), path)
         return path
 
     return write
@@ -67,11 +66,11 @@ def images(save):
 def table(tmp_path):
     """Return a function that writes rows, dicts of columns, into a CSV and returns its path."""
 
-    def write(*rows, name="cases.csv", separator=","):
+    def write(*rows):
         columns = list(dict.fromkeys(column for row in rows for column in row))
         lines = [columns, *([str(row.get(column, "")) for column in columns] for row in rows)]
-        path = tmp_path / name
-        path.write_text("".join(f"{separator.join(line)}\n" for line in lines))
+        path = tmp_path / "cases.csv"
+        path.write_text("".join(f"{','.join(line)}\n" for line in lines))
         return path
 
     return write

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from evaluation.conftest import cube, scan
+from evaluation.conftest import cube
 
 from segsrgan.cli.main import main as segsrgan
 from segsrgan.volumes import read_volume
@@ -37,14 +37,6 @@ def test_a_csv_is_measured_printed_and_written(tmp_path, capsys, table, labels, 
     found = json.loads(out[1].read_text(encoding="utf-8"))
     assert found["mean"]["dice"] == 0.75
     assert found["n"] == {**dict.fromkeys(found["n"], 2), "psnr": 1, "ssim": 1}
-    assert sorted(path.name for path in tmp_path.glob(".*")) == []
-
-
-def test_the_front_door_lists_the_command(capsys):
-    with pytest.raises(SystemExit) as stop:
-        segsrgan(["--help"])
-    assert stop.value.code == 0
-    assert "segsrgan evaluate --help" in " ".join(capsys.readouterr().out.split())
 
 
 def test_folders_are_measured(save, capsys, command):
@@ -53,9 +45,8 @@ def test_folders_are_measured(save, capsys, command):
         truth = save(f"r/{name}.nii", cube())
     places = ["--predictions", truth.parents[1] / "p", "--references", truth.parent]
     assert command(*places, "--kind", "label", "--metrics", "dice,hd95") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[3].split() == ["a", "0.7500", "2.00"]
-    assert lines[4].split() == ["b", "c", "0.7500", "2.00"]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[3:5] == [["a", "0.7500", "2.00"], ["b", "c", "0.7500", "2.00"]]
 
 
 def test_flags_reach_the_measures(save, table, capsys, command):
@@ -70,12 +61,9 @@ def test_flags_reach_the_measures(save, table, capsys, command):
     argv = ["-p", path, "--labels", "3,42", "--predicted_labels", "3", "--metrics", "dice"]
     assert command(*argv) == 0
     assert "0.6667" in capsys.readouterr().out
-
-
-def test_quiet_prints_no_table(tmp_path, table, labels, capsys, command):
-    assert command("-p", table(labels), "--quiet", "--csv", tmp_path / "out.csv") == 0
-    assert capsys.readouterr().out == ""
-    assert len(rows_of(tmp_path / "out.csv")) == 1
+    out = path.with_name("out.csv")
+    assert command(*argv, "--quiet", "--csv", out) == 0
+    assert capsys.readouterr().out == "" and len(rows_of(out)) == 1
 
 
 def test_another_grid_needs_resample(save, table, labels, capsys, command):
@@ -88,24 +76,11 @@ def test_another_grid_needs_resample(save, table, labels, capsys, command):
     assert "0.7500  label resampled" in capsys.readouterr().out
 
 
-def _truncated(save, path):
-    whole = save("whole.nii.gz", scan())
-    path.write_bytes(whole.read_bytes()[:-400])
-
-
-def _with_nan(save, path):
-    array = scan()
-    array[1, 2, 3] = np.nan
-    save(path.name, array)
-
-
 BAD_FILES = {
-    "missing": (lambda save, path: None, "no such file or folder"),
-    "truncated": (_truncated, "truncated or damaged"),
-    "text": (lambda save, path: path.write_text("no image" * 99), ""),
-    "nan": (_with_nan, "has voxels that are NaN or infinite"),
-    "constant": (lambda save, path: save(path.name, np.ones((12, 11, 10))), "ssim is not possible"),
-    "zero": (lambda save, path: save(path.name, np.zeros((12, 11, 10))), "every voxel is 0"),
+    "missing": (None, "no such file or folder"),
+    "nan": (np.where(cube() > 0, np.nan, 1), "has voxels that are NaN or infinite"),
+    "constant": (np.ones((12, 11, 10)), "ssim is not possible"),
+    "zero": (np.zeros((12, 11, 10)), "every voxel is 0"),
 }
 
 
@@ -113,16 +88,15 @@ BAD_FILES = {
 def test_a_bad_reference_is_reported_and_the_others_go_on(
     kind, tmp_path, save, table, images, capsys, command
 ):
-    make, message = BAD_FILES[kind]
-    bad = tmp_path / "bad.nii.gz"
-    make(save, bad)
+    array, message = BAD_FILES[kind]
+    bad = tmp_path / "bad.nii.gz" if array is None else save("bad.nii.gz", array)
     del images["mask"]
     path = table({"case": "broken", **images, "reference_image": bad}, {"case": "good", **images})
     assert command("-p", path, "--csv", tmp_path / "out.csv") == 1
     captured = capsys.readouterr()
     (line,) = (text for text in captured.err.splitlines() if "error: " in text)
-    assert "error: broken: " in line
-    assert ("bad.nii.gz" in line or kind == "constant") and message in line
+    assert "error: broken: " in line and message in line
+    assert "bad.nii.gz" in line or kind == "constant"
     assert "1 of 2 cases failed" in captured.out
     broken, good = rows_of(tmp_path / "out.csv")
     assert message in broken["error"] and broken["psnr"] == ""
@@ -138,17 +112,13 @@ def test_every_role_of_a_missing_file_is_reported(role, tmp_path, table, labels,
     assert row["error"] == f"{tmp_path / 'none.nii'}: no such file or folder; check the path"
 
 
-def test_an_empty_mask_is_reported(save, tmp_path, table, images, capsys, command):
-    path = table({**images, "mask": save("empty.nii", cube(value=0))})
+def test_empty_masks_and_lines_without_partner_are_reported(save, table, images, capsys, command):
+    empty = {**images, "mask": save("empty.nii", cube(value=0))}
+    path = table(empty, {"case": "half", "image": images["image"]}, {"case": "none"})
     assert command("-p", path) == 1
-    assert "empty.nii: every voxel is 0, so there is nothing to compare in" in errors(capsys)[0]
-
-
-def test_a_line_without_partner_is_reported(table, labels, capsys, command):
-    path = table(labels, {"case": "half", "label": labels["label"]}, {"case": "none"})
-    assert command("-p", path) == 1
-    half, none = errors(capsys)
-    assert "half: label" in half and "without reference_label" in half
+    masked, half, none = errors(capsys)
+    assert "empty.nii: every voxel is 0, so there is nothing to compare in" in masked
+    assert "half: image" in half and "without reference_image" in half
     assert "none: names no file" in none
 
 
@@ -164,10 +134,7 @@ def test_a_line_without_partner_is_reported(table, labels, capsys, command):
         (["--path", "{csv}", "--metrics", "psnr"], "psnr compares images"),
         (["--path", "{csv}", "--labels", "3,x"], "labels must be whole numbers"),
         (["--path", "{csv}", "--threshold", "2"], "threshold must be a number above 0"),
-        (
-            ["--path", "{csv}", "--threshold", "x"],
-            "threshold must be a number above 0 and up to 1, received 'x'",
-        ),
+        (["--path", "{csv}", "--threshold", "x"], "above 0 and up to 1, received 'x'"),
         (["--path", "{csv}", "--csv", "{csv}"], "is an input"),
         (["--path", "{csv}", "--csv", "{csv}", "--overwrite"], "is an input"),
         (["--path", "{csv}", "--json", "{truth}", "--overwrite"], "is an input"),
@@ -215,8 +182,7 @@ def test_a_result_that_cannot_be_written_is_status_1(
     assert command("-p", table(labels), "--csv", tmp_path / "out.csv") == 1
     captured = capsys.readouterr()
     assert "0.7500" in captured.out
-    assert "out.csv: could not be written" in captured.err
-    assert "No space left" in captured.err
+    assert "out.csv: could not be written (No space left" in captured.err.replace("[Errno 28] ", "")
 
 
 def test_ctrl_c_writes_nothing_and_is_status_130(
@@ -238,14 +204,9 @@ def test_real_templates_give_the_scores_that_their_making_says(data_dir, save, t
     place = {"spacing": truth.spacing, "origin": truth.origin, "direction": truth.direction}
     shift = {**place, "origin": truth.grid.index_to_physical((1, 0, 0))}
     half = (0.9 * image.array).astype(np.float32)
-    path = table(
-        {
-            "image": save("sr.nii.gz", half, **place),
-            "reference_image": f"{name}_T2w.nii.gz",
-            "label": save("label.nii.gz", truth.array.astype(np.uint8), **shift),
-            "reference_label": f"{name}_labels.nii.gz",
-        }
-    )
+    files = {"image": save("sr.nii", half, **place), "reference_image": f"{name}_T2w.nii.gz"}
+    label = save("label.nii.gz", truth.array.astype(np.uint8), **shift)
+    path = table({**files, "label": label, "reference_label": f"{name}_labels.nii.gz"})
     out = path.with_suffix(".json")
     argv = ["--labels", "1", "--predicted_labels", "1", "--resample", "--json", out]
     assert command("-p", path, *argv) == 0

@@ -8,16 +8,8 @@ import math
 
 import pytest
 
-from segsrgan.evaluation import (
-    METRICS,
-    Case,
-    EvaluationSettings,
-    Scores,
-    format_table,
-    to_csv,
-    to_json,
-)
-from segsrgan.evaluation.report import statistics
+from segsrgan.evaluation import METRICS, Case, EvaluationSettings, Scores
+from segsrgan.evaluation.report import format_table, statistics, to_csv, to_json
 
 COLUMNS = [METRICS[name] for name in ("dice", "hd95", "components", "reference_volume")]
 
@@ -53,25 +45,19 @@ def test_the_table():
 case    dice  hd95  components  reference  note
                                    volume
                 mm                     ml
-------------------------------------------------------------------------
+----------------------------------------------------------------------------
 a     0.8000  1.00           1      12.50
 b, c  0.9000     -           4        inf  prediction empty, label resampled
 d          -     -           -          -  failed
-------------------------------------------------------------------------
+----------------------------------------------------------------------------
 mean  0.8500  1.00         2.5      12.50
 sd    0.0707     -         2.1          -
 n          2     1           2          1
 class: reference labels 3, 42, prediction every label but 0; probabilities from 0.25
 1 of 3 cases failed
 """
-    table = format_table(
-        ROWS, COLUMNS, EvaluationSettings(labels=(3, 42), threshold=0.25)
-    ).splitlines()
-    rule = max(map(len, table[:3] + table[4:7] + table[8:11]))
-    expected = [
-        "-" * rule if line.startswith("---") else line for line in expected.strip().splitlines()
-    ]
-    assert table == expected
+    settings = EvaluationSettings(labels=(3, 42), threshold=0.25)
+    assert format_table(ROWS, COLUMNS, settings).splitlines() == expected.strip().splitlines()
 
 
 def test_the_table_says_where_images_were_compared():
@@ -107,35 +93,19 @@ def test_the_json_has_all():
     def refuse(text):
         raise AssertionError(f"{text} is not JSON")
 
-    settings = EvaluationSettings(metrics=("dice",), labels=(3,), threshold=0.25, resample=True)
+    given = {"metrics": ["dice"], "labels": [3], "predicted_labels": None}
+    given |= {"threshold": 0.25, "resample": True}
+    settings = EvaluationSettings(**given)
     found = json.loads(to_json(ROWS, COLUMNS, settings), parse_constant=refuse)
-    assert found["settings"] == {
-        "metrics": ["dice"],
-        "labels": [3],
-        "predicted_labels": None,
-        "threshold": 0.25,
-        "resample": True,
-    }
-    assert found["versions"].keys() == {
-        "segsrgan",
-        "python",
-        "numpy",
-        "scipy",
-        "scikit-image",
-        "SimpleITK",
-    }
+    assert found["settings"] == given
+    libraries = {"numpy", "scipy", "scikit-image", "SimpleITK"}
+    assert found["versions"].keys() == {"segsrgan", "python", *libraries}
     assert all(found["versions"].values())
-    assert found["metrics"]["hd95"]["unit"] == "mm"
-    assert found["metrics"]["hd95"]["better"] == "lower"
+    assert (found["metrics"]["hd95"]["unit"], found["metrics"]["hd95"]["better"]) == ("mm", "lower")
     second = found["cases"][1]
     assert second["files"] == {"label": "p/b, c.nii", "reference_label": "r/b, c.nii"}
-    assert second["values"] == {
-        "dice": 0.9,
-        "hd95": None,
-        "components": 4.0,
-        "reference_volume": "inf",
-    }
-    assert second["notes"] == ["prediction empty", "label resampled"]
+    values = {"dice": 0.9, "hd95": None, "components": 4.0, "reference_volume": "inf"}
+    assert (second["values"], second["notes"]) == (values, ["prediction empty", "label resampled"])
     assert found["cases"][2]["error"] == "d.nii: no such file"
     assert found["mean"]["dice"] == pytest.approx(0.85)
     assert found["sd"]["hd95"] is None
