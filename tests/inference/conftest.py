@@ -54,11 +54,10 @@ def echo():
 def image(tmp_path):
     """Return a function that writes a small anisotropic image and returns its path."""
 
-    def make(name="scan/lr.nii.gz", shape=(16, 20, 6), spacing=(1.0, 1.0, 3.0), seed=0, array=None):
+    def make(name="scan/lr.nii.gz", shape=(16, 20, 6), spacing=(1.0, 1.0, 3.0), seed=0):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if array is None:
-            array = np.random.default_rng(seed).uniform(10, 200, shape).astype(np.float32)
+        array = np.random.default_rng(seed).uniform(10, 200, shape).astype(np.float32)
         write_volume(Volume(array, spacing), path)
         return path
 

@@ -81,9 +81,6 @@ def left_beside(path):
     return sorted(item.name for item in path.parent.rglob("*") if item != path)
 
 
-CLAIM = ["Result_with_tiny", "results.json"]
-
-
 def test_bad_images_are_named_and_the_good_one_is_done(tmp_path, image, job_model, capsys):
     bad = [tmp_path / kind / "image.nii.gz" for kind in BAD_IMAGES]
     for path in bad:
@@ -139,35 +136,15 @@ def test_an_absurdly_fine_resolution_fails_with_the_memory_it_needs(
     assert left_beside(path) == []
 
 
-def test_a_full_disk_leaves_nothing(image, table, job_model, monkeypatch, capsys):
-    from segsrgan.volumes import writing
-
-    path, other = image("a/lr.nii.gz"), image("b/lr.nii.gz")
-    real = writing.write_volume
-
-    def full(volume, target):
-        if target.name.startswith("SR") and target.is_relative_to(path.parent):
-            raise OSError(28, "No space left on device")
-        real(volume, target)
-
-    monkeypatch.setattr(writing, "write_volume", full)
-    assert job_model(table(path, other)) == 1
-    assert "No space left" in capsys.readouterr().err
-    assert left_beside(path) == CLAIM
-    assert_done(other)
-
-
 def test_running_out_of_memory_is_explained(image, table, job_model, monkeypatch, capsys):
-    from segsrgan.inference.engines.tensorflow import TensorFlowEngine
-
-    def fail(self, patches, resolution=None):
+    def fail(*args, **options):
         raise MemoryError
 
-    monkeypatch.setattr(TensorFlowEngine, "predict_batch", fail)
+    monkeypatch.setattr("segsrgan.inference.predictor.predict_tiled", fail)
     path = image()
-    assert job_model(table(path), "--engine", "tensorflow") == 1
+    assert job_model(table(path)) == 1
     assert "out of memory; take a smaller patch" in capsys.readouterr().err
-    assert left_beside(path) == CLAIM
+    assert left_beside(path) == ["Result_with_tiny", "results.json"]
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,10 @@ def test_images_of_one_folder_do_not_meet(image, table, job_model):
 
 
 def test_finished_results_are_kept_and_what_is_different_now_is_named(
-    image, table, job_model, monkeypatch, capsys
+    tmp_path, image, table, job_model, monkeypatch, capsys, identity
 ):
-    path = image()
+    path, weights = image(), tmp_path / "tiny"
+    weights.write_bytes(identity.read_bytes())
     csv_path = table(path)
     assert job_model(csv_path) == 0
     before = results(path.parent / "Result_with_tiny")
@@ -74,19 +75,9 @@ def test_finished_results_are_kept_and_what_is_different_now_is_named(
     assert "warning" not in again()
     assert "resolution [1.0, 1.0, 1.0], threshold 0.5" in again("--threshold=0.3", resolution="2")
     assert "made with other settings (series None)" in again("--series", "1.2.3")
+    assert "made with other settings (weights_sha256" in again(weights=weights)
     image(seed=1)
     assert f"{path}: has changed since the results of patch_16_step_8 were made" in again()
-
-
-def test_results_of_other_weights_of_that_name_are_named(
-    tmp_path, image, table, job_model, capsys, tiny, identity
-):
-    csv_path, weights = table(image()), tmp_path / "w"
-    for source, words in ((tiny, "finished"), (identity, "weights_sha256")):
-        weights.write_bytes(source.read_bytes())
-        assert job_model(csv_path, weights=weights) == 0
-        printed = capsys.readouterr()
-        assert words in printed.out + printed.err
 
 
 def test_a_whole_image_too_large_for_the_memory_leaves_the_patches_to_be_done(

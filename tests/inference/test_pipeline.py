@@ -144,13 +144,14 @@ def test_no_more_than_one_image_is_read_ahead(job, stage):
     ],
 )
 def test_what_fails_is_reported_in_its_turn_and_leaves_the_others(
-    job, stage, moment, error, failed
+    job, stage, moment, error, failed, caplog
 ):
     stage.fail(moment, error)
     todo = job(*"abc")
     found = run(todo, stage)
     assert [name for name, _, result in found if result == "failed"] == failed
     assert [name for name, _, _ in found] == list("aabbcc")
+    assert f"{todo.images[1]}: " in caplog.text and error.args[-1] in caplog.text
     assert files_of(todo)[1] == []
     assert not (todo.images[1].parent / "Result_with_r" / "patch_8_step_4").exists()
 

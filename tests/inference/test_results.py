@@ -96,13 +96,18 @@ def test_a_result_is_finished_only_when_it_is_whole(tmp_path, missing):
     assert not results.is_finished(PAIR)
 
 
-def test_results_of_the_released_original_count_as_finished(tmp_path):
+def test_results_of_the_released_original_count_as_finished_while_the_image_is_alone(tmp_path):
     (results,) = choose_folders(images(tmp_path, "lr.nii"), "w")
     touch(results, kinds=["SR"])
     assert not results.is_finished(PAIR)
     touch(results, kinds=["Cortex"])
     assert results.is_finished(PAIR)
     assert "settings" not in results.entry(PAIR)
+    finish(results.claim(), (64, 64))
+    assert results.is_finished(PAIR)  # in spite of the record, which knows another pair
+    images(tmp_path, "other.nii")
+    assert not results.is_finished(PAIR)
+    assert results.is_finished((64, 64))
 
 
 def test_results_of_version_3_0_0_count_as_finished(tmp_path, caplog):
@@ -150,16 +155,6 @@ def test_two_dicom_folders_are_two_images_with_results_beside_them(tmp_path):
     touch(ImageResults(first, tmp_path / "Result_with_w"), kinds=["SR", "Cortex"])
     (results,) = choose_folders([second], "w")
     assert not results.is_finished(PAIR)
-
-
-def test_the_original_is_not_believed_once_another_image_lies_there(tmp_path):
-    (results,) = choose_folders(images(tmp_path, "lr.nii"), "w")
-    touch(results, kinds=["SR", "Cortex"])
-    finish(results.claim(), (64, 64))
-    assert results.is_finished(PAIR)  # in spite of the record, which knows another pair
-    images(tmp_path, "other.nii")
-    assert not results.is_finished(PAIR)
-    assert results.is_finished((64, 64))
 
 
 def test_results_are_found_again_when_the_list_changes(tmp_path):
