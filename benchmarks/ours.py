@@ -164,15 +164,18 @@ def cycle(batch, patch, precision, backend, cycles, budget):
     os.environ["KERAS_BACKEND"] = backend
     import keras
 
-    from segsrgan.networks import DiscriminatorSpec, GeneratorSpec
     from segsrgan.training.dataset import Batch
-    from segsrgan.training.gan import Gan
+    from segsrgan.training.gan import Gan, build_networks
+    from segsrgan.training.settings import TrainingSettings
 
     batch, patch = int(batch), int(patch)
     module = importlib.import_module(f"segsrgan.training.step_{backend}")
     module.deterministic()  # as `SegSRGAN_training.py` does
     keras.config.set_dtype_policy(precision)
-    gan = Gan.build(GeneratorSpec(16), DiscriminatorSpec(32, patch=patch), patch)
+    files = {name: name for name in ("csv", "snapshot_folder", "dice_file", "mse_file")}
+    mm = {"low_res": (0.5, 0.5, 3.0), "low_res_upper": (0.5, 0.5, 3.0)}
+    settings = TrainingSettings(**files, **mm, patch_size=patch)
+    gan = Gan(*build_networks(settings, None, classes=0), settings)
     step, rng = module.Step(gan), np.random.default_rng(0)
     image, lr, label = rng.random((3, batch, patch, patch, patch), dtype=np.float32)
     target = np.stack([image, (label > 0.5).astype(np.float32)], axis=-1)

@@ -8,7 +8,7 @@ from training.heads import write_maps
 from segsrgan import read_volume
 from segsrgan.cli.main import main as segsrgan
 from segsrgan.cli.synthesize import main
-from segsrgan.training.picture import _GAP, _HEADING
+from segsrgan.training.validation import _GAP, _HEADING
 
 
 @pytest.fixture

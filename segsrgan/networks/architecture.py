@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 
 from segsrgan.networks import outputs
 
-RESIDUAL_BLOCKS = 6
 LAST_CONVOLUTION = "gen_1conv"
 # What instance normalisation adds to the standard deviation.
 EPSILON = 1e-7
@@ -122,6 +121,11 @@ class DiscriminatorSpec:
         return self.patch.bit_length() - 2
 
 
+def default_blocks(unet):
+    """The residual blocks of a `GeneratorSpec` whose `blocks` is None."""
+    return 1 if unet else 6
+
+
 def _check(spec):
     object.__setattr__(spec, "heads", tuple(spec.heads))  # JSON has lists
     for name, (low, high) in _RANGES.items():
@@ -167,7 +171,7 @@ def _resnet(builder, x, channels, blocks):
     x = _normalised(builder, x, channels[0], 7, "gen_conv1")
     x = _normalised(builder, x, channels[1], 3, "gen_conv2", strides=2)
     x = _normalised(builder, x, channels[2], 3, "gen_conv3", strides=2)
-    for i in range(1, (blocks or RESIDUAL_BLOCKS) + 1):
+    for i in range(1, (blocks or default_blocks(unet=False)) + 1):
         x = _residual_block(builder, x, channels[2], f"gen_block{i}")
     x = _normalised(builder, x, channels[1], 3, "gen_deconv1", upsampling=2)
     return _normalised(builder, x, channels[0], 3, "gen_deconv2", upsampling=2)
@@ -179,7 +183,7 @@ def _unet(builder, x, channels, blocks):
     x = _normalised(builder, level0, channels[1], 3, "gen_conv2", strides=2)
     level1 = _residual_block(builder, x, channels[1], "gen_block1")
     x = _normalised(builder, level1, channels[2], 3, "gen_conv3", strides=2)
-    for i in range(2, (blocks or 1) + 2):
+    for i in range(2, (blocks or default_blocks(unet=True)) + 2):
         x = _residual_block(builder, x, channels[2], f"gen_block{i}")
     x = _normalised(builder, x, channels[1], 3, "gen_deconv1", upsampling=2)
     x = builder.concatenate([x, level1], "gen_concat1")

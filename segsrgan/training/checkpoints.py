@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The folder of a training and the whole state in it, so that it goes on as if never stopped.
+"""The whole state of a training in its folder, so that it goes on as if never stopped.
 
 A file `state_<epoch>_<cycle>.h5` holds all networks, their optimisers and the progress. All random
 draws follow from the seed, the epoch and the cycle, so no generator's state is needed. A file
@@ -9,22 +9,18 @@ appears whole or not at all; the newest two are kept.
 import io
 import json
 import logging
-import os
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from segsrgan.config import from_toml
-from segsrgan.errors import StateError, UserError
-from segsrgan.files import locked, remove, remove_stale, write_bytes
+from segsrgan.errors import StateError
+from segsrgan.files import remove, remove_stale, write_bytes
 from segsrgan.networks import hdf5
-from segsrgan.training.settings import flag_of
 
 logger = logging.getLogger(__name__)
 
-SETTINGS = "settings.toml"
 _KEPT = 2
 _EXPECTED = "the state of a training"
 
@@ -51,22 +47,10 @@ class Progress:
     history: list = field(default_factory=list)
     best: dict = field(default_factory=dict)
 
-    def next_epoch(self, row):
-        """Closes an epoch with its row of the history."""
-        self.history.append(row)
-        self.epoch, self.cycle = self.epoch + 1, 0
-        self.sums, self.counts, self.seconds, self.waiting = {}, {}, 0.0, 0.0
-
 
 @dataclass(frozen=True)
 class State:
-    """What a file says before its arrays are read.
-
-    Attributes:
-        path: of the file.
-        progress: a `Progress`.
-        specs: of the networks, as dicts of JSON values, see `Gan.specs`.
-    """
+    """What a file says before its arrays are read; `specs` are those of `Gan.specs`."""
 
     path: Path
     progress: Progress
@@ -75,8 +59,7 @@ class State:
     def restore(self, networks):
         """Copies everything into a `Gan`, or what has its methods; learning rates stay.
 
-        Raises:
-            StateError: if the networks are others, or the file is unreadable.
+        If its networks are others, or the file is unreadable, that raises `StateError`.
         """
         with hdf5.opened(self.path, _EXPECTED, StateError) as file:
             stored = {name: _by_number(group) for name, group in hdf5.subgroups(file).items()}
@@ -101,15 +84,9 @@ class State:
 
 
 def save_state(folder, networks, progress):
-    """Writes the state and removes all but the newest two.
+    """Writes the state of a `Gan`, or what has its methods, and removes all but the newest two.
 
-    Args:
-        folder: of the states.
-        networks: a `Gan`, or what has its methods.
-        progress: a `Progress`.
-
-    Raises:
-        OSError: if it cannot be written; then the earlier states are as they were.
+    If it cannot be written the earlier states stay as they were.
     """
     path = Path(folder) / f"state_{progress.epoch:05d}_{progress.cycle:07d}.h5"
     # In memory first: HDF5 answers a full disk with errors of many kinds, or a crash.
@@ -133,11 +110,7 @@ def has_state(folder):
 
 
 def newest_state(folder):
-    """The newest readable `State` in a folder.
-
-    Raises:
-        StateError: if none is readable.
-    """
+    """The newest readable `State` in a folder; `StateError` if there is none."""
     remove_stale(Path(folder))
     states = _states(folder)
     for path in reversed(states):
@@ -160,96 +133,6 @@ def is_finished(folder, last_epoch):
 def snapshot_of(folder, name, epoch):
     """Where the weights after an epoch are."""
     return Path(folder) / f"{name}_epoch_{epoch}"
-
-
-def make_folders(*folders):
-    """Makes folders that can be written to.
-
-    Raises:
-        OSError: if one cannot be.
-    """
-    for folder in folders:
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(
-                f"{folder}: cannot be made ({error.strerror}); choose a folder where you may write"
-            ) from error
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(f"{folder}: cannot be written; choose another folder")
-
-
-def claim(folder, stack):
-    """Keeps other trainings out of a folder until `stack`, an `ExitStack`, is closed.
-
-    Raises:
-        UserError: if another training is there.
-    """
-    try:
-        stack.enter_context(locked(Path(folder), wait=False))
-    except BlockingIOError as error:
-        raise UserError(
-            f"{folder}: another training is writing there; wait for its end, or choose another "
-            "--snapshot_folder"
-        ) from error
-
-
-def check_free(folder, name, epochs, history, resume, hint):
-    """Checks that a training may write into a folder, or go on there.
-
-    Args:
-        folder: of its snapshots.
-        name: of the snapshots.
-        epochs: range of the epochs to come.
-        history: its `History`.
-        resume: whether it is to go on.
-        hint: what to do where there are snapshots and no state.
-
-    Returns:
-        Whether there is a state to go on from.
-
-    Raises:
-        UserError: if an earlier training left what would be replaced.
-    """
-    folder = Path(folder)
-    if has_state(folder):
-        if resume:
-            return True
-        raise UserError(
-            f"{folder}: holds the state of a training; go on with --resume, or choose another "
-            "--snapshot_folder"
-        )
-    for path in (snapshot_of(folder, name, epoch) for epoch in epochs):
-        if path.exists():
-            raise UserError(
-                f"{path}: exists already and would be replaced, and there is no state to resume "
-                f"from; choose another --snapshot_folder, or {hint}"
-            )
-    history.check_free(epochs)
-    return False
-
-
-def compare(settings, path, free):
-    """Warns about settings that are not those of the training that is resumed.
-
-    Args:
-        settings: a dataclass made of `setting`s.
-        path: of the settings file that the training wrote.
-        free: names that may differ without the result being another.
-    """
-    if not path.is_file():
-        return
-    # A setting that the file does not know has come since, and was what is its default now.
-    before = {item.name: item.default for item in fields(settings) if item.default is not MISSING}
-    before |= from_toml(path, type(settings))
-    for name, value in asdict(settings).items():
-        if name not in free and value != before.get(name):
-            logger.warning(
-                "resuming with %s %s, which was %s: the training will not be the same",
-                flag_of(name),
-                value,
-                before.get(name),
-            )
 
 
 def _states(folder):

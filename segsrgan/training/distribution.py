@@ -70,24 +70,14 @@ class Distribution:
 
 
 def distribute(multi_gpu=True, workers=None, worker_index=None, batch_size=None):
-    """Chooses where to train. Must come before any other use of TensorFlow.
+    """The `Distribution` to train on. Must come before any other use of TensorFlow.
 
-    Args:
-        multi_gpu: whether to use all GPUs of this computer, or one.
-        workers: "host:port,host:port,…" of all processes, the chief first; None: what the
-            environment variable TF_CONFIG says, which cluster managers set, or this process alone.
-        worker_index: the number of this process among them.
-        batch_size: patches of a batch; on one computer only as many GPUs are used as divide it.
-
-    Returns:
-        A `Distribution`.
-
-    Raises:
-        UserError: if several workers are asked for on a backend other than TensorFlow.
+    On one computer that is all GPUs, with `multi_gpu`, or as many of them as divide the batch. For
+    the other arguments see `process_of`; several processes need TensorFlow, or raise `UserError`.
     """
-    several = several_workers(workers)
+    count, index = process_of(workers, worker_index)
     if keras.backend.backend() != "tensorflow":
-        if several:
+        if count > 1:
             raise UserError(
                 "--workers and TF_CONFIG need KERAS_BACKEND=tensorflow, received "
                 f"{keras.backend.backend()}"
@@ -98,27 +88,34 @@ def distribute(multi_gpu=True, workers=None, worker_index=None, batch_size=None)
     devices = tf.config.list_physical_devices("GPU")
     if not multi_gpu:
         tf.config.set_visible_devices(devices[:1], "GPU")
-    if several:
-        return _over_workers(workers, worker_index)
-    count = len(devices) if multi_gpu else 1
-    while batch_size and count > 1 and batch_size % count:
-        count -= 1
-    if count < 2:
+    if count > 1:
+        if workers is not None:
+            cluster = {"worker": [name.strip() for name in workers.split(",")]}
+            task = {"type": "worker", "index": index}
+            os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+        return Distribution(tf.distribute.MultiWorkerMirroredStrategy(), count, index)
+    used = len(devices) if multi_gpu else 1
+    while batch_size and used > 1 and batch_size % used:
+        used -= 1
+    if used < 2:
         return Distribution()
-    logger.info("training on %d of %d GPUs", count, len(devices))
-    return mirrored([f"GPU:{index}" for index in range(count)])
+    logger.info("training on %d of %d GPUs", used, len(devices))
+    return mirrored([f"GPU:{number}" for number in range(used)])
 
 
-def several_workers(workers=None):
-    """Whether `distribute` would join other processes."""
-    return workers is not None or "TF_CONFIG" in os.environ
+def mirrored(devices):
+    """A `Distribution` over devices of this process."""
+    import tensorflow as tf
+
+    return Distribution(tf.distribute.MirroredStrategy(devices))
 
 
-def this_worker(workers=None, worker_index=None):
+def process_of(workers=None, worker_index=None):
     """How many processes train together, and the number of this one: `(count, index)`.
 
     Args:
-        workers: "host:port,host:port,…" of all processes; None: what TF_CONFIG says, if anything.
+        workers: "host:port,host:port,…" of all processes, the chief first; None: what the
+            environment variable TF_CONFIG says, which cluster managers set, or this process alone.
         worker_index: the number of this process among them.
 
     Raises:
@@ -126,39 +123,19 @@ def this_worker(workers=None, worker_index=None):
     """
     if workers is not None:
         return len(workers.split(",")), worker_index
-    return _place(os.environ["TF_CONFIG"]) if "TF_CONFIG" in os.environ else (1, 0)
-
-
-def mirrored(devices=None):
-    """A `Distribution` over devices of this process, by default all GPUs."""
-    import tensorflow as tf
-
-    return Distribution(tf.distribute.MirroredStrategy(devices))
-
-
-def _over_workers(workers, worker_index):
-    if workers is not None:
-        task = {"type": "worker", "index": worker_index}
-        cluster = {"worker": [name.strip() for name in workers.split(",")]}
-        os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
-    import tensorflow as tf
-
-    count, index = _place(os.environ["TF_CONFIG"])
-    return Distribution(tf.distribute.MultiWorkerMirroredStrategy(), count, index)
-
-
-def _place(text):
-    """How many processes TF_CONFIG names, and the number of this one; a chief comes first."""
+    text = os.environ.get("TF_CONFIG")
+    if text is None:
+        return 1, 0
     try:
         config = json.loads(text)
         cluster, task = config["cluster"], config["task"]
-        chiefs, workers = (len(cluster.get(kind, [])) for kind in ("chief", "worker"))
+        chiefs, others = (len(cluster.get(kind, [])) for kind in ("chief", "worker"))
         index = int(task["index"]) + {"chief": 0, "worker": chiefs}[task["type"]]
-        if set(cluster) - {"chief", "worker"} or not 0 <= index < chiefs + workers:
+        if set(cluster) - {"chief", "worker"} or not 0 <= index < chiefs + others:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             'TF_CONFIG must be JSON as {"cluster": {"worker": ["host:port", …]}, "task": {"type": '
             f'"worker", "index": 0}}}}, perhaps with a "chief", received {text!r}'
         ) from error
-    return chiefs + workers, index
+    return chiefs + others, index

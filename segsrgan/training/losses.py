@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Losses, as functions of tensors `(batch, x, y, z, channels)` in `keras.ops`.
 
-A further reconstruction loss is a function here, an entry of `RECONSTRUCTIONS`, and its name in
-`segsrgan.training.settings.RECONSTRUCTIONS`.
+A reconstruction loss is a function `(target, output, channels, weights)`, an entry of
+`RECONSTRUCTIONS`, and its name in `segsrgan.training.settings.RECONSTRUCTIONS`: `target` and
+`output` are (b, x, y, z, image + label + classes), `channels` is the `{Head: slice}` of
+`segsrgan.networks.outputs.output_channels`, and `weights` the `TrainingSettings`.
 """
 
 from keras import ops
@@ -38,11 +40,7 @@ def binary_cross_entropy(target, prediction, epsilon=1e-6):
 
 
 def gradient_penalty(gradient):
-    """Mean of `(|g| - 1)^2` over the samples (Delannoy et al. 2020, Eq. 8).
-
-    Args:
-        gradient: (b, ...) of a critic with respect to each sample.
-    """
+    """Mean of `(|g| - 1)^2` over the samples of a critic's gradient (b, ...) (Eq. 8)."""
     gradient = ops.cast(gradient, "float32")
     squares = ops.sum(ops.square(gradient), axis=tuple(range(1, len(gradient.shape))))
     # sqrt has an infinite slope at 0; the inner where keeps it out of the gradient.
@@ -55,12 +53,6 @@ def reconstruct_charbonnier(target, output, channels, weights):
     """Each output by the loss that is its head's default, the mean over all channels.
 
     With the Charbonnier loss for all of them that is Delannoy et al. 2020, Eqs. 6 and 7.
-
-    Args:
-        target: (b, x, y, z, channels): image, label, classes.
-        output: of the generator, of the same shape.
-        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`.
-        weights: an `Objective`; its `nu` is used.
     """
     terms = {
         "charbonnier": lambda t, p: charbonnier(t, p, weights.nu),
@@ -76,14 +68,7 @@ def reconstruct_charbonnier(target, output, channels, weights):
 
 
 def reconstruct_dice(target, output, channels, weights):
-    """Charbonnier loss of the image plus the soft Dice loss of all that is a probability.
-
-    Args:
-        target: (b, x, y, z, channels): image, label, classes.
-        output: of the generator, of the same shape.
-        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`.
-        weights: an `Objective`; its `nu` is used.
-    """
+    """Charbonnier loss of the image plus the soft Dice loss of all that is a probability."""
     (image, label), (sr, probability) = (_divided(array, channels) for array in (target, output))
     return charbonnier(image, sr, weights.nu) + soft_dice_loss(label, probability)
 
@@ -92,12 +77,6 @@ def reconstruct_balanced(target, output, channels, weights):
     """Charbonnier loss of the image, binary cross-entropy and soft Dice loss of probabilities.
 
     The Charbonnier loss alone leaves a rare class at probability 0 for long.
-
-    Args:
-        target: (b, x, y, z, channels): image, label, classes.
-        output: of the generator, of the same shape.
-        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`.
-        weights: an `Objective`; `lambda_image`, `lambda_entropy` and `lambda_dice` weigh the three.
     """
     (image, label), (sr, probability) = (_divided(array, channels) for array in (target, output))
     return (

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Adam, its learning rate, clipped gradients, averaged weights, and what of it a training keeps."""
-
-import contextlib
+"""Adam, its learning rate, clipped gradients, and what of it a training keeps."""
 
 import keras
-import numpy as np
 from keras import ops
 
 # Of the peak, where a rate rises from and falls to.
@@ -12,13 +9,13 @@ _SMALLEST_RATE = 0.01
 
 
 def make_adam(model, rate, loss_scaling=False, ema=0.0, **options):
-    """An Adam optimiser whose variables are there already.
+    """An Adam optimiser for a model, whose variables are there already.
 
     Args:
         model: whose trainable variables it is for.
         rate: learning rate, a number or a Keras schedule.
         loss_scaling: whether losses are scaled up dynamically, which float16 needs.
-        ema: decay of the moving average of the weights, 0 for none; see `averaged`.
+        ema: decay of the moving average of the weights, 0 for none.
         **options: of `keras.optimizers.Adam`.
     """
     if ema:
@@ -31,16 +28,10 @@ def make_adam(model, rate, loss_scaling=False, ema=0.0, **options):
 
 
 def learning_rate(peak, updates, schedule="constant", warm_up=0):
-    """A learning rate that rises linearly from a hundredth of its peak and then stays or falls.
+    """A rate, a number or a Keras schedule, over the updates of a whole training.
 
-    Args:
-        peak: the largest rate.
-        updates: of the whole training.
-        schedule: "constant", or "cosine": half a cosine down to a hundredth of the peak.
-        warm_up: updates in which the rate rises.
-
-    Returns:
-        A number, or a Keras schedule.
+    It rises linearly from a hundredth of its peak in `warm_up` updates and then stays or, with
+    "cosine", falls as half a cosine to a hundredth.
     """
     if schedule == "constant" and not warm_up:
         return peak
@@ -53,65 +44,45 @@ def learning_rate(peak, updates, schedule="constant", warm_up=0):
     )
 
 
-@contextlib.contextmanager
-def averaged(model, optimizer):
-    """The model with its averaged weights, if its optimiser keeps them; afterwards its own."""
-    inner = _inner(optimizer)
-    if not inner.use_ema:
-        yield
-        return
-    kept = [np.asarray(variable.value) for variable in model.trainable_variables]
-    inner.finalize_variable_values(model.trainable_variables)
-    try:
-        yield
-    finally:
-        for variable, value in zip(model.trainable_variables, kept, strict=True):
-            variable.assign(value)
-
-
 def state_of(name, model, optimizer):
-    """All variables that the training of a network changes, by meaning.
+    """All Keras variables that the training of a network changes, as lists by their meaning.
 
-    Returns:
-        dict of lists of Keras variables: `<name>`, `<name>_optimizer` (averages of the weights
-        included), with loss scaling `<name>_scaling`. Learning rates are not among them, unless
-        they are schedules: they are settings.
+    They are `<name>`, `<name>_optimizer` (averages of the weights included) and, with loss scaling,
+    `<name>_scaling`. Constant learning rates are not among them: they are settings.
     """
-    inner = _inner(optimizer)
-    result = {name: model.weights, f"{name}_optimizer": _without_rate(inner.variables)}
-    if inner is not optimizer:
-        scaling = [v for v in optimizer.variables if not any(v is w for w in inner.variables)]
+    adam = inner(optimizer)
+    result = {name: model.weights, f"{name}_optimizer": _without_rate(adam.variables)}
+    if adam is not optimizer:
+        scaling = [v for v in optimizer.variables if not any(v is w for w in adam.variables)]
         result[f"{name}_scaling"] = _without_rate(scaling)
     return result
 
 
-def global_norm(gradients):
-    """The Euclidean norm of all gradients together, float32."""
-    squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients]
-    return ops.sqrt(ops.sum(ops.stack(squares)))
-
-
-def kept_finite(gradients, norm):
-    """The gradients, or zeros if their norm is not finite, so that no weight is lost to a NaN."""
-    finite = ops.isfinite(norm)
-    return [ops.where(finite, g, ops.zeros_like(g)) for g in gradients]
-
-
-def clipped(gradients, norm, limit=None):
-    """The gradients, all made shorter by one factor where their norm is above a limit.
+def clipped(gradients, limit=None, scale=None):
+    """Gradients that do no harm, and the Euclidean norm of all of them together, float32.
 
     Args:
         gradients: list of tensors.
-        norm: theirs, see `global_norm`; a norm that is not a number changes nothing.
-        limit: the largest norm, None for any.
+        limit: the largest norm, None for any; gradients beyond are shortened by one factor.
+        scale: factor by which the loss was scaled up, None without loss scaling. Then gradients
+            whose norm is not finite become zeros, so that no weight is lost to a NaN; with loss
+            scaling the optimiser skips them.
     """
-    if limit is None:
-        return gradients
-    factor = ops.where(norm > limit, limit / norm, 1.0)
-    return [g * ops.cast(factor, g.dtype) for g in gradients]
+    squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients]
+    norm = ops.sqrt(ops.sum(ops.stack(squares)))
+    if scale is None:
+        finite = ops.isfinite(norm)
+        gradients = [ops.where(finite, g, ops.zeros_like(g)) for g in gradients]
+    else:
+        norm = norm / scale
+    if limit is not None:
+        factor = ops.where(norm > limit, limit / norm, 1.0)
+        gradients = [g * ops.cast(factor, g.dtype) for g in gradients]
+    return gradients, norm
 
 
-def _inner(optimizer):
+def inner(optimizer):
+    """The optimiser that a loss scaling wraps, or the optimiser itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 

@@ -5,8 +5,7 @@ import importlib
 import logging
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count
-from typing import ClassVar
+from itertools import islice
 
 import keras
 import numpy as np
@@ -18,17 +17,14 @@ from segsrgan.training.cache import Cache
 from segsrgan.training.cases import read_cases
 from segsrgan.training.checkpoints import snapshot_of
 from segsrgan.training.dataset import Dataset
-from segsrgan.training.epoch_loop import EpochLoop
-from segsrgan.training.gan import build_networks, gan_of
-from segsrgan.training.history import History
+from segsrgan.training.gan import Gan, build_networks
 from segsrgan.training.label_maps import read_maps
 from segsrgan.training.mixing import mixed
 from segsrgan.training.optimizers import learning_rate
 from segsrgan.training.patches import Cutting, plans_of
-from segsrgan.training.picture import patch_picture
-from segsrgan.training.session import Session
+from segsrgan.training.session import EpochLoop, Session
 from segsrgan.training.simulation import Simulation
-from segsrgan.training.validation import validate
+from segsrgan.training.validation import patch_picture, validate
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +56,14 @@ def run(settings, progress=None, stop=None):
 
 @dataclass
 class Loop(EpochLoop):
-    """A training of a `Gan`, the `networks`; further attributes are those of `EpochLoop`.
+    """The loop of a `Gan` and a `Step` of it over the streams of a `Dataset`.
 
     Attributes:
-        step: a `Step` of it.
-        data: the training patches: `cycles(epoch)` and `stream(epochs, …)` of a `Dataset`.
-        test: the validation patches: an object with `all_patches()` and their number `patches`.
         discriminator_updates: per update of the generator.
     """
 
-    name: ClassVar[str] = "SegSRGAN"
-    rates: ClassVar[str] = "--lrgen and --lrdis"
+    name = "SegSRGAN"
+    rates = "--lrgen and --lrdis"
 
     discriminator_updates: int = 5
 
@@ -90,7 +83,7 @@ class Loop(EpochLoop):
         )
 
     def averaged(self):
-        """See `Gan.averaged`."""
+        """See `EpochLoop`."""
         return self.networks.averaged()
 
     def save_weights(self, path, notes):
@@ -148,23 +141,17 @@ class FixedEpochs:
 
     def stream(self, epochs, discriminator_batches, first_cycle=0):
         """The batches of epochs, see `Dataset.stream`."""
-        if not epochs:
-            return
-        skipped = (epochs[0] - 1) * self._steps + first_cycle
-        left = (len(epochs) * self._steps - first_cycle) * (discriminator_batches + 1)
-        for epoch in count(1):
-            cycles = self._data.cycles(epoch)
-            if skipped >= cycles:
-                skipped -= cycles
-                continue
-            stream = self._data.stream(range(epoch, epoch + 1), discriminator_batches, skipped)
-            skipped = 0
-            with closing(stream):
-                for batch in stream:
-                    yield batch
-                    left -= 1
-                    if not left:
-                        return
+        skipped, first = (epochs[0] - 1) * self._steps + first_cycle, 1
+        while skipped >= self._data.cycles(first):
+            skipped, first = skipped - self._data.cycles(first), first + 1
+        cycles, last = len(epochs) * self._steps - first_cycle, first
+        found = self._data.cycles(first) - skipped
+        while found < cycles:
+            last += 1
+            found += self._data.cycles(last)
+        data_epochs = range(first, last + 1)
+        with closing(self._data.stream(data_epochs, discriminator_batches, skipped)) as batches:
+            yield from islice(batches, cycles * (discriminator_batches + 1))
 
 
 class _Training(Session):
@@ -194,12 +181,7 @@ class _Training(Session):
 
     def tables(self):
         """See `Session`."""
-        return {"--dice_file": self.settings.dice_file, "--mse_file": self.settings.mse_file}
-
-    def history(self):
-        """See `Session`."""
-        s = self.settings
-        return History(self.folder, s.dice_file, s.mse_file, s.tensorboard)
+        return {"Dice": self.settings.dice_file, "MSE": self.settings.mse_file}
 
     def load(self):
         """See `Session`."""
@@ -217,10 +199,9 @@ class _Training(Session):
             models = build_networks(settings, weights, self._table.classes, state)
         data, test = self._data(models[0].spec, distribution, cache)
         with distribution.scope():
-            gan = gan_of(settings, *models, self._rates(data))
-        discriminator_updates = settings.number_of_discriminator_iteration
+            gan = Gan(*models, settings, self._rates(data))
         loop = Loop(gan, step.Step(gan, distribution), data, test)
-        loop.discriminator_updates = discriminator_updates
+        loop.discriminator_updates = settings.number_of_discriminator_iteration
         return loop
 
     def _weights(self):
@@ -238,9 +219,7 @@ class _Training(Session):
     def _rates(self, data):
         """The learning rates of generator and discriminator."""
         s, each = self.settings, self.settings.number_of_discriminator_iteration
-        updates = 0
-        if s.schedule != "constant":
-            updates = sum(map(data.cycles, self.epochs))
+        updates = sum(map(data.cycles, self.epochs)) if s.schedule != "constant" else 0
         return (
             learning_rate(s.lrgen, updates, s.schedule, s.warm_up),
             learning_rate(s.lrdis, each * updates, s.schedule, each * s.warm_up),
@@ -330,24 +309,21 @@ def _warn(settings, table):
     cases = table.train + table.test
     largest = np.array(settings.low_res_upper)
     fine = [case for case in cases if not (largest > 1.01 * np.array(case.extent.spacing)).any()]
-    if fine:
-        logger.warning(
-            "%d of %d images have voxels as large as --new_low_res along every axis and will not "
-            "be degraded, %s for one: expected high-resolution images",
-            len(fine),
-            len(cases),
-            fine[0].image,
-        )
     small = [case for case in cases if min(case.extent.shape) < settings.patch_size]
-    if small:
-        logger.warning(
-            "%d of %d images are smaller than --patch_size %d and are filled up with zeros, %s for "
-            "one",
-            len(small),
-            len(cases),
-            settings.patch_size,
-            small[0].image,
-        )
+    for found, text in (
+        (
+            fine,
+            "have voxels as large as --new_low_res along every axis and will not be degraded, %s "
+            "for one: expected high-resolution images",
+        ),
+        (
+            small,
+            f"are smaller than --patch_size {settings.patch_size} and are filled up with zeros, "
+            "%s for one",
+        ),
+    ):
+        if found:
+            logger.warning("%d of %d images " + text, len(found), len(cases), found[0].image)
     if settings.synthetic_ratio == 1 and table.train:
         logger.warning(
             "--synthetic_ratio 1: the %d images of Train are not used; choose a smaller ratio to "

@@ -25,8 +25,8 @@ from segsrgan.training.painting import (
     surround,
     thin,
 )
-from segsrgan.training.picture import contact_sheet, side_views
 from segsrgan.training.simulation import change_contrast, scan
+from segsrgan.training.validation import contact_sheet, side_views
 from segsrgan.volumes import Grid, Normalisation, Volume, resample_to, write_volume
 
 SHEET = "samples.png"

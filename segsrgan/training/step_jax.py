@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from segsrgan.errors import TrainingError
-from segsrgan.training.optimizers import clipped, global_norm, kept_finite
+from segsrgan.training.optimizers import clipped
 
 
 def deterministic(several=False):
@@ -16,12 +16,7 @@ def deterministic(several=False):
 
 @contextlib.contextmanager
 def translated(several=False, smaller="--batch_size or --patch_size"):
-    """Turns JAX's error of a full memory into `TrainingError`.
-
-    Args:
-        several: whether several processes train together; JAX trains in one.
-        smaller: the flags that save memory.
-    """
+    """Turns JAX's error of a full memory into `TrainingError`; `smaller` flags save memory."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -33,16 +28,9 @@ def translated(several=False, smaller="--batch_size or --patch_size"):
 
 
 class Step:
-    """Compiled updates of the networks of a `Gan` on one device.
-
-    Args:
-        gan: a `Gan`.
-        distribution: must be that of one process and device.
-    """
+    """Compiled updates of the networks of a `Gan` on one device, whatever the distribution."""
 
     def __init__(self, gan, distribution=None):
-        if distribution is not None and distribution.replicas > 1:
-            raise ValueError("several devices need KERAS_BACKEND=tensorflow")
         self._gan = gan
         # What is updated is given away, so that it is not held twice.
         self._update_generator = jax.jit(self._generator, donate_argnums=0)
@@ -54,11 +42,11 @@ class Step:
         )
 
     def generator(self, batch):
-        """Updates the generator; see the TensorFlow step."""
+        """Updates the generator by a `Batch`; returns a dict of scalars."""
         return self._run("generator", self._update_generator, batch)
 
     def discriminator(self, batch):
-        """Updates the discriminator; see the TensorFlow step."""
+        """Updates the discriminator by a `Batch`; returns a dict of scalars."""
         return self._run("discriminator", self._update_discriminator, batch)
 
     def predict(self, batch):
@@ -69,15 +57,15 @@ class Step:
     def _run(self, name, update, batch):
         model, optimizer = getattr(self._gan, name), getattr(self._gan, f"{name}_optimizer")
         other = self._gan.discriminator if name == "generator" else self._gan.generator
-        own = [model.trainable_variables, optimizer.variables]
+        trained = [model.trainable_variables, optimizer.variables]
         others = _values(other.trainable_variables) if other is not None else None
-        *values, metrics = update([_values(variables) for variables in own], others, batch)
-        for variables, group in zip(own, values, strict=True):
+        *values, metrics = update([_values(variables) for variables in trained], others, batch)
+        for variables, group in zip(trained, values, strict=True):
             for variable, value in zip(variables, group, strict=True):
                 variable.assign(value)
         return metrics
 
-    def _generator(self, own, discriminator, batch):
+    def _generator(self, trained, discriminator, batch):
         gan = self._gan
         critic = self._critic(discriminator, batch)
 
@@ -86,9 +74,9 @@ class Step:
             output = _call(gan.generator, weights, inputs, training=True)
             return gan.generator_loss(critic, batch.target, output)
 
-        return self._update("generator", own, loss)
+        return self._update("generator", trained, loss)
 
-    def _discriminator(self, own, generator, batch):
+    def _discriminator(self, trained, generator, batch):
         gan = self._gan
         inputs = gan.generator_inputs(batch.lr, batch.resolution)
         fake = _call(gan.generator, generator, inputs, training=True)
@@ -97,7 +85,7 @@ class Step:
             critic = self._critic(weights, batch)
             return gan.discriminator_loss(critic, _gradient, batch.target, fake, batch.epsilon)
 
-        return self._update("discriminator", own, loss)
+        return self._update("discriminator", trained, loss)
 
     def _critic(self, weights, batch):
         gan = self._gan
@@ -108,20 +96,17 @@ class Step:
             training=True,
         )
 
-    def _update(self, name, own, loss):
+    def _update(self, name, trained, loss):
         optimizer = getattr(self._gan, f"{name}_optimizer")
-        weights, optimizer_state = own
+        weights, optimizer_state = trained
         scale = _scale(optimizer, optimizer_state)
 
         def scaled(values):
             value, metrics = loss(values)
-            return value * scale, metrics
+            return value if scale is None else value * scale, metrics
 
         gradients, metrics = jax.grad(scaled, has_aux=True)(weights)
-        norm = global_norm(gradients) / scale
-        if not self._gan.scaled:  # else the optimiser skips what is not finite
-            gradients = kept_finite(gradients, norm)
-        gradients = clipped(gradients, norm, self._gan.clip_gradient)
+        gradients, norm = clipped(gradients, self._gan.clip_gradient, scale)
         weights, optimizer_state = optimizer.stateless_apply(optimizer_state, gradients, weights)
         return weights, optimizer_state, {**metrics, f"{name}_gradient": norm}
 
@@ -139,8 +124,8 @@ def _values(variables):
 
 
 def _scale(optimizer, state):
-    """The factor by which the loss is scaled up, out of the optimiser's traced state."""
+    """The factor by which the loss is scaled up, out of the optimiser's traced state, or None."""
     if not hasattr(optimizer, "dynamic_scale"):
-        return 1.0
+        return None
     index = [variable is optimizer.dynamic_scale for variable in optimizer.variables].index(True)
     return state[index]

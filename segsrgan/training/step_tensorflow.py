@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from segsrgan.errors import TrainingError
-from segsrgan.training.optimizers import clipped, global_norm, kept_finite
+from segsrgan.training.optimizers import clipped
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +18,7 @@ def deterministic(several=False):
 
     That includes computing one operation after the other, each on all cores: two at once share
     the cores as it happens, and with them the order of some sums. Several processes need two at
-    once, lest they wait for each other for ever. GPUs are left as fast as they are.
-
-    Args:
-        several: whether several processes train together.
+    once (`several`), lest they wait for each other for ever. GPUs are left as fast as they are.
     """
     if tf.config.list_physical_devices("GPU"):
         return
@@ -39,12 +36,7 @@ def deterministic(several=False):
 
 @contextlib.contextmanager
 def translated(several=False, smaller="--batch_size or --patch_size"):
-    """Turns TensorFlow's errors into `TrainingError`.
-
-    Args:
-        several: whether several processes train together.
-        smaller: the flags that save memory.
-    """
+    """Turns TensorFlow's errors into `TrainingError`; `smaller` are the flags that save memory."""
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
@@ -64,11 +56,13 @@ def translated(several=False, smaller="--batch_size or --patch_size"):
 class ReplicatedStep:
     """What compiled updates of networks have in common.
 
+    Each call gets this worker's part of the batch, which is divided among its replicas. Losses and
+    gradients are means over the global batch.
+
     Args:
         networks: has `scaled` and `clip_gradient`, and a model and its optimiser under `<name>` and
             `<name>_optimizer`; built in the strategy's scope if there is one.
-        distribution: a `Distribution`; each call gets this worker's share of the batch, which is
-            divided among its replicas. Losses and gradients are means over the global batch.
+        distribution: a `Distribution`, or None.
     """
 
     def __init__(self, networks, distribution=None):
@@ -77,26 +71,19 @@ class ReplicatedStep:
         self._strategy = distribution.strategy if distribution else None
 
     def compile(self, update):
-        """The function of a whole batch that runs `update` on each replica's part.
+        """A function of a batch, a named tuple of arrays, that runs `update` on each replica.
 
-        Args:
-            update: function from a part of a batch, as tensors, to a dict of scalars.
-
-        Returns:
-            A function from a batch, a named tuple of arrays, to their means.
+        There `update` makes of a part of the batch, as tensors, a dict of scalars; the function
+        returns their means.
         """
         compiled = tf.function(self._on_replicas(update))
         return lambda batch: compiled(self._spread(batch))
 
     def minimise(self, name, loss):
-        """An update of a network; to be called on a replica.
+        """An update of the network of a name, to be called on a replica.
 
-        Args:
-            name: of the network among the attributes of `networks`.
-            loss: function without arguments to `(loss, metrics)`, a scalar and a dict of scalars.
-
-        Returns:
-            The metrics and `<name>_gradient`, the norm.
+        `loss()` is `(loss, metrics)`, a scalar and a dict of scalars; this returns the metrics and
+        `<name>_gradient`, the norm.
         """
         trained = getattr(self._networks, name).trainable_variables
         variables = [v.value for v in trained]
@@ -112,20 +99,16 @@ class ReplicatedStep:
             # Keras reduces once more; its sum would come too late for the norm.
             context = tf.distribute.get_replica_context()
             gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
-        norm = global_norm(gradients)
-        if self._networks.scaled:  # the optimiser skips what is not finite
-            norm /= optimizer.dynamic_scale
-        else:
-            gradients = kept_finite(gradients, norm)
         # Not by Keras: it would clip the replicas' parts of the sum, each by itself.
-        gradients = clipped(gradients, norm, self._networks.clip_gradient)
+        scale = optimizer.dynamic_scale if self._networks.scaled else None
+        gradients, norm = clipped(gradients, self._networks.clip_gradient, scale)
         # Keras sums over the replicas, which all hold the mean by now.
         gradients = [g / replicas for g in gradients] if replicas > 1 else gradients
         optimizer.apply(gradients, trained)
-        self._share_statistics(name)
+        self._average_statistics(name)
         return {**metrics, f"{name}_gradient": norm}
 
-    def _share_statistics(self, name):
+    def _average_statistics(self, name):
         """Gives all replicas the mean of what each has counted, as of batch normalisation."""
         counted = getattr(self._networks, name).non_trainable_variables
         if self._strategy is None or not counted:
@@ -137,16 +120,15 @@ class ReplicatedStep:
             variable.assign(value)
 
     def _on_replicas(self, update):
-        strategy = self._strategy
+        strategy, mean = self._strategy, tf.distribute.ReduceOp.MEAN
         if strategy is None:
             return update
 
-        def everywhere(batch):
+        def on_replicas(batch):
             metrics = strategy.run(update, args=(batch,))
-            mean = tf.distribute.ReduceOp.MEAN
             return {key: strategy.reduce(mean, metrics[key], axis=None) for key in metrics}
 
-        return everywhere
+        return on_replicas
 
     def _spread(self, batch):
         """The batch as tensors, or as one part for each local replica."""
@@ -166,39 +148,22 @@ class ReplicatedStep:
 
 
 class Step(ReplicatedStep):
-    """Compiled updates of the networks of a `Gan`.
+    """Compiled updates of the networks of a `Gan`; see `ReplicatedStep`.
 
-    Args:
-        gan: a `Gan`, built in the strategy's scope if there is one.
-        distribution: a `Distribution`; each call gets this worker's share of the batch, which is
-            divided among its replicas. Losses and gradients are means over the global batch.
+    `generator` and `discriminator` make of a `Batch` a dict of scalars: see `Gan.generator_loss`
+    and `Gan.discriminator_loss`, and the norm `<network>_gradient`.
     """
 
     def __init__(self, gan, distribution=None):
         super().__init__(gan, distribution)
         self._gan = gan
-        self._update_generator = self.compile(self._generator)
-        self._update_discriminator = self.compile(self._discriminator)
+        self.generator = self.compile(self._generator)
+        self.discriminator = self.compile(self._discriminator)
         self._predict = tf.function(
             lambda lr, resolution: gan.generator(
                 gan.generator_inputs(lr, resolution), training=False
             )
         )
-
-    def generator(self, batch):
-        """Updates the generator.
-
-        Args:
-            batch: a `Batch`.
-
-        Returns:
-            dict of scalars, see `Gan.generator_loss`, and `generator_gradient`, the norm.
-        """
-        return self._update_generator(batch)
-
-    def discriminator(self, batch):
-        """Updates the discriminator by a `Batch`; returns a dict of scalars."""
-        return self._update_discriminator(batch)
 
     def predict(self, batch):
         """The generator's output for a `Batch`, NumPy (b, p, p, p, 2 + classes)."""

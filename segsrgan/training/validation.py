@@ -1,19 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""Scores of a generator on the patches of the test images."""
+"""What shows how well a training goes: scores of the test patches, and pictures of them."""
 
 import math
 
 import numpy as np
+from skimage.util import montage
 
 from segsrgan.volumes import dice, ssim
 
 # SSIM is slow: this many patches, evenly spread, are enough for its mean.
 _SSIM_PATCHES = 200
 _SSIM_WINDOW = 7
+# Pixels: a patch of 64 voxels is shown three times its size.
+_TILE, _GAP, _HEADING = 192, 4, 20
+_RED = np.array([255, 40, 40], np.float32)
 
 
 def validate(predict, batches, channels, loss=None, count=None):
-    """Scores of a generator on fixed batches.
+    """Scores of a generator on fixed batches, a dict of floats.
+
+    `dice` and `mse` are pooled over all voxels (as in the released code). The means over the
+    patches (as in the paper, section 4.3), where they are defined, are `patch_dice`, `psnr` (peak:
+    each patch's maximum), `psnr_input` of the interpolated input, `ssim` and `val_loss`.
 
     Args:
         predict: function from a `Batch` to an array (b, p, p, p, 2 + classes).
@@ -21,24 +29,17 @@ def validate(predict, batches, channels, loss=None, count=None):
         channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`.
         loss: function `(target, output) -> scalar`, whose mean is `val_loss`.
         count: patches in all, to spread those that SSIM is computed on; None: all of them.
-
-    Returns:
-        dict of floats: `dice` pooled over all voxels and `mse` over all voxels (as in the
-        released code); `patch_dice`, `psnr` (peak = each patch's maximum) and `ssim`, the means
-        over the patches (as in the paper, section 4.3), where they are defined; `psnr_input` of
-        the interpolated input;
-        `val_loss`.
     """
     every = max(1, (count or 0) // _SSIM_PATCHES)
-    image, label = (channels_of(channels, kind) for kind in ("image", "sigmoid"))
-    rows, overlaps, totals = [], np.zeros(len(label)), np.zeros(len(label))
+    (image,), labels = (_channels_of(channels, kind) for kind in ("image", "sigmoid"))
+    rows, overlaps, totals = [], np.zeros(len(labels)), np.zeros(len(labels))
     for batch in batches:
         output = np.asarray(predict(batch))
         value = float(loss(batch.target, output)) if loss else math.nan
         for x, y, t in zip(batch.lr[..., 0], output, batch.target, strict=True):
             row = {"val_loss": value}
-            row |= _image_scores(x, y[..., image["sr"]], t[..., image["sr"]], not len(rows) % every)
-            for index, (name, channel) in enumerate(label.items()):
+            row |= _image_scores(x, y[..., image[1]], t[..., image[1]], not len(rows) % every)
+            for index, (name, channel) in enumerate(labels):
                 truth, mask = t[..., channel] > 0.5, y[..., channel] > 0.5
                 row[f"patch_{_dice_name(name)}"] = dice(mask, truth)
                 overlaps[index] += np.count_nonzero(truth & mask)
@@ -46,19 +47,14 @@ def validate(predict, batches, channels, loss=None, count=None):
             rows.append(row)
     pooled = {
         _dice_name(name): float(2 * overlap / total) if total else 1.0
-        for name, overlap, total in zip(label, overlaps, totals, strict=True)
+        for (name, _), overlap, total in zip(labels, overlaps, totals, strict=True)
     }
     return pooled | {name: _mean([row[name] for row in rows]) for name in rows[0]}
 
 
-def channels_of(channels, activation):
-    """The channels of one kind of head, `{name: channel}`.
-
-    Args:
-        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`.
-        activation: "image" or "sigmoid"; such heads have one channel each.
-    """
-    return {h.name: part.start for h, part in channels.items() if h.activation == activation}
+def _channels_of(channels, activation):
+    """`(name, channel)` of each head of one kind, "image" or "sigmoid", which have one channel."""
+    return [(h.name, part.start) for h, part in channels.items() if h.activation == activation]
 
 
 def _dice_name(head):
@@ -70,12 +66,10 @@ def _image_scores(lr, image, reference, with_ssim):
     """Scores of one patch; NaN where they are not defined."""
     mse, baseline = (float(np.mean((a - reference) ** 2)) for a in (image, lr))
     peak = float(reference.max()) ** 2
-    return {
-        "mse": mse,
-        "psnr": _decibel(peak, mse),
-        "psnr_input": _decibel(peak, baseline),
-        "ssim": _ssim(reference, image) if with_ssim else math.nan,
-    }
+    scores = {"mse": mse, "psnr": _decibel(peak, mse), "psnr_input": _decibel(peak, baseline)}
+    defined = min(reference.shape) >= _SSIM_WINDOW and reference.max() > reference.min()
+    score = ssim(reference, image, window=_SSIM_WINDOW) if with_ssim and defined else math.nan
+    return scores | {"ssim": score}
 
 
 def _mean(values):
@@ -83,13 +77,98 @@ def _mean(values):
     return float(np.mean(defined)) if defined else math.nan
 
 
-def _ssim(reference, image):
-    """SSIM, or NaN where it is not defined."""
-    if min(reference.shape) < _SSIM_WINDOW or reference.max() <= reference.min():
-        return math.nan
-    return ssim(reference, image, window=_SSIM_WINDOW)
-
-
 def _decibel(peak, mse):
     """PSNR, or NaN in an empty patch."""
     return 10 * math.log10(peak / max(mse, 1e-12)) if peak > 0 else math.nan
+
+
+def patch_picture(lr, output, target, channels):
+    """Draws the middle planes of a patch, uint8 (height, width, 3), RGB.
+
+    ```
+          LR   SR   HR   label  prediction
+    yz    [ ]  [ ]  [ ]  [ ]    [ ]
+    xz    ...
+    xy    ...
+    ```
+
+    LR, SR and HR share one grey scale, from the darkest to the brightest voxel of the HR patch;
+    label and prediction go from black at 0 to white at 1. What is not a number is black.
+
+    Args:
+        lr: (x, y, z, 1), the interpolated low-resolution patch.
+        output: (x, y, z, 2 or more), the generator's answer: image, probability, classes.
+        target: (x, y, z, 2 or more), image, label, classes.
+        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`; what is a
+            probability of one class has two columns, its truth and its prediction.
+    """
+    hr = target[..., 0]
+    scale = float(hr.min()), float(hr.max())
+    columns = {"LR": (lr[..., 0], *scale), "SR": (output[..., 0], *scale), "HR": (hr, *scale)}
+    for name, channel in _channels_of(channels, "sigmoid"):
+        head = "" if name == "cortex" else f"{name} "
+        columns[f"{head}label"] = (target[..., channel], 0.0, 1.0)
+        columns[f"{head}prediction"] = (output[..., channel], 0.0, 1.0)
+    return planes_picture(columns)
+
+
+def planes_picture(images):
+    """Draws the middle planes of cubic volumes in columns, uint8 (height, width, 3), RGB.
+
+    The first axis of a plane points to the right, the second up.
+
+    Args:
+        images: `{title: (volume (x, y, z), value drawn black, value drawn white)}`.
+    """
+    volumes = [_grey(*image) for image in images.values()]
+    rows = [[np.rot90(v.take(len(v) // 2, axis)) for v in volumes] for axis in range(3)]
+    return _titled(rows, images)
+
+
+def side_views(lr, hr, label):
+    """The middle plane yz of a cubic sample, seen from the side: the thick axis z points up.
+
+    LR and HR, both (x, y, z), share one grey scale, from the darkest to the brightest voxel of HR.
+    The three views, uint8 (z, y, 3), RGB, are LR, HR, and HR with the label, above 0.5, in red.
+    """
+    low, high = float(hr.min()), float(hr.max())
+    lr, hr, label = (np.rot90(array[len(array) // 2]) for array in (lr, hr, label))
+    views = [np.stack([_grey(plane, low, high)] * 3, axis=-1) for plane in (lr, hr, hr)]
+    inside = label > 0.5
+    views[2][inside] = (views[2][inside] / 2 + _RED / 2).astype(np.uint8)
+    return views
+
+
+def contact_sheet(rows):
+    """Draws the `side_views` of samples below each other, uint8 (height, width, 3), RGB."""
+    return _titled(rows, ("LR", "HR", "label"))
+
+
+def _grey(volume, low, high):
+    """Intensities as uint8, `low` black and `high` white."""
+    scaled = np.nan_to_num((volume - low) / max(high - low, 1e-12), nan=0, posinf=1, neginf=0)
+    return (255 * scaled.clip(0, 1)).round().astype(np.uint8)
+
+
+def _titled(rows, titles):
+    """Rows of planes of one size, uint8 (edge, edge[, 3]), enlarged, below their titles."""
+    from PIL import Image, ImageDraw  # slow to import
+
+    planes = np.stack([plane for row in rows for plane in row])
+    factor = max(1, round(_TILE / planes.shape[1]))
+    planes = planes.repeat(factor, axis=1).repeat(factor, axis=2)
+    if planes.ndim == 3:
+        planes = np.stack([planes] * 3, axis=-1)
+    grid = montage(
+        planes,
+        fill=(255,) * 3,
+        grid_shape=(len(rows), len(titles)),
+        padding_width=_GAP,
+        channel_axis=-1,
+    )
+    heading = [(_HEADING - _GAP, 0), (0, 0), (0, 0)]  # the grid begins with a gap
+    picture = Image.fromarray(np.pad(grid, heading, constant_values=255)[:, :-_GAP])
+    draw = ImageDraw.Draw(picture)
+    for index, title in enumerate(titles):
+        draw.text((index * (planes.shape[2] + _GAP) + _GAP, _GAP), title, fill=(0, 0, 0))
+    return np.asarray(picture)

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from segsrgan.training.epoch_loop import EpochLoop
 from segsrgan.training.losses import soft_dice_loss
-from segsrgan.training.picture import planes_picture
+from segsrgan.training.session import EpochLoop
 from segsrgan.training.step_tensorflow import ReplicatedStep
+from segsrgan.training.validation import planes_picture
 from segsrgan.volumes import dice
 from supermask.losses import similarity_loss
 from supermask.networks import save_networks

@@ -16,8 +16,7 @@ import keras
 import numpy as np
 
 CYCLES, BATCH, PATCH = 3, 4, 16
-# With so large an epsilon Adam's steps follow the size of the gradient, not its sign alone.
-RATES = {"lrgen": 3.0, "lrdis": 3e-3, "epsilon": 1.0, "ema": 0.5, "clip_gradient": 0.5}
+SETTINGS = {"lrgen": 3.0, "lrdis": 3e-3, "ema": 0.5, "clip_gradient": 0.5, "lambadv": 0.01}
 
 
 def distribution(mode, arguments):
@@ -36,14 +35,19 @@ def distribution(mode, arguments):
     return Distribution()
 
 
-def make_gan(conditional=True):
+def fixed_gan():
     """Networks whose weights depend on nothing but their shapes."""
-    from segsrgan.networks import GeneratorSpec
-    from segsrgan.training.gan import Gan, Objective, matching
+    from training.command import make_gan
 
-    spec = GeneratorSpec(2, conditional=conditional)
-    objective = Objective(lambadv=0.01, reconstruction="dice")
-    gan = Gan.build(spec, matching(spec, PATCH, 4), PATCH, objective, **RATES)
+    from segsrgan.networks import GeneratorSpec
+
+    # With so large an epsilon Adam's steps follow the size of the gradient, not its sign alone.
+    gan = make_gan(
+        GeneratorSpec(2, conditional=True, blocks=1),
+        {"epsilon": 1.0},
+        reconstruction_loss="dice",
+        **SETTINGS,
+    )
     rng = np.random.default_rng(1)
     for model in (gan.generator, gan.discriminator):
         for variable in model.trainable_variables:
@@ -74,13 +78,13 @@ def main(mode, output, *arguments):
     else:
         from segsrgan.training.step_tensorflow import Step
     with spread.scope():
-        gan = make_gan()
+        gan = fixed_gan()
     step, losses = Step(gan, spread), []
     rows = BATCH // spread.workers
     mine = slice(spread.index * rows, (spread.index + 1) * rows)
     for index, batch in enumerate(batches()):
-        share = type(batch)(*(array[mine] for array in batch))
-        metrics = (step.generator if index % 2 else step.discriminator)(share)
+        part = type(batch)(*(array[mine] for array in batch))
+        metrics = (step.generator if index % 2 else step.discriminator)(part)
         losses.append([float(np.asarray(metrics[key])) for key in sorted(metrics)])
         if os.environ.get("DIE_AFTER") == str(index):
             os._exit(9)

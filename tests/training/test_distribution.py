@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from segsrgan.training.distribution import Distribution, _place
+from segsrgan.training.distribution import Distribution, process_of
 
 
 def config(kind, index, **cluster):
@@ -20,8 +20,9 @@ def config(kind, index, **cluster):
         (config("worker", 0, chief=["a:1"], worker=["b:1"]), (2, 1)),
     ],
 )
-def test_a_process_knows_its_place(text, place):
-    assert _place(text) == place
+def test_a_process_knows_its_place(text, place, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert process_of() == place
 
 
 @pytest.mark.parametrize(
@@ -35,12 +36,15 @@ def test_a_process_knows_its_place(text, place):
         config("worker", "x", worker=["a:1"]),
     ],
 )
-def test_what_cannot_be_understood_is_refused(text):
+def test_what_cannot_be_understood_is_refused(text, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match="TF_CONFIG must be JSON as"):
-        _place(text)
+        process_of()
 
 
-def test_a_process_alone_is_the_chief_and_agrees_with_itself():
+def test_a_process_alone_is_the_chief_and_agrees_with_itself(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert process_of() == (1, 0) and process_of("a:1,b:1", 1) == (2, 1)
     alone = Distribution()
     assert alone.chief and alone.replicas == alone.local_replicas == 1
     assert alone.gather(7) == [7]

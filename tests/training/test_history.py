@@ -21,8 +21,8 @@ def start(tmp_path):
     """Opens the records of a training in a folder."""
 
     def open_(tensorboard=False):
-        run = tmp_path / "run"
-        return History(run, tmp_path / "d" / "dice.csv", tmp_path / "mse.csv", tensorboard)
+        tables = {"Dice": tmp_path / "d" / "dice.csv", "MSE": tmp_path / "mse.csv"}
+        return History(tmp_path / "run", tables, tensorboard)
 
     return open_
 

@@ -4,11 +4,9 @@
 import keras
 import numpy as np
 import pytest
+from training.command import make_gan
 
-from segsrgan.networks import GeneratorSpec
-from segsrgan.training.dataset import Batch
-from segsrgan.training.gan import Gan, Objective
-from segsrgan.training.optimizers import averaged, learning_rate
+from segsrgan.training.optimizers import learning_rate
 from segsrgan.training.run import FixedEpochs
 
 
@@ -32,45 +30,32 @@ def test_a_rate_rises_linearly_from_a_hundredth(schedule, last):
     assert found == pytest.approx([0.01, 0.505, 1.0, last])
 
 
-def batch(seed):
-    rng = np.random.default_rng(seed)
-    image, target = (rng.random((2, 8, 8, 8, n), dtype="float32") for n in (1, 2))
-    return Batch(image, target, np.full(2, 3.0, "float32"), np.zeros(2, "float32"))
-
-
 def weights(model):
     return [np.asarray(variable.value) for variable in model.trainable_variables]
 
 
-def test_averaged_weights_are_those_by_hand_and_the_own_ones_come_back():
-    step_module = pytest.importorskip(f"segsrgan.training.step_{keras.backend.backend()}")
-    keras.utils.set_random_seed(0)
-    gan = Gan.build(
-        GeneratorSpec(2, blocks=1), None, 8, Objective(lambadv=0.0), lrgen=1e-2, ema=0.75
-    )
-    step, expected = step_module.Step(gan), None
-    for seed in range(4):
-        step.generator(batch(seed))
+def test_averaged_weights_are_those_by_hand_and_the_trained_ones_come_back():
+    gan, rng = make_gan(patch_size=8, lambadv=0.0, lrgen=1e-2, ema=0.75), np.random.default_rng(0)
+    expected, variables = None, gan.generator.trainable_variables
+    for _ in range(4):
+        gradients = [keras.ops.convert_to_tensor(rng.random(v.shape, "float32")) for v in variables]
+        gan.generator_optimizer.apply(gradients, variables)
         new = weights(gan.generator)
-        if expected is None:
-            expected = new
+        expected = expected or new
         expected = [0.75 * old + 0.25 * w for old, w in zip(expected, new, strict=True)]
-    last = weights(gan.generator)
     with gan.averaged():
         found = weights(gan.generator)
-        output = step.predict(batch(9))
-    for a, b, c in zip(found, expected, last, strict=True):
+    for a, b, c in zip(found, expected, new, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
         assert np.abs(a - c).max() > 1e-6
-    for a, b in zip(weights(gan.generator), last, strict=True):
+    for a, b in zip(weights(gan.generator), new, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert np.abs(step.predict(batch(9)) - output).max() > 1e-6
 
 
 def test_without_averages_the_weights_stay():
-    gan = Gan.build(GeneratorSpec(2, blocks=1), None, 8, Objective(lambadv=0.0))
+    gan = make_gan(patch_size=8, lambadv=0.0)
     before = weights(gan.generator)
-    with averaged(gan.generator, gan.generator_optimizer):
+    with gan.averaged():
         after = weights(gan.generator)
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -97,7 +82,6 @@ def test_epochs_of_a_fixed_length_leave_nothing_out(steps, extra):
     whole = list(data.stream(range(1, 12), extra))
     each = 1 + extra
     assert list(fixed.stream(range(1, 4), extra)) == whole[: 3 * steps * each]
-    assert list(fixed.stream(range(2, 3), extra)) == whole[steps * each : 2 * steps * each]
     assert (
         list(fixed.stream(range(2, 4), extra, steps - 1))
         == (whole[(2 * steps - 1) * each : 3 * steps * each])
