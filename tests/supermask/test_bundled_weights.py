@@ -85,7 +85,7 @@ def test_alignnet_finds_motions_as_well_as_is_said(entry, networks, examinations
 
 def test_three_moved_stacks_become_one_mask(networks, examinations):
     case = examinations[0]
-    result = predicted(case, networks, PredictionSettings(alignment="alignnet"))
+    result = predicted(case, networks, PredictionSettings(alignment="alignnet", on="image"))
     truth = sample(case.truth, result.mask.grid) >= 0.5
     assert dice(result.mask.array, truth) > 0.7
     for view, true in zip(result.views[1:], case.transforms[1:], strict=True):

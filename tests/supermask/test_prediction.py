@@ -76,6 +76,11 @@ def views():
 
 
 @pytest.fixture(scope="module")
+def moved():
+    return examination({"sagittal": MOTION}, planes=("axial", "sagittal"), fine=3.0)
+
+
+@pytest.fixture(scope="module")
 def result(views):
     return predict_views(views, ALIGNED)
 
@@ -123,15 +128,14 @@ def test_oblique_headers_give_the_same_mask_in_patient_space(views, result, degr
 
 
 @pytest.mark.parametrize("change", ["stored otherwise", "oblique"])
-def test_moved_views_of_any_header_are_brought_together_alike(change):
-    views = examination({"sagittal": MOTION}, planes=("axial", "sagittal"))
+def test_moved_views_of_any_header_are_brought_together_alike(moved, change):
     turn = Rigid(np.deg2rad((25, 10, -25)), (30, -20, 10)) if change == "oblique" else Rigid()
     if change == "oblique":
-        changed = [turned(view, turn) for view in views]
+        changed = [turned(view, turn) for view in moved]
     else:  # the first of them left-handed
         changed = [
-            stored(views[0], (0, 1, 2), (True, False, False)),
-            stored(views[1], (2, 0, 1), (False, True, True)),
+            stored(moved[0], (0, 1, 2), (True, False, False)),
+            stored(moved[1], (2, 0, 1), (False, True, True)),
         ]
     found = predict_views(changed, CLASSICAL).views[1].transform
     true = turn @ MOTION @ turn.inverse()
@@ -146,9 +150,8 @@ def test_moved_views_are_brought_together():
     assert apart(after.views[2].transform, MOTION) < 1
 
 
-def test_the_reference_gives_the_pose():
-    views = examination({"sagittal": MOTION}, planes=("axial", "sagittal"))
-    found = predict_views(views, replace(CLASSICAL, reference="sagittal"))
+def test_the_reference_gives_the_pose(moved):
+    found = predict_views(moved, replace(CLASSICAL, reference="sagittal"))
     assert found.reference == "sagittal"
     expected = MOTION.inverse()
     assert apart(found.views[1].transform, expected, MOTION.apply(object_points())) < 1
@@ -270,12 +273,11 @@ def test_a_view_aligned_with_itself_by_alignnet_never_moves(views):
     assert same(align_by_network(model, first, first, passes=10), Rigid(), 1e-9)
 
 
-def test_alignnets_answer_is_refined_unless_that_is_unwanted():
-    views = examination({"sagittal": MOTION}, planes=("axial", "sagittal"))
+def test_alignnets_answer_is_refined_unless_that_is_unwanted(moved):
     near = Rigid(tuple(np.array(MOTION.angles) + 0.05), (0, 0, 0), MOTION.centre)
     networks = Networks(alignnet=Knowing([*near.angles, 0, 0, 0]))
     settings = [PredictionSettings(refine=refine) for refine in (False, None)]
-    found = [predict_views(views, item, networks).views[1].transform for item in settings]
+    found = [predict_views(moved, item, networks).views[1].transform for item in settings]
     errors = [apart(transform, MOTION) for transform in found]
     assert errors[1] < 1 and errors[1] < errors[0] / 2
 
