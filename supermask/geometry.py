@@ -66,11 +66,7 @@ class Rigid:
 
     @classmethod
     def from_matrix(cls, matrix, centre=(0.0, 0.0, 0.0)):
-        """The transform of a homogeneous matrix (4, 4), turning about `centre` (mm).
-
-        Raises:
-            ValueError: if the matrix is not rigid.
-        """
+        """The transform of a rigid homogeneous matrix (4, 4), turning about `centre` (mm)."""
         matrix, centre = np.asarray(matrix, np.float64), np.asarray(centre, np.float64)
         turn = matrix[:3, :3]
         if not is_orthonormal(turn, 1e-5) or np.linalg.det(turn) < 0:
@@ -148,10 +144,8 @@ class Rigid:
     def from_itk(cls, transform):
         """The transform of any rigid `SimpleITK.Transform`, also a composed one.
 
-        It turns about the centre of that where it has one, else about 0.
-
-        Raises:
-            ValueError: if it is not rigid, or not of three dimensions.
+        It turns about the centre of that where it has one, else about 0. Raises `ValueError` if
+        that is not rigid, or not of three dimensions.
         """
         if transform.GetDimension() != 3 or not transform.IsLinear():
             raise ValueError(
@@ -230,10 +224,9 @@ def corners(grid):
 
 
 def canonical_direction(direction):
-    """The axes (columns, orthonormal) in the order and with the signs nearest to the patient's.
+    """The axes (columns) in the order and with the signs nearest to the patient's, right-handed.
 
-    The result (3, 3) is right-handed. However the voxels of a stack are stored, its common grid is
-    the same.
+    However the voxels of a stack are stored, its common grid is the same.
     """
     candidates = [direction[:, order] * signs for order, signs in ORIENTATIONS]
     return max((matrix for matrix in candidates if np.linalg.det(matrix) > 0), key=np.trace)
@@ -313,16 +306,10 @@ def sample(volume, grid, transform=None, through="linear", order=1):
 
 
 class Sampling(NamedTuple):
-    """How the voxels of a grid lie to a view's acquired slices.
+    """How the voxels of a grid lie to a view's acquired slices, two arrays (x, y, z)."""
 
-    Attributes:
-        distance: (x, y, z) float32, mm along the slice normal to the nearest slice's middle; 0
-            for an isotropic view.
-        inside: (x, y, z) bool, whether the voxel lies in the field of view.
-    """
-
-    distance: np.ndarray
-    inside: np.ndarray
+    distance: np.ndarray  # float32, mm along the normal to the nearest slice's middle; isotropic: 0
+    inside: np.ndarray  # bool, whether the voxel lies in the field of view
 
 
 def sampling(source, grid, transform=None):

@@ -140,7 +140,9 @@ def _in_patches(segmentor, image, patch):
 
 
 def with_mask(view, segmentor, patch=PATCH):
-    """The view with the segmentor's probability as its mask, over its whole field of view."""
+    """The view, which has as its mask the segmentor's probability over all of it if it had none."""
+    if view.mask is not None:
+        return view
     grid = isotropic_grid(corners(view.grid), view.grid.direction, segmentor.spec.spacing)
     return _masked(view, Volume.from_grid(segment(segmentor, view, grid, None, patch), grid))
 

@@ -100,13 +100,9 @@ def predict_views(views, settings=None, networks=None, sharpener=None, progress=
     if not all(drawn):
         from supermask.networks import segment, with_mask, without_islands  # loads Keras
 
-        complete = [
-            v if v.mask is not None else with_mask(v, segmentor, settings.patch) for v in views
-        ]
-        # Shown by the masks without islands: where the object is. The result is made of them all.
-        views = [
-            v if known else without_islands(v) for v, known in zip(complete, drawn, strict=True)
-        ]
+        complete = [with_mask(view, segmentor, settings.patch) for view in views]
+        # What shows where the object is; the result is made of all that the segmentor sees.
+        views = [v if d else without_islands(v) for v, d in zip(complete, drawn, strict=True)]
     progress("aligning", 2, _STEPS)
     transforms = [Rigid(), *(_aligned(views[0], view, settings, alignnet) for view in views[1:])]
     progress("fusing", 3, _STEPS)

@@ -142,10 +142,7 @@ def _path(name):
 
 
 def _inputs(files):
-    """Which files results are made of and what they look like now, JSON values of the record.
-
-    `files` has for each stack its path, that of its mask or None, and a DICOM series or None.
-    """
+    """What results are made of: path, mask and DICOM series of each stack, and their stamps."""
     stacks = [
         {"stack": os.path.abspath(stack), "mask": mask and os.path.abspath(mask), "series": series}
         for stack, mask, series in files
@@ -236,9 +233,9 @@ def check_folder(results, overwrite=False):
 
 
 def replaced(results, entry, names):
-    """`results.replacing` for files in the folder itself; what a killed run left is removed.
+    """`results.replacing` for files, of a pattern of names, in the folder itself.
 
-    `names` is the pattern of the names that these files may have.
+    What a killed run left is removed.
     """
     left = []
     if results.knows() and results.entry() is None:
@@ -308,10 +305,7 @@ class Job:
         return Outcome(patient.name, results.folder, FINISHED, lost, *found)
 
     def _load(self, patient, folder, before):
-        """The `View`s of a patient, and what is lost with the others, a list of str.
-
-        `before` is what was lost when the results in the folder were made.
-        """
+        """The `View`s of a patient, and what is lost now; `before` was lost when they were made."""
         views, lost = load_views(patient, self.labels)
         if not views:
             raise UserError("no stack can be used: " + "; ".join(lost))

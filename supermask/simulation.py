@@ -193,8 +193,7 @@ def plan_cases(masks, images, output, *, repeat=1, test=0.0, seed=0, channel=0):
 def make_case(plan, simulation, labels=None, overwrite=False):
     """Makes the examination of a `CasePlan` and writes it; a finished one is kept.
 
-    Returns whether a whole one exists now; if not, the cause has been logged. `labels` are the
-    values of the mask that make the object; None: every one but 0.
+    Returns whether a whole one exists now; if not, the cause has been logged.
     """
     results = _folder(plan.folder)
     # Before anything is read: what is replaced from here on has changed.
