@@ -2,6 +2,7 @@
 """Small volumes that the tests of the training share."""
 
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -78,6 +79,14 @@ def refusal(read, *arguments, **options):
 def problem(message, *words):
     """Whether a line of a message has all the words."""
     return any(all(word in line for word in words) for line in message.splitlines())
+
+
+def wait_for(condition):
+    """Whether a condition comes true within five seconds."""
+    end = time.monotonic() + 5
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
 
 
 def free_ports(count):

@@ -169,17 +169,13 @@ def test_a_thread_that_outlives_the_run_leaves_nothing_behind(folder, source):
     assert list(folder.iterdir()) == []
 
 
-def data(table, cache, classes=3):
-    spec = GeneratorSpec(mask_classes=classes)
-    simulation, cutting = Simulation((1, 1, 3)), Cutting(8, 4)
-    return Dataset(table.train, simulation, cutting, 4, 0, spec=spec, cache=cache)
-
-
 def test_the_same_batches_come_with_the_cache_and_without(tmp_path, folder):
     table = read_cases(write_table(tmp_path, masks=True), fit_mask=True)
 
     def batches(cache):
-        return list(epoch(data(table, cache), 1, 1))
+        options = {"spec": GeneratorSpec(mask_classes=3), "cache": cache}
+        data = Dataset(table.train, Simulation((1, 1, 3)), Cutting(8, 4), 4, 0, **options)
+        return list(epoch(data, 1, 1))
 
     plain = batches(None)
     with Cache(folder) as cache:
@@ -190,13 +186,3 @@ def test_the_same_batches_come_with_the_cache_and_without(tmp_path, folder):
         write_volume(image.with_array(image.array[::-1]), tmp_path / "image0.nii.gz")
         changed = batches(cache)
         assert not same(plain, changed) and same(changed, batches(None))
-
-
-def test_a_dataset_without_masks_does_not_take_an_entry_for_one_with_them(tmp_path, folder):
-    table = read_cases(write_table(tmp_path, masks=True), fit_mask=True)
-    with Cache(folder) as cache:
-        for classes in (0, 3, 0):
-            batch = next(epoch(data(table, cache, classes), 1, 0))
-            assert batch.target.shape[-1] == 2 + classes
-        assert len(entries(folder)) == 2
-        assert len(list(folder.glob("*.Mask_image.npy"))) == 1

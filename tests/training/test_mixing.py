@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from training.heads import head, write_maps
-from training.samples import epoch, same, write_table
+from training.samples import epoch, same, wait_for, write_table
 
 from segsrgan.networks import GeneratorSpec
 from segsrgan.training.cases import read_cases
@@ -119,14 +119,9 @@ def test_every_source_has_its_fraction():
         assert abs((found == number).mean() - fraction) < 0.03
 
 
-@pytest.fixture
-def real(tmp_path):
-    """The patches of two images."""
+def test_the_real_patches_that_stay_are_those_of_a_training_without_synthetic_ones(tmp_path):
     table = read_cases(write_table(tmp_path, ("Train", "Train", "Test")))
-    return Dataset(table.train, Simulation((1, 1, 3)), Cutting(8, 4), 4, 0)
-
-
-def test_the_real_patches_that_stay_are_those_of_a_training_without_synthetic_ones(real):
+    real = Dataset(table.train, Simulation((1, 1, 3)), Cutting(8, 4), 4, 0)
     mixed = MixedDataset([Numbers(patch=8)], [0.5], 8, 4, 0, real=real)
     assert mixed.cycles(1) == real.cycles(1) and mixed.patches == real.patches
     for batch, plain in zip(epoch(mixed, 1, 1), epoch(real, 1, 1), strict=True):
@@ -156,10 +151,7 @@ def test_only_a_few_batches_are_drawn_ahead_and_none_after_the_end():
     stream = epoch(mixture(1.0, cycles=1000, sources=[source], threads=4), 1, 0)
     next(stream)
     expected = (1 + 2) * 4  # one batch in use, two ahead
-    for _ in range(500):
-        if len(source.drawn) >= expected:
-            break
-        time.sleep(0.01)
+    wait_for(lambda: len(source.drawn) >= expected)
     time.sleep(0.05)
     assert len(source.drawn) == expected
     stream.close()
@@ -179,29 +171,19 @@ def test_the_memory_is_bounded_as_stated():
     assert data.memory() / 5 < peak < data.memory()
 
 
-SETTINGS = SimpleNamespace(
-    patch_size=8,
-    batch_size=4,
-    stride=4,
-    seed=0,
-    synthetic_ratio=0.5,
-    synthetic_thickness=(3.0, 3.0),
-    percent_val_max=0.0,
-    inverted=0.0,
-    image_power=(1.0, 1.0),
-)
-
-
 def test_patches_are_drawn_from_images_and_from_maps_by_their_fractions(tmp_path):
     cases = read_cases(write_table(tmp_path, ("Train", "Train", "Test"))).train
     rows = ("head0.nii.gz,3", "head1.nii.gz,1")
     maps = read_maps(write_maps(tmp_path, header="Label_map,Fraction", rows=rows))
-    data = mixed(SETTINGS, GeneratorSpec(), maps, cases, patches=10)
+    settings = SimpleNamespace(patch_size=8, batch_size=4, seed=0, synthetic_ratio=0.5)
+    settings.synthetic_thickness, settings.percent_val_max = (3.0, 3.0), 0.0
+    settings.image_power, settings.inverted = (1.0, 1.0), 0.0
+    data = mixed(settings, GeneratorSpec(), maps, cases, patches=10)
     np.testing.assert_allclose(data._odds, (0.375, 0.125, 0.5))
     assert (data.cycles(1), data.patches) == (3, 12)
     for batch in epoch(data, 1, 0):
         np.testing.assert_allclose(batch.resolution, 3.0, rtol=1e-6)
         assert (np.abs(batch.lr).max((1, 2, 3, 4)) > 0).all()  # nothing but drawn patches
-    (source,) = mixed(SETTINGS, GeneratorSpec(), [], cases, patches=10)._sources
+    (source,) = mixed(settings, GeneratorSpec(), [], cases, patches=10)._sources
     assert len(source.images) == 2
     assert source.draw(np.random.default_rng(0)).truth["cortex"].any()

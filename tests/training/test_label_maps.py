@@ -2,31 +2,22 @@
 """The CSV of label maps: what a row may say, and all problems at once."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
 from training.heads import head, write_map, write_maps
+from training.samples import problem, refusal
 
-from segsrgan.errors import TableError
 from segsrgan.training.label_maps import MapFile, load_maps, read_maps
 from segsrgan.training.sources import Acquisition, SyntheticSource
 
 FULL = "Label_map,Cortex,Tissues,Scale_min,Scale_max"
+refused = partial(refusal, read_maps)
 
 
 def read(folder, *rows, header=FULL, **options):
     return read_maps(write_maps(folder, header=header, rows=rows), **options)
-
-
-def refusal(*arguments, **options):
-    with pytest.raises(TableError) as error:
-        read_maps(*arguments, **options)
-    return str(error.value)
-
-
-def problem(message, *words):
-    """Whether a line of a message has all the words."""
-    return any(all(word in line for word in words) for line in message.splitlines())
 
 
 def test_a_row_says_how_its_map_is_used(tmp_path):
@@ -74,32 +65,19 @@ def test_patches_show_the_anatomy_at_its_size(tmp_path):
 def test_sources_get_what_was_asked_for(tmp_path):
     maps = read(tmp_path, "head0.nii.gz,,,,", "head1.nii.gz,,,0.5,0.6")
     acquisition = Acquisition(ratio=(2.0, 3.0))
-    sources = [item.source(patch=12, acquisition=acquisition, strip=0.25) for item in maps]
-    assert [source.patch for source in sources] == [12, 12]
-    assert [source.strip for source in sources] == [0.25, 0.25]
-    assert [source.label_map for source in sources] == [item.labels for item in maps]
-    assert [source.scale for source in sources] == [(0.8, 1.25), (0.5, 0.6)]
-    assert all(source.acquisition is acquisition for source in sources)
-    assert maps[0].source().strip == SyntheticSource(maps[0].labels).strip
+    for item, scale in zip(maps, ((0.8, 1.25), (0.5, 0.6)), strict=True):
+        source = item.source(patch=12, acquisition=acquisition, strip=0.25)
+        assert source == SyntheticSource(item.labels, 12, scale, acquisition, 0.25)
 
 
 def test_the_patches_of_a_map_are_counted_as_those_of_an_image(tmp_path):
-    (item,) = load_maps([MapFile(write_map(tmp_path / "a.nii", head()), scale=(1.0, 1.0))])
-    assert item.tiles(8, 8) == 3**3  # 28 voxels: 0, 8, 16
-    assert item.tiles(8, 10) == 3**3  # 0, 10, 20
-    assert item.tiles(64, 8) == 1
-    (item,) = load_maps([MapFile(tmp_path / "a.nii", scale=(0.5, 2.0))])
-    assert item.tiles(8, 8) == 3**3
-    (item,) = load_maps([MapFile(tmp_path / "a.nii", scale=(0.5, 0.5))])
-    assert item.tiles(8, 8) == 7**3  # 56 voxels
-
-
-def test_relative_paths_start_at_the_base_path(tmp_path):
-    (tmp_path / "maps").mkdir()
-    write_maps(tmp_path / "maps")
-    table = (tmp_path / "maps" / "maps.csv").rename(tmp_path / "maps.csv")
-    assert "head0.nii.gz: no such file" in refusal(table)
-    assert len(read_maps(table, tmp_path / "maps")) == 2
+    path = write_map(tmp_path / "a.nii", head())
+    scales = (1.0, 1.0), (0.5, 2.0), (0.5, 0.5)
+    same, wide, fine = load_maps([MapFile(path, scale=scale) for scale in scales])
+    assert same.tiles(8, 8) == wide.tiles(8, 8) == 3**3  # 28 voxels: 0, 8, 16
+    assert same.tiles(8, 10) == 3**3  # 0, 10, 20
+    assert same.tiles(64, 8) == 1
+    assert fine.tiles(8, 8) == 7**3  # 56 voxels
 
 
 BAD_MAPS = {
@@ -121,7 +99,7 @@ def test_all_bad_maps_are_listed_at_once(tmp_path):
     (tmp_path / "text.nii").write_text("no image")
     names = [*BAD_MAPS, "flat", "text", "absent"]
     rows = ["head0.nii.gz", *(f"{name}.nii" for name in names)]
-    message = refusal(write_maps(tmp_path, rows=rows))
+    message = refused(write_maps(tmp_path, rows=rows))
     assert f"{tmp_path / 'maps.csv'}: 11 problem(s)" in message
     for name, (_, words) in BAD_MAPS.items():
         assert problem(message, f"{name}.nii: ", words), message
@@ -145,7 +123,7 @@ BAD_ROWS = {
 
 
 def test_all_bad_rows_are_listed_at_once(tmp_path):
-    message = refusal(write_maps(tmp_path, header=FULL, rows=list(BAD_ROWS)))
+    message = refused(write_maps(tmp_path, header=FULL, rows=list(BAD_ROWS)))
     assert f"{len(BAD_ROWS)} problem(s)" in message
     for words in BAD_ROWS.values():
         assert problem(message, words), words
@@ -161,8 +139,8 @@ def test_all_bad_rows_are_listed_at_once(tmp_path):
 )
 def test_a_table_without_what_it_needs_is_refused(content, words, tmp_path):
     (tmp_path / "maps.csv").write_text(content)
-    assert words in refusal(tmp_path / "maps.csv")
-    assert "none.csv: no such file" in refusal(tmp_path / "none.csv")
+    assert words in refused(tmp_path / "maps.csv")
+    assert "none.csv: no such file" in refused(tmp_path / "none.csv")
 
 
 def test_columns_that_are_not_used_are_pointed_out(tmp_path, caplog):
@@ -171,12 +149,10 @@ def test_columns_that_are_not_used_are_pointed_out(tmp_path, caplog):
 
 
 def test_a_row_may_say_how_often_its_map_is_drawn_from(tmp_path):
-    rows = ("head0.nii.gz,0.25", "head1.nii.gz,0.5")
-    assert [item.file.fraction for item in read(tmp_path, *rows, header="Label_map,Fraction")] == [
-        0.25,
-        0.5,
-    ]
+    header = "Label_map,Fraction"
+    maps = read(tmp_path, "head0.nii.gz,0.25", "head1.nii.gz,0.5", header=header)
+    assert [item.file.fraction for item in maps] == [0.25, 0.5]
     rows = ("head0.nii.gz,0", "head1.nii.gz,")
-    message = refusal(write_maps(tmp_path, header="Label_map,Fraction", rows=rows))
+    message = refused(write_maps(tmp_path, header=header, rows=rows))
     for line in (2, 3):
         assert problem(message, f"line {line}: Fraction must be a number above 0")

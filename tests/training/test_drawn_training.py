@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: MIT
+"""Whole trainings on images painted on label maps, or drawn in any orientation."""
+
+import csv
+import hashlib
+
+import keras
+import numpy as np
+import pytest
+from training.command import PLAIN, TINY, Command
+from training.heads import head, write_map, write_maps
+from training.samples import write_table
+
+from segsrgan import load_generator
+from segsrgan.cli.train import settings_of
+from segsrgan.config import from_toml
+from segsrgan.SegSRGAN_training import main
+from segsrgan.training import run as run_module
+from segsrgan.training.run import Loop
+from segsrgan.training.settings import TrainingSettings
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="by default the training is TensorFlow's"
+)
+SMALL = f"--patch_size 16 --stride 8 {TINY} --batch_size 2 --lambadv 0 --tensorboard False"
+
+
+@pytest.fixture
+def train(tmp_path):
+    write_maps(tmp_path)
+    return Command(tmp_path)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What the last training started with: a digest of its first cycles and what describes them."""
+    found = {}
+
+    def run(self):
+        digest, resolution, label = hashlib.sha256(), [], []
+        batches = self.data.stream(range(1, 2), 1)
+        for batch, _ in zip(batches, range(6), strict=False):
+            digest.update(b"".join(array.tobytes() for array in batch))
+            resolution += batch.resolution.tolist()
+            label.append(float(batch.target[..., 1].mean()))
+        batches.close()
+        found.update(cycles=self.data.cycles(1), memory=self.data.memory())
+        found.update(data=digest.hexdigest(), resolution=resolution, label=np.mean(label))
+
+    monkeypatch.setattr(Loop, "run", run)
+    return found
+
+
+@pytest.fixture
+def look(train, seen):
+    """A function that starts a training and returns what it has `seen`."""
+
+    def start(*flags, maps=train.folder / "maps.csv"):
+        source = [f"--synthetic {maps}"] if maps else []
+        name = hashlib.sha256(repr((maps, flags)).encode()).hexdigest()
+        assert train(SMALL, *source, *flags, run=name) == 0
+        return dict(seen)
+
+    return start
+
+
+def test_every_flag_reaches_the_data(train, look):
+    (train.folder / "other").mkdir()
+    other = write_maps(train.folder / "other", rows=["head1.nii.gz"])
+    plain = look()
+    assert plain == look("") and plain != look(maps=None)
+    for flags in (
+        "--synthetic_ratio 0.9",
+        "--synthetic_thickness 1.5 6",
+        "--cortex_labels 2",
+        "--tissues own",
+        "--seed 1",
+        "--percent_val_max 0.1",
+        "--contrast_max 0.1",
+        "--image_patches drawn --steps 9",
+        f"--synthetic {other}",
+    ):
+        assert look(flags)["data"] != plain["data"], flags
+    assert look("--batch_size 4")["cycles"] < plain["cycles"]
+    alone = look("--synthetic_ratio 1")
+    for flags in ("--percent_val_max 0.1", "--interp sitk"):
+        assert look("--synthetic_ratio 1", flags)["data"] != alone["data"], flags
+
+
+def test_every_flag_of_drawn_images_reaches_the_data(look):
+    def drawn(*flags, maps=None):
+        return look("--image_patches drawn --steps 5", *flags, maps=maps)
+
+    plain, mixed = drawn(), look("--image_patches drawn --steps 5")
+    assert plain["cycles"] == mixed["cycles"] == 5 and plain["data"] != mixed["data"]
+    for flags in (
+        "--image_power 1 1",
+        "--inverted 1",
+        "--synthetic_thickness 2 3",
+        "--percent_val_max 0.1",
+        "--seed 1",
+    ):
+        assert drawn(flags)["data"] != plain["data"], flags
+    # What says how images are degraded in turn makes no difference.
+    assert drawn("--contrast_max 0.1", "--new_low_res 1 1 5")["data"] == plain["data"]
+    assert look("--image_patches drawn", maps=None)["cycles"] == look(maps=None)["cycles"]
+
+
+def test_slice_distances_are_drawn_within_bounds_and_told_in_mm(train, look):
+    write_table(train.folder, ("Train", "Test"), shape=(32,) * 3, radius=12, spacing=(0.5,) * 3)
+    found = look("--synthetic_thickness 4 5")["resolution"]
+    assert len(found) == 12 and found.count(3.0) == 6  # the real ones, -n 1 1 3
+    synthetic = [value for value in found if value != 3.0]
+    assert min(synthetic) >= 2 and max(synthetic) <= 2.5 and len(set(synthetic)) == 6
+
+
+def test_the_anatomy_has_the_size_that_the_headers_tell(train, look):
+    labels = []
+    for spacing in (1.0, 4.0):
+        write_map(train.folder / "a.nii", head(), (spacing,) * 3)
+        maps = write_maps(train.folder, 0, rows=["a.nii"], name=f"{spacing}.csv")
+        labels.append(look("--synthetic_ratio 1", maps=maps)["label"])
+    assert labels[1] > 1.5 * labels[0]  # the cortex fills most of a patch
+
+
+def test_relative_paths_start_at_the_base_path(train, look, capsys):
+    first = look()
+    (train.folder / "tables").mkdir()
+    train.table, maps = (
+        (train.folder / name).rename(train.folder / "tables" / name)
+        for name in ("data.csv", "maps.csv")
+    )
+    assert look("--base_path", train.folder, maps=maps) == first
+    assert train(PLAIN, f"--synthetic {maps}", run="lost") == 2
+    assert capsys.readouterr().err.count("no such file") == 2 * 3 + 2
+
+
+def test_the_label_is_the_cortex_of_the_map(train, look):
+    write_map(train.folder / "own.nii", np.where(head() > 0, 7, 0))
+    header, rows = "Label_map,Cortex,Tissues", ["own.nii,7,own"]
+    whole = write_maps(train.folder, 0, header, rows, name="own.csv")
+    labels = [look("--synthetic_ratio 1", maps=whole), look("--synthetic_ratio 1 --seed 2")]
+    assert 1 > labels[0]["label"] > labels[1]["label"] > 0
+
+
+def test_an_epoch_of_maps_alone_is_as_long_as_their_size_makes_it(train, look, capsys):
+    header, rows = "Label_map,Scale_min,Scale_max", ["head0.nii.gz,1,1"]
+    maps = write_maps(train.folder, 1, header, rows)
+    flags = "--synthetic_ratio 1 --batch_size 4"
+    assert look(flags, maps=maps)["cycles"] == 2  # 28 voxels, patches at 0 and 8: 2^3 of them
+    assert "--synthetic_ratio 1: the 2 images of Train are not used" in capsys.readouterr().err
+    assert look(flags, "--stride 4", maps=maps)["cycles"] == 16  # 4^3
+
+
+def rows(path):
+    """The history without what is measured."""
+    with path.open() as file:
+        kept = csv.DictReader(file)
+        return [{k: v for k, v in row.items() if k not in ("seconds", "waiting")} for row in kept]
+
+
+def test_a_training_on_maps_alone_needs_images_for_the_scores_only(train, capsys):
+    write_table(train.folder, ("Test",), shape=(32, 32, 32), radius=12)
+    flags = (PLAIN, f"--synthetic {train.folder / 'maps.csv'} --epoch 1 --is_conditional True")
+    assert train(*flags, "--synthetic_ratio 1 --steps 2") == 0
+    (row,) = rows(train.run / "history.csv")
+    assert np.isfinite(float(row["dice"])) and np.isfinite(float(row["generator_loss"]))
+    err = capsys.readouterr().err
+    assert "0 training and 1 test images" in err and "2 label maps take" in err
+    assert train(*flags, "--synthetic_ratio 0.9", run="other") == 2
+    assert "no row has Train in the column Base" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", [0.5, 1])
+def test_a_training_stopped_within_an_epoch_goes_on_bit_for_bit(ratio, train):
+    flags = (PLAIN, f"--synthetic {train.folder / 'maps.csv'}")
+    flags += (f"--epoch 2 --synthetic_ratio {ratio}",)
+    assert train(*flags, run="whole") == 0
+    done = []
+
+    def stop():
+        done.append(0)
+        return len(done) == 1 + 3  # asked once before the first
+
+    run_module.run(settings_of(train.flags(*flags)), stop=stop)
+    assert len(done) == 1 + 3 and not (train.run / "history.csv").exists()
+    assert train(*flags, "--resume") == 0
+    whole = train.folder / "whole"
+    first, second = (load_generator(f / "SegSRGAN_epoch_2") for f in (whole, train.run))
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert rows(train.run / "history.csv") == rows(whole / "history.csv")
+
+
+def test_the_settings_repeat_the_data_from_any_folder(train, look, seen, monkeypatch):
+    monkeypatch.chdir(train.folder)
+    first = look("--synthetic_thickness 2 3", maps="maps.csv")
+    (settings,) = train.folder.glob("*/settings.toml")
+    kept = from_toml(settings, TrainingSettings)
+    assert kept["synthetic"] == str(train.folder / "maps.csv")
+    assert (kept["synthetic_ratio"], kept["synthetic_thickness"]) == (0.5, (2.0, 3.0))
+    assert (kept["cortex_labels"], kept["tissues"]) == ((3, 42), "freesurfer")
+    monkeypatch.chdir("/")
+    seen.clear()
+    again = train.folder / "again"
+    outputs = ["-sf", str(again), "-dice", str(again / "d.csv"), "-mse", str(again / "m.csv")]
+    assert main(["--config", str(settings), *outputs]) == 0
+    assert seen == first
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            "--synthetic none.csv",
+            "none.csv: no such file; expected a CSV file with the column Label_map",
+        ),
+        (
+            "--synthetic_ratio 0.2",
+            "--synthetic_ratio: of no effect here; name the CSV of label maps",
+        ),
+        ("--synthetic {maps} --fit_mask", "--fit_mask learns classes"),
+        ("--synthetic {maps} --synthetic_ratio 2", "--synthetic_ratio must be a number above 0"),
+        ("--synthetic {maps} --synthetic_thickness 7 2", "received 7 and 2; swap them"),
+        ("--synthetic {maps} --cortex_labels 5", "has no cortex: expected a value of (5,)"),
+        ("--synthetic {maps} --tissues some", "invalid choice: 'some'"),
+    ],
+)
+def test_what_cannot_be_trained_is_answered_before_anything_is_written(flags, words, train, capsys):
+    assert train(PLAIN, flags.format(maps=train.folder / "maps.csv")) == 2
+    assert words in capsys.readouterr().err
+    assert not train.run.exists()
+
+
+def test_problems_of_images_and_maps_are_listed_together(train, capsys):
+    (train.folder / "image0.nii.gz").unlink()
+    (train.folder / "head1.nii.gz").unlink()
+    write_map(train.folder / "head0.nii.gz", head() * 0.5)
+    assert train(PLAIN, f"--synthetic {train.folder / 'maps.csv'}") == 2
+    err = capsys.readouterr().err
+    assert "data.csv: 1 problem(s)" in err and "image0.nii.gz: no such file" in err
+    assert "maps.csv: 2 problem(s)" in err and "head1.nii.gz: no such file" in err
+    assert "head0.nii.gz: a label map holds whole numbers" in err

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: MIT
+"""Images painted on label maps, and the endless sources of patches."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from training.heads import head
+from training.samples import ball, write_table
+
+from segsrgan.training.cases import read_cases
+from segsrgan.training.painting import (
+    EXTRA,
+    NUMBERINGS,
+    _tissues,
+    nearest,
+    paint,
+    prepare_labels,
+    random_frame,
+    sample_points,
+    surround,
+    thin,
+)
+from segsrgan.training.sources import Acquisition, ImageSource, SyntheticSource
+
+HEAD = head(40)
+MAP = prepare_labels(HEAD, (3, 42))
+WHITE, CORTEX, FLUID, SKULL = 1, 2, 3, 4  # its numbers: 2, 3, 24, 515 sorted
+QUIET = Acquisition(noise=0.0)
+SYNTHETIC = SyntheticSource(MAP, 16, acquisition=QUIET)
+IMAGES = ImageSource(
+    (((HEAD == 2).astype("float32"), HEAD == 3, MAP.points),), 16, acquisition=QUIET
+)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def numbers(values):
+    return np.array(values).reshape(-1, 1, 1)
+
+
+def arrays(patch):
+    return patch.lr, patch.truth["sr"], patch.truth["cortex"]
+
+
+def test_labels_are_numbered_and_sorted_into_tissues():
+    assert set(np.unique(MAP.labels)) == {0, WHITE, CORTEX, FLUID, SKULL}
+    assert MAP.cortex == (CORTEX,)
+    assert MAP.brain.tolist() == [False, True, True, True, False]
+    assert (HEAD[tuple(MAP.points.T)] == 3).all()
+    assert len(MAP.points) == (HEAD == 3).sum()
+
+
+def test_left_and_right_are_one_tissue():
+    tissue = prepare_labels(numbers([0, 2, 41, 3, 42]), (3, 42)).tissue  # 0, 2, 3, 41, 42
+    assert tissue[1] == tissue[3] and tissue[2] == tissue[4]
+
+
+def test_a_fetal_map_has_its_own_numbers_and_a_cortex_that_does_not_thin():
+    label_map = prepare_labels(numbers([0, 1, 5, 4, 8, 9]), (5,), NUMBERINGS["fetal"])
+    assert label_map.brain.tolist() == [False, True, True, True, True, False]  # 0, 1, 4, 5, 8, 9
+    assert label_map.tissue[1] == label_map.tissue[4]  # white matter and corpus callosum
+    assert (label_map.white, label_map.fluid, label_map.numbering.thin) == ((1, 4), (2,), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.ones((2, 2, 2)), "has no cortex"),
+        (numbers(np.arange(300)), "up to 250 values, received 300; is it an image"),
+    ],
+)
+def test_what_is_no_label_map_is_refused(array, words):
+    with pytest.raises(ValueError, match=words):
+        prepare_labels(array, (3,))
+
+
+def test_frames_are_rotations_times_a_scale_without_stretch():
+    for seed in range(20):
+        matrix = random_frame(rng(seed), scale=(0.5, 2.0), stretch=0)
+        gram = matrix @ matrix.T
+        np.testing.assert_allclose(gram, np.eye(3) * gram[0, 0], atol=1e-12)
+        assert 0.25 <= gram[0, 0] <= 4
+
+
+def test_frames_turn_flip_and_permute_the_axes():
+    draws = rng()
+    frames = [random_frame(draws, (1, 1), angle=0, stretch=0) for _ in range(300)]
+    assert len({tuple(np.rint(frame).astype(int).ravel()) for frame in frames}) == 48
+    stretched = random_frame(draws, (1, 1), stretch=0.1)
+    assert np.abs(stretched @ stretched.T - np.eye(3)).max() > 0.02
+
+
+def test_points_of_a_flip_and_a_permutation():
+    array = np.arange(27).reshape(3, 3, 3)
+    matrix = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1.0]])  # x <- y, y <- -x
+    box = nearest(array, sample_points((1, 1, 1), matrix, (3, 3, 3)))
+    np.testing.assert_array_equal(box, array.transpose(1, 0, 2)[::-1])
+
+
+def test_outside_the_map_is_background():
+    box = nearest(np.ones((3, 3, 3), "uint8"), sample_points((1, 1, 1), np.eye(3), (5, 3, 3)))
+    np.testing.assert_array_equal(box[:, 0, 0], [0, 1, 1, 1, 0])
+
+
+def test_a_deformation_moves_up_to_its_bound_and_never_folds():
+    shape = (40, 40, 40)
+    rigid = sample_points((20, 20, 20), np.eye(3), shape)
+    moved = sample_points((20, 20, 20), np.eye(3), shape, rng(), elastic=8.0)
+    assert 2 < np.abs(moved - rigid).max() <= 8
+    jacobian = np.stack([np.stack(np.gradient(axis)) for axis in moved])
+    assert np.linalg.det(np.moveaxis(jacobian, (0, 1), (-2, -1))).min() > 0
+
+
+def test_a_thin_cortex_loses_a_voxel_to_the_white_matter():
+    line = numbers([0, 2, 2, 1, 1, 1, 0])  # 1: white, 2: cortex
+    assert thin(line, (2,), (1,)).ravel().tolist() == [0, 2, 1, 1, 1, 1, 0]
+    assert thin(line, (2,), ()).ravel().tolist() == line.ravel().tolist()
+
+
+def test_surroundings_fill_the_background_alone_and_differ():
+    label_map = prepare_labels(np.where(HEAD < 24, HEAD, 0), (3, 42))
+    count, inside = len(label_map.tissue), label_map.labels > 0
+    results = [surround(label_map.labels, label_map.brain, count, rng(seed)) for seed in range(3)]
+    for labels in results:
+        assert labels.dtype == np.uint8 and labels.max() < count + EXTRA
+        np.testing.assert_array_equal(labels[inside], label_map.labels[inside])
+        assert len(np.unique(labels[~inside])) >= 3
+        paint(labels, label_map, rng(), strip=False)
+    assert (results[0] != results[1]).any() and (results[1] != results[2]).any()
+
+
+def test_the_cortex_can_be_told_from_what_it_touches():
+    means = [_tissues(MAP, rng(seed))[0] for seed in range(200)]
+    contrast = [min(abs(m[CORTEX] - m[WHITE]), abs(m[CORTEX] - m[FLUID])) for m in means]
+    assert np.percentile(contrast, 5) > 0.05  # of independent draws it would be 0.02
+
+
+def test_typical_contrasts_order_the_tissues_as_common_sequences_do():
+    means = [_tissues(MAP, rng(seed), typical=1.0)[0] for seed in range(100)]
+    orders = {tuple(np.argsort(m[[WHITE, CORTEX, FLUID]])) for m in means}
+    # T1: fluid, cortex, white; T2: white, cortex, fluid; FLAIR: fluid, white, cortex;
+    # T2 of a newborn: cortex, white, fluid. Never: fluid in the middle.
+    assert {(2, 1, 0), (0, 1, 2), (2, 0, 1), (1, 0, 2)} <= orders
+    assert not orders & {(0, 2, 1), (1, 2, 0)}
+
+
+def test_painting_gives_every_sample_another_contrast_and_repeats_with_the_seed():
+    def means(seed):
+        image = paint(MAP.labels, MAP, rng(seed))
+        assert image.min() >= 0 and image.max() <= 1
+        return [image[MAP.labels == n].mean() for n in (WHITE, CORTEX, FLUID)]
+
+    np.testing.assert_array_equal(means(0), means(0))
+    orders = {tuple(np.argsort(means(seed))) for seed in range(30)}
+    assert len(orders) >= 5  # of the six orders of three tissues
+
+
+def test_stripping_removes_what_is_not_brain():
+    outside, shell = np.isin(MAP.labels, (0, SKULL)), MAP.labels == SKULL
+    stripped, whole = (paint(MAP.labels, MAP, rng(3), strip) for strip in (True, False))
+    assert stripped[outside].std() < whole[outside].std()
+    assert abs(stripped[shell].mean() - stripped[~shell & outside].mean()) < 0.05
+
+
+@pytest.mark.parametrize("source", [SYNTHETIC, IMAGES], ids=["synthetic", "image"])
+def test_draws_have_the_patch_shape_differ_and_repeat(source):
+    first, again, other = (source.draw(rng(seed)) for seed in (0, 0, 1))
+    for a, b in zip(arrays(first), arrays(again), strict=True):
+        assert a.shape == (16, 16, 16) and a.dtype == np.float32
+        np.testing.assert_array_equal(a, b)
+    assert first.resolution == again.resolution != other.resolution
+    assert np.abs(first.lr - other.lr).max() > 1e-3
+    assert set(np.unique(first.truth["cortex"])) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("source", [SYNTHETIC, IMAGES], ids=["synthetic", "image"])
+def test_only_the_last_axis_is_thick(source):
+    lost = np.zeros(3)
+    for seed in range(12):
+        lr, hr, _ = arrays(source.draw(rng(seed)))
+        lost += [np.abs(np.diff(hr - lr, axis=k)).mean() for k in range(3)]
+    assert lost[2] > 1.15 * lost[:2].max()
+
+
+@pytest.mark.parametrize("name", ["strip", "thin", "elastic", "scale", "typical"])
+def test_every_attribute_of_the_synthetic_source_reaches_the_sample(name):
+    usual = {"strip": 0.0, "thin": 0.0, "elastic": 0.0, "scale": (0.8, 0.8), "typical": 0.0}
+    other = {"strip": 1.0, "thin": 1.0, "elastic": 8.0, "scale": (1.3, 1.3), "typical": 1.0}
+    plain = replace(SYNTHETIC, **usual)
+    first, second = (s.draw(rng()) for s in (plain, replace(plain, **{name: other[name]})))
+    assert np.abs(first.truth["sr"] - second.truth["sr"]).max() > 1e-3
+    if name == "thin":
+        assert second.truth["cortex"].sum() < first.truth["cortex"].sum()
+        coarse = replace(plain, scale=(1.2, 1.2))  # no voxel to spare
+        labels = [arrays(source.draw(rng()))[2] for source in (coarse, replace(coarse, thin=1.0))]
+        np.testing.assert_array_equal(*labels)
+
+
+def test_the_interpolation_of_the_acquisition_reaches_the_sample():
+    lr, other = (
+        replace(SYNTHETIC, acquisition=replace(QUIET, interp=interp)).draw(rng()).lr
+        for interp in ("profile", "scipy")
+    )
+    assert np.abs(lr - other).max() > 1e-3
+
+
+@pytest.mark.parametrize("distance", [2.0, 5.0])
+def test_a_patch_tells_its_slice_distance(distance):
+    source = SyntheticSource(MAP, 16, acquisition=Acquisition(ratio=(distance, distance)))
+    found = [source.draw(rng(seed)).resolution for seed in range(3)]
+    np.testing.assert_allclose(found, distance, rtol=1e-6)
+
+
+def test_a_source_of_the_images_of_a_table_has_cubic_voxels(tmp_path):
+    source = ImageSource.of(read_cases(write_table(tmp_path)).train, patch=16)
+    ((image, label, points),) = source.images
+    assert image.dtype == np.float32 and (image.min(), image.max()) == (0, 1)
+    np.testing.assert_array_equal(points, np.argwhere(ball()[1].array > 0))
+    np.testing.assert_array_equal(label, ball()[1].array > 0)
+    assert source.draw(rng()).truth["cortex"].any()
+    cases = read_cases(write_table(tmp_path, spacing=(1.0, 1.0, 2.0))).train
+    ((image, label, _),) = ImageSource.of(cases, patch=16).images
+    assert image.shape == label.shape == (24, 24, 48) and label.dtype == bool
+
+
+@pytest.mark.parametrize("distance", [2.0, 3.0, 4.0, 7.0])
+def test_the_slices_of_aligned_patches_begin_with_the_patch(distance):
+    bounds = {"ratio": (distance, distance), "gap": (0.01, 0.01), "in_plane": (1.0, 1.0)}
+    acquisition = Acquisition(**bounds, noise=0.0, slice_voxels=4)
+    slices = acquisition.slices(rng())
+    assert slices == pytest.approx((distance, distance / 4))
+
+    def lr(line):
+        image = np.broadcast_to(np.asarray(line, np.float32), (8, 8, 48))
+        result, resolution = acquisition.simulate(image, slices, rng())
+        assert resolution == pytest.approx(distance)
+        return result[4, 4]
+
+    # Of a ramp thin slices see the middle of their four voxels, which splines give back exactly.
+    np.testing.assert_allclose(lr(np.arange(48))[16:32], np.arange(16, 32), atol=0.6)
+    means = lr(np.arange(48) // 4 % 2).reshape(-1, 4)[:, 1:3].mean(axis=1)
+    assert (means[1::2] > 0.9).all() and (means[::2] < 0.1).all()
+
+
+def test_slices_close_together_are_not_aligned():
+    distance, height = Acquisition((1.2, 1.9), slice_voxels=4).slices(rng())
+    assert 1.2 <= distance <= 1.9 and height == 1.0
+
+
+def test_real_images_are_interpolated_to_the_slices():
+    inside = sum((axis - 20) ** 2 for axis in np.indices((40, 40, 40))) < 12**2
+    images, volumes = ((inside.astype("float32"), inside, np.array([[20, 20, 20]])),), []
+    for distance in (4.0, 6.0):
+        acquisition = Acquisition((distance, distance), noise=0.0, slice_voxels=4)
+        patch = ImageSource(images, 48, (1.0, 1.0), 0.0, acquisition).draw(rng())
+        _, hr, label = arrays(patch)
+        assert patch.resolution == pytest.approx(distance, rel=1e-6)
+        assert hr.min() >= 0
+        volumes.append([hr.sum(), label.sum()])
+    # A voxel half as high again: two thirds of the voxels.
+    np.testing.assert_allclose(volumes[1], np.multiply(volumes[0], 2 / 3), rtol=0.02)
