@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -153,11 +154,8 @@ def _write_summary(folder, stem, text):
 
 
 def _is_summary(path):
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readline(1000).rstrip() == ",".join(COLUMNS)
-    except OSError:
-        return False
+    with suppress(OSError), open(path, "rb") as file:
+        return file.readline(1000).rstrip() == ",".join(COLUMNS).encode()
 
 
 def _row(outcome):

@@ -3,7 +3,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -234,41 +234,39 @@ class Predictor:
 
     def _prediction(self, output, prepared):
         """The results that the channels of an output stand for."""
-        volumes = {}
+        volumes, grid = {}, prepared.grid
         for head, channels in output_channels(self.spec).items():
-            parts = [
-                _on_grid(part, prepared, head.spline_order)
-                for part in np.moveaxis(output[..., channels], -1, 0)
-            ]
-            grid = parts[0].grid
+            parts, order = np.moveaxis(output[..., channels], -1, 0), head.spline_order
+            if not prepared.volume.grid.is_close(grid):
+                parts = [
+                    resample_to(prepared.volume.with_array(part), grid, spline_order=order).array
+                    for part in parts
+                ]
             if head.activation == "image":
-                array = prepared.normalisation.invert(parts[0].array)
+                array = prepared.normalisation.invert(parts[0])
             elif head.activation == "sigmoid":
-                array = np.clip(parts[0].array, 0, 1)
+                array = np.clip(parts[0], 0, 1)
                 reached = (array >= self.settings.threshold).astype(np.uint8)
                 volumes[f"{head.name}_mask"] = Volume.from_grid(reached, grid)
             else:
-                array = np.argmax([part.array for part in parts], axis=0).astype(np.uint8)
+                array = np.argmax(parts, axis=0).astype(np.uint8)
             volumes[head.name] = Volume.from_grid(array, grid)
         return Prediction(volumes)
 
     def _plan_memory(self, shape, spacing, patch, present=0):
         """The batch size that fits, and the bytes needed besides the `present` ones."""
         batch_size = self.settings.batch_size
-        largest = batch_size or default_batch_size(patch, self.engine)
-
-        def needed_for(size):
-            needed = required_memory(shape, patch, size, self.spec.kernel, self.channels)
-            return needed - present
-
-        what = f"a result of {'x'.join(map(str, shape))} voxels"
-        coarser = "a coarser resolution"
-        smaller = f"a smaller patch or {coarser}" if patch else f"{coarser} or a patch of 128"
+        sizes = batch_size or 1, batch_size or default_batch_size(patch, self.engine)
+        kernel, channels = self.spec.kernel, self.channels
+        what, coarser = f"a result of {'x'.join(map(str, shape))} voxels", "a coarser resolution"
+        remedy = f"{coarser} or a patch of 128"
+        if patch is not None:
+            what, remedy = f"{what} in patches of {patch}", f"a smaller patch or {coarser}"
         return self.memory.largest_batch(
-            (batch_size or 1, largest),
-            needed_for,
-            f"{what} in patches of {patch}" if patch else what,
-            f"ask for {smaller} (received {','.join(f'{value:g}' for value in spacing)} mm)",
+            sizes,
+            lambda size: required_memory(shape, patch, size, kernel, channels) - present,
+            what,
+            f"ask for {remedy} (received {','.join(f'{value:g}' for value in spacing)} mm)",
         )
 
 
@@ -375,14 +373,6 @@ def _volume(image, series):
     return image if isinstance(image, Volume) else read_volume(image, series=series)
 
 
-def _on_grid(array, prepared, spline_order):
-    """A channel as a volume on the grid of the result."""
-    volume = Volume.from_grid(array, prepared.volume.grid)
-    if volume.grid.is_close(prepared.grid):
-        return volume
-    return resample_to(volume, prepared.grid, spline_order=spline_order)
-
-
 def _normalisation(array, legacy):
     normalisation = Normalisation.of(array)
     if not legacy:
@@ -394,4 +384,4 @@ def _normalisation(array, legacy):
             f"the legacy geometry needs a positive maximum, received {largest:g}; "
             "take geometry=exact"
         )
-    return Normalisation(shift=0.0, scale=largest, floor=normalisation.floor)
+    return replace(normalisation, shift=0.0, scale=largest)

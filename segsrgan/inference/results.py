@@ -10,6 +10,7 @@ which image they belong to and how they were made.
 """
 
 import os
+import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -134,10 +135,7 @@ def choose_folders(images, name):
 
 def weights_name(weights):
     """The name of weights, a registry name or a path, in result folders: no folder, no suffix."""
-    name = Path(weights).name
-    for suffix in (".h5", ".hdf5", ".keras", ".weights"):
-        name = name.removesuffix(suffix)
-    return name
+    return re.sub(r"(\.h5|\.hdf5|\.keras|\.weights)+$", "", Path(weights).name)
 
 
 def _choose(image, base, shared, taken):
@@ -170,16 +168,16 @@ def _is_alone(image):
     try:
         with os.scandir(image.parent) as entries:
             others = {
-                _header_name(entry.name)
+                _header_name(entry)
                 for entry in entries
                 if entry.name.lower().endswith(IMAGE_SUFFIXES)
                 or (image.is_dir() and entry.is_dir() and not entry.name.startswith(PREFIX))
             }
     except (OSError, ValueError):
         return False
-    return others <= {_header_name(image.name)}
+    return others <= {_header_name(image)}
 
 
-def _header_name(name):
+def _header_name(path):
     """The name of an image; Analyze's .img belongs to its .hdr."""
-    return name[:-4] + ".hdr" if name.lower().endswith(".img") else name
+    return re.sub(r"\.img$", ".hdr", path.name, flags=re.IGNORECASE)
