@@ -89,14 +89,12 @@ class Rule:
         self.is_list = others == [...]
         self.count = None if self.is_list else 1 + len(others)
         self.choices, self.default = tuple(choices), default
+        # Of "[0, 1)" the marks are "[)" and the bounds "0" and "1".
         marks = re.sub(r"[^][()>=]", "", interval)
         bounds = re.findall(r"[^][()>=, ]+", interval) or ["-inf"]
         self._interval = _INTERVALS[marks].format(*bounds)
-        self._low, self._high = map(float, (*bounds, "inf")[:2])
-        self._excluded = (
-            *(self._low,) * (marks == ">" or marks.startswith("(")),
-            *(self._high,) * marks.endswith(")"),
-        )
+        low, high = self._range = tuple(map(float, (*bounds, "inf")[:2]))
+        self._excluded = [low] * (marks[:1] == "(" or marks == ">") + [high] * (marks[-1:] == ")")
 
     @property
     def expected(self):
@@ -169,7 +167,7 @@ class Rule:
             value = self.kind(value)
         except OverflowError:
             return None
-        is_inside = self._low <= value <= self._high and value not in self._excluded
+        is_inside = self._range[0] <= value <= self._range[1] and value not in self._excluded
         return value if math.isfinite(value) and is_inside else None
 
     def _checked_text(self, value):
