@@ -4,24 +4,17 @@
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from scipy.ndimage import center_of_mass
+from scipy.spatial.transform import Rotation
 
 from segsrgan.volumes import Grid, Volume
 
 BLOB = np.array([3.7, -8.2, 12.9])  # mm, anywhere
-_TURN = np.deg2rad([25.0, -40.0, 70.0])
 
 
-def rotation(angles=_TURN):
-    """Rotation matrix of angles about x, then y, then z."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        turn = np.eye(3)
-        j, k = (axis + 1) % 3, (axis + 2) % 3
-        turn[j, j] = turn[k, k] = np.cos(angle)
-        turn[k, j] = np.sin(angle)
-        turn[j, k] = -np.sin(angle)
-        matrix = turn @ matrix
-    return matrix
+def rotation(angles=(0.44, -0.7, 1.22)):
+    """Rotation matrix of angles in radians about x, then y, then z."""
+    return Rotation.from_euler("xyz", angles).as_matrix()
 
 
 DIRECTIONS = {
@@ -47,9 +40,7 @@ def blob_volume(spacing, direction, sigma=4.0, extent=48.0):
 
 def centroid(volume):
     """Physical centre of mass, mm."""
-    weights = volume.array.astype(np.float64)
-    index = [(weights * axis).sum() / weights.sum() for axis in np.indices(weights.shape)]
-    return volume.grid.index_to_physical(index)
+    return volume.grid.index_to_physical(center_of_mass(volume.array.astype(np.float64)))
 
 
 def noise(shape, seed=0):
