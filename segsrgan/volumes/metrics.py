@@ -179,18 +179,8 @@ def surface_distances(a, b, spacing):
     """Distances between the surfaces of two segmentations, exact for any spacing.
 
     Measured between voxel centres; `surface_voxels` says which. The arrays are cropped to the box
-    around both; each of its voxels takes 12 bytes.
-
-    Args:
-        a: (x, y, z).
-        b: (x, y, z).
-        spacing: mm, one number or three.
-
-    Returns:
-        A `SurfaceDistances`, without distances if `a` or `b` is empty.
-
-    Raises:
-        ValueError: if the shapes differ or the spacing is not positive and finite.
+    around both; each of its voxels takes 12 bytes. The spacing is one number or three, mm. Raises
+    `ValueError` if the shapes (x, y, z) differ or the spacing is not positive and finite.
 
     Example:
         >>> a, b = np.zeros((2, 9, 9, 9), bool)

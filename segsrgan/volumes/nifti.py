@@ -172,10 +172,10 @@ def _grid(header, shape, path):
     is_mgh = isinstance(header, MGHHeader)
     sizes = np.array(header["delta"] if is_mgh else header["pixdim"][1:4], dtype=np.float64)
     if not np.all(np.isfinite(sizes) & (sizes > 0)):
+        field, text = "delta" if is_mgh else "pixdim", " x ".join(f"{size:g}" for size in sizes)
         raise VolumeError(
-            f"{path}: the voxel size must be positive in mm, its header "
-            f"({'delta' if is_mgh else 'pixdim'}) says "
-            f"{' x '.join(f'{size:g}' for size in sizes)}; repair the header"
+            f"{path}: the voxel size must be positive in mm, its header ({field}) says {text}; "
+            "repair the header"
         )
     try:
         with np.errstate(invalid="ignore"):

@@ -99,18 +99,13 @@ def degrade(volume, spacing, thickness=None):
 
     The profile is a Gaussian whose full width at half maximum is the slice thickness, sigma =
     thickness / (2 sqrt(2 ln 2)) in mm (SegSRGAN paper, section 3.1). Only axes whose spacing
-    grows are touched; the others keep theirs.
+    grows are touched; the others keep theirs. The result is a float32 volume over the same field
+    of view.
 
     Args:
         volume: the high-resolution source.
         spacing: of the result, mm, one number or three.
         thickness: of the slices, mm, one number or three; None: the spacing.
-
-    Returns:
-        A float32 volume over the same field of view.
-
-    Raises:
-        ValueError: if spacing or thickness is not positive and finite.
     """
     spacing = check_spacing(spacing)
     thickness = spacing if thickness is None else as_triple(thickness, "thickness")
@@ -128,8 +123,7 @@ def degrade(volume, spacing, thickness=None):
 def _spline_matrix(size, points, order):
     """Matrix (len(points), size) that interpolates `size` samples at continuous indices.
 
-    The signal is mirrored at the outer faces of the outermost voxels; points beyond those faces
-    take the value there.
+    The signal is mirrored at the outer faces of the outermost voxels, and constant beyond.
     """
     points = np.clip(points, -0.5, size - 0.5)
     if len(points) == size and np.allclose(points, np.arange(size), rtol=0, atol=1e-6):
@@ -172,11 +166,9 @@ def _profile_matrix(source, target, axis, sigma):
 
 
 def _apply(matrices, array):
-    """Multiply each axis of `array` by its (new, old) matrix; float32, C order.
-
-    Axes that shrink most go first, so that the later products are small.
-    """
+    """Multiply each axis of `array` by its (new, old) matrix; float32, C order."""
     array = np.ascontiguousarray(array, dtype=np.float32)
+    # Axes that shrink most go first, so that the later products are small.
     for axis in sorted(range(3), key=lambda k: matrices[k].shape[0] / matrices[k].shape[1]):
         rows, columns = matrices[axis].shape
         if rows == columns and np.array_equal(matrices[axis], np.eye(rows)):

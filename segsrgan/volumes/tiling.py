@@ -18,19 +18,15 @@ _BLEND_LEAST = 1e-3
 class Tiling:
     """Where the patches of a volume lie.
 
-    Args:
-        shape, patch: of the volume and of a patch, (x, y, z) voxels.
-        axis_starts: per axis the first indices of the patches, in the padded volume; the patches
-            are all combinations of them.
-        padding: per axis the voxels added (before, after).
-        mode: how they are filled, a mode of `numpy.pad`.
+    Sizes are (x, y, z) voxels. The patches are all combinations of the first indices along the
+    axes, in the padded volume.
     """
 
     shape: tuple[int, int, int]
     patch: tuple[int, int, int]
     axis_starts: tuple[tuple[int, ...], ...]
-    padding: tuple[tuple[int, int], ...]
-    mode: str
+    padding: tuple[tuple[int, int], ...]  # per axis the voxels added before and after
+    mode: str  # how they are filled, of `numpy.pad`
 
     @cached_property
     def starts(self):
@@ -96,7 +92,8 @@ def plan(shape, patch, step, geometry="exact", multiple=4):
         axis_starts = ((0,),) * 3
     else:
         sizes, steps = _integers(patch, "patch"), _integers(step, "step")
-        _check_sizes(sizes, steps, multiple)
+        for size, stride in zip(sizes, steps, strict=True):
+            _check_size(size, stride, multiple)
         axes = [_axis(*axis, legacy) for axis in zip(shape, sizes, steps, strict=True)]
         pads, axis_starts = zip(*axes, strict=True)
     unit = 1 if legacy else multiple
@@ -115,9 +112,6 @@ class Accumulator:
         tiling: the plan; every one of its patches has to be added once.
         channels: of the patches.
         blend: "uniform" (plain mean, as in the paper) or "gaussian" (patch centres weigh more).
-
-    Raises:
-        ValueError: if the blend is unknown.
     """
 
     def __init__(self, tiling, channels, blend="uniform"):
@@ -188,19 +182,17 @@ def _integers(value, name):
     return tuple(int(number) for number in np.broadcast_to(numbers, 3))
 
 
-def _check_sizes(patch, step, multiple):
-    for size, stride in zip(patch, step, strict=True):
-        if size < multiple or size % multiple:
-            near = max(multiple, round(size / multiple) * multiple)
-            raise ValueError(
-                f"patch must be divisible by {multiple} and at least {multiple}, received {size}; "
-                f"try {near}"
-            )
-        if not 1 <= stride <= size:
-            raise ValueError(
-                f"step must be between 1 and the patch size {size}, received {stride}; "
-                f"try {size // 2}"
-            )
+def _check_size(patch, step, multiple):
+    if patch < multiple or patch % multiple:
+        near = max(multiple, round(patch / multiple) * multiple)
+        raise ValueError(
+            f"patch must be divisible by {multiple} and at least {multiple}, received {patch}; "
+            f"try {near}"
+        )
+    if not 1 <= step <= patch:
+        raise ValueError(
+            f"step must be between 1 and the patch size {patch}, received {step}; try {patch // 2}"
+        )
 
 
 def _gaussian(size, dtype):

@@ -69,21 +69,14 @@ def check_spacing(spacing):
 class Grid:
     """A regular grid of voxels in patient space (LPS, mm).
 
-    Args:
-        shape: voxels along (x, y, z).
-        spacing: distance between voxel centres along each axis, mm.
-        origin: physical position of the centre of voxel (0, 0, 0), mm.
-        direction: (3, 3) float array; column k is the physical direction of axis k.
-
-    Raises:
-        ValueError: if the shape has an axis without voxels, the spacing is not positive and
-            finite, or the direction is not orthonormal.
+    Raises `ValueError` if the shape has an axis without voxels, the spacing is not positive and
+    finite, or the direction is not orthonormal.
     """
 
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    direction: np.ndarray = field(default_factory=lambda: np.eye(3))
+    shape: tuple[int, int, int]  # voxels along (x, y, z)
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)  # between voxel centres, mm
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)  # the centre of voxel (0, 0, 0), mm
+    direction: np.ndarray = field(default_factory=lambda: np.eye(3))  # column k: that of axis k
 
     def __post_init__(self):
         shape = tuple(int(size) for size in self.shape)
@@ -208,19 +201,14 @@ class Volume:
 class Normalisation:
     """The linear map of an image's intensities to [0, 1] (SegSRGAN paper, section 3.1).
 
-    Args:
-        shift: subtracted first: the minimum where it is negative, else 0.
-        scale: divisor: the maximum after the shift.
-        floor: the image's minimum; no inverted value falls below it.
-
     Example:
         >>> normalisation = Normalisation.of(array)
         >>> same = normalisation.invert(normalisation.apply(array))
     """
 
-    shift: float
-    scale: float
-    floor: float
+    shift: float  # subtracted first: the minimum where it is negative, else 0
+    scale: float  # divisor: the maximum after the shift
+    floor: float  # the image's minimum; no inverted value falls below it
 
     @classmethod
     def of(cls, array):

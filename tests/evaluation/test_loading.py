@@ -82,13 +82,6 @@ def test_what_lies_a_voxel_off_is_shifted_and_zero_beyond():
         assert np.array_equal(array[1:], volume.array[:-1]) and not array[0].any()
 
 
-def test_images_are_interpolated_linearly_and_labels_taken_from_the_nearest():
-    ramp = Volume(np.arange(4.0).reshape(4, 1, 1).astype(np.float32), (1, 1, 1))
-    grid = Grid((3, 1, 1), (1, 1, 1), (0.25, 0, 0))
-    assert put(ramp, grid, 1, resample=True)[0].ravel() == pytest.approx([0.25, 1.25, 2.25])
-    assert put(ramp, grid, 0, resample=True)[0].ravel() == pytest.approx([0, 1, 2])
-
-
 @pytest.mark.parametrize("name", DIRECTIONS)
 @pytest.mark.parametrize(("order", "error"), [(1, 0.053), (3, 0.002)])
 def test_a_blob_lies_at_the_same_place_after_resampling(name, order, error):

@@ -21,10 +21,11 @@ ITK_IMAGE = to_itk(Volume.from_grid(ARRAY, GRID))
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".NRRD"])
+@pytest.mark.parametrize("image", [ITK_IMAGE, sitk.JoinSeries([ITK_IMAGE])], ids=["3-D", "4-D"])
 @pytest.mark.parametrize("compressed", [True, False])
-def test_formats_of_itk_keep_voxels_and_geometry(tmp_path, suffix, compressed):
+def test_formats_of_itk_keep_voxels_and_geometry(tmp_path, suffix, image, compressed):
     path = tmp_path / f"an image.x{suffix.lower()}"
-    sitk.WriteImage(ITK_IMAGE, str(path), useCompression=compressed)
+    sitk.WriteImage(image, str(path), useCompression=compressed)
     path = path.rename(path.with_suffix(suffix)) if suffix.isupper() else path
     for given in (path, str(path)):
         volume = read_volume(given)
@@ -37,12 +38,6 @@ def test_a_sheared_nrrd_is_read_with_a_warning(tmp_path, caplog):
     volume = read_volume(tmp_path / "a.nrrd")
     assert "not at right angles" in caplog.text
     assert volume.direction.T @ volume.direction == pytest.approx(np.eye(3))
-
-
-def test_one_frame_of_a_4d_metaimage_is_a_volume(tmp_path):
-    sitk.WriteImage(sitk.JoinSeries([ITK_IMAGE]), str(tmp_path / "a.mha"))
-    volume = read_volume(tmp_path / "a.mha")
-    assert np.array_equal(volume.array, ARRAY) and volume.grid.is_close(GRID)
 
 
 def damaged(change):

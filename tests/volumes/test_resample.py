@@ -135,14 +135,6 @@ def test_degrading_an_impulse_shows_the_slice_profile():
     assert result.array.ravel() == pytest.approx(expected, abs=1e-4)
 
 
-def test_degrading_is_blur_in_mm_then_decimation():
-    array = noise((5, 4, 90))
-    result = degrade(Volume(array, (1, 1, 0.5)), (1, 1, 1.5)).array
-    sigma = 1.5 / (2 * np.sqrt(2 * np.log(2))) / 0.5  # voxels
-    blurred = ndimage.gaussian_filter1d(array, sigma, axis=2, truncate=8)
-    assert result[..., 2:-2] == pytest.approx(blurred[..., 1::3][..., 2:-2], abs=1e-5)
-
-
 def test_axes_whose_resolution_does_not_fall_stay_untouched():
     volume = Volume(noise((6, 5, 12)), (1, 1, 1))
     result = degrade(volume, (0.5, 1, 4))

@@ -121,11 +121,10 @@ def test_inverted_values_never_fall_below_the_minimum():
     assert normalisation.invert(np.array([-1.0, 0.1, 0.25, 0.5, 2.0])).tolist() == [2, 2, 2, 4, 16]
 
 
-@pytest.mark.parametrize("offset", [-500.0, 0.0, 200.0])
+@pytest.mark.parametrize("offset", [-500, 0, 200])
 def test_invert_undoes_apply(offset):
     array = noise((4, 5, 6)) * 1000 + np.float32(offset)
-    before = array.copy()
-    normalisation = Normalisation.of(array)
+    before, normalisation = array.copy(), Normalisation.of(array)
     scaled = normalisation.apply(array)
     assert scaled.dtype == np.float32
     assert scaled.min() >= 0 and scaled.max() == pytest.approx(1)
