@@ -117,19 +117,14 @@ def _matched(image, reference, region):
 class Agreement(NamedTuple):
     """How well two aligned views agree, which shows whether a result can be trusted.
 
-    Attributes:
-        first, second: their names.
-        dice: of their masks where both see; nan if they nowhere see together.
-        correlation: Pearson's, of their images in and around the masks where both see; nan if they
-            nowhere see together.
-        overlap: fraction of the first's field of view, inside the grid, that the second sees, too.
+    Both numbers are nan if they nowhere see the object together.
     """
 
     first: str
     second: str
-    dice: float
-    correlation: float
-    overlap: float
+    dice: float  # of their masks where both see
+    correlation: float  # Pearson's, of their images in and around the masks where both see
+    overlap: float  # fraction of the first's field of view, in the grid, that the second sees, too
 
     @property
     def is_doubtful(self):

@@ -271,13 +271,10 @@ def overlaps(first, second):
 def sample(volume, grid, transform=None, through="linear", order=1):
     """A view's values at the voxel centres of a grid, float32 (x, y, z), 0 where it does not see.
 
-    Args:
-        volume: a `Volume`, real or bool.
-        grid: of the result.
-        transform: a `Rigid` from the reference to the view; identity when None.
-        through: "linear" between slices, or "nearest": the nearest slice's value, as in the paper.
-        order: of the interpolation in plane: 0 (nearest), 1 (linear) or 3 (cubic; then `through`
-            "linear" is cubic, too).
+    The transform is a `Rigid` from the reference to the view; identity when None. Of the slices
+    it takes what is "linear" between them, or the "nearest" one's value, as in the paper. The
+    order of the interpolation in plane is 0 (nearest), 1 (linear) or 3 (cubic; then `through`
+    "linear" is cubic, too).
     """
     if through not in THROUGH:
         raise ValueError(f"through must be one of {', '.join(THROUGH)}, received {through!r}")

@@ -374,13 +374,9 @@ _KINDS = {"segmentor": (SegmentorSpec, build_segmentor), "alignnet": (AlignNetSp
 
 
 def save_networks(path, segmentor=None, alignnet=None, **metadata):
-    """Writes either network or both, whole or not at all; an existing file is replaced.
+    """Writes either network or both, models of `build_...`, whole or not at all.
 
-    Args:
-        path: of the file.
-        segmentor: model of `build_segmentor`, or None.
-        alignnet: model of `build_alignnet`, or None.
-        **metadata: JSON values kept in the file, e.g. `training`, `license`.
+    Further keyword arguments are JSON values kept in the file, e.g. `training`, `license`.
 
     Raises:
         ValueError: if there is no network.

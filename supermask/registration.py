@@ -61,19 +61,14 @@ _GAIN = 1e-5  # of the judgement, below which a transform is not worth a change
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationSettings:
-    """How the classical alignment searches; a value out of range raises `UserError`.
+    """How the classical alignment searches; a value out of range raises `UserError`."""
 
-    Attributes:
-        on: what is registered: "image", "mask", or "auto", both where both views have masks.
-        angle: between the starts about each axis, degrees; five of them about each. 0: one start.
-        iterations: of the optimiser, at each level.
-        samples: voxels that the optimiser compares at a level, at most; the judgement ten times as
-            many.
-    """
-
+    # "image", "mask", or "auto": both where both views have masks.
     on: str = setting("auto", choices=ON)
+    # Between the starts about each axis, degrees; five of them about each. 0: one start.
     angle: float = setting(22.5, interval="[0, 45]")
-    iterations: int = setting(10, interval=">= 1")
+    iterations: int = setting(10, interval=">= 1")  # of the optimiser, at each level
+    # Voxels that the optimiser compares at a level, at most; the judgement ten times as many.
     samples: int = setting(100_000, interval=">= 1000")
 
     def __post_init__(self):
@@ -83,16 +78,13 @@ class RegistrationSettings:
 class Registered(NamedTuple):
     """What a registration found.
 
-    Attributes:
-        transform: a `Rigid` from the fixed view to the moving one.
-        score: its judgement at the finest level: cross-correlation of the images (0 to 1) plus
-            Dice of the masks (0 to 1), as far as these were registered.
-        before: that of the transform to begin with: no motion, or the one to be refined.
+    The scores are the images' cross-correlation (0 to 1) plus the masks' Dice (0 to 1) at the
+    finest level, as far as these were registered.
     """
 
-    transform: Rigid
+    transform: Rigid  # from the fixed view to the moving one
     score: float
-    before: float
+    before: float  # of no motion, or of the transform to be refined
 
 
 def register(fixed, moving, settings=None):

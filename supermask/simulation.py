@@ -158,9 +158,6 @@ def plan_cases(masks, images, output, *, repeat=1, test=0.0, seed=0, channel=0):
     """A `CasePlan` for each repetition of each mask and, unless they are None, its image.
 
     Of the volumes, the last ones, a fraction of `test`, are for testing.
-
-    Raises:
-        UserError: if the numbers of paths differ, or a number is out of range.
     """
     if images and len(images) != len(masks):
         raise UserError(
@@ -292,18 +289,11 @@ def write_table(output):
 
 
 def find_pairs(folder, modality="flair"):
-    """The volumes of a collection, each with its mask.
+    """The volumes of a collection as sorted `(image, mask)` paths.
 
-    Args:
-        folder: of a task of the Medical Segmentation Decathlon (with imagesTr and labelsTr), or of
-            BraTS, in which masks may lie at any depth.
-        modality: of BraTS, "flair", "t1", "t1ce" or "t2".
-
-    Returns:
-        A list of `(image, mask)` paths, sorted.
-
-    Raises:
-        UserError: if there are none, or a mask has no image.
+    The folder is that of a task of the Medical Segmentation Decathlon (with imagesTr and labelsTr),
+    or of BraTS, in which masks may lie at any depth and of which the modality is "flair", "t1",
+    "t1ce" or "t2". Raises `UserError` if there are none, or a mask has no image.
     """
     folder = expanded(folder)
     if modality not in _ENDS:
@@ -356,13 +346,9 @@ def _beside(mask, modality):
 
 
 def read_mask(path, labels=None):
-    """Reads the object of a mask, a float32 `Volume` of 0 and 1.
+    """The object of a mask's file, a float32 `Volume` of 0 and 1.
 
-    `labels` are the values that make it; None: every one but 0.
-
-    Raises:
-        VolumeError: if it cannot be read.
-        UserError: if voxels are NaN or infinite.
+    The `labels` make it; None: every value but 0.
     """
     mask = read_volume(path)
     if not np.isfinite(mask.array).all():
@@ -372,12 +358,7 @@ def read_mask(path, labels=None):
 
 
 def read_channel(path, channel=0):
-    """Reads one `Volume` of an image that may have several, as the Decathlon's brains do.
-
-    Raises:
-        VolumeError: if it cannot be read.
-        UserError: if there is no such channel; an image of one volume has the channel 0.
-    """
+    """One `Volume` of an image that may have several, as the Decathlon's brains do."""
     import SimpleITK as sitk
 
     from segsrgan.volumes.itk import from_itk
