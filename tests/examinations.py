@@ -88,6 +88,15 @@ def object_points():
     return points[inside(points)]
 
 
+def reordered(volume, order, flips):
+    """The same volume, its voxels stored along other axes and, where `flips` says so, backwards."""
+    first = np.where(flips, np.array(volume.array.shape) - 1, 0)
+    array = np.flip(volume.array, np.flatnonzero(flips)).transpose(order)
+    direction = (volume.direction * np.where(flips, -1, 1))[:, order]
+    spacing = np.array(volume.spacing)[list(order)]
+    return Volume(array, tuple(spacing), volume.grid.index_to_physical(first), direction)
+
+
 def apart(first, second, points=None):
     """How far two transforms lead points (n, 3) apart, mm: the root of the mean square."""
     points = object_points() if points is None else points

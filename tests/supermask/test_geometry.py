@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from examinations import points_of, same
+from examinations import points_of, reordered, same
 
 from segsrgan.errors import UserError
 from segsrgan.networks.spatial import SpatialTransformer3D
@@ -278,19 +278,8 @@ def test_voxels_of_a_mask_are_thinned_but_keep_its_ends():
 
 @pytest.mark.parametrize(("order", "signs"), ORIENTATIONS[1::6])
 def test_the_same_voxels_of_a_mask_are_taken_however_it_is_stored(order, signs):
-    direction, mask = rotation((0.1, -0.2, 0.3)), np.zeros((12, 10, 8), np.float32)
+    mask = np.zeros((12, 10, 8), np.float32)
     mask[2:11, 1:7, 3:8] = np.random.default_rng(0).random((9, 6, 5)) > 0.3
-    grid = Grid(mask.shape, (1, 2, 3), (5, 6, 7), direction)
-    ends = np.where(np.array(signs) < 0, np.array(mask.shape)[list(order)] - 1, 0)
-    index = np.zeros(3)
-    index[list(order)] = ends
-    stored = Grid(
-        tuple(mask.shape[k] for k in order),
-        tuple(grid.spacing[k] for k in order),
-        tuple(grid.index_to_physical(index)),
-        direction[:, order] * signs,
-    )
-    flips = tuple(slice(None, None, sign) for sign in signs)
-    expected = voxels_of(Volume.from_grid(mask, grid), most=40)
-    found = voxels_of(Volume.from_grid(mask.transpose(order)[flips], stored), most=40)
-    np.testing.assert_allclose(found, expected, atol=1e-9)
+    volume = Volume(mask, (1, 2, 3), (5, 6, 7), rotation((0.1, -0.2, 0.3)))
+    found = voxels_of(reordered(volume, order, np.array(signs) < 0), most=40)
+    np.testing.assert_allclose(found, voxels_of(volume, most=40), atol=1e-9)

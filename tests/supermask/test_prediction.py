@@ -15,6 +15,7 @@ from examinations import (
     intensity,
     object_points,
     points_of,
+    reordered,
     same,
     stack_grid,
     truth_on,
@@ -40,15 +41,7 @@ ALIGNED, CLASSICAL = (PredictionSettings(alignment=name) for name in ("none", "c
 
 def stored(view, order, flips):
     """The same view, its voxels in another order and direction."""
-
-    def changed(volume):
-        first = np.where(flips, np.array(volume.array.shape) - 1, 0)
-        array = np.flip(volume.array, np.flatnonzero(flips)).transpose(order)
-        direction = (volume.direction * np.where(flips, -1, 1))[:, order]
-        spacing = np.array(volume.spacing)[list(order)]
-        return Volume(array, tuple(spacing), volume.grid.index_to_physical(first), direction)
-
-    return View(changed(view.volume), changed(view.mask))
+    return View(*(reordered(volume, order, flips) for volume in (view.volume, view.mask)))
 
 
 def turned(view, motion):

@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from examinations import acquire, examination, stack_grid
+from examinations import acquire, examination, reordered, stack_grid
 from volumes.samples import EVEN, write_series
 
 from segsrgan.errors import UserError, VolumeError
@@ -101,18 +101,14 @@ def test_a_mask_that_lies_elsewhere_is_refused():
 )
 def test_a_mask_may_be_stored_in_another_order_than_its_stack(order, flips):
     view = acquire(stack_grid())
-    first = np.where(flips, np.array(view.mask.array.shape) - 1, 0)
-    array = np.flip(view.mask.array, np.flatnonzero(flips)).transpose(order)
-    direction = (view.mask.direction * np.where(flips, -1, 1))[:, order]
-    spacing = np.array(view.mask.spacing)[list(order)]
-    mask = Volume(array, tuple(spacing), view.mask.grid.index_to_physical(first), direction)
+    mask = reordered(view.mask, order, flips)
     grid = stack_grid(thick=3.0)
     found = View(view.volume, mask).mask_on(grid)
     np.testing.assert_allclose(found, view.mask_on(grid), atol=1e-5)
     # The voxels in another order, the header not.
     if order != (0, 1, 2):
         with pytest.raises(UserError, match="as many voxels but lies elsewhere"):
-            View(view.volume, Volume(array, view.mask.spacing, view.mask.grid.origin))
+            View(view.volume, Volume(mask.array, view.mask.spacing, view.mask.grid.origin))
 
 
 def test_an_empty_mask_is_no_object():
