@@ -24,7 +24,6 @@ def moving_about(model, seed=1):
     for name in ("angles", "shifts"):
         for variable in model.get_layer(name).weights:
             variable.assign(rng.normal(0, 1, variable.shape))
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +64,14 @@ def test_the_errors_of_a_motion_are_degrees_and_mm():
     assert motion_errors(turn, np.eye(3, 4), 2.0) == pytest.approx((90.0, 10.0))
 
 
-def test_the_segmentors_loss_is_its_dice(data):
-    both, singles = learners(), data[0]
+def test_losses_of_new_networks(data):
+    both, (singles, pairs) = learners(), data
     loss, metrics = both.segmentor_loss(singles)
     expected = soft_dice_loss(singles.mask, both.segmentor(singles.image, training=True))
     assert value(loss) == pytest.approx(value(expected), abs=1e-5)
     assert value(metrics["dice_loss"]) == value(loss)
-
-
-def test_a_new_alignnet_leaves_the_moving_view_where_it_is(data):
-    pairs = data[1]
-    loss, metrics = learners().alignnet_loss(pairs)
+    # A new AlignNet leaves the moving view where it is.
+    loss, metrics = both.alignnet_loss(pairs)
     expected = value(similarity_loss(pairs.moving, pairs.fixed, 5))
     assert value(loss) == pytest.approx(expected, abs=1e-5)
     assert set(metrics) == {"alignnet_loss", "similarity_loss"}
@@ -86,12 +82,10 @@ def test_every_weight_of_alignnets_loss_has_its_part(data):
     both = learners(antisymmetric=False)
     moving_about(both.alignnet)
     there = both.motion(pairs.moving, pairs.fixed)
-    images = (pairs.moving, pairs.fixed)
+    itself = [both.moved(x, both.motion(x, x)) for x in pairs[:2]]
     parts = {
         "similarity_loss": similarity_loss(both.moved(pairs.moving, there), pairs.fixed, 5),
-        "identity_loss": sum(
-            value(l2(image, both.moved(image, both.motion(image, image)))) for image in images
-        ),
+        "identity_loss": sum(value(l2(x, y)) for x, y in zip(pairs[:2], itself, strict=True)),
         "mask_loss": similarity_loss(both.moved(pairs.moving_mask, there), pairs.fixed_mask, 5),
         "transform_loss": np.mean(np.asarray(motion_distance(there, pairs.matrix, 16))) / 4,
     }
@@ -119,9 +113,8 @@ def test_pairs_of_unknown_motion_do_not_count_for_the_transforms(data):
     matrix = np.stack([pairs.matrix[0], wrong[1]])
     mixed = pairs._replace(matrix=matrix, known=np.array([1, 0], "float32"))
     alone = Pairs(*(array[:1] for array in pairs))
-    assert value(both.alignnet_loss(mixed)[0]) == pytest.approx(
-        value(both.alignnet_loss(alone)[0]), rel=1e-5
-    )
+    first, second = (value(both.alignnet_loss(batch)[0]) for batch in (mixed, alone))
+    assert first == pytest.approx(second, rel=1e-5)
     nothing = pairs._replace(known=np.zeros(2, "float32"))
     assert value(both.alignnet_loss(nothing)[0]) == 0
 
@@ -144,9 +137,8 @@ def test_the_consistency_of_alignment_moves_the_masks_that_are_seen(data):
     moving_about(both.alignnet)
     mask_i, mask_j = (both.segmentor(x, training=False) for x in (pairs.moving, pairs.fixed))
     there, back = both.motion(pairs.moving, pairs.fixed), both.motion(pairs.fixed, pairs.moving)
-    cons = value(l2(both.moved(mask_i, there), mask_j)) + value(
-        l2(both.moved(mask_j, back), mask_i)
-    )
+    cons = value(l2(both.moved(mask_i, there), mask_j))
+    cons += value(l2(both.moved(mask_j, back), mask_i))
     loss, metrics = both.consistent_alignnet_loss(pairs)
     assert value(metrics["consistency_2"]) == pytest.approx(cons, rel=1e-4)
     plain, _ = both.alignnet_loss(pairs)
