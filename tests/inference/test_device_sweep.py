@@ -12,81 +12,69 @@ from segsrgan.inference.sweep import default_batch_size, predict_tiled
 from segsrgan.networks.spatial import PatchReassembly
 from segsrgan.volumes.tiling import plan
 
+VOLUME = np.random.default_rng(0).random((17, 12, 20), dtype=np.float32)
+VOLUME[:9, :, :9] = 0.25  # a patch that is constant, and is computed once
+
 
 @pytest.fixture(scope="module")
-def model():
-    """Return a model whose second channel is twice the distance from the patch's mean."""
+def engines():
+    """Return two engines, whose second channel is twice the distance from the patch's mean."""
     image = keras.Input((None, None, None, 1))
     mean = keras.ops.mean(image, axis=(1, 2, 3), keepdims=True)
-    return keras.Model(image, keras.layers.Concatenate()([image, 2 * (image - mean)]))
+    model = keras.Model(image, keras.layers.Concatenate()([image, 2 * (image - mean)]))
+    return [TensorFlowEngine(model, on_device=flag) for flag in (False, True)]
 
 
-def volume(shape=(17, 12, 20)):
-    array = np.random.default_rng(0).random(shape, dtype=np.float32)
-    array[:9, :, :9] = 0.25  # a patch that is constant, and is computed once
-    return array
+def results(engines, batch_size=3, **options):
+    tiling = plan(VOLUME.shape, 8, 4)
+    return [predict_tiled(engine, VOLUME, tiling, 2, batch_size, **options) for engine in engines]
 
 
-def both(model, batch_size=3, **options):
-    """The results in main memory and on the device."""
-    array = volume()
-    tiling = plan(array.shape, 8, 4)
-    engines = (TensorFlowEngine(model, on_device=flag) for flag in (False, True))
-    return [predict_tiled(engine, array, tiling, 2, batch_size, **options) for engine in engines]
-
-
-@pytest.mark.parametrize("batch_size", [1, 4])
-@pytest.mark.parametrize("blend", ["uniform", "gaussian"])
-def test_results_are_the_same_wherever_the_volume_is(model, blend, batch_size):
-    host, device = both(model, batch_size, blend=blend)
+@pytest.mark.parametrize(("blend", "batch_size"), [("uniform", 1), ("gaussian", 4)])
+def test_results_are_the_same_wherever_the_volume_is(engines, blend, batch_size):
+    host, device = results(engines, batch_size, blend=blend)
     assert device.shape == host.shape
     assert device.dtype == np.float32
     np.testing.assert_allclose(device, host, atol=2e-6)
     assert np.ptp(host[..., 1]) > 0.5
 
 
-def test_patches_do_not_come_back_one_by_one(model, monkeypatch):
+def test_patches_do_not_come_back_one_by_one(engines, monkeypatch):
     def refuse(*arguments):
         raise AssertionError
 
     monkeypatch.setattr(TensorFlowEngine, "predict_batch", refuse)
-    engine = TensorFlowEngine(model, on_device=True)
-    array = volume()
-    result = predict_tiled(engine, array, plan(array.shape, 8, 4), 2)
-    np.testing.assert_allclose(result[..., 0], array, atol=2e-6)
+    (result,) = results(engines[1:])
+    np.testing.assert_allclose(result[..., 0], VOLUME, atol=2e-6)
 
 
-def test_a_volume_that_does_not_fit_stays_in_main_memory(model, monkeypatch, caplog):
+def out_of_memory(*arguments, **options):
     import tensorflow as tf
 
-    def fail(self, channels, dtype="float32"):
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
+
+def test_a_volume_that_does_not_fit_stays_in_main_memory(engines, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "segsrgan")
-    monkeypatch.setattr(PatchReassembly, "begin", fail)
-    host, device = both(model)
+    monkeypatch.setattr(PatchReassembly, "begin", out_of_memory)
+    host, device = results(engines)
     np.testing.assert_array_equal(device, host)
     assert "stays in main memory" in caplog.text
 
 
-def test_running_out_of_the_devices_memory_halves_the_batch(model, monkeypatch, caplog):
-    import tensorflow as tf
-
+def test_running_out_of_the_devices_memory_halves_the_batch(engines, monkeypatch, caplog):
     real = TensorFlowEngine._compute
 
-    def small(self, patches, resolution):
-        if len(patches) > 2:
-            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-        return real(self, patches, resolution)
+    def compute(self, patches, resolution):
+        return (out_of_memory if len(patches) > 2 else real)(self, patches, resolution)
 
-    expected, _ = both(model, 1)
-    monkeypatch.setattr(TensorFlowEngine, "_compute", small)
-    for result in both(model, 8):
+    (expected,) = results(engines[:1], 1)
+    monkeypatch.setattr(TensorFlowEngine, "_compute", compute)
+    for result in results(engines, 8):
         np.testing.assert_allclose(result, expected, atol=2e-6)
     assert "not enough memory for 8 patches at once; going on with 4" in caplog.text
     assert "not enough memory for 4 patches at once; going on with 2" in caplog.text
 
 
-def test_batches_are_larger_on_a_graphics_card(model):
-    sizes = [default_batch_size(64, TensorFlowEngine(model, flag)) for flag in (False, True)]
-    assert sizes == [2, 32]
+def test_batches_are_larger_on_a_graphics_card(engines):
+    assert [default_batch_size(64, engine) for engine in engines] == [2, 32]

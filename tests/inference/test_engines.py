@@ -2,7 +2,8 @@
 """Which engine is taken, and that each computes what the Keras model computes."""
 
 import logging
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import keras
 import numpy as np
@@ -47,10 +48,7 @@ def machine(monkeypatch):
 def test_a_graphics_card_takes_tensorflow_else_openvino(machine, graphics_card, openvino, expected):
     machine(graphics_card, openvino)
     assert choose() == choose("auto", "float32") == expected
-
-
-def test_an_engine_named_is_taken_and_half_precision_is_openvinos(machine):
-    machine(graphics_card=True)
+    # An engine named is taken, and half precision is OpenVINO's.
     assert [choose(name) for name in ENGINES] == list(ENGINES)
     assert choose("auto", "float16") == "openvino"
     with pytest.raises(UserError, match="auto, openvino, tensorflow, received 'steam'"):
@@ -95,9 +93,11 @@ def test_amd_lists_processors_too(root, monkeypatch, units, expected):
     assert not graphics_card(folder)
 
 
-def test_the_log_names_engine_and_precision_once(tiny, caplog):
+@pytest.mark.parametrize("read", [read_generator, load_generator])
+def test_the_log_names_engine_and_precision_once(tiny, caplog, machine, read):
+    machine(graphics_card=True)
     caplog.set_level(logging.INFO, "segsrgan")
-    engine = make_engine(load_generator(tiny), "tensorflow")
+    engine = make_engine(read(tiny))
     assert (engine.name, engine.precision) == ("tensorflow", "float32")
     assert caplog.messages == ["engine: tensorflow float32"]
 
@@ -119,36 +119,29 @@ def test_a_model_of_another_kind_goes_to_tensorflow(echo):
         make_engine(echo, "openvino")
 
 
-@pytest.mark.parametrize("name", ["auto", *ENGINES])
-def test_an_engine_agrees_with_the_model(tiny, name):
-    if name == "openvino":
-        pytest.importorskip("openvino")
-    engine, model = make_engine(read_generator(tiny), name), load_generator(tiny)
-    for shape in ((8, 12, 16), (16, 16, 16)):
-        batch = patches(3, shape)
-        result = engine.predict_batch(batch, None)
-        assert result.dtype == np.float32
-        expected, atol = truth_and_tolerance(model, batch)
-        np.testing.assert_allclose(result, expected, atol=atol)
+def engine_and_model(weights, name, **spec):
+    pytest.importorskip(name)
+    path = weights(f"engine{len(spec)}", **spec)
+    return make_engine(read_generator(path), name), load_generator(path)
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_batch_equals_its_patches_one_by_one(tiny, name):
-    pytest.importorskip(name)
-    model = load_generator(tiny)
-    engine = make_engine(model, name)
-    batch = patches(4)
-    single = np.concatenate([engine.predict_batch(patch[None], None) for patch in batch])
-    _, atol = truth_and_tolerance(model, batch)
-    np.testing.assert_allclose(engine.predict_batch(batch, None), single, atol=2 * atol)
+def test_an_engine_agrees_with_the_model_in_batches_and_one_by_one(weights, name):
+    engine, model = engine_and_model(weights, name)
+    for shape in ((8, 12, 16), (16, 16, 16)):
+        batch = patches(3, shape)
+        expected, atol = truth_and_tolerance(model, batch)
+        result = engine.predict_batch(batch, None)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, atol=atol)
+        single = np.concatenate([engine.predict_batch(patch[None], None) for patch in batch])
+        np.testing.assert_allclose(result, single, atol=2 * atol)
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_conditional_generator_is_computed_without_its_map(weights, name):
-    # Instance normalisation takes away what a constant map adds, see `simplified`.
-    pytest.importorskip(name)
-    model = load_generator(weights("conditional", conditional=True))
-    engine = make_engine(model, name)
+    # Instance normalisation takes away what a constant map adds, see `simplified_arrays`.
+    engine, model = engine_and_model(weights, name, conditional=True)
     batch = patches()
     for resolution in (2.0, 3.3):
         full = np.full(batch.shape, resolution, np.float32)
@@ -183,23 +176,20 @@ def test_a_patch_size_is_traced_once_and_few_are_kept(echo):
 
 def test_threads_that_meet_at_a_new_patch_size_trace_it_once(echo, monkeypatch):
     traced, real = [], tensorflow._trace
-    barrier, batch = threading.Barrier(4), patches(1, (8, 8, 8))
+    barrier, batch = Barrier(4), patches(1, (8, 8, 8))
 
     def trace(model, shape):
         traced.append(shape)
         return real(model, shape)
 
-    def compute():
+    def compute(_):
         barrier.wait()
         engine.predict_batch(batch, None)
 
     monkeypatch.setattr(tensorflow, "_trace", trace)
     engine = TensorFlowEngine(echo)
-    workers = [threading.Thread(target=compute) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(compute, range(4)))
     assert traced == [(8, 8, 8, 1)]
 
 

@@ -3,7 +3,8 @@
 
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import keras
 import numpy as np
@@ -40,10 +41,14 @@ def run_layer(model, image):
     return np.moveaxis(openvino.core().compile_model(graph, "CPU", options)(image)[0], 1, -1)
 
 
-def layer_alone(layer, channels):
+def layer_alone(layer):
     """A model of one layer, with random weights."""
-    image = keras.Input((None, None, None, channels))
+    image = keras.Input((None, None, None, 1))
     return randomise(keras.Model(image, layer(image)))
+
+
+def small():
+    return randomise(build_generator(GeneratorSpec(1, blocks=1)))
 
 
 def random_input(*shape, seed=0):
@@ -65,30 +70,28 @@ def test_every_variant_equals_the_plain_network(spec):
 @pytest.mark.parametrize(
     "layer",
     [
-        ReflectConv3D(3, 7),
-        ReflectConv3D(7, 7),
-        ReflectConv3D(2, 1),
-        ReflectConv3D(3, 3, strides=2),
-        ReflectConv3D(3, 3, upsampling=2),
-        InstanceNormalization3D(),
+        partial(ReflectConv3D, 3, 7),
+        partial(ReflectConv3D, 7, 7),
+        partial(ReflectConv3D, 2, 1),
+        partial(ReflectConv3D, 3, 3, strides=2),
+        partial(ReflectConv3D, 3, 3, upsampling=2),
+        InstanceNormalization3D,
     ],
     ids=["few filters", "many filters", "a point", "stride", "upsampling", "norm"],
 )
 @pytest.mark.parametrize("shape", [(8, 8, 8), (4, 12, 20)])
 def test_a_layer_equals_its_formula_at_the_borders_too(layer, shape):
-    layer = type(layer).from_config(layer.get_config())
-    model = layer_alone(layer, 1)
+    model = layer_alone(layer())
     image = random_input(1, *shape, 1)
     expected, atol = truth_and_tolerance(model, image)
     np.testing.assert_allclose(run_layer(model, image), expected, atol=atol)
 
 
-@pytest.mark.parametrize("offset", [0, 10, 100])
-@pytest.mark.parametrize("shape", [(64, 64, 64), (44, 52, 148)])
+@pytest.mark.parametrize(("offset", "shape"), [(0, (64, 64, 64)), (100, (44, 52, 148))])
 def test_statistics_keep_their_digits(offset, shape):
     # OpenVINO's own normalisation is 1e-4 off here, with an offset of 100.
     image = np.random.default_rng(0).normal(offset, 1, (1, *shape, 1)).astype(np.float32)
-    model = layer_alone(InstanceNormalization3D(), 1)
+    model = layer_alone(InstanceNormalization3D())
     result = run_layer(model, image)
     np.testing.assert_allclose(result, truth(model, image), atol=1e-5 + 2e-7 * offset)
 
@@ -139,7 +142,7 @@ def test_only_what_the_processor_computes_itself_is_offered(monkeypatch, capabil
 
 
 def test_few_compiled_models_are_kept():
-    engine = engine_of(randomise(build_generator(GeneratorSpec(1, blocks=1))))
+    engine = engine_of(small())
     first = engine.predict_batch(random_input(1, 8, 8, 8, 1))
     for size in (12, 16, 20, 24, 28):
         assert engine.predict_batch(random_input(2, size, 8, 8, 1)).shape == (2, size, 8, 8, 2)
@@ -147,37 +150,25 @@ def test_few_compiled_models_are_kept():
     np.testing.assert_array_equal(engine.predict_batch(random_input(1, 8, 8, 8, 1)), first)
 
 
-def test_a_batch_equals_its_patches_and_results_are_not_overwritten():
-    engine = engine_of(randomise(build_generator(GeneratorSpec(2))))
-    batch = random_input(3, 8, 12, 8, 1)
+def test_results_are_not_overwritten():
+    engine, batch = engine_of(small()), random_input(3, 8, 12, 8, 1)
     together = engine.predict_batch(batch)
     singly = [engine.predict_batch(batch[i : i + 1])[0] for i in range(3)]
     np.testing.assert_array_equal(together, np.stack(singly))
 
 
 def test_threads_do_not_disturb_each_other():
-    engine = engine_of(randomise(build_generator(GeneratorSpec(2))))
+    engine = engine_of(small())
     batches = [random_input(1, 8, 8, 8 + 4 * (i % 2), 1, seed=i) for i in range(8)]
     expected = [engine.predict_batch(batch) for batch in batches]
-    results = [None] * len(batches)
-
-    def compute(i):
-        for _ in range(5):
-            results[i] = engine.predict_batch(batches[i])
-
-    workers = [threading.Thread(target=compute, args=(i,)) for i in range(len(batches))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    for result, wanted in zip(results, expected, strict=True):
+    with ThreadPoolExecutor(8) as pool:
+        results = pool.map(engine.predict_batch, batches * 5)
+    for result, wanted in zip(results, expected * 5, strict=True):
         np.testing.assert_array_equal(result, wanted)
 
 
 def test_the_number_of_threads_is_passed_on():
-    engine = engine_of(randomise(build_generator(GeneratorSpec(1))), "float32", 1)
-    engine.predict_batch(random_input(1, 8, 8, 8, 1))
-    properties = engine._compile((8, 8, 8)).get_compiled_model()
+    properties = engine_of(small(), "float32", 1)._compile((8, 8, 8)).get_compiled_model()
     assert properties.get_property("INFERENCE_NUM_THREADS") == 1
     assert properties.get_property("ENABLE_CPU_PINNING") is False
 
@@ -191,7 +182,7 @@ def test_the_number_of_threads_is_passed_on():
     ],
 )
 def test_only_running_out_of_memory_is_a_memory_error(monkeypatch, text, kind):
-    engine = engine_of(randomise(build_generator(GeneratorSpec(1, blocks=1))))
+    engine = engine_of(small())
 
     def fail(shape):
         raise RuntimeError(text)
@@ -214,11 +205,11 @@ INTERRUPTED = """
 import os, signal
 import numpy as np
 from segsrgan.inference.engines.openvino import OpenVINOEngine
-from segsrgan.networks import GeneratorSpec, build_generator
-from segsrgan.networks.models import read_weights
+from segsrgan.networks import GeneratorSpec, generator_shapes
 
-model = build_generator(GeneratorSpec(1))
-engines = [OpenVINOEngine(model.spec, read_weights(model)) for _ in range(2)]
+spec = GeneratorSpec(1, blocks=1)
+arrays = {name: np.ones(shape, np.float32) for name, shape in generator_shapes(spec).items()}
+engines = [OpenVINOEngine(spec, arrays) for _ in range(2)]
 for engine in engines:
     engine.predict_batch(np.zeros((1, 8, 8, 8, 1), np.float32))
 del engines[0], engines[0], engine
@@ -228,7 +219,6 @@ os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_process_survives_ctrl_c_after_its_engines_are_gone():
-    process = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED], capture_output=True, encoding="utf-8"
-    )
+    run = [sys.executable, "-c", INTERRUPTED]
+    process = subprocess.run(run, capture_output=True, encoding="utf-8")
     assert (process.returncode, process.stdout) == (0, "heard\n"), process.stderr
