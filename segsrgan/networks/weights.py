@@ -224,26 +224,20 @@ def _read_released(file):
     if "model_weights" in groups:  # model.save() puts them one level down
         groups = subgroups(groups["model_weights"])
     networks = {}
-    for name, group in groups.items():
-        for network, (pattern, spec_of) in _RELEASED.items():
-            match = pattern.fullmatch(name)
-            if match and (found := _read_released_network(network, match, spec_of, group)):
-                networks[network] = found
+    for match, group in [(_RELEASED.fullmatch(name), group) for name, group in groups.items()]:
+        if match is None:
+            continue
+        listed = _list_attribute(group.attrs, "weight_names")
+        theirs = {entry.removesuffix(":0").removeprefix(f"{match[0]}_"): entry for entry in listed}
+        declared = declared_shapes(group)
+        shapes = {name: declared[entry] for name, entry in theirs.items() if entry in declared}
+        network, spec_of = _KINDS[match["kind"]]
+        spec = spec_of(match, shapes)
+        expected = _SHAPES[network](spec)
+        # A name that is not listed is reported as it is.
+        arrays = read_arrays(group, {theirs.get(key, key): expected[key] for key in expected})
+        networks[network] = spec, {key: arrays[theirs[key]] for key in expected}
     return networks
-
-
-def _read_released_network(network, match, spec_of, group):
-    """`(spec, arrays)` of a group; None if it lacks the weights that a spec is known by."""
-    listed = _list_attribute(group.attrs, "weight_names")
-    theirs = {entry.removesuffix(":0").removeprefix(f"{match[0]}_"): entry for entry in listed}
-    declared = declared_shapes(group)
-    shapes = {name: declared[entry] for name, entry in theirs.items() if entry in declared}
-    if (spec := spec_of(match, shapes)) is None:
-        return None
-    names = _SHAPES[network](spec)
-    # A name that is not listed is reported as it is.
-    arrays = read_arrays(group, {theirs.get(name, name): shape for name, shape in names.items()})
-    return spec, {name: arrays[theirs[name]] for name in names}
 
 
 def _list_attribute(attributes, key):
@@ -255,33 +249,22 @@ def _list_attribute(attributes, key):
 
 
 def _generator_spec(match, shapes):
-    """The spec that a group's name and the shapes of its arrays tell; None if they do not."""
-    first, last = shapes.get("gen_conv1/kernel"), shapes.get("gen_1conv/kernel")
-    if first is None or last is None:
-        return None
     return GeneratorSpec(
-        kernel=first[-1],
+        kernel=shapes["gen_conv1/kernel"][-1],
         unet=bool(match["unet"]),
         conditional=bool(match["cond"]),
         residual=not match["plain"],
-        mask_classes=last[-1] - channel_count(GeneratorSpec()),
+        mask_classes=shapes["gen_1conv/kernel"][-1] - channel_count(GeneratorSpec()),
     )
 
 
 def _discriminator_spec(match, shapes):
-    first = shapes.get("conv_dis_1/kernel")
-    if first is None:
-        return None
     plain = DiscriminatorSpec(conditional=bool(match["cond"]))
+    channels, kernel = shapes["conv_dis_1/kernel"][-2:]
     depth = sum(key.endswith("/kernel") and key.startswith("conv_dis") for key in shapes)
-    classes = first[-2] - plain.channels
-    return replace(plain, kernel=first[-1], mask_classes=classes, patch=2 ** (depth + 1))
+    classes = channels - plain.channels
+    return replace(plain, kernel=kernel, mask_classes=classes, patch=2 ** (depth + 1))
 
 
-_RELEASED = {
-    "generator": (
-        re.compile("G(?P<unet>_unet)?(?P<cond>_cond)?(?P<plain>_nn_residual)?"),
-        _generator_spec,
-    ),
-    "discriminator": (re.compile("DX(?P<cond>_cond)?"), _discriminator_spec),
-}
+_RELEASED = re.compile("(?P<kind>G|DX)(?P<unet>_unet)?(?P<cond>_cond)?(?P<plain>_nn_residual)?")
+_KINDS = {"G": ("generator", _generator_spec), "DX": ("discriminator", _discriminator_spec)}

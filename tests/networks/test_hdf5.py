@@ -36,10 +36,13 @@ def path(good, tmp_path):
     return tmp_path / "w"
 
 
-def external_storage(file, folder):
+def replaced(file, dtype="float32", **options):
     del file["generator"][NAME]
-    source = [(str(folder / "secret"), 0, BYTES)]
-    file["generator"].create_dataset(NAME, SHAPE, "float32", external=source)
+    file["generator"].create_dataset(NAME, SHAPE, dtype, **options)
+
+
+def external_storage(file, folder):
+    replaced(file, external=[(str(folder / "secret"), 0, BYTES)])
 
 
 def virtual_dataset(file, folder):
@@ -70,13 +73,11 @@ def a_group_in_itself(file, folder):
 
 
 def text(file, folder):
-    del file["generator"][NAME]
-    file["generator"][NAME] = np.full(SHAPE, b"a")
+    replaced(file, data=np.full(SHAPE, b"a"), dtype="S1")
 
 
 def references(file, folder):
-    del file["generator"][NAME]
-    file["generator"].create_dataset(NAME, SHAPE, h5py.ref_dtype)
+    replaced(file, h5py.ref_dtype)
 
 
 def a_data_type(file, folder):
@@ -84,13 +85,11 @@ def a_data_type(file, folder):
 
 
 def compressed(file, folder):
-    del file["generator"][NAME]
-    file["generator"].create_dataset(NAME, SHAPE, "float32", compression="gzip")
+    replaced(file, compression="gzip")
 
 
 def nothing_stored(file, folder):
-    del file["generator"][NAME]
-    file["generator"].create_dataset(NAME, SHAPE, "float32")
+    replaced(file)
 
 
 ATTACKS = {

@@ -48,6 +48,17 @@ def make(generator, precision="float32", threads=None):
     return TensorFlowEngine(generator)
 
 
+@contextmanager
+def _memory_errors():
+    """Gives TensorFlow's errors of allocation Python's class."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(str(error)) from error
+
+
 class TensorFlowEngine:
     """Runs a `keras.Model` of one input, or two when conditional, traced per patch size.
 
@@ -66,11 +77,11 @@ class TensorFlowEngine:
         if self._on_device:
             self.batch_voxels = _DEVICE_BATCH_VOXELS
 
+    @_memory_errors()
     def predict_batch(self, patches, resolution=None):
         """See `Engine`."""
-        with _memory_errors():
-            patches = np.ascontiguousarray(patches, dtype=np.float32)
-            return self._compute(patches, resolution).numpy()
+        patches = np.ascontiguousarray(patches, dtype=np.float32)
+        return self._compute(patches, resolution).numpy()
 
     def device_sweep(self, padded, tiling, channels, resolution=None, blend="uniform"):
         """A `DeviceSweep`, None without a graphics card, `MemoryError` if volumes do not fit."""
@@ -112,38 +123,37 @@ class DeviceSweep:
     """One volume that stays on a graphics card from its first patch to its last.
 
     The counterpart of `segsrgan.inference.sweep.HostSweep`: only the volume and the result are
-    moved. `network` takes patches `(b, px, py, pz, 1)` to outputs `(b, px, py, pz, channels)`,
-    tensors.
+    moved. `network` takes tensors `(b, px, py, pz, 1)` to `(b, px, py, pz, channels)`.
     """
 
+    @_memory_errors()
     def __init__(self, network, padded, tiling, channels, blend):
         self._network = network
         self._tiling = tiling
         self._layer = PatchReassembly(tiling.padded_shape)
         weights = patch_weights(tiling, blend)
-        with _memory_errors():
-            self._volume = keras.ops.convert_to_tensor(padded)
-            self._weights = None if weights is None else keras.ops.convert_to_tensor(weights)
-            # The second, let go at once, stands for that which `add` makes of the first.
-            self._total, _ = (self._layer.begin(channels) for _ in range(2))
+        self._weights = None if weights is None else keras.ops.convert_to_tensor(weights)
+        self._volume = keras.ops.convert_to_tensor(padded)
+        # The second, let go at once, stands for that which `add` makes of the first.
+        self._total, _ = (self._layer.begin(channels) for _ in range(2))
 
+    @_memory_errors()
     def compute(self, starts):
         """The outputs of the patches at these starts, a tensor `(b, px, py, pz, channels)`."""
-        with _memory_errors():
-            regions = [self._volume[self._tiling.region(start)] for start in starts]
-            return self._network(keras.ops.stack(regions)[..., None])
+        regions = [self._volume[self._tiling.region(start)] for start in starts]
+        return self._network(keras.ops.stack(regions)[..., None])
 
+    @_memory_errors()
     def add(self, outputs, starts):
         """Puts the outputs of patches where they belong."""
-        with _memory_errors():
-            starts = np.array(starts, np.int32)
-            self._total = self._layer.add(self._total, outputs, starts, self._weights)
+        starts = np.array(starts, np.int32)
+        self._total = self._layer.add(self._total, outputs, starts, self._weights)
 
+    @_memory_errors()
     def result(self):
         """The mean of all outputs, float32 `(x, y, z, channels)`, padding cut off."""
-        with _memory_errors():
-            mean = self._layer.finish(self._total)
-            return np.array(keras.ops.convert_to_numpy(mean[self._tiling.crop]))
+        mean = self._layer.finish(self._total)
+        return np.array(keras.ops.convert_to_numpy(mean[self._tiling.crop]))
 
 
 def _has_graphics_card():
@@ -172,14 +182,3 @@ def _set_threads(threads):
                 now or "its own number of",
                 threads,
             )
-
-
-@contextmanager
-def _memory_errors():
-    """Gives TensorFlow's errors of allocation Python's class."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise MemoryError(str(error)) from error
