@@ -91,23 +91,24 @@ def files_of(job):
     return sorted(str(path) for path in found if path.is_file())
 
 
-def kill_the_third(notes, workers, killed):
-    """Kills the worker that begins the third image, in the middle of it; notes both."""
-    wait_for(lambda: len(list(notes.iterdir())) > 2)
-    name, number = max(notes.iterdir(), key=lambda path: path.stat().st_mtime_ns).name.split(".")
-    (victim,) = [process for process in workers if process.pid == int(number)]
-    victim.kill()
-    victim.wait()
-    killed.append(name)
-
-
 def test_a_lost_workers_images_are_done_by_another_and_a_lost_scheduler_is_named(
     job, notes, scheduler
 ):
     file, workers, process = scheduler
     todo, killed, progress = job(*"abcd"), [], []
     recipe = StubRecipe(str(notes), seconds=0.4)
-    killer = threading.Thread(target=kill_the_third, args=(notes, workers, killed))
+
+    def kill_the_third():
+        """Kills the worker that begins the third image, in the middle of it."""
+        wait_for(lambda: len(list(notes.iterdir())) > 2)
+        last = max(notes.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        name, number = last.name.split(".")
+        (victim,) = [worker for worker in workers if worker.pid == int(number)]
+        victim.kill()
+        victim.wait()
+        killed.append(name)
+
+    killer = threading.Thread(target=kill_the_third)
     killer.start()
     found = results(run_job(todo, recipe, lambda *call: progress.append(call), on(file)))
     killer.join()
@@ -192,23 +193,17 @@ def test_an_image_that_kills_every_worker_fails_and_the_others_are_done(job, not
     assert len(list(notes.glob("a.*"))) == 1
 
 
-def test_no_scheduler_is_explained(job, notes, monkeypatch):
+def test_missing_dask_and_a_scheduler_that_does_not_answer_are_explained(job, notes, monkeypatch):
+    todo, compute = job("a"), on("tcp://127.0.0.1:9")
     monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 1)
     with pytest.raises(UserError, match="no Dask scheduler answers at tcp://127.0.0.1:9.*dask"):
-        list(run_job(job("a"), StubRecipe(str(notes)), None, on("tcp://127.0.0.1:9")))
-
-
-def test_missing_dask_names_the_extra(job, notes, monkeypatch):
+        list(run_job(todo, StubRecipe(str(notes)), None, compute))
     monkeypatch.setattr(dask_cluster, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"'SegSRGAN\[dask\]'"):
-        list(run_job(job("a"), StubRecipe(str(notes)), None, on("local:1")))
-
-
-def test_where_nothing_is_to_be_done_no_cluster_is_needed(job, notes, monkeypatch):
-    todo = job("a")
+        list(run_job(todo, StubRecipe(str(notes)), None, compute))
     list(run_job(todo, StubRecipe(str(notes))))
-    monkeypatch.setattr(dask_cluster, "_connected", None)
-    assert {o.result for o in run_job(todo, None, None, on("tcp://nowhere:1"))} == {"skipped"}
+    # Where nothing is to be done no cluster is needed.
+    assert {o.result for o in run_job(todo, None, None, compute)} == {"skipped"}
 
 
 def order(notes, todo, version=dask_cluster.segsrgan.__version__):

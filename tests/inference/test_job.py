@@ -124,7 +124,7 @@ def test_an_image_is_read_once_and_the_network_built_once(image, table, job_mode
     assert sorted(calls) == ["read_generator"] + ["read_volume"] * 2 + ["resample"] * 2
 
 
-def test_flags_change_the_image_or_only_what_it_costs(image, table, job_model):
+def test_flags_change_the_image_or_the_mask_or_only_what_it_costs(image, table, job_model):
     path = image()
     csv_path = table(path)
     assert job_model(csv_path, "-rf", "plain") == 0
@@ -152,6 +152,11 @@ def test_flags_change_the_image_or_only_what_it_costs(image, table, job_model):
         for kind in KINDS:
             plain, other = read(path, kind, name="plain"), read(path, kind, name="other")
             np.testing.assert_allclose(plain, other, atol=0.02, err_msg=flags)
+    assert job_model(csv_path, "-rf", "other", "--overwrite", "--threshold", "0.4") == 0
+    plain, other = (read(path, "Cortex", name=name) for name in ("plain", "other"))
+    np.testing.assert_array_equal(plain, other)
+    np.testing.assert_array_equal(read(path, "Cortex_mask", name="other"), other >= 0.4)
+    assert read(path, "Cortex_mask", name="plain").sum() < (other >= 0.4).sum()
 
 
 def test_the_batch_flags_reach_the_engine(image, table, job_model, monkeypatch):
@@ -167,16 +172,6 @@ def test_the_batch_flags_reach_the_engine(image, table, job_model, monkeypatch):
         assert job_model(csv_path, "--overwrite", flags, patch="8") == 0
         assert max(sizes) == largest
         sizes.clear()
-
-
-def test_the_threshold_changes_the_mask_alone(image, table, job_model):
-    path = image()
-    for name, threshold in (("low", "0.4"), ("high", "0.6")):
-        assert job_model(table(path), "-rf", name, "--threshold", threshold) == 0
-    low, high = (read(path, "Cortex", name=name) for name in ("low", "high"))
-    np.testing.assert_array_equal(low, high)
-    low, high = (read(path, "Cortex_mask", name=name) for name in ("low", "high"))
-    assert low.sum() > high.sum()
 
 
 def test_the_summary_is_printed_and_written_beside_the_list_and_the_bar_shows_patches(

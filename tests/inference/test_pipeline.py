@@ -77,10 +77,9 @@ def files_of(job):
     return {path.name for path in found if path.name.startswith("SR")}, hidden
 
 
-def expect(*events):
-    """A condition that several threads wait for; fails instead of hanging."""
-    for event in events:
-        assert event.wait(SECONDS), "nobody came"
+def expect(event):
+    """Waits for another thread; fails instead of hanging."""
+    assert event.wait(SECONDS), "nobody came"
 
 
 def test_everything_is_done_once_and_reported_in_order(job, stage):
@@ -94,18 +93,15 @@ def test_everything_is_done_once_and_reported_in_order(job, stage):
         assert found == names
 
 
-def test_the_next_image_is_read_while_one_is_computed(job, stage):
-    reading = threading.Event()
+def test_one_image_is_read_ahead_and_one_result_written_behind(job, stage):
+    reading, computing, seen = threading.Event(), threading.Event(), []
     stage.before["read", "b"] = reading.set
     stage.before["compute", "a 8"] = lambda: expect(reading)
-    assert len(run(job(*"ab"), stage)) == 4
-
-
-def test_a_result_is_written_while_the_next_is_computed(job, stage):
-    computing = threading.Event()
+    stage.before["compute", "a 16"] = lambda: seen.extend(stage.steps)
     stage.before["compute", "b 8"] = computing.set
     stage.before["write", "a 16"] = lambda: expect(computing)
-    assert len(run(job(*"ab"), stage)) == 4
+    assert len(run(job(*"abc"), stage)) == 6
+    assert "read b" in seen and "read c" not in seen
 
 
 def test_an_image_replaced_while_it_is_computed_counts_as_changed(job, stage, caplog):
@@ -126,13 +122,6 @@ def test_the_record_names_inputs_settings_engine_and_precision(job, stage):
     assert (entry["settings"], entry["engine"], entry["precision"]) == ({"k": 1}, "stub", "float64")
     names = [f"{kind}_patch_8_step_4.nii.gz" for kind in ("Cortex_mask", "Cortex", "SR")]
     assert entry["files"] == names
-
-
-def test_no_more_than_one_image_is_read_ahead(job, stage):
-    seen = []
-    stage.before["compute", "a 16"] = lambda: seen.extend(stage.steps)
-    run(job(*"abc"), stage)
-    assert "read c" not in seen
 
 
 @pytest.mark.parametrize(
