@@ -45,6 +45,14 @@ def test_both_tables_are_those_of_the_released_code(start, tmp_path):
     assert (tmp_path / "mse.csv").read_text() == table.to_csv()
 
 
+def test_a_link_is_replaced_and_not_followed(start, tmp_path):
+    target, link = tmp_path / "target.csv", tmp_path / "mse.csv"
+    link.symlink_to(target)
+    start().add(row(1))
+    assert not link.is_symlink() and not target.exists()
+    assert link.read_text() == ",MSE\n1,0.5\n"
+
+
 def test_the_history_grows_by_rows_and_columns(start, tmp_path):
     start().add(row(1, old=None))
     start().add(row(2, new=True, loss=float("nan")))
