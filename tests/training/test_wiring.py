@@ -2,26 +2,15 @@
 """Every flag of the training reaches what it is for."""
 
 import hashlib
+from dataclasses import asdict
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
-from training.command import GAN, Command
+from training.command import GAN, Command, make_gan, make_settings
 
 from segsrgan.training.run import Loop
-
-
-def losses(gan):
-    """The losses of random images and a linear critic."""
-    shape = (2, 16, 16, 16, gan.generator.spec.channels)
-    target, output = np.random.default_rng(0).random((2, *shape), "float32")
-
-    def critic(images):
-        return ops.sum(images, axis=(1, 2, 3, 4))[:, None]
-
-    epsilon = np.full(2, 0.5, "float32")
-    critical = gan.discriminator_loss(critic, lambda _, images: images, target, output, epsilon)
-    return [float(loss) for loss, _ in (critical, gan.generator_loss(critic, target, output))]
 
 
 def fingerprint(train, monkeypatch, flags):
@@ -29,25 +18,23 @@ def fingerprint(train, monkeypatch, flags):
     seen = {}
 
     def look(self):
-        batches = self.data.stream(range(1, 2), self.discriminator_updates)
-        digest = hashlib.sha256()
-        for index, batch in enumerate(batches):
-            if index % (self.discriminator_updates + 1) == 0:
+        digest, updates = hashlib.sha256(), self.discriminator_updates
+        for index, batch in enumerate(self.data.stream(range(1, 2), updates)):
+            if index % (updates + 1) == 0:
                 digest.update(b"".join(array.tobytes() for array in batch))
         gan = self.networks
-        seen["data"] = digest.hexdigest()
-        seen["memory"] = self.data.memory()
+        seen.update(data=digest.hexdigest(), memory=self.data.memory())
         seen["test"] = sum(float(batch.lr.sum()) for batch in self.test.all_patches())
-        seen["generator"] = gan.generator.spec
-        seen["discriminator"] = gan.discriminator and gan.discriminator.spec
+        for name, network in (("gen", gan.generator), ("dis", gan.discriminator)):
+            seen.update({f"{name}_{k}": value for k, value in asdict(network.spec).items()})
         seen["weights"] = float(sum(np.abs(w).sum() for w in gan.generator.get_weights()))
-        seen["objective"] = losses(gan)
         seen["precision"] = gan.generator.layers[1].compute_dtype
-        rates = (gan.generator_optimizer, gan.discriminator_optimizer)
-        seen["rates"] = [float(o.learning_rate) if o else None for o in rates]
-        seen["optimizer"] = (rates[0].beta_1, rates[0].ema_momentum, gan.clip_gradient)
-        seen["loop"] = (self.discriminator_updates, self.snapshot, self.epochs, self.state_minutes)
-        seen["records"] = self.history._board is None
+        for name in ("generator", "discriminator"):
+            seen[f"rate_{name}"] = float(getattr(gan, f"{name}_optimizer").learning_rate)
+        adam = gan.generator_optimizer
+        seen.update(beta=adam.beta_1, ema=adam.ema_momentum, clip=gan.clip_gradient)
+        seen.update(updates=updates, snapshot=self.snapshot, epochs=self.epochs)
+        seen.update(minutes=self.state_minutes, records=self.history._board is None)
 
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "run", look)
@@ -56,56 +43,54 @@ def fingerprint(train, monkeypatch, flags):
     return seen
 
 
-FLAGS = {
+# What each of them changes can be told apart from what others do.
+TOGETHER = (
+    {
+        "--kernel_gen 3": "gen_kernel weights",
+        "--kernel_dis 3": "dis_kernel",
+        "--is_conditional True": "gen_conditional dis_conditional",
+        "--scaled_residual True": "gen_scaled",
+        "--blocks_gen 3": "gen_blocks",
+        "--growth_gen 3": "gen_growth",
+        "--head_gen 3": "gen_head",
+        "--lrgen 0.01": "rate_generator",
+        "--lrdis 0.01": "rate_discriminator",
+        "--beta_1 0.9": "beta",
+        "--ema 0.9": "ema",
+        "--clip_gradient 1": "clip",
+        "--number_of_disciminator_iteration 2": "updates",
+        "--snapshot 2": "snapshot",
+        "--epoch 2": "epochs",
+        "--state_minutes 1": "minutes",
+        "--precision mixed_bfloat16": "precision",
+        "--tensorboard False": "records",
+    },
+    {
+        "--u_net_generator True": "gen_unet",
+        "--is_residual False": "gen_residual",
+        "--schedule cosine --warm_up 3": "rate_generator rate_discriminator",
+        "--steps 2": "data",
+    },
+)
+ALONE = {
     "--new_low_res 1 1 5": "data test",
     "--slice_thickness 5": "data test",
     "--contrast_max 0.1": "data",
     "--percent_val_max 0.2": "data",
-    "--patch_size 32": "data discriminator memory",
+    "--patch_size 32": "data dis_patch memory",
     "--stride 4": "data",
-    "--interp sitk --interpolation_type Linear": "data test generator",
-    "--interp profile": "data test generator",
+    "--interp sitk --interpolation_type Linear": "data test gen_interp",
+    "--interp profile": "data test gen_interp",
     "--image_cropping_method overlapping_with_mask": "data",
-    "--fit_mask True": "data generator discriminator",
+    "--fit_mask True": "data gen_mask_classes dis_mask_classes",
     "--flip False": "data",
     "--rotation 10": "data",
     "--elastic 3": "data",
     "--images_in_memory 1": "data",
     "--batch_size 3": "data",
     "--seed 1": "data weights",
-    "--kernel_gen 3": "generator weights",
-    "--kernel_dis 3": "discriminator",
-    "--u_net_generator True": "generator",
-    "--is_conditional True": "generator discriminator",
-    "--is_residual False": "generator",
-    "--scaled_residual True": "generator",
-    "--blocks_gen 3": "generator weights",
-    "--growth_gen 3": "generator weights",
-    "--head_gen 3": "generator weights",
-    "--slice_voxels 4": "data test generator",
-    "--lambrec 2": "objective",
-    "--lambadv 0.01": "objective",
-    "--lambgp 10": "objective",
-    "--nu 0.1": "objective",
-    "--reconstruction_loss balanced": "objective",
-    "--reconstruction_loss balanced --lambda_image 2": "objective",
-    "--reconstruction_loss balanced --lambda_entropy 2": "objective",
-    "--reconstruction_loss balanced --lambda_dice 2": "objective",
+    "--slice_voxels 4": "data test gen_slice_voxels",
     "--zero_head True": "weights",
-    "--steps 2": "data",
-    "--schedule cosine --warm_up 3": "rates",
-    "--beta_1 0.9": "optimizer",
-    "--ema 0.9": "optimizer",
-    "--clip_gradient 1": "optimizer",
-    "--reconstruction_loss dice": "objective",
-    "--lrgen 0.01": "rates",
-    "--lrdis 0.01": "rates",
-    "--number_of_disciminator_iteration 2": "loop",
-    "--snapshot 2": "loop",
-    "--epoch 2": "loop",
-    "--state_minutes 1": "loop",
-    "--precision mixed_bfloat16": "precision",
-    "--tensorboard False": "records",
 }
 
 
@@ -113,7 +98,46 @@ def test_every_flag_reaches_what_it_is_for(tmp_path, monkeypatch):
     train = Command(tmp_path)
     plain = fingerprint(train, monkeypatch, "")
     assert fingerprint(train, monkeypatch, " ") == plain
-    for flags, parts in FLAGS.items():
-        other = fingerprint(train, monkeypatch, flags)
-        unchanged = [part for part in parts.split() if plain[part] == other[part]]
-        assert not unchanged, f"{flags} changes nothing of {unchanged}"
+    for group in (*TOGETHER, *({flags: parts} for flags, parts in ALONE.items())):
+        other = fingerprint(train, monkeypatch, " ".join(group))
+        for flags, parts in group.items():
+            unchanged = [part for part in parts.split() if plain[part] == other[part]]
+            assert not unchanged, f"{flags} changes nothing of {unchanged}"
+
+
+@pytest.fixture(scope="module")
+def losses():
+    """A function from settings to the losses of random images and a linear critic."""
+    gan = make_gan()
+    target, output = np.random.default_rng(0).random((2, 2, 16, 16, 16, 2), "float32")
+    half = np.full(2, 0.5, "float32")
+
+    def critic(images):
+        return ops.sum(images, axis=(1, 2, 3, 4))[:, None]
+
+    def call(**settings):
+        gan.settings = make_settings(**settings)
+        loss, _ = gan.discriminator_loss(critic, lambda _, images: images, target, output, half)
+        return float(loss), float(gan.generator_loss(critic, target, output)[0])
+
+    return call
+
+
+@pytest.mark.parametrize("setting", ["lambda_image", "lambda_entropy", "lambda_dice"])
+def test_the_balanced_losses_weights_reach_it(setting, losses):
+    balanced = {"reconstruction_loss": "balanced"}
+    assert losses(**balanced)[1] not in (losses()[1], losses(**balanced, **{setting: 2.0})[1])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "loss"),
+    [
+        ("lambrec", 2.0, 1),
+        ("lambadv", 0.01, 1),
+        ("lambgp", 10.0, 0),
+        ("nu", 0.1, 1),
+        ("reconstruction_loss", "dice", 1),
+    ],
+)
+def test_every_loss_follows_its_settings(setting, value, loss, losses):
+    assert losses(**{setting: value})[loss] != losses()[loss]
