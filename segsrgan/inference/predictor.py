@@ -98,7 +98,7 @@ class Predictor:
     Attributes:
         settings: the `PredictorSettings`.
         spec: the `GeneratorSpec`.
-        engine: the `Engine` that computes, with its `name` and `precision`.
+        engine: the engine that computes, with its `name` and `precision`.
         channels: of the network's output.
 
     Raises:

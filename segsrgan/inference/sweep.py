@@ -33,7 +33,7 @@ def predict_tiled(engine, array, tiling, channels, batch_size=1, progress=None, 
     that is a `MemoryError`. The result does not depend on `batch_size`.
 
     Args:
-        engine: see `segsrgan.inference.engines.Engine`.
+        engine: see `segsrgan.inference.engines`.
         array: normalised.
         tiling: a `Tiling` of the array's shape.
         channels: output channels of the engine.

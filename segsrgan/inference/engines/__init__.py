@@ -5,47 +5,27 @@ The file of an engine is named after the library it imports and has two function
 are those that it computes on this machine, `make(generator, precision, threads)` builds it. A
 further engine is such a file, its name in `segsrgan.config.ENGINES` and its place in `choose`.
 
+An engine has a `name`, a `precision` and the method `predict_batch(patches, resolution)`, which any
+thread may call: float32 `(b, x, y, z, 1)` in [0, 1], and the resolution of the slices in mm for a
+model of two inputs, to float32 `(b, x, y, z, channels)`. Whatever class the runtime has for too
+little memory, it raises `MemoryError`.
+
 Where it computes on a device with memory of its own, an engine may have two things more:
 `batch_voxels`, how many voxels a batch should have there, and `device_sweep(...)`, which keeps the
 volumes there and takes the arguments of `segsrgan.inference.sweep.HostSweep` but the engine.
 """
-
-from __future__ import annotations
 
 import logging
 import os
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from segsrgan.config import ENGINES
 from segsrgan.errors import UserError
 from segsrgan.networks.architecture import simplified_arrays
 
-if TYPE_CHECKING:
-    import numpy as np
-
 logger = logging.getLogger(__name__)
-
-
-class Engine(Protocol):
-    """Computes a generator on batches of patches, from any thread.
-
-    Attributes:
-        name: one of `segsrgan.config.ENGINES`.
-        precision: one of `segsrgan.config.PRECISIONS`.
-    """
-
-    name: str
-    precision: str
-
-    def predict_batch(self, patches: np.ndarray, resolution: float | None) -> np.ndarray:
-        """Patches `(b, x, y, z, 1)` in [0, 1] to `(b, x, y, z, channels)`, both float32.
-
-        `resolution` is that of the slices in mm, for a model of two inputs. Whatever class the
-        runtime has for too little memory, it raises `MemoryError`.
-        """
 
 
 def choose(name="auto", precision="float32"):
@@ -83,7 +63,7 @@ def graphics_card(root="/"):
 
 
 def make_engine(generator, name="auto", precision="float32", threads=None):
-    """Builds an `Engine` around a generator, and logs which one.
+    """Builds an engine around a generator, and logs which one.
 
     Args:
         generator: `(spec, arrays)` of `segsrgan.networks.read_generator`, or a `keras.Model`; one

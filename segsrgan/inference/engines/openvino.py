@@ -85,7 +85,7 @@ class OpenVINOEngine:
         self._lock = threading.Lock()
 
     def predict_batch(self, patches, resolution=None):
-        """See `Engine`; patch by patch, which is as fast."""
+        """See `segsrgan.inference.engines`; patch by patch, which is as fast."""
         with self._lock, _memory_errors():
             request = self._compile(tuple(patches.shape[1:4]))
             result = request.get_output_tensor()

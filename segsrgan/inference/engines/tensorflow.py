@@ -79,7 +79,7 @@ class TensorFlowEngine:
 
     @_memory_errors()
     def predict_batch(self, patches, resolution=None):
-        """See `Engine`."""
+        """See `segsrgan.inference.engines`."""
         patches = np.ascontiguousarray(patches, dtype=np.float32)
         return self._compute(patches, resolution).numpy()
 
