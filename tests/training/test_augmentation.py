@@ -41,8 +41,7 @@ def test_no_deformation_gives_back_what_it_got():
 def test_image_label_and_mask_move_together(options):
     image = smooth()
     label = image.array > 30
-    mask = label.astype("uint8") + (image.array > 60)
-    labels = {"label": label, "mask": mask}
+    labels = {"label": label, "mask": label.astype("uint8") + (image.array > 60)}
     moved, labels = Deformation(**options).apply(image, labels, rng(), classes={"mask"})
     moved_label, moved_mask = labels["label"], labels["mask"]
     assert moved.array.dtype == np.float32 and moved.spacing == image.spacing

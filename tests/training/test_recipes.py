@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from training.heads import head, write_map, write_maps
-from training.samples import ball
+from training.samples import ball, write_table
 
 from benchmarks.weights import HELD_OUT
 from segsrgan.cli.train import settings_of
@@ -36,14 +36,12 @@ def float32():
 def data(tmp_path, monkeypatch):
     """Two images whose labels have several values, two label maps, and the CSVs of both."""
     monkeypatch.chdir(ROOT)
-    lines = ["HR_image,Label_image,Base"]
-    for index, base in enumerate(("Train", "Test")):
-        image, label = ball((32, 32, 32), 12, (0.8,) * 3)
-        write_volume(image, tmp_path / f"image{index}.nii.gz")
+    ball_of = {"shape": (32, 32, 32), "radius": 12, "spacing": (0.8,) * 3}
+    write_table(tmp_path, **ball_of)
+    _, label = ball(**ball_of)
+    for index in range(2):
         labels = label.with_array(np.where(label.array > 0, 5, 3).astype("float32"))
         write_volume(labels, tmp_path / f"label{index}.nii.gz")
-        lines.append(f"image{index}.nii.gz,label{index}.nii.gz,{base}")
-    (tmp_path / "images.csv").write_text("\n".join(lines) + "\n")
     fetal = np.select([head() == 2, head() == 3, head() == 24], [1, 5, 4], 0)
     write_map(tmp_path / "fetal.nii.gz", fetal, (0.8,) * 3)
     rows = ["head0.nii.gz,3 42,freesurfer,0.5,1.3,0.75", "fetal.nii.gz,5,fetal,0.7,1.2,0.25"]
@@ -54,7 +52,7 @@ def data(tmp_path, monkeypatch):
 
 def train(data, stage, *flags):
     run = data / stage
-    words = ["--csv", data / "images.csv", "--synthetic", data / "maps.csv", "--base_path", data]
+    words = ["--csv", data / "data.csv", "--synthetic", data / "maps.csv", "--base_path", data]
     words += ["-sf", run, "-dice", run / "dice.csv", "-mse", run / "mse.csv", "--epoch", 1]
     words += ["--patch_size", 16, "--steps", 2, "--tensorboard", "False", *flags]
     return main(["--config", str(RECIPES / f"{stage}.toml"), *map(str, words)])
