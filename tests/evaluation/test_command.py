@@ -59,11 +59,10 @@ def test_flags_reach_the_measures(save, table, capsys, command):
     assert "class: reference label 42, prediction every label but 0; probabilities from" in printed
     path = table({"label": save("q.nii", both), "reference_label": save("r.nii", both)})
     argv = ["-p", path, "--labels", "3,42", "--predicted_labels", "3", "--metrics", "dice"]
-    assert command(*argv) == 0
-    assert "0.6667" in capsys.readouterr().out
     out = path.with_name("out.csv")
     assert command(*argv, "--quiet", "--csv", out) == 0
-    assert capsys.readouterr().out == "" and len(rows_of(out)) == 1
+    (row,) = rows_of(out)
+    assert capsys.readouterr().out == "" and float(row["dice"]) == pytest.approx(2 / 3)
 
 
 def test_another_grid_needs_resample(save, table, labels, capsys, command):
@@ -77,7 +76,6 @@ def test_another_grid_needs_resample(save, table, labels, capsys, command):
 
 
 BAD_FILES = {
-    "missing": (None, "no such file or folder"),
     "nan": (np.where(cube() > 0, np.nan, 1), "has voxels that are NaN or infinite"),
     "constant": (np.ones((12, 11, 10)), "received only 1); leave it out of --metrics"),
     "zero": (np.zeros((12, 11, 10)), "every voxel is 0"),
@@ -89,7 +87,7 @@ def test_a_bad_reference_is_reported_and_the_others_go_on(
     kind, tmp_path, save, table, images, capsys, command
 ):
     array, message = BAD_FILES[kind]
-    bad = tmp_path / "bad.nii.gz" if array is None else save("bad.nii.gz", array)
+    bad = save("bad.nii.gz", array)
     del images["mask"]
     path = table({"case": "broken", **images, "reference_image": bad}, {"case": "good", **images})
     assert command("-p", path, "--csv", tmp_path / "out.csv") == 1

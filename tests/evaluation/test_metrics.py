@@ -80,8 +80,7 @@ def test_images_by_hand(images):
 
 def test_without_a_mask_images_are_compared_where_the_reference_is_not_0(save):
     reference = np.where(cube() > 0, scan(), 0)
-    image = reference + 5
-    files = {"image": save("p.nii", image), "reference_image": save("r.nii", reference)}
+    files = {"image": save("p.nii", reference + 5), "reference_image": save("r.nii", reference)}
     row = measure(files)
     assert row.values["psnr"] == pytest.approx(20 * math.log10(reference.max() / 5), abs=1e-4)
     assert row.region == "reference not 0"
