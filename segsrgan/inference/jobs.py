@@ -118,13 +118,10 @@ def format_table(outcomes):
     for outcome in outcomes:
         image, *cells = _row(outcome)[:6]
         rows.append([image if len(image) <= 50 else f"...{image[-47:]}", *cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join(lines)
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    line = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
+    header, *lines = (line.format(*row) for row in rows)
+    return "\n".join([header, "-" * len(header), *lines])
 
 
 def write_summary(outcomes, csv_path):

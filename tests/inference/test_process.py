@@ -98,7 +98,7 @@ def test_a_signal_leaves_whole_results_and_the_next_run_goes_on(
     # Results count as finished when the record says how they were made, after they appear.
     wait_for(lambda: record.exists() and '"patch_16_step_8": {' in record.read_text(), process)
     process.send_signal(sign)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == status
     # TensorFlow starts silently.
     assert "Traceback" not in errors and not start_up_lines(errors)
