@@ -72,9 +72,8 @@ class PlacedExamination:
     def single(self, view, rng, still=False):
         """A view, by its index, in a random pose or `still`: image and mask (x, y, z)."""
         grid = self.grids[view]
-        if still:
-            return self._sampled(view, grid, Rigid())
-        return self._sampled(view, grid, self.pose(grid, rng), rng)
+        pose = Rigid() if still else self.pose(grid, rng)
+        return self._sampled(view, grid, pose, None if still else rng)
 
     def pair(self, fixed, moving, rng, still=False):
         """Two views, by their indices, one of them moved at random.
@@ -145,25 +144,18 @@ class Dataset:
             (c, v) for c, case in enumerate(self._cases) for v in range(len(case.views))
         ]
         self.pairs = [(c, v) for c, v in self.singles if len(self._cases[c].views) > 1]
-        # In which each view has its turn.
-        cycles = -(-len(self.singles) // settings.batch_size) * settings.orientations
-        self._steps = settings.steps or cycles
+        turns = -(-len(self.singles) // settings.batch_size)
+        self._steps = settings.steps or turns * settings.orientations
 
     def cycles(self, epoch):
         """How many cycles an epoch has."""
         return self._steps
 
     def stream(self, epochs, kinds, first_cycle=0):
-        """The batches of epochs, one after the other.
+        """Yields this worker's part of the batches of a range of epochs, counted from 1.
 
-        Args:
-            epochs: range of their numbers, from 1 up.
-            kinds: function from an epoch to the classes of the batches of a cycle, `Singles` or
-                `Pairs`, in their order.
-            first_cycle: how many cycles of the first epoch to leave out.
-
-        Yields:
-            `Singles` or `Pairs`, this worker's part.
+        `kinds` is a function from an epoch to the classes of the batches of a cycle, `Singles` or
+        `Pairs`, in their order; `first_cycle` cycles of the first epoch are left out.
         """
         orientations = self._settings.orientations
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -184,9 +176,9 @@ class Dataset:
         """This worker's rows of a batch."""
         chosen = self._turn(kind, epoch, turn)
         # A generator of its own for each row, so that it matters not who makes it.
+        key = _ROW, epoch, turn, position
         drawn = pool.map(
-            lambda row: self._draw(kind, *chosen[row], self._rng(_ROW, epoch, turn, position, row)),
-            self._numbers(),
+            lambda row: self._draw(kind, *chosen[row], self._rng(*key, row)), self._numbers()
         )
         return list(drawn)
 
@@ -241,12 +233,10 @@ class Dataset:
 
 
 def oriented(row, orientation):
-    """What a patient in another orientation would have given.
+    """What a patient in another of `ORIENTATIONS` would have given, a list.
 
-    Args:
-        row: arrays that belong together: volumes (n, n, n), matrices (3, 4) of
-            `SpatialTransformer3D` between them, scalars.
-        orientation: one of `supermask.geometry.ORIENTATIONS`.
+    `row` holds what belongs together: volumes (n, n, n), matrices (3, 4) of
+    `SpatialTransformer3D` between them, scalars.
     """
     order, signs = orientation
     turn = np.eye(3, dtype=np.float32)[list(order)] * np.float32(signs)[:, np.newaxis]

@@ -40,8 +40,7 @@ class Examination:
 def gather(settings):
     """The examinations that a `TrainingSettings` names, `(train, test)`, lists of `Examination`.
 
-    Raises:
-        UserError: if there are problems with them, all of them in one message.
+    Raises `UserError` if there are problems with them, all of them in one message.
     """
     found = []
     for path, read in ((settings.csv, _of_patients), (settings.synthetic_cases, _of_masks)):
@@ -86,12 +85,10 @@ def _of_patients(path, settings, problems):
 
 
 def true_transforms(paths):
-    """The true transforms that `supermask-simulate` wrote beside stacks.
+    """The true transforms that `supermask-simulate` wrote beside stacks, a tuple of `Rigid`.
 
-    A tuple of `Rigid`, from one of the stacks, the reference, to each; None if not all are there.
-
-    Raises:
-        UserError: if one cannot be read.
+    They lead from one of the stacks, the reference, to each; None if not all are there. Raises
+    `UserError` if one cannot be read.
     """
     folders = {stem(path): Path(path).parent for path in paths}
     for reference in folders:

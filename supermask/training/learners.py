@@ -172,16 +172,9 @@ def motion_distance(first, second, size):
 
 
 def build_learners(settings, cycles, state=None):
-    """The networks of a training and their optimisers, `Learners`.
+    """The `Learners` of a training with so many cycles an epoch, perhaps going on from a `State`.
 
-    Args:
-        settings: a `TrainingSettings`.
-        cycles: in an epoch.
-        state: the `State` that the training goes on from, or None.
-
-    Raises:
-        WeightsError: if the weights are unusable.
-        UserError: if they are for another grid than the settings say.
+    Raises `WeightsError` if the weights are unusable, `UserError` if they are for another grid.
     """
     s = settings
     rate = TwoStages(s.lr1, s.lr2, s.stage1_epochs * cycles, s.decay, s.decay_every)

@@ -131,9 +131,8 @@ class Loop(EpochLoop):
             nothing = np.tile(np.eye(3, 4, dtype=np.float32), (len(found), 1, 1))
             rows = [{} for _ in found]
             for suffix, matrices in (("", found), ("_before", nothing)):
-                images, masks = (
-                    self.step.move(v, matrices) for v in (batch.moving, batch.moving_mask)
-                )
+                images = self.step.move(batch.moving, matrices)
+                masks = self.step.move(batch.moving_mask, matrices)
                 for index, row in enumerate(rows):
                     scores = self._pair_score(batch, index, images, masks, matrices)
                     row |= {f"{name}{suffix}": value for name, value in scores.items()}
@@ -145,8 +144,7 @@ class Loop(EpochLoop):
         moved, fixed = masks[index, ..., 0] >= 0.5, batch.fixed_mask[index, ..., 0] > 0.5
         scores = {"similarity": 1 - float(np.asarray(unlike)), "overlap": dice(moved, fixed)}
         if batch.known[index]:
-            errors = motion_errors(matrices[index], batch.matrix[index], settings.spacing)
-            scores |= {"angle_error": errors[0], "shift_error": errors[1]}
+            scores |= motion_errors(matrices[index], batch.matrix[index], settings.spacing)
         return scores
 
     def save_weights(self, path, notes):
@@ -177,14 +175,8 @@ class Loop(EpochLoop):
         losses = [row[n] for n in ("segmentor_loss", "alignnet_loss") if n in row]
         texts = ["losses " + ", ".join(f"{loss:.4f}" for loss in losses)]
         texts += [f"{text} {row[name]:.3f}" for name, text in names.items() if name in row]
-        logger.info(
-            "epoch %d, stage %d: %s, %.0f s, waiting %.0f %%",
-            row["epoch"],
-            row["stage"],
-            ", ".join(texts),
-            row["seconds"],
-            100 * row["waiting"],
-        )
+        texts += [f"{row['seconds']:.0f} s", f"waiting {100 * row['waiting']:.0f} %"]
+        logger.info("epoch %d, stage %d: %s", row["epoch"], row["stage"], ", ".join(texts))
         if row.get("dice", 1.0) < 0.01 and row["epoch"] % 10 == 0:
             logger.warning(
                 "the segmentation is empty (Dice %.3f): see whether the masks lie on the images "
@@ -198,14 +190,13 @@ def motion_errors(first, second, spacing):
     # By the sine of half the angle: the cosine of the whole tells small ones badly apart.
     half = np.linalg.norm(first[:, :3] - second[:, :3]) / np.sqrt(8)
     angle = float(np.rad2deg(2 * np.arcsin(min(1.0, half))))
-    return angle, float(spacing * np.linalg.norm(first[:, 3] - second[:, 3]))
+    shift = float(spacing * np.linalg.norm(first[:, 3] - second[:, 3]))
+    return {"angle_error": angle, "shift_error": shift}
 
 
 def _means(rows):
     """The mean of each score over the rows where it is defined."""
     found = {}
-    for row in rows:
-        for name, value in row.items():
-            found.setdefault(name, [])
-            found[name] += [] if math.isnan(value) else [value]
+    for name, value in (item for row in rows for item in row.items()):
+        found.setdefault(name, []).extend([] if math.isnan(value) else [value])
     return {name: float(np.mean(values)) for name, values in found.items() if values}

@@ -16,8 +16,8 @@ _PIECES = 4  # structures along the object's extent
 _OTHERS = 0.55  # of a smooth field in [-1, 1], above which other bright structures lie
 _GAP = 2  # voxels between them and the object
 _TEXTURE = 0.15
-_OWN = 0.3  # of a field, a patient's own where anatomies are alike
-_NODES = 40  # along each edge of a field that patients share
+_PATIENT = 0.3  # of a field, where anatomies are alike
+_NODES = 40  # along each edge of the field that they have in common
 _BLUR = 0.7  # voxels
 
 
@@ -25,14 +25,14 @@ def paint(mask, rng, spacing=None, inverted=0.0, anatomy=None):
     """Paints an image in which a mask's object can be seen.
 
     The object is brighter than the tissues that it lies in; structures elsewhere are as bright.
-    All of them are drawn anew every time and lie in a body whose borders and tissues tell its
-    pose; the air around it is 0.
+    All are drawn anew every time and lie in a body whose borders and tissues tell its pose; the air
+    around it is 0.
 
     Args:
         mask: a `Volume`; every voxel other than 0 belongs to the object.
         rng: a `numpy.random.Generator`.
         spacing: voxel size of the image, mm; the mask's smallest when None.
-        inverted: share of the images whose body is dark where it would be bright.
+        inverted: fraction of the images whose body is dark where it would be bright.
         anatomy: a whole number; where it is the same, tissues and structures lie at much the same
             places relative to the object, as in patients. None: anywhere.
 
@@ -56,8 +56,8 @@ def paint(mask, rng, spacing=None, inverted=0.0, anatomy=None):
     inside = sample(outline, grid)
     alike = None if anatomy is None else np.random.default_rng(anatomy)
     fields = [_field(grid.shape, distance, rng, alike) for _ in range(_TISSUES)]
-    tissue = np.argmax(fields, axis=0)
-    image = (alike or rng).permutation(np.linspace(*_DARK, _TISSUES))[tissue]
+    means = (alike or rng).permutation(np.linspace(*_DARK, _TISSUES))
+    image = means[np.argmax(fields, axis=0)]
     near = ndimage.binary_dilation(inside > 0, iterations=_GAP)
     others = (_field(grid.shape, distance / 2, rng, alike) > _OTHERS) & ~near
     image[others] = rng.uniform(*_BRIGHT)
@@ -65,23 +65,22 @@ def paint(mask, rng, spacing=None, inverted=0.0, anatomy=None):
     image *= 1 + _TEXTURE * smooth_field(grid.shape, distance, rng)
     if rng.random() < inverted:
         image = 1.1 - image
-    image *= _body(grid.shape, rng)
-    image = ndimage.gaussian_filter(image, _BLUR)
+    image = ndimage.gaussian_filter(image * _body(grid.shape, rng), _BLUR)
     return Volume.from_grid(np.clip(image, 0, None).astype(np.float32), grid)
 
 
 def _field(shape, distance, rng, alike=None):
-    """A smooth random field in [-1, 1]; with the generator `alike` mostly one that others share."""
-    own = smooth_field(shape, distance, rng)
+    """A smooth random field in [-1, 1]; with the generator `alike` mostly one that others have."""
+    patient = smooth_field(shape, distance, rng)
     if alike is None:
-        return own
+        return patient
     nodes = alike.uniform(-1, 1, (_NODES,) * 3).astype(np.float32)
     bases = [bspline_basis(n, distance).astype(np.float32) for n in shape]
     # The middles lie on each other to within a node.
     starts = [(_NODES - basis.shape[1]) // 2 for basis in bases]
     chosen = nodes[tuple(slice(s, s + b.shape[1]) for s, b in zip(starts, bases, strict=True))]
     common = np.einsum("abc,xa,yb,zc->xyz", chosen, *bases, optimize=True)
-    return (1 - _OWN) * common + _OWN * own
+    return (1 - _PATIENT) * common + _PATIENT * patient
 
 
 def _body(shape, rng):

@@ -17,22 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def run(settings, progress=None, stop=None):
-    """Trains networks on the files that settings name.
+    """Trains networks on the files that settings name, into their snapshot folder.
 
-    Args:
-        settings: a `TrainingSettings` with data and a snapshot folder.
-        progress: called with (label, done, total, text) after each cycle.
-        stop: function that says whether to stop after the current cycle, with the state saved.
-
-    Returns:
-        The last row of the history, a dict; None if stopped before the end of an epoch.
-
-    Raises:
-        UserError: if there are problems with the data, all of them in one message.
-        WeightsError: if `weights` are unusable.
-        StateError: if the training to resume cannot be gone on with.
-        TrainingError: if the training cannot go on.
-        OSError: if a folder cannot be written.
+    `progress` and `stop` are those of `fit`, and so are the errors. Returns the last row of the
+    history, a dict; None if stopped before the end of an epoch.
     """
     return _Training(settings, lambda: gather(settings)).run(progress, stop)[0]
 

@@ -61,7 +61,8 @@ def test_the_errors_of_a_motion_are_degrees_and_mm():
     turn = np.eye(3, 4)
     turn[:2, :2] = [[0, -1], [1, 0]]
     turn[:, 3] = 0, 3, 4
-    assert motion_errors(turn, np.eye(3, 4), 2.0) == pytest.approx((90.0, 10.0))
+    expected = pytest.approx({"angle_error": 90.0, "shift_error": 10.0})
+    assert motion_errors(turn, np.eye(3, 4), 2.0) == expected
 
 
 def test_losses_of_new_networks(data):
