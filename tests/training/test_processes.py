@@ -21,11 +21,17 @@ def table(tmp_path):
     return write_table(tmp_path, ("Train", "Train", "Test"), shape=(32, 32, 32), radius=12)
 
 
-def start(table, run, *flags, backend="tensorflow"):
+def words(table, run, flags):
     folder = table.parent / run
-    command = [sys.executable, "-m", "segsrgan.SegSRGAN_training", "--csv", str(table)]
-    command += [*"-n 1 1 3".split(), "-sf", str(folder), "-dice", str(folder / "dice.csv")]
-    command += ["-mse", str(folder / "mse.csv"), *(word for flag in flags for word in flag.split())]
+    flags = f"-n 1 1 3 -sf {folder} -dice {folder}/dice.csv -mse {folder}/mse.csv {flags}"
+    return ["--csv", str(table), *flags.split()]
+
+
+def start(*trainings, backend="tensorflow"):
+    """Starts a process for trainings, of which each comes after the other."""
+    code = "import sys\nfrom segsrgan.SegSRGAN_training import main\n"
+    code += f"sys.exit(next(filter(None, map(main, {list(trainings)})), 0))"
+    command = [sys.executable, "-c", code]
     environment = user_environment(KERAS_BACKEND=backend, CUDA_VISIBLE_DEVICES="-1")
     environment.pop("TF_CONFIG", None)
     return subprocess.Popen(
@@ -59,33 +65,32 @@ def wait_for(pattern, folder, process):
 
 
 def test_a_killed_training_goes_on_bit_for_bit(table):
-    flags = PLAIN, "--epoch 1 --batch_size 2 --state_minutes 0"
-    whole, killed = start(table, "whole", *flags), start(table, "killed", *flags)
+    flags = f"{PLAIN} --epoch 1 --batch_size 4"
+    killed = start(words(table, "killed", f"{flags} --state_minutes 0"))
     folder = table.parent / "killed"
     wait_for("state_00001_000000[2-9].h5", folder, killed)
     killed.send_signal(signal.SIGKILL)
     finish(killed, -signal.SIGKILL)
-    finish(whole)
     assert not (folder / "SegSRGAN_epoch_1").exists()
-    finish(start(table, "killed", *flags, "--resume"))
+    finish(start(words(table, "whole", flags), words(table, "killed", f"{flags} --resume")))
     assert difference(folder, table.parent / "whole", "SegSRGAN_epoch_1", [load_generator]) == 0
     assert not list(folder.glob(".*partial"))
 
 
 @pytest.mark.slow
 def test_two_workers_train_as_one_and_go_on_after_one_is_lost(table):
-    single = start(table, "single", GAN, "--epoch 2")
+    single = start(words(table, "single", f"{GAN} --epoch 2"))
     ports = free_ports(2)
     workers = ",".join(f"localhost:{port}" for port in ports)
     flags = f"{GAN} --epoch 2 --state_minutes 0 --workers {workers} --worker_index"
-    runs = [start(table, "both", f"{flags} {index}") for index in range(2)]
+    runs = [start(words(table, "both", f"{flags} {index}")) for index in range(2)]
     folder = table.parent / "both"
     wait_for("state_00001_000000[2-9].h5", folder, runs[0])
     runs[1].send_signal(signal.SIGKILL)
     output = finish(runs[0], 1)
     assert "a worker was lost" in output and "--resume" in output
     finish(runs[1], -signal.SIGKILL)
-    runs = [start(table, "both", f"{flags} {index} --resume") for index in range(2)]
+    runs = [start(words(table, "both", f"{flags} {index} --resume")) for index in range(2)]
     outputs = [finish(run) for run in runs]
     finish(single)
     loads = load_generator, load_discriminator
@@ -97,8 +102,8 @@ def test_two_workers_train_as_one_and_go_on_after_one_is_lost(table):
 
 @pytest.mark.slow
 def test_the_command_trains_on_jax(table):
-    finish(start(table, "jax", GAN, "--epoch 1", backend="jax"))
+    finish(start(words(table, "jax", f"{GAN} --epoch 1"), backend="jax"))
     folder = table.parent / "jax"
     assert {"SegSRGAN_epoch_1", "history.csv", "epoch_1.png"} <= {p.name for p in folder.iterdir()}
-    again = start(table, "jax", GAN, "--epoch 2 --resume", backend="jax")
+    again = start(words(table, "jax", f"{GAN} --epoch 2 --resume"), backend="jax")
     assert "epoch 2: dice" in finish(again)
