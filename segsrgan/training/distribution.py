@@ -113,13 +113,8 @@ def mirrored(devices):
 def process_of(workers=None, worker_index=None):
     """How many processes train together, and the number of this one: `(count, index)`.
 
-    Args:
-        workers: "host:port,host:port,…" of all processes, the chief first; None: what the
-            environment variable TF_CONFIG says, which cluster managers set, or this process alone.
-        worker_index: the number of this process among them.
-
-    Raises:
-        UserError: if TF_CONFIG cannot be understood.
+    `workers` are "host:port,host:port,…" of all processes, the chief first; None: what the
+    environment variable TF_CONFIG says, which cluster managers set, or this process alone.
     """
     if workers is not None:
         return len(workers.split(",")), worker_index

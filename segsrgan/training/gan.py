@@ -135,18 +135,11 @@ def matching(spec, patch, kernel=32):
 
 
 def build_networks(settings, weights, classes, state=None):
-    """The networks that a training begins with: generator and discriminator, or None of it.
+    """The networks that a training begins with: a generator, and a discriminator or None.
 
-    Args:
-        settings: a `TrainingSettings`. What it leaves open is as in the weights, or as in the
-            paper; where its `lambadv` is 0 there is no discriminator.
-        weights: file or name of the weights to start from, or None.
-        classes: number of mask classes.
-        state: the `State` that the training goes on from, in place of weights, or None.
-
-    Raises:
-        WeightsError: if the weights are unusable.
-        UserError: if they, or the state, are not what the settings say.
+    What the settings leave open is as in the weights, a file or name, as in the `State` that the
+    training goes on from in their place, or as in the paper. A `UserError` says where weights or
+    state are not what the settings say.
     """
     generator = _generator(settings, weights, classes, state)
     if not settings.lambadv:

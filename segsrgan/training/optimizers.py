@@ -9,14 +9,10 @@ _SMALLEST_RATE = 0.01
 
 
 def make_adam(model, rate, loss_scaling=False, ema=0.0, **options):
-    """An Adam optimiser for a model, whose variables are there already.
+    """A built Adam optimiser for the trainable variables of a model.
 
-    Args:
-        model: whose trainable variables it is for.
-        rate: learning rate, a number or a Keras schedule.
-        loss_scaling: whether losses are scaled up dynamically, which float16 needs.
-        ema: decay of the moving average of the weights, 0 for none.
-        **options: of `keras.optimizers.Adam`.
+    Its `rate` is a number or a Keras schedule; `loss_scaling` scales losses up dynamically, which
+    float16 needs; `ema` is the decay of a moving average of the weights, 0 for none.
     """
     if ema:
         options |= {"use_ema": True, "ema_momentum": ema}

@@ -92,15 +92,10 @@ def patch_picture(lr, output, target, channels):
     xy    ...
     ```
 
-    LR, SR and HR share one grey scale, from the darkest to the brightest voxel of the HR patch;
-    label and prediction go from black at 0 to white at 1. What is not a number is black.
-
-    Args:
-        lr: (x, y, z, 1), the interpolated low-resolution patch.
-        output: (x, y, z, 2 or more), the generator's answer: image, probability, classes.
-        target: (x, y, z, 2 or more), image, label, classes.
-        channels: `{Head: slice}`, see `segsrgan.networks.outputs.output_channels`; what is a
-            probability of one class has two columns, its truth and its prediction.
+    LR (x, y, z, 1), SR and HR share one grey scale, from the darkest to the brightest voxel of the
+    HR patch; label and prediction go from black at 0 to white at 1. What is not a number is black.
+    Output and target are (x, y, z, image + label + classes), `channels` says where which head is;
+    each probability of one class has two columns, its truth and its prediction.
     """
     hr = target[..., 0]
     scale = float(hr.min()), float(hr.max())
