@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -24,30 +25,21 @@ HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 RATIO = 4
 
 
-class Plain:
-    """An engine that is Keras' own `predict_on_batch`, of the layers as they are written."""
-
-    name, precision = "plain", "float32"
-
-    def __init__(self, path):
-        from segsrgan.networks import build_generator, load_generator
-
-        trained = load_generator(path)
-        self.model = build_generator(trained.spec, formulation="plain")
-        self.model.set_weights(trained.get_weights())
-
-    def predict_batch(self, patches, resolution=None):
-        return self.model.predict_on_batch(patches)
-
-
 def predictor(path, engine="plain", precision="float32"):
-    """A `Predictor` of the weights; with the engine "plain", reading to writing remain ours."""
+    """A `Predictor` of the weights; "plain" is Keras' `predict_on_batch`, the layers as written."""
     from segsrgan import Predictor
+    from segsrgan.networks import build_generator, load_generator
 
     if engine != "plain":
         return Predictor(path, engine=engine, precision=precision)
-    made = Predictor(path, engine="tensorflow", batch_size=1)
-    made.engine = Plain(path)
+    made, trained = Predictor(path, engine="tensorflow", batch_size=1), load_generator(path)
+    model = build_generator(trained.spec, formulation="plain")
+    model.set_weights(trained.get_weights())
+    made.engine = SimpleNamespace(
+        name="plain",
+        precision="float32",
+        predict_batch=lambda patches, resolution=None: model.predict_on_batch(patches),
+    )
     return made
 
 

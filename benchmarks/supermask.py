@@ -51,22 +51,13 @@ BASELINE, HIGH = "Unet-LR", "Unet-HR"
 ALL, TRUTH = (0, 1, 2), "aligned by the truth"
 REFINED = {"alignment": "alignnet", "refine": True}
 BY_HEADERS = {"alignment": "none"}
-
-
-def _classical(on, fusion):
-    return (
-        "segmentor",
-        ALL,
-        {"alignment": "classical", "on": on, "order": "segment", "fusion": fusion},
-    )
-
-
+CLASSICAL = {"alignment": "classical", "order": "segment"}
 METHODS = {
     BASELINE: ("segmentor", (0,), None),
-    "Unet-img-cc-nst": _classical("image", "nearest"),
-    "Unet-img-cc-vote": _classical("image", "vote"),
-    "Unet-msk-cc-nst": _classical("mask", "nearest"),
-    "Unet-msk-cc-vote": _classical("mask", "vote"),
+    "Unet-img-cc-nst": ("segmentor", ALL, {**CLASSICAL, "on": "image", "fusion": "nearest"}),
+    "Unet-img-cc-vote": ("segmentor", ALL, {**CLASSICAL, "on": "image", "fusion": "vote"}),
+    "Unet-msk-cc-nst": ("segmentor", ALL, {**CLASSICAL, "on": "mask", "fusion": "nearest"}),
+    "Unet-msk-cc-vote": ("segmentor", ALL, {**CLASSICAL, "on": "mask", "fusion": "vote"}),
     "SuperMask, 1 view": ("both", (0,), REFINED),
     "SuperMask, 2 views": ("both", (0, 2), REFINED),
     "SuperMask": ("both", ALL, REFINED),
