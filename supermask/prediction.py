@@ -11,7 +11,7 @@ from segsrgan.memory import GIB, available_memory
 from segsrgan.volumes import Volume
 from supermask.fusion import Agreement, agreements, confidence, fuse, fuse_images
 from supermask.geometry import Rigid, corners, isotropic_grid, sample, sampling, voxels_of
-from supermask.registration import RegistrationSettings, refine, register
+from supermask.registration import RegistrationSettings, register
 from supermask.settings import PredictionSettings
 from supermask.views import check_together, choose_reference, in_plane, with_unique_names
 
@@ -68,22 +68,10 @@ class Prediction:
 
 
 def predict_views(views, settings=None, networks=None, sharpener=None, progress=None):
-    """Makes one high-resolution mask of one, two or three stacks of a patient.
+    """The `Prediction` of one, two or three `View`s, see `supermask.predict`.
 
-    Args:
-        views: a list of `View`. A mask that one has is used; the segmentor makes the others.
-        settings: a `PredictionSettings`.
-        networks: `Networks` of `load_networks`; None where all views have masks.
-        sharpener: a `segsrgan.Predictor`, which super-resolves the stacks first, or None.
-        progress: called as `progress(what is done now, steps done, steps in all)`.
-
-    Returns:
-        A `Prediction`.
-
-    Raises:
-        UserError: if there is no view, none has a mask and nothing can make one, two do not
-            meet in patient space or are of different patients, or the result would not fit in
-            memory.
+    A mask that a view has is used; the segmentor of the `Networks` makes the others. The
+    sharpener, a `segsrgan.Predictor` or None, super-resolves the stacks first.
     """
     settings = settings or PredictionSettings()
     segmentor, alignnet = (getattr(networks, n, None) for n in ("segmentor", "alignnet"))
@@ -128,17 +116,14 @@ def check_alignment(alignment, alignnet):
 
 def _aligned(reference, view, settings, alignnet=None):
     """The `Rigid` from the reference to a view."""
-    if settings.alignment == "none":
-        return Rigid()
-    classical = RegistrationSettings(on=settings.on)
-    if settings.alignment == "classical":
-        return register(reference, view, classical).transform
-    from supermask.networks import align_by_network  # loads Keras
+    start = None if settings.alignment == "classical" else Rigid()
+    if settings.alignment == "alignnet":
+        from supermask.networks import align_by_network  # loads Keras
 
-    transform = align_by_network(alignnet, reference, view, settings.passes)
-    if settings.refine is False:
-        return transform
-    return refine(reference, view, transform, classical).transform
+        start = align_by_network(alignnet, reference, view, settings.passes)
+    if settings.alignment == "none" or start and settings.refine is False:
+        return start
+    return register(reference, view, RegistrationSettings(on=settings.on), start).transform
 
 
 def _sharpened(view, predictor, patch):

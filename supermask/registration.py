@@ -87,16 +87,18 @@ class Registered(NamedTuple):
     before: float  # of no motion, or of the transform to be refined
 
 
-def register(fixed, moving, settings=None):
+def register(fixed, moving, settings=None, start=None):
     """Finds the rigid transform from one view to another.
 
     Args:
         fixed: a `View`, the reference.
         moving: a `View`.
         settings: a `RegistrationSettings`.
+        start: a `Rigid` to be refined: the search begins there and at the turns around it; None:
+            at turns of all sizes.
 
     Returns:
-        `Registered`.
+        `Registered`, with the start, or no motion, where nothing better is found.
 
     Raises:
         UserError: if there is nothing to register.
@@ -107,21 +109,14 @@ def register(fixed, moving, settings=None):
     """
     settings = settings or RegistrationSettings()
     pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
-    centre, turns = pyramid.centre, _turns(settings.angle, _STEPS)
-    starts = [Rigid(turn, tuple(shift), centre) for shift in pyramid.shifts for turn in turns]
-    return _search(pyramid, [Rigid(centre=centre), *starts], settings)
-
-
-def refine(fixed, moving, transform, settings=None):
-    """A few steps of the optimiser from a `Rigid` and the turns around it, coarse to fine.
-
-    Returns `Registered`, with the transform given where nothing better is found.
-    """
-    settings = settings or RegistrationSettings()
-    pyramid = Pyramid(fixed, moving, settings.on, settings.samples)
-    start = Rigid.from_matrix(transform.matrix, pyramid.centre)
-    near = [start @ Rigid(turn, centre=pyramid.centre) for turn in _turns(settings.angle, _NEAR)]
-    return _search(pyramid, [start, *near], settings)
+    centre = pyramid.centre
+    if start is None:
+        turns, first = _turns(settings.angle, _STEPS), Rigid(centre=centre)
+        starts = [Rigid(turn, tuple(shift), centre) for shift in pyramid.shifts for turn in turns]
+    else:
+        turns, first = _turns(settings.angle, _NEAR), Rigid.from_matrix(start.matrix, centre)
+        starts = [first @ Rigid(turn, centre=centre) for turn in turns]
+    return _search(pyramid, [first, *starts], settings)
 
 
 def _search(pyramid, candidates, settings):

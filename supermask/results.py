@@ -265,7 +265,7 @@ class Job:
     models: Models = Models()
     labels: tuple[int, ...] | None = None  # see `supermask.read_view`
     overwrite: bool = False  # whether finished patients are computed again
-    progress: Any = None  # called as progress(patient, steps done, steps in all, what is done)
+    progress: Any  # called as progress(patient, steps done, steps in all, what is done)
 
     def run(self, patients):
         """Makes the mask of each `Patient` and writes it; yields an `Outcome` for each."""
@@ -322,8 +322,7 @@ class Job:
 
     def _predict(self, name, views, lost):
         def progress(what, done, total):
-            if self.progress is not None:
-                self.progress(name, done, total, what)
+            self.progress(name, done, total, what)
 
         networks, sharpener, _ = self.models
         found = predict_views(views, self.settings, networks, sharpener, progress)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from segsrgan.errors import UserError, VolumeError, one_line
-from segsrgan.files import ResultsFolder, stamp, write_text
+from segsrgan.files import ResultsFolder, files_below, stamp, write_text
 from segsrgan.tables import expanded, image_files, is_image_name, stem
 from segsrgan.volumes import Volume, degrade, read_volume, write_volume
 from supermask.geometry import Rigid, isotropic_grid, middle_of, sample, voxels_of, write_transform
@@ -43,7 +43,7 @@ _ENDS = {
     "t1ce": ("_t1ce", "-t1c", r"\.mr_t1c\.\d+$"),
     "t2": ("_t2", "-t2w", r"\.mr_t2\.\d+$"),
 }
-_MASK_ENDS, _OLD_MASK = ("_seg", "-seg", "_labels"), re.compile(r"\.ot\.\d+$")
+_MASK = re.compile(r"(_seg|-seg|_labels|\.ot\.\d+)$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,7 +303,7 @@ def find_pairs(folder, modality="flair"):
     if (folder / "labelsTr").is_dir():
         pairs = [(folder / "imagesTr" / mask.name, mask) for mask in _images(folder / "labelsTr")]
     else:
-        masks = [path for path in _images(folder) if _is_mask(stem(path).lower())]
+        masks = [path for path in _images(folder) if _MASK.search(stem(path).lower())]
         pairs = [(_beside(mask, modality), mask) for mask in masks]
     if not pairs:
         raise UserError(
@@ -321,26 +321,19 @@ def find_pairs(folder, modality="flair"):
 
 def _images(folder):
     """The images in a folder at any depth, but no hidden ones, which archives of macOS bring."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.name[0] != "." and is_image_name(path.name) and path.is_file()
-    )
-
-
-def _is_mask(name):
-    return name.endswith(_MASK_ENDS) or _OLD_MASK.search(name) is not None
+    paths = sorted(files_below(folder))
+    return [path for path in paths if path.name[0] != "." and is_image_name(path.name)]
 
 
 def _beside(mask, modality):
     """The image of a mask of BraTS, None if it is missing or not the only one."""
     name, (*ends, old) = stem(mask).lower(), _ENDS[modality]
-    if _OLD_MASK.search(name):
+    if ".ot." in _MASK.search(name)[0]:
         # Unpacked as it is, each of a patient's volumes lies in a separate folder.
         folder = mask.parent if len(_images(mask.parent)) > 1 else mask.parent.parent
         found = [path for path in _images(folder) if re.search(old, stem(path).lower())]
     else:
-        names = {re.sub(f"({'|'.join(_MASK_ENDS)})$", end, name) for end in ends}
+        names = {_MASK.sub(end, name) for end in ends}
         found = [path for path in image_files(mask.parent) if stem(path).lower() in names]
     return found[0] if len(found) == 1 else None
 

@@ -3,7 +3,6 @@
 
 import itertools
 import logging
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,12 +12,13 @@ from segsrgan.errors import UserError, one_line
 from segsrgan.volumes import Grid, Volume, read_volume
 from segsrgan.volumes.reading import read_patient_id
 from supermask.geometry import corners, overlaps, sample
+from supermask.patients import unused_name
 from supermask.settings import PLANES
 
 logger = logging.getLogger(__name__)
 
 ISOTROPIC = "isotropic"
-PERCENTILES = (2, 98)
+_PERCENTILES = (2, 98)
 _SAME_PLANE = 30.0  # degrees between slice normals
 _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
 _LISTED = 10  # values of a mask, in messages
@@ -118,17 +118,16 @@ class View:
         return self.mask is not None and bool((self.mask.array >= 0.5).any())
 
     @cached_property
-    def intensity(self):
-        """What becomes 0 and 1: the 2nd and 98th percentile, the extremes where these are equal."""
-        array = self.volume.array
-        low, high = (float(value) for value in np.percentile(array, PERCENTILES))
-        return (low, high) if high > low else (float(array.min()), float(array.max()))
-
-    @cached_property
     def scaled(self):
-        """The stack, clipped at `intensity` and scaled to [0, 1], a float32 `Volume`."""
-        low, high = self.intensity
-        array = (self.volume.array.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+        """The stack with the 2nd and 98th percentile at 0 and 1, clipped, a float32 `Volume`.
+
+        Where these are equal, its extremes are 0 and 1.
+        """
+        array = self.volume.array
+        low, high = (float(value) for value in np.percentile(array, _PERCENTILES))
+        if low == high:
+            low, high = float(array.min()), float(array.max())
+        array = (array.astype(np.float32) - np.float32(low)) / np.float32(high - low)
         return self.volume.with_array(np.clip(array, 0, 1, out=array))
 
     def image_on(self, grid, transform=None, through="linear"):
@@ -174,8 +173,7 @@ def read_view(path, mask_path=None, series=None, labels=None):
         UserError: see `View`.
     """
     volume = read_volume(path, series=series)
-    mask = None if mask_path is None else read_volume(mask_path)
-    mask = None if mask is None else _object(mask, labels, mask_path)
+    mask = None if mask_path is None else _object(mask_path, labels)
     return View(volume, mask, path=str(path), patient=read_patient_id(path, series))
 
 
@@ -191,8 +189,9 @@ def load_views(patient, labels=None):
     return views, lost
 
 
-def _object(volume, labels, path):
-    """The object of a mask's volume, float32 in [0, 1]."""
+def _object(path, labels):
+    """The object of a mask's file, a float32 `Volume` of values in [0, 1]."""
+    volume = read_volume(path)
     array = volume.array
     if labels is not None:
         inside = np.isin(array, labels)
@@ -217,12 +216,10 @@ def _object(volume, labels, path):
 
 def with_unique_names(views):
     """The views; of several with one name the later get a number: axial, axial_2."""
-    counts, result = Counter(), []
-    for view in views:
-        counts[view.name] += 1
-        number = counts[view.name]
-        result.append(view if number == 1 else replace(view, name=f"{view.name}_{number}"))
-    return result
+    taken = set()
+    names = [unused_name(view.name, taken, 2) for view in views]
+    pairs = zip(views, names, strict=True)
+    return [view if view.name == name else replace(view, name=name) for view, name in pairs]
 
 
 def choose_reference(views, name=None):
@@ -248,7 +245,7 @@ def check_together(views):
 
     Returns a list of str, warnings that say what is lost.
     """
-    warnings = [text for view in views for text in _uncovered(view)]
+    warnings = [text for view in views if view.mask is not None for text in _uncovered(view)]
     warnings += [
         f"{view.path}: has {_slices(view)} slice(s), which show little of the object and of how to "
         "align them; is it the whole stack?"
@@ -291,8 +288,6 @@ def _slices(view):
 
 def _uncovered(view):
     """What is lost where a mask does not lie over all of its stack, a list of str."""
-    if view.mask is None:
-        return []
     mask, grid = view.mask.grid, view.volume.grid
     points = [np.linspace(0, n - 1, min(n, _POINTS)) for n in grid.shape]
     points = np.stack(np.meshgrid(*points, indexing="ij"), axis=-1).reshape(-1, 3)

@@ -8,7 +8,7 @@ import pytest
 from examinations import examination, truth_on
 
 from segsrgan.volumes import Grid, dice
-from supermask.fusion import confidence, fuse, fuse_images, score, weighted_mean
+from supermask.fusion import confidence, fuse, fuse_images, score
 from supermask.geometry import corners, isotropic_grid, sampling
 
 
@@ -45,26 +45,23 @@ MASKS = [row(1, 1, 0, 0.8, 0), row(0, 1, 0, 0.2, 1), row(0, 0, 1, 0.2, 1)]
 SURE = [row(1, 0.5, 1, 0.9, 0), row(0.25, 0.25, 0.1, 0.2, 0), row(0.25, 0.25, 0.1, 0.1, 0)]
 
 
-def test_the_gaussian_fusion_by_hand():
-    found = fuse(MASKS, SURE)[:, 0, 0]
-    np.testing.assert_allclose(found, [1 / 1.5, 0.75, 0.1 / 1.2, 0.78 / 1.2, 0], rtol=1e-5)
+@pytest.mark.parametrize(
+    ("fusion", "expected"),
+    [
+        ("gaussian", [1 / 1.5, 0.75, 0.1 / 1.2, 0.78 / 1.2, 0]),
+        ("vote", [1 / 3, 2 / 3, 1 / 3, 1 / 3, 0]),
+        ("nearest", [1, 1, 0, 0.8, 0]),
+    ],
+)
+def test_fusions_by_hand(fusion, expected):
+    np.testing.assert_allclose(fuse(MASKS, SURE, fusion)[:, 0, 0], expected, rtol=1e-5)
 
 
-def test_the_vote_is_a_majority_of_those_who_see():
-    found = fuse(MASKS, SURE, "vote")[:, 0, 0]
-    np.testing.assert_allclose(found, [1 / 3, 2 / 3, 1 / 3, 1 / 3, 0], rtol=1e-5)
-    hidden = [SURE[0], SURE[1], np.zeros_like(SURE[2])]
-    assert fuse(MASKS, hidden, "vote")[1] == 1
-
-
-def test_a_tie_goes_to_the_surer_view():
+def test_a_vote_counts_those_who_see_and_a_tie_goes_to_the_surer_view():
+    assert fuse(MASKS, [*SURE[:2], np.zeros_like(SURE[2])], "vote")[1] == 1
     masks, sure = [row(1, 0), row(0, 1)], [row(0.9, 0.9), row(0.2, 0.2)]
     found = fuse(masks, sure, "vote")[:, 0, 0]
     assert found[0] >= 0.5 > found[1] and np.abs(found - 0.5).max() < 0.02
-
-
-def test_the_nearest_fusion_takes_the_surest_view():
-    np.testing.assert_allclose(fuse(MASKS, SURE, "nearest")[:, 0, 0], [1, 1, 0, 0.8, 0], rtol=1e-6)
 
 
 def test_a_least_confidence_empties_the_rest():
@@ -100,10 +97,6 @@ def test_images_are_fused_by_mean_median_or_the_surest():
     assert fused("nearest") == [10, 20, 0]
 
 
-def test_a_mean_without_weights_is_zero():
-    assert weighted_mean([row(3, 4)], [row(0, 1)])[:, 0, 0].tolist() == [0, 4]
-
-
 @pytest.mark.parametrize("fusion", ["gaussian", "vote", "nearest"])
 def test_perfectly_aligned_views_together_beat_each_alone(fusion):
     views = examination(fine=1.5, thick=7.5)
@@ -124,22 +117,11 @@ def box(low, high, shape=(12, 12, 12)):
     return mask
 
 
-TRUTH = box((2, 2, 2), (6, 6, 6))  # 64 voxels
-
-
 def test_over_is_what_is_missed_and_under_what_is_false():
-    small = box((2, 2, 2), (4, 6, 6))  # half of the truth
-    found = score(small, TRUTH)
-    assert (found.os, found.us) == (0.5, 0)
-    assert (found.dsc, found.rms) == (pytest.approx(2 / 3), pytest.approx(math.sqrt(0.125)))
-    large = score(box((0, 2, 2), (8, 6, 6)), TRUTH)
-    assert (large.os, large.us) == (0, 0.5)
-
-
-def test_perfect_and_empty_masks():
-    assert score(TRUTH, TRUTH) == (1, 0, 0, 0, 1, 1)
-    found = score(np.zeros_like(TRUTH), TRUTH)  # undefined rather than wrong
-    assert (found.dsc, found.os) == (0, 1) and math.isnan(found.us) and math.isnan(found.rms)
+    truth = box((2, 2, 2), (6, 6, 6))
+    assert score(truth, truth) == (1, 0, 0, 0, 1, 1)
+    dsc, us, os, rms, *_ = score(box((2, 2, 2), (4, 6, 6)), truth)  # half of the truth
+    assert (dsc, us, os, rms) == pytest.approx((2 / 3, 0, 0.5, math.sqrt(0.125)))
 
 
 def test_the_boundary_is_scored_slice_by_slice_and_in_space():

@@ -100,14 +100,14 @@ def test_training_and_inference_mean_the_same_motion(antisymmetric):
 
 
 def test_exchanged_images_give_the_inverse_motion_however_large():
-    a, b = pair()
     model = randomised(build_alignnet(SMALL))
     for name in ("angles", "shifts"):
         head = model.get_layer(name)
         head.kernel.assign(20 * head.kernel)
-    there, back = (np.eye(4) for _ in range(2))
-    for matrix, images in ((there, [a, b]), (back, [b, a])):
-        matrix[:3] = np.asarray(motion_matrices(model(images), SMALL))[0]
+    there, back = (
+        np.vstack([motion_matrices(model(images), SMALL)[0], (0, 0, 0, 1)])
+        for images in (pair(), pair()[::-1])
+    )
     assert np.abs(there - np.eye(4)).max() > 0.5
     np.testing.assert_allclose(there @ back, np.eye(4), atol=1e-5)
 
@@ -195,18 +195,13 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     (tmp_path / "text").write_text("no weights")
     with pytest.raises(WeightsError, match="text: not readable as weights of SuperMask"):
         load_networks(tmp_path / "text")
-    path = tmp_path / "w"
-    save_networks(path, build_segmentor(SegmentorSpec(2, 1)))
-    with h5py.File(path, "r+") as file:
-        file.attrs["format_version"] = 99
-    with pytest.raises(WeightsError, match="has version 99, this package reads up to 1"):
-        load_networks(path)
-    with h5py.File(path, "r+") as file:
-        file.attrs["format_version"] = 1
-        del file["segmentor/head/bias"]
-    with pytest.raises(WeightsError, match="missing head/bias"):
-        load_networks(path)
-    with h5py.File(path, "r+") as file:
-        file.attrs["format"] = "segsrgan"
-    with pytest.raises(WeightsError, match="its format is 'segsrgan'"):
-        load_networks(path)
+    save_networks(tmp_path / "w", build_segmentor(SegmentorSpec(2, 1)))
+    for change, message in (
+        (lambda file: file.pop("segmentor/head/bias"), "missing head/bias"),
+        (lambda file: file.attrs.update(format_version=99), "has version 99, this .* up to 1"),
+        (lambda file: file.attrs.update(format="segsrgan"), "its format is 'segsrgan'"),
+    ):
+        with h5py.File(tmp_path / "w", "r+") as file:
+            change(file)
+        with pytest.raises(WeightsError, match=message):
+            load_networks(tmp_path / "w")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Simulated examinations, their truth and their record; collections as they are unpacked."""
 
+import itertools
 import json
 import os
 
@@ -11,14 +12,12 @@ from examinations import CENTRE, inside, intensity, points_of, same
 
 from segsrgan.cli.supermask_simulate import main
 from segsrgan.errors import UserError
-from segsrgan.tables import stem
 from segsrgan.volumes import Grid, Volume, dice, read_volume, write_volume
 from supermask.geometry import Rigid, read_transform, rotation, sample
 from supermask.patients import read_patients
 from supermask.simulation import (
     Simulation,
     find_pairs,
-    make_case,
     plan_cases,
     read_channel,
     simulate,
@@ -54,11 +53,10 @@ def test_the_reference_has_not_moved_and_the_others_within_their_bounds(case):
 
 
 def test_the_true_transforms_bring_the_views_back(case):
-    grid = case.truth.grid
+    grid, truth = case.truth.grid, case.truth.array
     for view, transform in zip(case.views, case.transforms, strict=True):
-        assert dice(sample(view.mask, grid, transform) >= 0.5, case.truth.array) > 0.9
-    moved = sample(case.views[1].mask, grid) >= 0.5
-    assert dice(moved, case.truth.array) < 0.9
+        assert dice(sample(view.mask, grid, transform) >= 0.5, truth) > 0.9
+    assert dice(sample(case.views[1].mask, grid) >= 0.5, truth) < 0.9
 
 
 def test_the_truth_is_a_cube_around_the_object(case):
@@ -113,12 +111,6 @@ def test_noise_is_a_fraction_of_the_views_range():
 def test_settings_are_checked(change, message):
     with pytest.raises(UserError, match=message):
         Simulation(**change)
-
-
-def test_an_empty_mask_is_refused():
-    image, mask = scan()
-    with pytest.raises(UserError, match="the mask is empty"):
-        simulate(image, mask.with_array(0 * mask.array), np.random.default_rng(0), SMALL)
 
 
 def test_beyond_the_field_of_view_is_air(case):
@@ -227,10 +219,38 @@ def test_a_finished_case_of_other_settings_is_not_the_one_wanted(run, axial, cap
     assert axial.read_bytes() == before
 
 
-def test_a_volume_that_fails_is_named_and_the_others_go_on(files, run, capsys):
+def image_is_damaged(files):
     (files / "imagesTr" / "a.nii.gz").write_bytes(b"damaged")
-    assert run() == 1
-    assert "a.nii.gz" in capsys.readouterr().err
+
+
+def mask_of(change):
+    def changed(files):
+        path = files / "labelsTr" / "a.nii.gz"
+        write_volume(change(read_volume(path)), path)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (image_is_damaged, "a.nii.gz"),
+        (mask_of(lambda mask: mask.with_array(0 * mask.array)), "the mask is empty"),
+        (
+            mask_of(lambda mask: mask.with_array(np.where(mask.array, np.float32(np.nan), 0))),
+            "a.nii.gz: has voxels that are NaN or inf",
+        ),
+        (
+            mask_of(lambda mask: Volume(mask.array, mask.spacing, (0, 0, 0))),
+            "a.nii.gz: its mask has as many voxels but lies elsewhere",
+        ),
+    ],
+)
+def test_a_volume_that_fails_is_named_leaves_nothing_and_the_others_go_on(
+    files, run, axial, caplog, damage, message
+):
+    damage(files)
+    assert run() == 1 and message in caplog.text and not axial.parent.exists()
     assert [p.name for p in listed(files)] == ["b"]
 
 
@@ -250,26 +270,6 @@ def test_wrong_flags_are_explained(tmp_path, capsys, flags, message):
     assert not (tmp_path / "cases").exists()
 
 
-def test_a_case_that_cannot_be_made_is_explained_and_leaves_nothing(files, caplog):
-    mask = scan()[1]
-    array = np.where(np.arange(30)[:, None, None] < 2, np.float32(np.nan), mask.array)
-    write_volume(mask.with_array(array), files / "damaged.nii.gz")
-    for name, message in (("none", "none.nii.gz"), ("damaged", "has voxels that are NaN or inf")):
-        (plan,) = plan_cases([files / f"{name}.nii.gz"], None, files / "out")
-        assert not make_case(plan, SMALL) and not plan.folder.exists()
-        assert message in caplog.text
-    with pytest.raises(UserError, match="names no patient"):
-        read_patients(write_table(files))
-
-
-def test_a_mask_that_does_not_lie_on_its_image_is_named(files, run, axial, caplog):
-    path = files / "labelsTr" / "a.nii.gz"
-    mask = read_volume(path)
-    write_volume(Volume(mask.array, mask.spacing, (0, 0, 0)), path)
-    assert run() == 1 and not axial.parent.exists()
-    assert "a.nii.gz: its mask has as many voxels but lies elsewhere" in caplog.text
-
-
 def test_a_table_of_others_is_never_replaced(files, run, capsys):
     table = files / "cases" / "cases.csv"
     table.parent.mkdir()
@@ -278,79 +278,59 @@ def test_a_table_of_others_is_never_replaced(files, run, capsys):
     assert table.read_text() == "mine,truth\n" and len(list(table.parent.iterdir())) == 1
 
 
-def touch(folder, *names):
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+@pytest.fixture
+def found(tmp_path):
+    """The pairs, relative to the folder, of a collection of empty files."""
+
+    def pairs(names, modality="flair"):
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        both = find_pairs(tmp_path, modality)
+        return [tuple(str(path.relative_to(tmp_path)) for path in pair) for pair in both]
+
+    return pairs
 
 
-def relative(pairs, folder):
-    return [tuple(str(path.relative_to(folder)) for path in pair) for pair in pairs]
+def test_a_task_of_the_decathlon(found):
+    parts = [f"{folder}/la_0{k}.nii.gz" for k in (10, 20) for folder in ("imagesTr", "labelsTr")]
+    others = "labelsTr/._la_010.nii.gz", "imagesTs/la_001.nii.gz", "dataset.json"
+    assert found([*parts[::-1], *others]) == [tuple(parts[:2]), tuple(parts[2:])]
 
 
-def test_a_task_of_the_decathlon(tmp_path):
-    touch(tmp_path, "dataset.json", "imagesTr/la_003.nii.gz", "imagesTr/la_010.nii.gz")
-    touch(tmp_path, "labelsTr/la_010.nii.gz", "labelsTr/la_003.nii.gz", "labelsTr/._la_003.nii.gz")
-    touch(tmp_path, "imagesTs/la_001.nii.gz")
-    assert relative(find_pairs(tmp_path), tmp_path) == [
-        ("imagesTr/la_003.nii.gz", "labelsTr/la_003.nii.gz"),
-        ("imagesTr/la_010.nii.gz", "labelsTr/la_010.nii.gz"),
-    ]
+BRATS = {
+    "B20_{0}/B20_{0}_{1}.nii": ("seg", "flair", "t1", "t1ce", "t2"),
+    "GLI-{0}/GLI-{0}-{1}.nii.gz": ("seg", "t2f", "t1n", "t1c", "t2w"),
+    "{0}/X.O.{1}/X.O.{1}.mha": ("OT.6", "MR_Flair.7", "MR_T1.8", "MR_T1c.9", "MR_T2.9"),  # 2015
+    "{0}/X.O.{1}.mha": ("OT.6", "MR_Flair.7", "MR_T1.8", "MR_T1c.9", "MR_T2.9"),
+}
 
 
-def test_brats_of_2020_and_of_2023(tmp_path):
-    for name in ("flair", "t1", "t1ce", "t2", "seg"):
-        touch(tmp_path, f"BraTS20_Training_001/BraTS20_Training_001_{name}.nii")
-    for name in ("t2f", "t1n", "t1c", "t2w", "seg"):
-        touch(tmp_path, f"BraTS-GLI-00000-000/BraTS-GLI-00000-000-{name}.nii.gz")
-    for modality, *ends in (("flair", "t2f", "flair"), ("t1", "t1n", "t1")):
-        pairs = find_pairs(tmp_path, modality)
-        assert [image.name for image, _ in pairs] == [
-            f"BraTS-GLI-00000-000-{ends[0]}.nii.gz",
-            f"BraTS20_Training_001_{ends[1]}.nii",
-        ]
-        assert [stem(mask)[-3:] for _, mask in pairs] == ["seg", "seg"]
+@pytest.mark.parametrize("pattern", BRATS)
+def test_brats_of_all_years(found, pattern):
+    patients = [[pattern.format(name, end) for end in BRATS[pattern]] for name in ("p1", "p2")]
+    names = list(itertools.chain(*patients))
+    for k, modality in enumerate(("flair", "t1", "t1ce", "t2"), start=1):
+        assert found(names, modality) == [(patient[k], patient[0]) for patient in patients]
 
 
-def test_brats_of_2015(tmp_path):
-    folder = "HGG/brats_2013_pat0001_1"
-    for name, number in (("MR_Flair", 684), ("MR_T1", 685), ("MR_T1c", 686), ("MR_T2", 687)):
-        touch(
-            tmp_path, f"{folder}/VSD.Brain.XX.O.{name}.{number}/VSD.Brain.XX.O.{name}.{number}.mha"
-        )
-    mask = f"{folder}/VSD.Brain_3more.XX.O.OT.6560/VSD.Brain_3more.XX.O.OT.6560.mha"
-    touch(tmp_path, mask)
-    for modality, name in (("flair", "MR_Flair.684"), ("t1", "MR_T1.685"), ("t1ce", "MR_T1c.686")):
-        stem = f"VSD.Brain.XX.O.{name}"
-        expected = [(f"{folder}/{stem}/{stem}.mha", mask)]
-        assert relative(find_pairs(tmp_path, modality), tmp_path) == expected
+@pytest.mark.parametrize(
+    ("names", "modality", "message"),
+    [
+        ("", "flair", "holds neither labelsTr"),
+        ("", "pet", "received 'pet'"),
+        ("a/a_seg.nii b/b_seg.nii b/b_flair.nii", "flair", "1 of 2 masks .*, such as .*a_seg.nii"),
+        ("a/X.O.OT.1.mha a/X.O.MR_T1.7.mha", "flair", "1 of 1 masks have no image"),
+    ],
+)
+def test_what_is_no_collection_or_an_incomplete_one_is_refused(found, names, modality, message):
+    with pytest.raises(UserError, match=message):
+        found(names.split(), modality)
 
 
-def test_brats_of_2015_without_the_inner_folders(tmp_path):
-    for patient, number in (("pat1", 1), ("pat2", 5)):
-        stems = f"MR_Flair.{number}", f"OT.{number + 1}"
-        touch(tmp_path / patient, *(f"VSD.Brain.XX.O.{stem}.mha" for stem in stems))
-    assert [image.name for image, _ in find_pairs(tmp_path)] == [
-        "VSD.Brain.XX.O.MR_Flair.1.mha",
-        "VSD.Brain.XX.O.MR_Flair.5.mha",
-    ]
-    (tmp_path / "pat2" / "VSD.Brain.XX.O.MR_Flair.5.mha").unlink()
-    touch(tmp_path / "pat2", "VSD.Brain.XX.O.MR_T1.7.mha")
-    with pytest.raises(UserError, match="1 of 2 masks have no image"):
-        find_pairs(tmp_path)
-
-
-def test_what_is_no_collection_or_an_incomplete_one_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds neither labelsTr"):
-        find_pairs(tmp_path)
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such folder"):
         find_pairs(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="received 'pet'"):
-        find_pairs(tmp_path, "pet")
-    touch(tmp_path, "a/a_seg.nii.gz", "b/b_seg.nii.gz", "b/b_flair.nii.gz")
-    with pytest.raises(UserError, match="1 of 2 masks have no image, such as .*a_seg.nii.gz"):
-        find_pairs(tmp_path)
 
 
 def test_one_channel_of_several_is_read(tmp_path):

@@ -24,6 +24,10 @@ def volume(shape=(6, 6, 4), spacing=(1, 1, 4), **place):
     return Volume(values, spacing, **place)
 
 
+def full(shape=(6, 6, 4), value=1.0, spacing=(1, 1, 4), origin=(0, 0, 0)):
+    return Volume(np.full(shape, value, np.float32), spacing, origin)
+
+
 @pytest.mark.parametrize(
     ("spacing", "direction", "plane"),
     [
@@ -41,10 +45,8 @@ def test_the_header_says_which_plane_a_stack_is(spacing, direction, plane):
 
 def test_intensities_are_clipped_at_the_percentiles_and_scaled():
     values = np.arange(1000, dtype=np.float32).reshape(10, 10, 10)
-    view = View(Volume(values, (1, 1, 2)))
-    assert view.intensity == pytest.approx((19.98, 979.02))
-    assert (view.scaled.array.min(), view.scaled.array.max()) == (0, 1)
-    assert view.scaled.array.ravel()[500] == pytest.approx((500 - 19.98) / 959.04, abs=1e-5)
+    expected = np.clip((values - 19.98) / 959.04, 0, 1)
+    np.testing.assert_allclose(View(Volume(values, (1, 1, 2))).scaled.array, expected, atol=1e-5)
     values[:] = 0
     values[0, 0, 0] = 5  # mostly one value: the contrast stays
     assert View(Volume(values, (1, 1, 2))).scaled.array.max() == 1
@@ -68,32 +70,30 @@ def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path, caplog):
     assert "m.nii: holds 0, 1, 2, 5, none of the labels 3, 42" in caplog.text
 
 
-def test_an_image_in_the_place_of_a_mask_is_refused(tmp_path):
-    write_volume(acquire(stack_grid()).volume, tmp_path / "a.nii")
-    with pytest.raises(UserError, match="a.nii: holds .* as an image does"):
-        read_view(tmp_path / "a.nii", tmp_path / "a.nii")
-
-
-def test_files_that_cannot_be_used_are_named(tmp_path):
-    write_volume(volume(), tmp_path / "a.nii")
-    with pytest.raises(VolumeError, match="nothing.nii"):
-        read_view(tmp_path / "nothing.nii")
-    with pytest.raises(VolumeError, match="no_mask.nii"):
-        read_view(tmp_path / "a.nii", tmp_path / "no_mask.nii")
-    for value, message in ((np.nan, "has voxels that are NaN"), (3, "all voxels are 3")):
-        write_volume(volume().with_array(np.full((6, 6, 4), value, "f4")), tmp_path / "c.nii")
-        with pytest.raises(UserError, match=f"c.nii: {message}"):
-            read_view(tmp_path / "c.nii")
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        (["nothing"], VolumeError, "nothing.nii"),
+        (["small", "no_mask"], VolumeError, "no_mask.nii"),
+        (["nan"], UserError, "nan.nii: has voxels that are NaN"),
+        (["flat"], UserError, "flat.nii: all voxels are 3"),
+        (["scan", "scan"], UserError, "scan.nii: holds .* as an image does"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(tmp_path, names, error, message):
+    volumes = {"small": volume(), "nan": full(value=np.nan), "flat": full(value=3)}
+    for name, content in {**volumes, "scan": acquire(stack_grid()).volume}.items():
+        write_volume(content, tmp_path / f"{name}.nii")
+    with pytest.raises(error, match=message):
+        read_view(*(tmp_path / f"{name}.nii" for name in names))
 
 
 def test_a_mask_that_lies_elsewhere_is_refused():
-    mask = volume().with_array(np.ones((6, 6, 4), np.float32))
-    View(volume(), mask)
-    shifted = Volume(mask.array, mask.spacing, (0, 0, 3))
+    View(volume(), full())
     with pytest.raises(UserError, match="its mask has as many voxels but lies elsewhere"):
-        View(volume(), shifted)
+        View(volume(), full(origin=(0, 0, 3)))
     with pytest.raises(UserError, match="its mask lies nowhere over it"):
-        View(volume(), Volume(np.ones((3, 3, 3)), (1, 1, 1), (50, 0, 0)))
+        View(volume(), full((3, 3, 3), origin=(50, 0, 0)))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_mask_may_be_stored_in_another_order_than_its_stack(order, flips):
 
 
 def test_an_empty_mask_is_no_object():
-    assert not View(volume(), volume().with_array(np.zeros((6, 6, 4)))).has_object
+    assert not View(volume(), full(value=0)).has_object
     assert not View(volume()).has_object
     assert acquire(stack_grid()).has_object
 
@@ -176,9 +176,7 @@ def test_whose_a_series_is_its_own_files_say(tmp_path):
 def test_a_super_resolved_stack_remembers_its_slices():
     view = acquire(stack_grid("sagittal"))
     fine = view.grid.corner_aligned(2.0)
-    sharp = View(Volume.from_grid(np.arange(np.prod(fine.shape)).reshape(fine.shape), fine))
-    assert (sharp.axis, sharp.plane) == (None, "isotropic")
-    kept = View(sharp.volume, acquired=view.grid)
+    kept = View(Volume.from_grid(view.image_on(fine), fine), acquired=view.grid)
     assert (kept.axis, kept.plane, kept.thickness) == (0, "sagittal", 6)
     assert in_plane(kept.grid) == 2
 
@@ -191,8 +189,6 @@ def test_stacks_that_do_not_meet_are_refused():
 
 
 def test_a_mask_that_lies_over_a_part_of_its_stack_is_told():
-    stack = volume()
-    part = volume((3, 6, 4))
-    assert check_together([View(stack, stack.with_array(stack.array * 0 + 1), path="a.nii")]) == []
-    (text,) = check_together([View(stack, part.with_array(part.array * 0 + 1), path="a.nii")])
+    assert check_together([View(volume(), full())]) == []
+    (text,) = check_together([View(volume(), full((3, 6, 4)), path="a.nii")])
     assert text.startswith("a.nii: its mask lies over 50 % of it; beyond that nothing is taken")
