@@ -25,12 +25,18 @@ def main(argv=None):
         argv: arguments without the program's name, `sys.argv[1:]` when None.
 
     Returns:
-        The exit status of the command called; 2 if there is none of that name.
+        The exit status of the command called; 2 if there is none of that name, 130 after Ctrl-C
+        while it is loaded.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv and argv[0] in _COMMANDS:
         module, function, _ = _COMMANDS[argv[0]]
-        return getattr(import_module(f"segsrgan.cli.{module}"), function)(argv[1:])
+        try:
+            run = getattr(import_module(f"segsrgan.cli.{module}"), function)
+        except KeyboardInterrupt:
+            sys.stderr.write(f"segsrgan {argv[0]}: interrupted\n")
+            return 130
+        return run(argv[1:])
     return command(_build_parser, lambda args: 0)(argv)
 
 

@@ -27,6 +27,15 @@ def test_train_gets_all_arguments(monkeypatch):
     assert received == [["--csv", "data.csv", "-n", "0.5 0.5 3"]]
 
 
+def test_ctrl_c_while_a_command_is_loaded_is_one_line_and_status_130(monkeypatch, capsys):
+    def interrupt(module):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segsrgan.cli.main.import_module", interrupt)
+    assert main(["predict"]) == 130
+    assert capsys.readouterr().err == "segsrgan predict: interrupted\n"
+
+
 def test_help_lists_the_commands(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
