@@ -304,7 +304,7 @@ class _Pipeline:
         )
 
     def _write(self, prediction, results, pair, before, seconds, peak):
-        from segsrgan.volumes.writing import write_volume
+        from segsrgan.volumes.nifti import write_volume
 
         start = time.perf_counter() - seconds
         entry = {

@@ -24,11 +24,11 @@ from segsrgan.memory import GIB, MemoryBudget, required_memory
 from segsrgan.networks.architecture import GeneratorSpec
 from segsrgan.networks.outputs import output_channels
 from segsrgan.networks.weights import read_generator
+from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.reading import read_volume
 from segsrgan.volumes.resampling import legacy_resample, resample, resample_to
 from segsrgan.volumes.tiling import plan
 from segsrgan.volumes.volume import Grid, Normalisation, Volume
-from segsrgan.volumes.writing import write_volume
 
 # Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
 _LARGEST_SIZE = 10**18

@@ -14,10 +14,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             *("OverlapErrors", "SurfaceDistances", "boundary_agreement", "connected_components"),
             *("dice", "overlap_errors", "psnr", "ssim", "surface_distances", "surface_voxels"),
         ],
+        "nifti": ["write_volume"],
         "reading": ["read_volume"],
         "resampling": ["degrade", "legacy_resample", "resample", "resample_to"],
         "tiling": ["Accumulator", "Tiling", "plan"],
         "volume": ["Grid", "Normalisation", "Volume"],
-        "writing": ["write_volume"],
     },
 )

@@ -71,7 +71,6 @@ class _Slice:
     has_position: bool  # whether the file says where it lies
     instance: str  # what copies of the image share, a UID
     labels: dict  # keyword -> str, values that distinguish images in one position
-    syntax: str  # of the file, for messages
 
     def is_parallel(self, other):
         """Whether two slices have one size, orientation and in-plane spacing."""
@@ -127,8 +126,8 @@ def read_dicom_series(folder, files, series=None):
             "copy the series again"
         )
     others = [stack for stack in stacks if stack is not chosen]
-    listed = ", ".join(map(str, others)) or "nothing"
-    _logger.info("%s: taking %s; also there: %s", folder, chosen, listed)
+    names = ", ".join(map(str, others)) or "nothing"
+    _logger.info("%s: taking %s; also there: %s", folder, chosen, names)
     if any(stack.uid == chosen.uid for stack in others):
         _logger.warning(
             "%s: slices of other orientation or size are left out of %s", folder, chosen
@@ -173,12 +172,12 @@ def _scan_all(files):
         except VolumeError as error:
             refused.append(error)
         else:
-            for stack in stacks:
-                if stack.uid == new.uid and stack.slices[0].is_parallel(new.slices[0]):
-                    stack.slices.extend(new.slices)
-                    break
-            else:
-                stacks.append(new)
+            alike = [
+                stack.slices
+                for stack in stacks
+                if stack.uid == new.uid and stack.slices[0].is_parallel(new.slices[0])
+            ]
+            alike[0].extend(new.slices) if alike else stacks.append(new)
     return stacks, damaged, refused
 
 
@@ -263,7 +262,6 @@ def _slice(dataset, path, frame=None):
     orientation = _numbers(dataset, "ImageOrientationPatient", 6)
     rows, columns = _sizes(dataset, "PixelSpacing", 2)
     across = next((size for name in _ACROSS for size in _sizes(dataset, name, 1) if size), 0.0)
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
     return _Slice(
         path=path,
         frame=frame,
@@ -274,7 +272,6 @@ def _slice(dataset, path, frame=None):
         has_position=position is not None and orientation is not None,
         instance=_text(dataset, "SOPInstanceUID"),
         labels={keyword: _text(dataset, keyword) for keyword in _LABELS},
-        syntax=f"{syntax} ({syntax.name})" if syntax else "unknown",
     )
 
 
@@ -330,7 +327,7 @@ def _assembled(slices, name):
             f"{name}: expected the size of a pixel in mm (PixelSpacing), received none; export the "
             "image again, or convert it with the scanner's software"
         )
-    array = np.stack(list(_arrays(slices)), axis=-1)
+    array = _array(slices)
     if len(slices) == 1:
         if not first.spacing[2] > 0:
             raise VolumeError(
@@ -388,31 +385,32 @@ def _by_number(text):
 
 def _in_order(slices):
     """The slices along the normal of the first, and the number, from 0, of each one's position."""
-
-    def heights(slices):
-        return [image.origin @ slices[0].direction[:, 2] for image in slices]
-
-    slices = [slices[k] for k in np.argsort(heights(slices), kind="stable")]
-    return slices, [0, *np.cumsum(np.diff(heights(slices)) > _SAME_POSITION).tolist()]
+    heights = np.array([image.origin @ slices[0].direction[:, 2] for image in slices])
+    order = np.argsort(heights, kind="stable")
+    places = np.cumsum(np.diff(heights[order]) > _SAME_POSITION)
+    return [slices[k] for k in order], [0, *places.tolist()]
 
 
-def _arrays(slices):
-    """Arrays (x, y) of the slices, float32, rescaled as their files say."""
-    path = None
-    for image in slices:
-        if image.path != path:
-            path = image.path
-            try:
-                with quiet():
-                    pixels = sitk.ReadImage(str(path), sitk.sitkFloat32, "GDCMImageIO")
-            except RuntimeError as error:
-                raise VolumeError(
-                    f"{path}: its pixels, of transfer syntax {image.syntax}, cannot be read "
-                    f"({reason(error)}); decompress it with another program (gdcmconv --raw, "
-                    "dcmdjpeg) or copy it again"
-                ) from error
-            frames = sitk.GetArrayFromImage(pixels)  # (frame, y, x)
-        yield frames[image.frame or 0].T
+def _array(slices):
+    """Float32 array (x, y, z) of the slices."""
+    frames = {path: _pixels(path) for path in {image.path for image in slices}}
+    return np.stack([frames[image.path][image.frame or 0].T for image in slices], axis=-1)
+
+
+def _pixels(path):
+    """Float32 array (frame, y, x) of a file, rescaled as it says."""
+    try:
+        with quiet():
+            pixels = sitk.ReadImage(str(path), sitk.sitkFloat32, "GDCMImageIO")
+    except RuntimeError as error:
+        meta = pydicom.dcmread(path, stop_before_pixels=True, force=True).file_meta
+        syntax = meta.get("TransferSyntaxUID")
+        name = f"{syntax} ({syntax.name})" if syntax else "unknown"
+        raise VolumeError(
+            f"{path}: its pixels, of transfer syntax {name}, cannot be read ({reason(error)}); "
+            "decompress it with another program (gdcmconv --raw, dcmdjpeg) or copy it again"
+        ) from error
+    return sitk.GetArrayFromImage(pixels)
 
 
 def _upright(array, shifts, name):

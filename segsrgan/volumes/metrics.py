@@ -13,18 +13,14 @@ from scipy import ndimage
 
 from segsrgan.volumes.volume import check_spacing
 
-_BOUNDARY_STEPS = 5  # radii of the boundary's neighbourhood
-_FIRST_RADIUS = 3
-_SIZES_PER_RADIUS = 50  # the largest radius is the sum of the sizes over this
-
 
 def psnr(reference, image, mask=None):
     """Peak signal-to-noise ratio in dB (SegSRGAN paper, eq. 15); infinite for equal images.
 
     10 log10(peak^2 / mean squared error), the peak being the largest value of the reference
-    (inside the mask), not its range. Arrays are (x, y, z), real; of the mask, if there is one,
-    only voxels other than 0 count. Raises `ValueError` if the shapes differ, the mask is empty or
-    the peak not positive.
+    (inside the mask), not its range. All arrays are (x, y, z), real; with a mask only voxels where
+    it is not 0 count. Raises `ValueError` if the shapes differ, the mask is empty or the peak is
+    not positive.
     """
     reference, image, mask = _same_shape(reference, image, mask)
     if mask is not None:
@@ -114,32 +110,32 @@ def overlap_errors(prediction, truth):
 
 
 def boundary_agreement(prediction, truth, flat=True):
-    """Agreement near the truth's boundary, the mean over five radii.
+    """Fraction of voxels that agree near the truth's boundary, the mean over five radii; 0 to 1.
 
     mBA in the SuperMask paper (Gu et al. 2023, section 3.3). The neighbourhood is the truth's
     morphological gradient: its dilation less its erosion. The radii are `3 + int((R - 3) / 5 * i)`
-    voxels for i = 0 to 4, where R is the sum of the sizes over 50; made for isotropic grids.
-    `flat` goes slice by slice along the last axis, with OpenCV's elliptic kernel, as in the
+    voxels, at least 1, for i = 0 to 4, where R is the sum of the sizes over 50; made for isotropic
+    grids. `flat` goes slice by slice along the last axis, with OpenCV's elliptic kernel, as in the
     paper's code; else it is a ball in three dimensions.
 
-    0 to 1; nan if the truth has no boundary. Raises `ValueError` if the shapes of the two arrays
-    (x, y, z) differ.
+    Both segmentations are (x, y, z). nan if the truth has no boundary. Raises `ValueError` if the
+    shapes differ.
     """
     a, b = _binary(prediction, truth)
-    if not b.any():
+    if b.all() or not b.any():
         return math.nan
-    boundaries = _boundaries_of_discs if flat else _boundaries_of_balls
-    fractions = []
-    for boundary in boundaries(b, _boundary_radii(b.shape)):
-        if not boundary.any():
-            return math.nan
-        fractions.append(np.mean((a == b)[boundary]))
+    agree, fractions = a == b, []
+    if not flat:  # voxels to the nearest of the other value
+        distances = sum(ndimage.distance_transform_edt(mask) for mask in (b, ~b))
+    for radius in _boundary_radii(b.shape):
+        near = _dilated(b, radius) & _dilated(~b, radius) if flat else distances <= radius
+        fractions.append(agree[near].mean() if near.any() else math.nan)
     return float(np.mean(fractions))
 
 
 def _boundary_radii(shape):
-    step = (sum(shape) / _SIZES_PER_RADIUS - _FIRST_RADIUS) / _BOUNDARY_STEPS
-    return [max(1, _FIRST_RADIUS + int(step * i)) for i in range(_BOUNDARY_STEPS)]
+    step = (sum(shape) / 50 - 3) / 5
+    return [max(1, 3 + int(step * i)) for i in range(5)]
 
 
 class SurfaceDistances(NamedTuple):
@@ -178,9 +174,19 @@ class SurfaceDistances(NamedTuple):
 def surface_distances(a, b, spacing):
     """Distances between the surfaces of two segmentations, exact for any spacing.
 
-    Measured between voxel centres; `surface_voxels` says which. The arrays are cropped to the box
-    around both; each of its voxels takes 12 bytes. The spacing is one number or three, mm. Raises
-    `ValueError` if the shapes (x, y, z) differ or the spacing is not positive and finite.
+    Measured between the centres of `surface_voxels`, in a box cropped around both, of which each
+    voxel takes 12 bytes.
+
+    Args:
+        a: (x, y, z); every voxel other than 0 belongs to it.
+        b: (x, y, z), of the same shape.
+        spacing: mm, one number or three.
+
+    Returns:
+        A `SurfaceDistances` in mm, empty if a or b is.
+
+    Raises:
+        ValueError: if the shapes differ or the spacing is not positive and finite.
 
     Example:
         >>> a, b = np.zeros((2, 9, 9, 9), bool)
@@ -237,20 +243,6 @@ def _box(mask, margin=0):
     return tuple(slice(max(0, part.start - margin), part.stop + margin) for part in box)
 
 
-def _boundaries_of_discs(mask, radii):
-    """Dilation less erosion by elliptic kernels in the planes of the first two axes."""
-    for radius in radii:
-        yield _dilated(mask, radius) & _dilated(~mask, radius)
-
-
-def _boundaries_of_balls(mask, radii):
-    """Dilation less erosion by balls; what lies beyond the array changes nothing."""
-    outside = ndimage.distance_transform_edt(~mask)
-    inside = ndimage.distance_transform_edt(mask) if not mask.all() else np.full(mask.shape, np.inf)
-    for radius in radii:
-        yield (outside <= radius) & (inside <= radius)
-
-
 def _dilated(mask, radius):
     """Dilation of each slice by OpenCV's MORPH_ELLIPSE kernel of 2 radius + 1 pixels."""
     result = np.zeros_like(mask)
@@ -270,8 +262,5 @@ def _directed(source, target, spacing):
         ~target, sampling=spacing, return_distances=False, return_indices=True
     )
     points = np.nonzero(source)
-    squares = sum(
-        (step * (found[points] - start)) ** 2
-        for step, found, start in zip(spacing, nearest, points, strict=True)
-    )
-    return np.sqrt(squares)
+    steps = [found[points] - start for found, start in zip(nearest, points, strict=True)]
+    return np.linalg.norm(np.stack(steps, axis=-1) * spacing, axis=-1)

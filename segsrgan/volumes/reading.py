@@ -34,8 +34,6 @@ def read_volume(path, series=None):
     path = Path(path)
     try:
         return _read(path, series)
-    except VolumeError:
-        raise
     except OSError as error:
         raise VolumeError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:

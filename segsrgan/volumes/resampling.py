@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from segsrgan.config import INTERPOLATION_TYPES, INTERPS
-from segsrgan.volumes.volume import Volume, as_triple, check_spacing
+from segsrgan.volumes.volume import Volume, check_spacing
 
 _MARGIN = 24  # samples; a spline's response has decayed to 1e-8 by then
 _FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
@@ -66,8 +66,21 @@ def resample(volume, spacing, interp="scipy", interpolation_type="Spline", splin
     """Interpolate a volume to another spacing over the same field of view.
 
     A physical point keeps its coordinates: the first corner stays, so the origin moves by half
-    the difference of the voxel sizes (`Grid.corner_aligned`). `spacing` is one number or three,
-    mm; the other arguments and the errors are those of `resample_to`.
+    the difference of the voxel sizes (`Grid.corner_aligned`).
+
+    Args:
+        volume: the source.
+        spacing: of the result, mm, one number or three.
+        interp: "scipy", "sitk" or "profile"; `resample_to` says what they are.
+        interpolation_type: with "sitk", a name of `segsrgan.config.INTERPOLATION_TYPES`.
+        spline_order: with "scipy" and "profile", 0 (nearest neighbour) to 5.
+
+    Returns:
+        A float32 volume; nearest neighbour keeps the source's dtype.
+
+    Raises:
+        ValueError: if the spacing is not positive and finite or makes more than 2^31 voxels, or
+            for unknown names or orders.
 
     Example:
         >>> fine = resample(read_volume("t2.nii.gz"), (0.5, 0.5, 0.5))
@@ -81,8 +94,9 @@ def legacy_resample(volume, spacing, spline_order=3):
 
     The numbers are those of `scipy.ndimage.zoom(array, old / new, order=spline_order)`, which
     aligns the outermost voxel centres, while origin and direction are kept and the spacing is
-    said to be the one asked for, one number or three in mm. Raises `ValueError` if the spacing or
-    the order, 0 to 5, is invalid.
+    said to be the one asked for: one number or three in mm. Returns a float32 volume. Raises
+    `ValueError` if the spacing is not positive and finite or makes more than 2^31 voxels, or the
+    order is not 0 to 5.
     """
     _check_order(spline_order)
     spacing = check_spacing(spacing)
@@ -106,11 +120,12 @@ def degrade(volume, spacing, thickness=None):
         volume: the high-resolution source.
         spacing: of the result, mm, one number or three.
         thickness: of the slices, mm, one number or three; None: the spacing.
+
+    Raises:
+        ValueError: if spacing or thickness is not positive and finite.
     """
     spacing = check_spacing(spacing)
-    thickness = spacing if thickness is None else as_triple(thickness, "thickness")
-    if not all(math.isfinite(width) and width > 0 for width in thickness):
-        raise ValueError(f"thickness must be positive and finite in mm, received {thickness}")
+    thickness = spacing if thickness is None else check_spacing(thickness, "thickness")
     source = volume.grid
     grows = [new > old * (1 + 1e-6) for old, new in zip(source.spacing, spacing, strict=True)]
     target = source.corner_aligned(np.where(grows, spacing, source.spacing))

@@ -9,24 +9,24 @@ import numpy as np
 
 from segsrgan.config import BLENDS, GEOMETRIES
 
-# Gaussian weights: sigma in patch sizes, and the least weight of a voxel along one axis.
-_BLEND_SIGMA = 0.125
-_BLEND_LEAST = 1e-3
-
 
 @dataclass(frozen=True)
 class Tiling:
-    """Where the patches of a volume lie.
+    """Where the patches of a volume lie: at all combinations of starts along the axes.
 
-    Sizes are (x, y, z) voxels. The patches are all combinations of the first indices along the
-    axes, in the padded volume.
+    Attributes:
+        shape: of the volume, (x, y, z) voxels.
+        patch: size of a patch, (x, y, z) voxels.
+        axis_starts: per axis the first indices of the patches, in the padded volume.
+        padding: per axis the voxels added before and after.
+        mode: how they are filled: "constant" (0) or "symmetric" (mirrored), of `numpy.pad`.
     """
 
     shape: tuple[int, int, int]
     patch: tuple[int, int, int]
     axis_starts: tuple[tuple[int, ...], ...]
-    padding: tuple[tuple[int, int], ...]  # per axis the voxels added before and after
-    mode: str  # how they are filled, of `numpy.pad`
+    padding: tuple[tuple[int, int], ...]
+    mode: str
 
     @cached_property
     def starts(self):
@@ -196,5 +196,6 @@ def _check_size(patch, step, multiple):
 
 
 def _gaussian(size, dtype):
-    distance = (np.arange(size) - (size - 1) / 2) / (_BLEND_SIGMA * size)
-    return np.maximum(np.exp(-0.5 * distance**2), _BLEND_LEAST).astype(dtype)
+    """Weights along an axis: sigma is an eighth of the patch, and no voxel counts nothing."""
+    distance = (np.arange(size) - (size - 1) / 2) / (size / 8)
+    return np.maximum(np.exp(-0.5 * distance**2), 1e-3).astype(dtype)

@@ -14,8 +14,6 @@ from segsrgan.errors import VolumeError
 
 # Beyond this a resolution is a slip of the keyboard: one float32 channel would take 8 GiB.
 MAX_VOXELS = 2**31
-_ORTHONORMAL_TOLERANCE = 1e-4
-_THICK_RATIO = 1.05
 
 
 def nearest_rotation(matrix):
@@ -28,7 +26,7 @@ def nearest_rotation(matrix):
     return left @ right
 
 
-def is_orthonormal(matrix, tolerance=_ORTHONORMAL_TOLERANCE):
+def is_orthonormal(matrix, tolerance=1e-4):
     """Whether the columns of a (3, 3) matrix have length one and right angles."""
     matrix = np.asarray(matrix, dtype=np.float64)
     return bool(np.allclose(matrix.T @ matrix, np.eye(3), atol=tolerance))
@@ -55,12 +53,12 @@ def spatial_shape(sizes, path):
     return tuple(sizes)
 
 
-def check_spacing(spacing):
+def check_spacing(spacing, name="spacing"):
     """One spacing or three, in mm, as three floats; `ValueError` unless positive and finite."""
-    spacing = as_triple(spacing, "spacing")
+    spacing = as_triple(spacing, name)
     if not all(math.isfinite(size) and size > 0 for size in spacing):
         raise ValueError(
-            f"spacing must be positive and finite in mm, received {spacing}; try (0.5, 0.5, 0.5)"
+            f"{name} must be positive and finite in mm, received {spacing}; try (0.5, 0.5, 0.5)"
         )
     return spacing
 
@@ -69,14 +67,21 @@ def check_spacing(spacing):
 class Grid:
     """A regular grid of voxels in patient space (LPS, mm).
 
-    Raises `ValueError` if the shape has an axis without voxels, the spacing is not positive and
-    finite, or the direction is not orthonormal.
+    Args:
+        shape: voxels along (x, y, z).
+        spacing: distance between voxel centres along x, y, z, mm, one number or three.
+        origin: physical position of the centre of voxel (0, 0, 0), mm.
+        direction: (3, 3), orthonormal; column k is the physical direction of axis k.
+
+    Raises:
+        ValueError: if an axis has no voxel, the spacing is not positive and finite, the origin not
+            finite or the direction not orthonormal.
     """
 
-    shape: tuple[int, int, int]  # voxels along (x, y, z)
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)  # between voxel centres, mm
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)  # the centre of voxel (0, 0, 0), mm
-    direction: np.ndarray = field(default_factory=lambda: np.eye(3))  # column k: that of axis k
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: np.ndarray = field(default_factory=lambda: np.eye(3))
 
     def __post_init__(self):
         shape = tuple(int(size) for size in self.shape)
@@ -132,7 +137,7 @@ class Grid:
         """The axis whose spacing exceeds both others by more than 5 %, or None."""
         axis = int(np.argmax(self.spacing))
         others = [size for k, size in enumerate(self.spacing) if k != axis]
-        return axis if self.spacing[axis] > _THICK_RATIO * max(others) else None
+        return axis if self.spacing[axis] > 1.05 * max(others) else None
 
     @property
     def corners(self):
@@ -183,8 +188,7 @@ class Volume:
         """A volume of `array` (x, y, z) on `grid`; `ValueError` if their shapes differ."""
         array = np.asarray(array)
         if array.shape != grid.shape:
-            text = f"the array must have the grid's shape {grid.shape}, received {array.shape}"
-            raise ValueError(text)
+            raise ValueError(f"the array must have shape {grid.shape}, received {array.shape}")
         return cls(array, grid.spacing, grid.origin, grid.direction)
 
     @property

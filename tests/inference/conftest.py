@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from segsrgan.inference.jobs import Job
+from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.volume import Volume
-from segsrgan.volumes.writing import write_volume
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.volume import Volume
-from segsrgan.volumes.writing import write_volume
 
 # Offsets of the NIfTI header.
 PIXDIM, QFORM_CODE = 76, 252

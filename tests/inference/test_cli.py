@@ -41,7 +41,7 @@ def test_help_lists_the_commands(capsys):
         main(["--help"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in ("predict", "train", "export", "weights"))
+    assert all(name in printed for name in ("predict", "train", "export", "evaluate", "weights"))
 
 
 @pytest.mark.parametrize("argv", [[], ["weights"], ["fly"], ["weights", "burn"]])

@@ -9,9 +9,9 @@ from scipy.spatial.transform import Rotation
 
 from segsrgan.cli.job_model import Recipe
 from segsrgan.inference.predictor import Predictor
+from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.reading import read_volume
 from segsrgan.volumes.volume import Grid, Volume
-from segsrgan.volumes.writing import write_volume
 
 TOLERANCE = 0.01  # mm
 OBLIQUE = Rotation.from_euler("xyz", (0.3, -0.5, 1.1)).as_matrix()

@@ -12,7 +12,7 @@ from inference.stub import ENGINE, prediction
 from segsrgan.errors import MemoryShortage
 from segsrgan.files import stamp
 from segsrgan.inference.jobs import run_job
-from segsrgan.volumes import writing
+from segsrgan.volumes import nifti
 
 SECONDS = 60  # a wait that long is a failure
 PAIRS = ((8, 4), (16, 8))
@@ -52,14 +52,14 @@ class Stage:
 
 @pytest.fixture
 def stage(monkeypatch):
-    stage, real = Stage(), writing.write_volume
+    stage, real = Stage(), nifti.write_volume
 
     def write(volume, path):
         if path.name.startswith("SR"):
             stage.note("write", f"{path.parents[2].name} {int(volume.array[0, 0, 0])}")
         real(volume, path)
 
-    monkeypatch.setattr(writing, "write_volume", write)
+    monkeypatch.setattr(nifti, "write_volume", write)
     return stage
 
 

@@ -17,13 +17,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RUN = "import sys; from segsrgan.job_model import main; sys.exit(main(sys.argv[1:]))"
 # Kills itself when the given number of files has been written: first the claim, then results.
 SUICIDE = (
-    "import os, signal; from segsrgan.volumes import writing\n"
+    "import os, signal; from segsrgan.volumes import nifti\n"
     "left = int(os.environ['FILES'])\n"
     "def fsync(number, real=os.fsync):\n"
     "    global left\n"
     "    left -= 1\n"
     "    os.kill(os.getpid(), signal.SIGKILL) if left < 0 else real(number)\n"
-    "writing.os.fsync = fsync\n"
+    "nifti.os.fsync = fsync\n"
 ) + RUN
 # Whoever looks up a host leaves a file beside the CSV.
 LOADED = """
@@ -145,14 +145,14 @@ def test_an_interrupt_at_any_moment_is_status_130_and_keeps_old_results(
     image, table, job_model, monkeypatch, capsys, moment
 ):
     from segsrgan.inference import predictor
-    from segsrgan.volumes import writing
+    from segsrgan.volumes import nifti
 
     def interrupted(*flags):
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            module = writing if moment == "write_volume" else predictor
+            module = nifti if moment == "write_volume" else predictor
             patched.setattr(module, moment, interrupt)
             assert job_model(csv, *flags) == 130
         assert "interrupted" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from volumes.samples import noise
 from segsrgan.errors import VolumeError
 from segsrgan.files import temporary_beside
 from segsrgan.volumes import Volume, read_volume, write_volume
-from segsrgan.volumes.writing import write_gzip
+from segsrgan.volumes.nifti import write_gzip
 
 VOLUME = Volume(noise((5, 6, 70)), (1, 1, 3))
 
