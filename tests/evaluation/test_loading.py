@@ -48,11 +48,8 @@ def test_every_order_of_axes_is_the_same_grid(direction):
         array, how = put(stored(volume, *order), volume.grid)
         assert np.array_equal(array, volume.array), order
         assert how == ("" if order == ORDERS[0] else "reordered")
-
-
-def test_rounded_headers_are_the_same_grid():
-    volume = made(origin=np.add(ORIGIN, 0.004))
-    assert put(volume, made().grid) == (volume.array, "")
+    rounded = made(direction, np.add(ORIGIN, 0.004))  # by a header
+    assert put(rounded, volume.grid) == (rounded.array, "")
 
 
 @pytest.mark.parametrize(
@@ -114,16 +111,13 @@ def chosen(array, values=None, threshold=0.5):
     return in_class(array, labels, values, threshold, "a.nii").ravel().tolist()
 
 
-def test_label_values_make_the_class():
-    array = line(0, 1, 3, 42)
+def test_label_values_or_a_threshold_make_the_class():
+    array, fractions = line(0, 1, 3, 42), line(0, 0.25, 0.5, 0.9, 1)
     assert [chosen(array), chosen(array, (3,))] == [[0, 1, 1, 1], [0, 0, 1, 0]]
     assert [chosen(array, (3, 42)), chosen(array, (0,))] == [[0, 0, 1, 1], [1, 0, 0, 0]]
     assert chosen(line(0.0004, 2.9997, 1.0002), (3,)) == [0, 1, 0]  # files round
-
-
-def test_fractions_are_probabilities_from_the_threshold_on():
-    assert chosen(line(0, 0.25, 0.5, 0.9, 1)) == [0, 0, 1, 1, 1]
-    assert chosen(line(0, 0.25, 0.5, 0.9, 1), threshold=0.25) == [0, 1, 1, 1, 1]
+    assert chosen(fractions) == [0, 0, 1, 1, 1]
+    assert chosen(fractions, threshold=0.25) == [0, 1, 1, 1, 1]
 
 
 def test_fractions_beyond_0_and_1_and_label_values_of_probabilities_are_refused():
@@ -133,14 +127,11 @@ def test_fractions_beyond_0_and_1_and_label_values_of_probabilities_are_refused(
         chosen(line(0, 0.3), (3, 42))
 
 
-def test_labels_that_do_not_occur_are_named(caplog):
-    assert chosen(line(0, 2, 5), (3, 42)) == [0, 0, 0]
-    assert "a.nii: has none of the labels 3, 42, only 0, 2, 5" in caplog.text
-
-
-def test_an_image_in_the_place_of_a_segmentation_is_told(caplog):
+def test_labels_that_do_not_occur_and_the_many_of_an_image_are_pointed_out(caplog):
     array = np.arange(27**3, dtype=np.float32).reshape(27, 27, 27)
     chosen(array % 300)
     assert not caplog.text
     chosen(array)
     assert "a.nii: has more than 300 values, as an image has" in caplog.text
+    assert chosen(line(0, 2, 5), (3, 42)) == [0, 0, 0]
+    assert "a.nii: has none of the labels 3, 42, only 0, 2, 5" in caplog.text

@@ -73,16 +73,12 @@ def test_the_table_says_where_images_were_compared():
     assert not any("class:" in line or "note" in line for line in lines)
 
 
-def test_long_names_are_cut_in_the_table_alone():
-    long = [Scores(Case(label="a", reference_label="b", name="x" * 50), {"dice": 1.0})]
-    assert "x" * 37 + "..." in format_table(long, COLUMNS[:1], EvaluationSettings())
-    assert "x" * 50 in to_csv(long, COLUMNS[:1])
-
-
-def test_the_csv_has_every_digit():
-    rows = list(csv.DictReader(io.StringIO(to_csv([row("a", 1 / 3), *ROWS], COLUMNS))))
+def test_the_csv_has_every_digit_and_the_whole_name_which_the_table_cuts():
+    long = row("x" * 50, 1 / 3)
+    assert "x" * 37 + "..." in format_table([long], COLUMNS[:1], EvaluationSettings())
+    rows = list(csv.DictReader(io.StringIO(to_csv([long, *ROWS], COLUMNS))))
     assert list(rows[0]) == ["case", *(m.name for m in COLUMNS), "region", "notes", "error"]
-    assert [item["case"] for item in rows] == ["a", "a", "b, c", "d"]
+    assert [item["case"] for item in rows] == ["x" * 50, "a", "b, c", "d"]
     assert float(rows[0]["dice"]) == 1 / 3
     assert (rows[2]["hd95"], rows[2]["reference_volume"]) == ("", "inf")
     assert rows[2]["notes"] == "prediction empty; label resampled"
