@@ -40,17 +40,14 @@ def confidence(sampling, thickness, spacing, width=1.0):
 def fuse(masks, confidences, fusion="gaussian", least=0.0):
     """The object's probability of several masks, float32 (x, y, z) in [0, 1], 0 where none counts.
 
-    Args:
-        masks: per view (x, y, z), probabilities in [0, 1].
-        confidences: per view (x, y, z) of `confidence`; a view counts where its is above 0.
-        fusion: "gaussian": the mean weighted by the confidences; "vote": the fraction of the views
-            that see the object (a majority where it exceeds one half; the surer views decide a
-            tie); "nearest": the surest view's.
-        least: total confidence below which a voxel is outside (0.4 in the paper's code, where it
-            opens gaps between the slices of a single view).
+    Each view has a mask (x, y, z) in [0, 1] and counts where its confidence is above 0. "gaussian"
+    is the mean weighted by the confidences; "vote" the fraction of the views that see the object (a
+    majority above one half; the surer views decide a tie); "nearest" the surest view's. A voxel of
+    less confidence than `least` in all is outside (0.4 in the paper's code, which opens gaps
+    between the slices of a single view).
     """
     total = np.sum(confidences, axis=0)
-    combine = {"gaussian": weighted_mean, "vote": _vote, "nearest": _surest}[fusion]
+    combine = {"gaussian": _weighted_mean, "vote": _vote, "nearest": _surest}[fusion]
     result = combine(masks, confidences)
     result[(total <= 0) | (total < least)] = 0
     return result
@@ -67,13 +64,12 @@ def fuse_images(images, confidences, region, fusion="gaussian"):
     for image, weight in zip(images[1:], confidences[1:], strict=True):
         both = region & (weight > 0) & (confidences[0] > 0)
         matched.append(_matched(image, images[0], both))
-    combine = {"gaussian": weighted_mean, "vote": _median, "nearest": _surest}[fusion]
+    combine = {"gaussian": _weighted_mean, "vote": _median, "nearest": _surest}[fusion]
     result = combine(matched, confidences)
     return np.where(np.sum(confidences, axis=0) > 0, result, np.float32(0))
 
 
-def weighted_mean(values, confidences):
-    """The mean (x, y, z) of values weighted by confidences, float32; 0 where these are all 0."""
+def _weighted_mean(values, confidences):
     total = np.zeros(values[0].shape, np.float32)
     weights = np.zeros_like(total)
     for value, weight in zip(values, confidences, strict=True):
@@ -89,10 +85,10 @@ def _surest(values, confidences):
 
 def _vote(masks, confidences):
     votes = [(mask >= 0.5).astype(np.float32) for mask in masks]
-    fraction = weighted_mean(votes, [(weight > 0).astype(np.float32) for weight in confidences])
+    fraction = _weighted_mean(votes, [(weight > 0).astype(np.float32) for weight in confidences])
     tie = np.abs(fraction - 0.5) < _TIE
     # Just beside one half, on the side of the surer views.
-    decided = np.where(weighted_mean(votes, confidences) >= 0.5, 0.5, 0.49)
+    decided = np.where(_weighted_mean(votes, confidences) >= 0.5, 0.5, 0.49)
     return np.where(tie, decided, fraction).astype(np.float32)
 
 
@@ -157,23 +153,20 @@ def agreements(names, masks, images, insides):
 
     The last are their fields of view, bool as the masks.
     """
-    views = zip(names, masks, images, insides, strict=True)
-    return [_agreement(*pair) for pair in itertools.combinations(views, 2)]
-
-
-def _agreement(first, second):
-    (name, mask, image, inside), (other_name, other_mask, other_image, other_inside) = first, second
-    both = inside & other_inside
-    overlap = np.count_nonzero(both) / max(1, np.count_nonzero(inside))
-    a, b = mask & both, other_mask & both
-    # Both masks lie where only one view sees: nothing to agree upon.
-    if not (a.any() or b.any()):
-        return Agreement(name, other_name, math.nan, math.nan, overlap)
-    near = ndimage.binary_dilation(a | b, iterations=_SURROUNDINGS) & both
-    resemblance = math.nan
-    if np.count_nonzero(near) >= _LEAST_VOXELS:
-        resemblance = correlation(image[near], other_image[near])
-    return Agreement(name, other_name, dice(a, b), resemblance, overlap)
+    result = []
+    for i, j in itertools.combinations(range(len(names)), 2):
+        both = insides[i] & insides[j]
+        a, b = masks[i] & both, masks[j] & both
+        common, resemblance = math.nan, math.nan
+        # Masks that lie where only one view sees have nothing to agree upon.
+        if a.any() or b.any():
+            common = dice(a, b)
+            near = ndimage.binary_dilation(a | b, iterations=_SURROUNDINGS) & both
+            if np.count_nonzero(near) >= _LEAST_VOXELS:
+                resemblance = correlation(images[i][near], images[j][near])
+        overlap = np.count_nonzero(both) / max(1, np.count_nonzero(insides[i]))
+        result.append(Agreement(names[i], names[j], common, resemblance, overlap))
+    return result
 
 
 class Scores(NamedTuple):

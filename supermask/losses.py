@@ -66,13 +66,3 @@ def l2(a, b):
     squares = ops.square(ops.cast(a, "float32") - ops.cast(b, "float32"))
     # The small number keeps the slope of the root finite where both are equal.
     return ops.mean(ops.sqrt(ops.mean(squares, axis=(1, 2, 3, 4)) + 1e-12))
-
-
-def consistency_loss(first, expected, second, other):
-    """L_cons1 and L_cons2 (Eq. 2): the sum of `l2` over two pairs of masks.
-
-    L_cons1, which trains the segmentor, compares the segmentation of each image brought to the
-    other's pose with that of the other image; L_cons2, which trains AlignNet, the segmentation of
-    each image, moved into the pose of the other, with that of the other.
-    """
-    return l2(first, expected) + l2(second, other)

@@ -273,14 +273,8 @@ def _heads(x, spec):
     bounds = {"angles": spec.largest_angle, "shifts": spec.largest_shift * half}
     outputs = []
     for name, bound in bounds.items():
-        y = layers.Dense(
-            3,
-            activation="tanh",
-            use_bias=not spec.antisymmetric,
-            kernel_initializer="zeros",
-            dtype="float32",
-            name=name,
-        )(x)
+        options = {"kernel_initializer": "zeros", "use_bias": not spec.antisymmetric}
+        y = layers.Dense(3, activation="tanh", dtype="float32", name=name, **options)(x)
         outputs.append(layers.Rescaling(bound, dtype="float32", name=f"bounded_{name}")(y))
     return layers.Concatenate(dtype="float32", name="parameters")(outputs)
 
@@ -376,15 +370,10 @@ _KINDS = {"segmentor": (SegmentorSpec, build_segmentor), "alignnet": (AlignNetSp
 def save_networks(path, segmentor=None, alignnet=None, **metadata):
     """Writes either network or both, models of `build_...`, whole or not at all.
 
-    Further keyword arguments are JSON values kept in the file, e.g. `training`, `license`.
-
-    Raises:
-        ValueError: if there is no network.
-        OSError: if the file cannot be written.
+    Further keyword arguments are JSON values kept in the file, e.g. `training`, `license`. Raises
+    `OSError` if it cannot be written.
     """
     models = {"segmentor": segmentor, "alignnet": alignnet}
-    if not any(models.values()):
-        raise ValueError("expected a segmentor, an alignnet or both, received neither")
     networks = {name: (m.spec, read_weights(m)) for name, m in models.items() if m}
     write_networks(path, FORMAT, FORMAT_VERSION, networks, metadata)
 

@@ -146,8 +146,8 @@ def _moved(image, grid, transform=None):
 class CasePlan:
     """An examination to be made: of which files, where it goes, the seed of its random numbers."""
 
-    mask: Path
-    image: Path | None
+    mask: str
+    image: str | None
     folder: Path
     seed: tuple[int, ...]
     base: str = "Train"
@@ -172,18 +172,12 @@ def plan_cases(masks, images, output, *, repeat=1, test=0.0, seed=0, channel=0):
     plans, taken = [], set()
     for index, mask in enumerate(masks):
         name = unused_name(stem(images[index] if images else mask), taken, index + 1)
+        files = {"mask": str(Path(mask)), "image": str(Path(images[index])) if images else None}
+        base = "Test" if index >= first_test else "Train"
         for number in range(repeat):
             folder = safe_name(name if repeat == 1 else f"{name}_{number + 1:02d}")
-            plans.append(
-                CasePlan(
-                    mask=Path(mask),
-                    image=Path(images[index]) if images else None,
-                    folder=Path(output) / folder,
-                    seed=(seed, index, number),
-                    base="Test" if index >= first_test else "Train",
-                    channel=channel,
-                )
-            )
+            place, seeds = Path(output) / folder, (seed, index, number)
+            plans.append(CasePlan(**files, folder=place, seed=seeds, base=base, channel=channel))
     return plans
 
 
@@ -195,13 +189,9 @@ def make_case(plan, simulation, labels=None, overwrite=False):
     results = _folder(plan.folder)
     # Before anything is read: what is replaced from here on has changed.
     entry = {
-        "mask": str(plan.mask),
-        "image": None if plan.image is None else str(plan.image),
-        "stamps": [None if path is None else stamp(path) for path in (plan.mask, plan.image)],
-        "labels": None if labels is None else list(labels),
-        "channel": plan.channel,
-        "seed": list(plan.seed),
-        "base": plan.base,
+        **{name: value for name, value in vars(plan).items() if name != "folder"},
+        "stamps": [path and stamp(path) for path in (plan.mask, plan.image)],
+        "labels": labels,
         "simulation": asdict(simulation),
     }
     if results.entry() is not None and not overwrite:
@@ -211,7 +201,7 @@ def make_case(plan, simulation, labels=None, overwrite=False):
         mask, image = read_mask(plan.mask, labels), None
         if plan.image is not None:
             image = read_channel(plan.image, plan.channel)
-            View(image, mask, path=str(plan.image))  # checks that they belong together
+            View(image, mask, path=plan.image)  # checks that they belong together
         case = simulate(image, mask, np.random.default_rng(plan.seed), simulation)
         _write(case, results, entry)
     except (ValueError, OSError, MemoryError) as error:

@@ -76,8 +76,10 @@ class View:
 
     def _check_place_of_mask(self):
         mask, grid = self.mask.grid, self.grid
+        ends = corners(mask)[:, np.newaxis] - corners(grid)
+        apart = np.linalg.norm(ends, axis=-1).min(axis=1).max()  # however their voxels are stored
         alike = sorted(mask.shape) == sorted(grid.shape)
-        if alike and _apart(mask, grid) > _MISPLACED * max(grid.spacing):
+        if alike and apart > _MISPLACED * max(grid.spacing):
             raise UserError(
                 f"{self.path}: its mask has as many voxels but lies elsewhere in patient space; "
                 "give both the same header"
@@ -141,12 +143,6 @@ class View:
     def mask_on(self, grid, transform=None, through="linear"):
         """The mask's probability (x, y, z) on a grid, float32 in [0, 1]; see `image_on`."""
         return sample(self.mask, grid, transform, through)
-
-
-def _apart(first, second):
-    """How far the corners of two grids are apart, mm, however their voxels are stored."""
-    ends = corners(first)[:, np.newaxis] - corners(second)
-    return float(np.linalg.norm(ends, axis=-1).min(axis=1).max())
 
 
 def in_plane(grid):

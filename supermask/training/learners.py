@@ -16,7 +16,7 @@ from segsrgan.errors import UserError
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.training.losses import soft_dice_loss
 from segsrgan.training.optimizers import make_adam, state_of
-from supermask.losses import consistency_loss, l2, similarity_loss
+from supermask.losses import l2, similarity_loss
 from supermask.networks import (
     AlignNetSpec,
     Networks,
@@ -113,7 +113,7 @@ class Learners:
         mask_i, mask_j, of_aligned_i, of_aligned_j = ops.split(answers, 4, axis=0)
         dice = soft_dice_loss(batch.moving_mask, mask_i) + soft_dice_loss(batch.fixed_mask, mask_j)
         dice = dice / 2
-        cons = consistency_loss(of_aligned_j, mask_i, of_aligned_i, mask_j)
+        cons = l2(of_aligned_j, mask_i) + l2(of_aligned_i, mask_j)  # Eq. 2
         loss = dice + self.settings.alpha1 * cons
         return loss, {"segmentor_loss": loss, "dice_loss": dice, "consistency_1": cons}
 
@@ -127,7 +127,7 @@ class Learners:
         loss, metrics, there = self._alignment(batch)
         back = self.motion(batch.fixed, batch.moving, training=True)
         mask_i, mask_j = (self.segmentor(x, training=False) for x in (batch.moving, batch.fixed))
-        cons = consistency_loss(self.moved(mask_i, there), mask_j, self.moved(mask_j, back), mask_i)
+        cons = l2(self.moved(mask_i, there), mask_j) + l2(self.moved(mask_j, back), mask_i)  # Eq. 2
         loss = loss + self.settings.alpha2 * cons
         return loss, {"alignnet_loss": loss, **metrics, "consistency_2": cons}
 

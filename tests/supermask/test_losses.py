@@ -7,7 +7,6 @@ import pytest
 
 from supermask.losses import (
     box_mean,
-    consistency_loss,
     l2,
     local_cross_correlation,
     similarity_loss,
@@ -90,10 +89,3 @@ def test_slopes_are_finite_where_images_are_equal_or_flat(loss):
     with tf.GradientTape() as tape:
         value = loss(variable, flat) + loss(variable, other)
     assert np.isfinite(np.asarray(tape.gradient(value, variable.value))).all()
-
-
-def test_a_consistency_is_the_sum_over_both_directions():
-    i, j = images()
-    apart = float(l2(i, j))
-    for pairs, expected in (((i, i, j, j), 0), ((j, i, j, j), apart), ((i, j, j, i), 2 * apart)):
-        assert float(consistency_loss(*pairs)) == pytest.approx(expected, abs=1e-5)

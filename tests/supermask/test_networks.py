@@ -130,12 +130,9 @@ def test_a_motion_has_parameters_and_small_ones_are_those_of_the_paper():
     ("spec", "change", "message"),
     [
         (SegmentorSpec, {"kernel": 0}, "kernel must be a whole number from 1 to 512"),
-        (SegmentorSpec, {"spacing": 0}, "spacing must be a number above 0"),
-        (SegmentorSpec, {"through": "cubic"}, "received 'cubic'"),
         (AlignNetSpec, {"size": 8}, "size must leave a voxel"),
         (AlignNetSpec, {"kernels": ()}, "kernels must be whole numbers"),
         (AlignNetSpec, {"largest_angle": 2.0}, "must be a number above 0 and up to 1.57"),
-        (AlignNetSpec, {"spacing": -1}, "spacing must be a number above 0"),
     ],
 )
 def test_a_spec_is_checked(spec, change, message):
@@ -163,8 +160,6 @@ def test_either_network_may_be_missing(tmp_path):
     save_networks(tmp_path / "w", alignnet=build_alignnet(SMALL))
     found = load_networks(tmp_path / "w")
     assert found.segmentor is None and found.alignnet.spec == SMALL
-    with pytest.raises(ValueError, match="received neither"):
-        save_networks(tmp_path / "w")
 
 
 @pytest.mark.parametrize(

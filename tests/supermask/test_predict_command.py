@@ -116,11 +116,10 @@ def test_finished_patients_are_skipped_and_overwritten_when_asked(folder, result
     before = time_of(results)
     status, out, _ = run("--path", folder)
     assert status == 0 and "patient 1: skipped" in out and time_of(results) == before
-    status, out, err = run("--path", folder, "--fusion", "vote")
+    status, _, err = run("--path", folder, "--fusion", "vote")
     assert status == 0 and "but with fusion gaussian; --overwrite makes it anew" in err
     assert time_of(results) == before
-    status, out, _ = run("--path", folder, "--overwrite")
-    assert status == 0 and time_of(results) > before
+    assert run("--path", folder, "--overwrite")[0] == 0 and time_of(results) > before
 
 
 def test_results_of_other_stacks_are_never_taken_for_those_wanted(folder, results, run):
@@ -290,7 +289,6 @@ def test_a_bad_patient_and_a_bad_stack_do_not_stop_the_others(views, tmp_path, r
         ("--views a.nii --masks a.nii b.nii", "expected as many masks as views"),
         ("--views a b c d", "expected one to three stacks, received 4"),
         ("--path missing", "missing: no such file; expected a CSV file"),
-        ("--views a.nii --fusion mean", "invalid choice: 'mean'"),
         ("--views a.nii --threshold 2", "threshold must be a number above 0 and below 1"),
         ("--views a.nii --alignment alignnet", "needs weights with an AlignNet"),
         ("--views a.nii --labels ,", "labels must be whole numbers"),

@@ -29,11 +29,10 @@ from supermask.networks import (
     Networks,
     SegmentorSpec,
     align_by_network,
-    build_alignnet,
     without_islands,
 )
 from supermask.prediction import predict_views
-from supermask.settings import PredictionSettings
+from supermask.settings import FUSIONS, PredictionSettings
 from supermask.views import View
 
 ALIGNED, CLASSICAL = (PredictionSettings(alignment=name) for name in ("none", "classical"))
@@ -80,10 +79,11 @@ def result(views):
     return predict_views(views, ALIGNED)
 
 
-def test_three_views_beat_two_and_two_beat_one(views, result):
-    scores = [score(predict_views(views[:count], ALIGNED)) for count in (1, 2)]
-    assert scores[0] + 0.01 < scores[1] < score(result)
-    assert score(result) > 0.95
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_three_views_beat_two_and_two_beat_one(views, fusion):
+    settings = replace(ALIGNED, fusion=fusion)
+    scores = [score(predict_views(views[:count], settings)) for count in (1, 2, 3)]
+    assert scores[0] + 0.01 < scores[1] < scores[2] and scores[2] > 0.95
 
 
 def test_the_result_has_all_its_parts(result):
@@ -245,16 +245,6 @@ def test_passes_of_alignnet_are_composed_and_begin_at_the_middles_of_masks(views
     np.testing.assert_allclose(found.translation, (9, -6, 4), atol=1)
 
 
-def test_a_view_aligned_with_itself_by_alignnet_never_moves(views):
-    model = build_alignnet(AlignNetSpec(size=32, spacing=3.0, kernels=(2, 3), hidden=4))
-    rng = np.random.default_rng(0)
-    for weight in model.weights:
-        weight.assign(rng.normal(0, 0.5, weight.shape))
-    first, second, _ = bare(views)
-    assert align_by_network(model, first, second).angle() > 0.1
-    assert same(align_by_network(model, first, first, passes=10), Rigid(), 1e-9)
-
-
 def test_alignnets_answer_is_refined_unless_that_is_unwanted(moved):
     near = Rigid(tuple(np.array(MOTION.angles) + 0.05), (0, 0, 0), MOTION.centre)
     networks = Networks(alignnet=Knowing([*near.angles, 0, 0, 0]))
@@ -332,14 +322,12 @@ def test_a_threshold_says_what_a_view_votes_for_not_how_many_it_takes(views, thr
     np.testing.assert_array_equal(found.mask.array, votes >= 2)
 
 
-def test_a_result_beyond_all_memory_and_a_missing_network_are_refused(views, monkeypatch):
+def test_a_result_beyond_all_memory_is_refused(views, monkeypatch):
     with pytest.raises(UserError, match="too large; take a larger spacing"):
         predict_views(views, replace(ALIGNED, spacing=0.01))
     monkeypatch.setattr("supermask.prediction.available_memory", lambda: 1000)
     with pytest.raises(UserError, match="GiB are free; take a larger spacing"):
         predict_views(views, ALIGNED)
-    with pytest.raises(UserError, match="alignment alignnet needs weights with an AlignNet"):
-        predict_views(views, PredictionSettings(alignment="alignnet"))
 
 
 @pytest.mark.parametrize("spacing", [0.99, 0.993])
@@ -356,16 +344,12 @@ def test_the_segmentors_mask_may_lie_between_the_voxels_of_its_stack(spacing):
 
 
 def test_a_low_threshold_makes_the_result_as_large_as_the_object():
-    grid = stack_grid()
-    far = np.linalg.norm(points_of(grid) - points_of(grid).mean(axis=(0, 1, 2)), axis=-1)
-    soft = Volume.from_grid((0.9 * np.exp(-0.5 * (far / 8) ** 2)).astype(np.float32), grid)
-    image = soft.with_array(soft.array + 1)
-    for threshold in (0.05, 0.3):
-        found = predict_views([View(image, soft)], replace(ALIGNED, threshold=threshold)).mask
-        ends = [found.array.any(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-        assert found.array.any() and not any(end[0] or end[-1] for end in ends)
-        radius = 8 * np.sqrt(2 * np.log(0.9 / threshold))
+    view = acquire(stack_grid())
+    far = np.linalg.norm(points_of(view.grid) - points_of(view.grid).mean(axis=(0, 1, 2)), axis=-1)
+    for height, threshold in ((0.9, 0.05), (0.9, 0.3), (0.45, 0.3)):
+        soft = masked(view, (height * np.exp(-0.5 * (far / 8) ** 2)).astype(np.float32))
+        found = predict_views([soft], replace(ALIGNED, threshold=threshold)).mask
+        radius = 8 * np.sqrt(2 * np.log(height / threshold))
         volume = found.array.sum() * np.prod(found.spacing)
-        assert volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.1)
-    faint = soft.with_array(soft.array / 2)
-    assert predict_views([View(image, faint)], replace(ALIGNED, threshold=0.3)).mask.array.any()
+        assert volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.2)
+        assert not any(np.take(found.array, (0, -1), axis).any() for axis in range(3))

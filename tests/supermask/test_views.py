@@ -13,7 +13,6 @@ from supermask.views import (
     View,
     check_together,
     choose_reference,
-    in_plane,
     read_view,
     with_unique_names,
 )
@@ -171,14 +170,6 @@ def test_whose_a_series_is_its_own_files_say(tmp_path):
     (tmp_path / "below").mkdir()
     write_series(tmp_path / "below" / "deep", EVEN, **other)
     assert read_view(tmp_path / "below").patient == "18"
-
-
-def test_a_super_resolved_stack_remembers_its_slices():
-    view = acquire(stack_grid("sagittal"))
-    fine = view.grid.corner_aligned(2.0)
-    kept = View(Volume.from_grid(view.image_on(fine), fine), acquired=view.grid)
-    assert (kept.axis, kept.plane, kept.thickness) == (0, "sagittal", 6)
-    assert in_plane(kept.grid) == 2
 
 
 def test_stacks_that_do_not_meet_are_refused():
