@@ -50,25 +50,21 @@ def stack_grid(plane="axial", fine=2.0, thick=6.0, field=72.0, direction=None):
     return Grid(tuple(shape), tuple(spacing), tuple(origin), direction)
 
 
-def acquire(grid, pose=None, parts=5):
-    """The view of a stack: means over the slices' thickness, of the patient moved by `pose`.
+def acquire(grid, pose=None):
+    """The view of a stack: means of five samples through each slice, of the patient moved.
 
-    Args:
-        grid: of the stack.
-        pose: the `Rigid` from the reference to this view.
-        parts: samples through a slice.
+    `pose` is the `Rigid` from the reference to this view.
     """
     back = (pose or Rigid()).inverse()
     axis = int(np.argmax(grid.spacing))
-    image, share = np.zeros(grid.shape), np.zeros(grid.shape)
-    for part in (np.arange(parts) + 0.5) / parts - 0.5:
-        shift = np.zeros(3)
-        shift[axis] = part
-        index = np.moveaxis(np.indices(grid.shape), 0, -1) + shift
+    image, fraction = np.zeros(grid.shape), np.zeros(grid.shape)
+    for part in (-0.4, -0.2, 0, 0.2, 0.4):
+        index = np.moveaxis(np.indices(grid.shape, float), 0, -1)
+        index[..., axis] += part
         points = back.apply(grid.index_to_physical(index))
-        image += intensity(points) / parts
-        share += inside(points) / parts
-    mask = Volume.from_grid((share >= 0.5).astype(np.float32), grid)
+        image += intensity(points) / 5
+        fraction += inside(points) / 5
+    mask = Volume.from_grid((fraction >= 0.5).astype(np.float32), grid)
     return View(Volume.from_grid(image.astype(np.float32), grid), mask)
 
 

@@ -21,12 +21,12 @@ def test_the_peak_is_that_of_the_time_inside():
     assert after.bytes < inside.bytes - 100_000_000
 
 
-def group(folder, limit, used, name="memory.max"):
-    """A control group of version 2, 50 bytes of whose usage the system would give back."""
+def group(folder, limit, used, names=("memory.max", "memory.current", "inactive_file")):
+    """A control group, 50 bytes of whose usage the system would give back."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(f"{limit}\n")
-    (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text("anon 3\ninactive_file 50\n")
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 3\n{names[2]} 50\n")
 
 
 def figures(folder, line):
@@ -44,17 +44,11 @@ def test_the_limits_of_all_groups_around_the_process_count(tmp_path):
     assert figures(tmp_path, "0::/slurm/job_7/gone/on/another/host") == [650]
 
 
-def test_the_limit_that_slows_a_slice_down_counts(tmp_path):
-    group(tmp_path / "fs/user.slice", 1000, 400, "memory.high")
-    assert figures(tmp_path, "0::/user.slice/user-1000.slice") == [650]
-
-
-def test_groups_of_version_1_count(tmp_path):
-    folder = tmp_path / "fs/memory/job"
-    folder.mkdir(parents=True)
-    (folder / "memory.limit_in_bytes").write_text("1000")
-    (folder / "memory.usage_in_bytes").write_text("400")
-    (folder / "memory.stat").write_text("cache 9\ntotal_inactive_file 50\n")
+def test_limits_that_slow_down_and_those_of_version_1_count(tmp_path):
+    group(tmp_path / "fs/a.slice", 1000, 400, ("memory.high", "memory.current", "inactive_file"))
+    assert figures(tmp_path, "0::/a.slice/user-1000.slice") == [650]
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    group(tmp_path / "fs/memory/job", 1000, 400, names)
     assert figures(tmp_path, "4:cpu,memory:/job") == [650]
     assert figures(tmp_path, "4:cpu:/job") == []
 
@@ -79,11 +73,10 @@ def test_a_limit_counts_what_the_program_has_already(budget):
 
 
 def test_what_is_promised_or_held_is_not_free(budget):
-    class Thing:
-        pass
-
-    thing = Thing()
-    budget.hold(thing, 100)
+    thing, unlimited = np.zeros(1), memory.MemoryBudget()
+    for each in (budget, unlimited):
+        each.hold(thing, 100)
+    assert unlimited.free() == 800  # the machine's own figure has what is resident
     with budget.promised(200):
         assert budget.free() == 300
         with budget.promised(1000):
@@ -93,22 +86,14 @@ def test_what_is_promised_or_held_is_not_free(budget):
     assert budget.free() == 600
 
 
-def test_what_is_held_is_no_longer_free_on_the_machine_either(monkeypatch):
-    # It is resident, so the machine's own figure has it.
-    monkeypatch.setattr(memory, "available_memory", lambda: 800)
-    budget = memory.MemoryBudget()
-    budget.hold(budget, 300)
-    assert budget.free() == 800
-
-
 def test_a_batch_is_halved_until_it_fits(budget):
-    def needed(size):
-        return 150 * size
+    def largest(*sizes):
+        return budget.largest_batch(sizes, lambda size: 150 * size, "it", "ask for less")
 
-    assert budget.largest_batch((1, 16), needed, "it", "ask for less") == (4, 600)
-    assert budget.largest_batch((1, 3), needed, "it", "ask for less") == (3, 450)
+    assert largest(1, 16) == (4, 600)
+    assert largest(1, 3) == (3, 450)
     with pytest.raises(MemoryShortage, match="^it needs about .* within max_memory; ask for less$"):
-        budget.largest_batch((8, 16), needed, "it", "ask for less")
+        largest(8, 16)
 
 
 def test_the_estimate_grows_with_everything_it_depends_on():

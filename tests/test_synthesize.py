@@ -39,12 +39,11 @@ def test_samples_and_a_picture_of_them_are_written(heads, tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == names | {"samples.png"}
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
+    assert "s per sample" in lines[3] and str(out / "samples.png") in lines[3]
     for number, line in enumerate(lines[:3]):  # the maps in turn
         assert line.startswith(f"sample {number + 1}: head{number % 2}.nii.gz, slices ")
         assert line.endswith(" s")
-    assert "s per sample" in lines[3] and str(out / "samples.png") in lines[3]
-    for number in (1, 2, 3):
-        lr, hr, label = samples(out, number)
+        lr, hr, label = samples(out, number + 1)
         assert lr.shape == hr.shape == label.shape == (16, 16, 16)
         assert set(np.unique(label)) == {0, 1}
         assert np.abs(lr - hr).max() > 0.01
@@ -78,8 +77,8 @@ def test_the_seed_alone_decides(heads, tmp_path):
     for a, b, c in zip(first, again, other, strict=True):
         np.testing.assert_array_equal(a, b)
         assert (a != c).any()
-    first = (tmp_path / "a" / "samples.png").read_bytes()
-    assert first == (tmp_path / "b" / "samples.png").read_bytes()
+    pictures = [(tmp_path / name / "samples.png").read_bytes() for name in ("a", "b")]
+    assert pictures[0] == pictures[1]
 
 
 def test_every_flag_changes_the_samples(heads, tmp_path, capsys):
@@ -122,7 +121,6 @@ def test_samples_are_not_replaced_unless_that_is_asked_for(heads, tmp_path, caps
         ("{map} --csv {map}", "one of the two"),
         ("{map} --number 0", "--number must be a whole number from 1 up, received 0"),
         ("{map} --patch x", "--patch must be a whole number from 8 up, received 'x'"),
-        ("{map} --thickness 5 2", "--thickness: the first number is the lower bound"),
         ("{map} --thickness 0 2", "--thickness must be 2 numbers from 1 up"),
         ("{map} --stripped 2", "--stripped must be a number from 0 to 1, received 2"),
         ("{map} --tissues all", "argument --tissues: invalid choice: 'all'"),
@@ -130,7 +128,6 @@ def test_samples_are_not_replaced_unless_that_is_asked_for(heads, tmp_path, caps
         ("{map} --cortex_labels 9", "has no cortex: expected a value of (9,)"),
         ("{map} --seed -1", "--seed must be a whole number from 0"),
         ("none.nii {map} gone.nii", "label maps: 2 problem(s)"),
-        ("--csv none.csv", "none.csv: no such file"),
     ],
 )
 def test_bad_lines_are_answered_with_what_to_do(words, message, heads, tmp_path, capsys):

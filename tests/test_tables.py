@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Every CSV that people write is read."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -31,8 +30,7 @@ def names(tmp_path):
         b"a.nii.gz;3;x\nb/c.nii;4,5;y\n",
         b"a.nii.gz\t3\nb/c.nii\t4\n",
         b'"a.nii.gz","x, y"\n"b/c.nii","z"\n',
-        b"\xef\xbb\xbfa.nii.gz\r\n\r\nb/c.nii\r\n  \r\n",
-        b"\xef\xbb\xbfpath\r\na.nii.gz\r\nb/c.nii",
+        b"\xef\xbb\xbfpath\r\na.nii.gz\r\n\r\nb/c.nii\r\n  \r\n",
         b"\n,,\na.nii.gz,\nb/c.nii,\n",
         "a.nii.gz\nb/c.nii\n".encode("utf-16"),
     ],
@@ -54,24 +52,18 @@ def test_only_known_words_that_are_no_folder_are_a_header(tmp_path, names, cell)
 
 @pytest.mark.parametrize("header", ["Image path", "LR_image", "images", "Path"])
 def test_a_plain_header_is_not_worth_a_warning(names, caplog, header):
-    with caplog.at_level(logging.WARNING):
-        assert names(f"{header}\nb.nii\n") == ["b.nii"]
+    assert names(f"{header}\nb.nii\n") == ["b.nii"]
     assert caplog.text == ""
 
 
-def test_relative_paths_start_from_debut_path(tmp_path):
-    (tmp_path / "lists").mkdir()
+def test_relative_paths_and_the_csv_itself_start_from_a_folder_that_is_named(tmp_path, monkeypatch):
     path = tmp_path / "lists" / "data.csv"
+    path.parent.mkdir()
     path.write_text("a.nii\n/b/c.nii\n")
-    assert read_paths(path) == [tmp_path / "lists" / "a.nii", Path("/b/c.nii")]
+    assert read_paths(path) == [path.with_name("a.nii"), Path("/b/c.nii")]
     assert read_paths(path, tmp_path)[0] == tmp_path / "a.nii"
-
-
-def test_the_csv_itself_may_lie_in_another_folder(tmp_path, monkeypatch):
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "data.csv").write_text("a.nii\n")
     monkeypatch.chdir(tmp_path)
-    assert find_table("data.csv", "paths", "base") == tmp_path / "base" / "data.csv"
+    assert find_table("data.csv", "paths", "lists") == path
 
 
 def test_duplicates_are_named_and_taken_once(names, caplog):
@@ -101,19 +93,9 @@ def test_what_is_no_list_is_refused(tmp_path, monkeypatch, path, words):
         read_paths(path, "~no such user")
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("a.nii.gz", "a"),
-        ("a.b.NII", "a.b"),
-        ("a.img.gz", "a"),
-        ("a.mgz", "a"),
-        ("scan.v2", "scan.v2"),
-        (".nii", ".nii"),
-    ],
-)
-def test_the_stem_loses_image_suffixes_only(name, expected):
-    assert stem(Path("folder") / name) == expected
+def test_the_stem_loses_image_suffixes_only():
+    names = ("a.nii.gz", "a.b.NII", "a.img.gz", "a.mgz", "scan.v2", ".nii")
+    assert [stem(f"x/{name}") for name in names] == ["a", "a.b", "a", "a", "scan.v2", ".nii"]
 
 
 def test_of_a_pair_the_header_alone_is_an_image_file(tmp_path):
@@ -150,18 +132,12 @@ def test_the_line_by_which_excel_names_the_separator_is_no_row(tmp_path, names, 
     assert row == (3, {"image": "a, b.nii", "mask": "c, d, e.nii"})
 
 
-def test_blank_first_cells_keep_their_place_among_tabs(tmp_path):
-    (tmp_path / "data.csv").write_text("image\tmask\n\tb.nii\n")
-    assert read_table(tmp_path / "data.csv", "columns").rows == [(2, {"mask": "b.nii"})]
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("", "is empty; expected a CSV file with the columns image"),
         ("image,Image\na,b\n", "more than one column image"),
         ("image,mask\n\na,b,c\n", "line 3 has 3 cells, the first line names 2 columns"),
-        ("image\0", "is not a text file"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_explained(tmp_path, content, words):

@@ -113,6 +113,8 @@ def test_results_of_version_3_0_0_count_as_finished(tmp_path, caplog):
     results.image.write_text("another scan")
     assert results.has_changed(PAIR)
     assert results.claim() == results
+    finish(results, (8, 4))
+    assert results.is_finished((8, 4)) and results.entry(PAIR)["settings"] == {"threshold": 0.5}
     file_of(results, "Cortex_mask").unlink()
     assert not results.is_finished(PAIR)
 
@@ -180,7 +182,8 @@ def test_a_damaged_record_is_as_good_as_none(tmp_path):
     (path,) = images(tmp_path, "lr.nii")
     (results,) = choose_folders([path], "w")
     results.folder.mkdir()
-    for text in ("", "[]", "{}", '{"results": 3}', '{"results": {"patch_64_step_32": 3}}'):
+    whole = '{"results": {"patch_64_step_32": 3}}'
+    for text in ("", "{", "[]", "{}", '{"results": 3}', '{"image": "a.nii"}', whole):
         (results.folder / "results.json").write_text(text)
         assert "settings" not in results.entry(PAIR)
         assert results.claim() == results

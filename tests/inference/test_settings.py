@@ -37,11 +37,9 @@ def test_pairs_follow_the_original_syntax(patches, steps, pairs):
         ("64,128", "32,", ["no value for patch 128"]),
         ("66", None, ["divisible by 4", "66", "try 64"]),
         ("4", None, ["at least 8", "try 8"]),
-        ("0", None, ["try 8"]),
         ("-64", None, ["try 8"]),
         ("64", "80", ["between 1 and the patch size 64", "received 80", "try 32"]),
         ("64", "0", ["between 1", "received 0"]),
-        ("64", "-3", ["received -3"]),
         ("64.5", None, ["whole number", "64.5"]),
         ("", None, ["whole number"]),
         ("64", "half", ["step", "half"]),
@@ -65,32 +63,14 @@ def test_bad_resolutions_are_refused(text):
         checked_resolution(text)
 
 
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("engine", ["steam"]),
-        ("precision", ["float8"]),
-        ("geometry", ["curved"]),
-        ("interp", ["numpy"]),
-        ("interpolation_type", ["spline"]),
-        ("blend", ["mean"]),
-        ("threshold", [0.0, 1.5]),
-        ("batch_size", [0, 1.5]),
-        ("threads", [0]),
-        ("spline_order", [6]),
-    ],
-)
-def test_arguments_of_the_predictor_are_checked(name, values):
-    for value in values:
-        with pytest.raises(UserError, match=name):
-            PredictorSettings(**{name: value})
-
-
-def test_the_legacy_geometry_clashes_with_sitk():
+def test_arguments_of_the_predictor_are_checked():
+    wrong = {"threshold": (0.0, 1.5), "batch_size": (0, 1.5), "threads": (0,), "spline_order": (6,)}
+    texts = "engine precision geometry interp interpolation_type blend".split()
+    for name, values in (wrong | dict.fromkeys(texts, ("steam",))).items():
+        for value in values:
+            with pytest.raises(UserError, match=name):
+                PredictorSettings(**{name: value})
     with pytest.raises(UserError, match="legacy"):
         PredictorSettings(geometry="legacy", interp="sitk")
-
-
-def test_numbers_other_than_int_are_no_patch():
     with pytest.raises(UserError, match="whole number"):
         checked_patch(True)

