@@ -87,7 +87,7 @@ def item(**tags):
 
 
 def write_slice(path, position, pixels=None, orientation=(1, 0, 0, 0, 1, 0), **tags):
-    """Write one DICOM slice at `position` mm along the normal; tags override the defaults."""
+    """Path of one DICOM slice at `position` mm along the normal; tags override the defaults."""
     orientation = np.array(orientation, dtype=float)
     origin = np.cross(orientation[:3], orientation[3:]) * position + [3, 4, 0]
     defaults = {
@@ -104,10 +104,11 @@ def write_slice(path, position, pixels=None, orientation=(1, 0, 0, 0, 1, 0), **t
     for name in [name for name, value in tags.items() if value is None]:
         delattr(dataset, name)
     dataset.save_as(path, enforce_file_format=True)
+    return path
 
 
 def write_multiframe(path, positions, implicit=False, echoes=None, change=lambda dataset: None):
-    """Write an enhanced MR image with one frame per position; `change` may alter it."""
+    """Path of an enhanced MR image with one frame per position; `change` may alter it."""
     tags = {"NumberOfFrames": len(positions), "SeriesInstanceUID": "1.2.3.5", "SeriesNumber": 5}
     dataset = _dataset(path, "1.2.840.10008.5.1.4.1.1.4.1", tags)
     if implicit:
@@ -127,11 +128,13 @@ def write_multiframe(path, positions, implicit=False, echoes=None, change=lambda
     dataset.PixelData = np.stack([slice_pixels(position) for position in positions]).tobytes()
     change(dataset)
     dataset.save_as(path, enforce_file_format=True)
+    return path
 
 
 def write_series(folder, positions, start=0, **tags):
-    """Write slices whose file names and instance numbers say nothing of their order."""
+    """Folder with slices whose file names and instance numbers say nothing of their order."""
     folder.mkdir(exist_ok=True)
     names = np.random.default_rng(start).permutation(len(positions))
     for number, (name, position) in enumerate(zip(names, positions, strict=True)):
         write_slice(folder / f"{start + name:08d}", position, InstanceNumber=number + 1, **tags)
+    return folder

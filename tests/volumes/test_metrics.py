@@ -2,6 +2,7 @@
 """Metrics: by hand, by formula, by brute force, and compared with scikit-image."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -98,27 +99,21 @@ def test_components_are_connected_by_corners():
 
 
 CUBE, EMPTY, LONG = np.ones((8, 8, 8)), np.zeros((8, 8, 8)), np.ones((8, 8, 9))
-
-
-@pytest.mark.parametrize("metric", [dice, psnr, ssim])
-def test_shapes_that_differ_and_empty_masks_are_refused(metric):
-    for arrays in ((CUBE, LONG), (CUBE, CUBE, LONG)):
-        with pytest.raises(ValueError, match=r"\(8, 8, 8\), \(8, 8, 9\)"):
-            metric(*arrays)
-    with pytest.raises(ValueError, match="empty"):
-        metric(CUBE, CUBE, EMPTY)
+SHAPES = r"one shape .*\(8, 8, 8\), \(8, 8, 9\)"
 
 
 @pytest.mark.parametrize(
     ("call", "match"),
     [
+        *((partial(metric, CUBE, LONG), SHAPES) for metric in (dice, psnr, ssim, overlap_errors)),
+        *((partial(metric, CUBE, CUBE, LONG), SHAPES) for metric in (dice, psnr, ssim)),
+        *((partial(metric, CUBE, CUBE, EMPTY), "empty") for metric in (dice, psnr, ssim)),
         (lambda: psnr(EMPTY, EMPTY), "positive"),
         (lambda: ssim(EMPTY, EMPTY), "contrast"),
         (lambda: ssim(CUBE, CUBE, window=4), "received 4"),
         (lambda: ssim(CUBE, CUBE, window=1), "received 1"),
         (lambda: ssim(CUBE, CUBE, window=9), "received 9"),
-        (lambda: overlap_errors(CUBE, LONG), "one shape"),
-        (lambda: surface_distances(CUBE, LONG, 1), r"\(8, 8, 8\), \(8, 8, 9\)"),
+        (lambda: surface_distances(CUBE, LONG, 1), SHAPES),
         (lambda: surface_voxels(np.ones((3, 3))), r"received \[\(3, 3\)\]"),
         (lambda: surface_distances(CUBE, CUBE, (1, 0, 1)), "positive"),
         (lambda: SurfaceDistances(np.ones(1), np.ones(1)).hausdorff(101), "received 101"),

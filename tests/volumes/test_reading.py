@@ -4,6 +4,7 @@
 import gzip
 import struct
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -44,7 +45,9 @@ def damaged(change):
     """A maker of a written file whose bytes are changed."""
 
     def make(path):
-        if path.name.endswith((".nii", ".nii.gz")):
+        if path.suffix == ".mgh":
+            nibabel.save(nibabel.MGHImage(ARRAY, np.eye(4)), path)
+        elif path.name.endswith((".nii", ".nii.gz")):
             write_volume(Volume.from_grid(ARRAY, GRID), path)
         else:
             sitk.WriteImage(ITK_IMAGE, str(path))
@@ -53,8 +56,8 @@ def damaged(change):
     return make
 
 
-def nifti(offset, form, *values):
-    """A maker of a NIfTI file with other values at a byte offset of its header."""
+def patched(offset, form, *values):
+    """A maker of a NIfTI or MGH file with other values at a byte offset of its header."""
     new = struct.pack(form, *values)
     return damaged(lambda raw: raw[:offset] + new + raw[offset + len(new) :])
 
@@ -107,9 +110,9 @@ BAD = {
     "cut checksum": ("a.nii.gz", cut_checksum, "truncated or damaged"),
     "cut nrrd": ("a.nrrd", cut, "cannot be read"),
     "cut mha": ("a.mha", cut, "cannot be read"),
-    "zero": ("a.nii", nifti(PIXDIM, "<3f", 1, 1, 0), "positive in mm"),
-    "negative": ("a.nii", nifti(PIXDIM, "<3f", -1, 1, 1), "positive"),
-    "nan": ("a.nii", nifti(PIXDIM, "<3f", np.nan, 1, 1), "positive"),
+    "zero": ("a.nii", patched(PIXDIM, "<3f", 1, 1, 0), "positive in mm"),
+    "negative": ("a.nii", patched(PIXDIM, "<3f", -1, 1, 1), "positive"),
+    "nan": ("a.nii", patched(PIXDIM, "<3f", np.nan, 1, 1), "positive"),
     "zero mha": ("a.mha", replaced(b"Spacing = 1 1 1", b"Spacing = 1 1 0"), "positive in mm"),
     "negative mha": ("a.mha", replaced(b"Spacing = 1 1 1", b"Spacing = 1 -1 1"), "positive in mm"),
     "zero nrrd": ("a.nrrd", replaced(b"(0,0,1)", b"(0,0,0)"), "[Zz]ero-valued spacing"),
@@ -121,10 +124,18 @@ BAD = {
     "colour mha": ("a.mha", make_colour, "one real number per voxel, received 3"),
     "complex": ("a.nii", make_complex, "complex"),
     "complex nrrd": ("a.nrrd", make_complex, "complex"),
-    "bits": ("a.nii", nifti(70, "<h", 1), "binary"),
-    "no voxels": ("a.nii", nifti(DIM, "<4h", 3, 6, 0, 8), "damaged"),
-    "no axes": ("a.nii", nifti(DIM, "<4h", 0, 6, 7, 8), "damaged"),
-    "other header": ("a.nii", nifti(0, "<i", 349), "expected a NIfTI"),
+    "colour dicom": ("a.dcm", of_itk(np.zeros((1, 6, 5, 3), np.uint8), isVector=True), "one real"),
+    "bits": ("a.nii", patched(70, "<h", 1), "binary"),
+    "no voxels": ("a.nii", patched(DIM, "<4h", 3, 6, 0, 8), "damaged"),
+    "no axes": ("a.nii", patched(DIM, "<4h", 0, 6, 7, 8), "damaged"),
+    "other header": ("a.nii", patched(0, "<i", 349), "expected a NIfTI"),
+    "version mgh": ("a.mgh", patched(0, ">i", 2), "expected an MGH header"),
+    "4-D mgh": ("a.mgh", patched(16, ">i", 3), "received 4-D"),
+    "no voxels mgh": ("a.mgh", patched(4, ">i", 0), "damaged header"),
+    "other type mgh": ("a.mgh", patched(20, ">i", 2), "one real number per voxel"),
+    "no spacing mgh": ("a.mgh", patched(28, ">h", 0), "goodRASFlag"),
+    "zero mgh": ("a.mgh", patched(30, ">f", 0), "positive in mm"),
+    "singular mgh": ("a.mgh", patched(42, ">9f", *[0] * 9), "unusable geometry"),
     "folder": ("a", lambda path: path.mkdir(), "expected a folder with DICOM images"),
 }
 

@@ -32,6 +32,8 @@ def test_index_and_physical_are_inverse(direction):
 def test_corner_aligned_by_hand():
     grid = Grid((2, 2, 2), (1, 1, 3), (0, 0, 0)).corner_aligned(1)
     assert (grid.shape, grid.origin) == ((2, 2, 6), pytest.approx((0, 0, -1)))
+    for thickness in (3.0000004, 2.9999996):  # a header rounds, and no voxel is added
+        assert Grid((10, 10, 30), (1, 1, thickness)).corner_aligned(1).shape == (10, 10, 90)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
@@ -42,11 +44,6 @@ def test_corner_aligned_covers_the_field_of_view(direction, spacing):
     assert corners(new)[0] == pytest.approx(corners(old)[0], abs=1e-9)
     beyond = np.array(new.shape) * new.spacing - np.array(old.shape) * old.spacing
     assert np.all((beyond > -2e-3 * np.array(spacing)) & (beyond < spacing))
-
-
-def test_corner_aligned_adds_no_voxel_for_rounding_of_the_header():
-    for thickness in (3.0000004, 2.9999996):
-        assert Grid((10, 10, 30), (1, 1, thickness)).corner_aligned(1).shape == (10, 10, 90)
 
 
 def test_thick_axis_is_found_from_the_spacing():
@@ -116,19 +113,16 @@ def test_images_are_divided_by_their_maximum_above_zero(array, expected, scaled)
     assert Normalisation.of(array).apply(array).tolist() == scaled
 
 
-def test_inverted_values_never_fall_below_the_minimum():
-    normalisation = Normalisation.of(np.array([2.0, 8.0]))
-    assert normalisation.invert(np.array([-1.0, 0.1, 0.25, 0.5, 2.0])).tolist() == [2, 2, 2, 4, 16]
-
-
 @pytest.mark.parametrize("offset", [-500, 0, 200])
-def test_invert_undoes_apply(offset):
+def test_invert_undoes_apply_and_never_falls_below_the_minimum(offset):
     array = noise((4, 5, 6)) * 1000 + np.float32(offset)
     before, normalisation = array.copy(), Normalisation.of(array)
     scaled = normalisation.apply(array)
     assert scaled.dtype == np.float32
     assert scaled.min() >= 0 and scaled.max() == pytest.approx(1)
     assert normalisation.invert(scaled) == pytest.approx(array, abs=1e-3)
+    assert normalisation.invert(scaled - 1).min() == array.min()
+    assert normalisation.invert(scaled + 1).max() > array.max()
     assert np.array_equal(array, before)
 
 
