@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Deformations of an image, its label and its mask together."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from training.samples import ball, ball_mask, epoch, write_table
@@ -70,7 +72,8 @@ def test_the_draw_repeats_with_the_seed_and_each_number_has_its_effect():
 
 def test_a_rotation_by_hand():
     # A quarter turn about z: the field maps the voxel (x, y) to (y, -x) about the middle.
-    field = _Field.draw(Deformation(90.0), (5, 5, 3), (1.0, 1.0, 1.0), _Angles(0, 0, 1))
+    angles = SimpleNamespace(uniform=lambda *_: np.array([0, 0, 1.0]), standard_normal=np.ones)
+    field = _Field.draw(Deformation(90.0), (5, 5, 3), (1.0, 1.0, 1.0), angles)
     points = field.coordinates(slice(0, 5))
     np.testing.assert_allclose(points[:, 4, 2, 1], (2, 4, 1), atol=1e-12)
     np.testing.assert_allclose(points[:, 2, 4, 2], (0, 2, 2), atol=1e-12)
@@ -134,16 +137,3 @@ def test_training_images_are_deformed_anew_each_epoch_and_test_images_never(tmp_
     np.testing.assert_allclose(b.lr[..., 0], b.target[..., 0], atol=1e-6)
     (x,), (y,) = still.all_patches(), lively.all_patches()
     np.testing.assert_array_equal(x.target, y.target)
-
-
-class _Angles:
-    """A generator that draws given angles and nothing else."""
-
-    def __init__(self, *numbers):
-        self._numbers = np.array(numbers, float)
-
-    def uniform(self, low, high, size):
-        return self._numbers if size == 3 else np.zeros(size)
-
-    def standard_normal(self, size):
-        return np.ones(size)

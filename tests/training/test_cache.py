@@ -85,33 +85,37 @@ def test_what_the_arrays_depend_on_makes_another_entry(tmp_path, folder, source)
                 assert read.calls == len(entries(folder)) == seen
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_kept(folder, source):
+def test_a_file_that_changes_or_a_run_that_ends_meanwhile_leaves_nothing_behind(folder, source):
     def changing():
         source.write_text("changed meanwhile")
         return read()
 
     with Cache(folder) as cache:
-        cache.load([source], {}, PARTS, changing)
-        assert not entries(folder)
+
+        def ending():
+            cache.__exit__()
+            return read()
+
+        for made in (changing, ending, read):
+            assert set(cache.load([source], {}, PARTS, made)) == set(PARTS)
+            assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "lost", "text"])
-def test_a_damaged_entry_is_made_anew(damage, folder, source):
+def test_a_damaged_entry_is_made_anew(folder, source):
     with Cache(folder) as cache:
         cache.load([source], {}, PARTS, read)
         (file,) = folder.glob("*.image.npy")
         whole = file.read_bytes()
-        if damage == "lost":
-            file.unlink()
-        else:
-            file.write_bytes({"empty": b"", "cut": whole[:-4], "text": b"voxels"}[damage])
-        arrays = cache.load([source], {}, PARTS, read)
-        np.testing.assert_array_equal(arrays["image"], IMAGE)
-        assert read.calls == 2 and file.read_bytes() == whole
+        for calls, content in enumerate((b"", whole[:-4], b"voxels", None), 2):
+            file.unlink() if content is None else file.write_bytes(content)
+            arrays = cache.load([source], {}, PARTS, read)
+            np.testing.assert_array_equal(arrays["image"], IMAGE)
+            assert read.calls == calls and file.read_bytes() == whole
 
 
-def test_a_run_removes_what_it_has_made_and_nothing_else(folder, source):
-    with Cache(folder) as first:
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_run_removes_what_it_has_made_unless_it_is_told_to_keep_it(keep, folder, source):
+    with Cache(folder, keep) as first:
         (folder / "notes.txt").write_text("")
         (folder / "my-array.npy").write_text("")
         first.load([source], {}, PARTS, read)
@@ -120,18 +124,9 @@ def test_a_run_removes_what_it_has_made_and_nothing_else(folder, source):
             second.load([source], {"only": "second"}, PARTS, read)
             assert read.calls == 2
         assert len(entries(folder)) == 2  # the first one's and the stranger
-    assert {path.name for path in folder.iterdir()} == {"notes.txt", "my-array.npy"}
+    assert {path.name for path in folder.glob("[mn]*")} == {"notes.txt", "my-array.npy"}
+    assert len(list(folder.iterdir())) == 2 + keep * len(PARTS)
     np.testing.assert_array_equal(arrays["image"], IMAGE)
-
-
-def test_what_a_run_is_told_to_keep_outlives_later_runs(folder, source):
-    with Cache(folder, keep=True) as cache:
-        cache.load([source], {}, PARTS, read)
-    with Cache(folder) as cache:
-        cache.load([source], {}, PARTS, read)
-        assert read.calls == 1
-        cache.load([source], {"mine": 1}, PARTS, read)
-    assert len(entries(folder)) == 1
 
 
 def test_a_folder_that_cannot_be_used_is_an_error_at_the_start(tmp_path):
@@ -154,18 +149,6 @@ def test_a_full_disk_is_reported_once_and_the_training_goes_on(folder, source, m
         assert read.calls == 4  # what is there is still used
         assert len(entries(folder)) == 1 and not list(folder.glob(".*"))
     assert [record.message.count("No space left") for record in caplog.records] == [1]
-    assert list(folder.iterdir()) == []
-
-
-def test_a_thread_that_outlives_the_run_leaves_nothing_behind(folder, source):
-    with Cache(folder) as cache:
-
-        def late():
-            cache.__exit__()
-            return read()
-
-        assert set(cache.load([source], {}, PARTS, late)) == {"image", "label"}
-    assert set(cache.load([source], {}, PARTS, read)) == {"image", "label"}
     assert list(folder.iterdir()) == []
 
 

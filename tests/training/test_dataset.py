@@ -5,27 +5,19 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
-from training.samples import (
-    ball,
-    ball_mask,
-    epoch,
-    noise,
-    same,
-    wait_for,
-    write_case,
-    write_table,
-)
+from training.samples import ball, ball_mask, epoch, noise, same, wait_for, write_case, write_table
 
 from segsrgan.errors import UserError, VolumeError
 from segsrgan.networks import GeneratorSpec, outputs
 from segsrgan.training import cases
-from segsrgan.training.cases import read_cases
+from segsrgan.training.cases import filled_box, read_cases
 from segsrgan.training.dataset import Dataset, prefetch
-from segsrgan.training.patches import Cutting
+from segsrgan.training.patches import Cutting, box_starts, cut, overlapping_starts
 from segsrgan.training.simulation import Simulation
 from segsrgan.volumes import read_volume, resample, write_volume
 
@@ -34,30 +26,35 @@ MASKED = GeneratorSpec(mask_classes=3)
 STILL = Cutting(8, 4, flip=False)
 
 
-def dataset(folder, rows=("Train",) * 3 + ("Test",), simulation=PLAIN, cutting=STILL, **options):
-    """Over the training rows of a table that is written if need be."""
+def dataset(folder, image=None, *others, simulation=PLAIN, cutting=STILL, **options):
+    """Of an image and perhaps its label and mask, or else of the rows of a table of three."""
     table = folder / "data.csv"
-    if not table.exists():
-        write_table(folder, rows, masks=True)
+    if image is not None:
+        write_table(folder, masks=True)
+        write_case(folder, 0, image, *others)
+    elif not table.exists():
+        write_table(folder, ("Train",) * 3 + ("Test",), masks=True)
     table = read_cases(table, fit_mask=True, crop_to_mask=True)
     options = {"batch_size": 4, "seed": 0, **options}
     return Dataset(table.train, simulation, cutting, **options)
 
 
+def corners(starts):
+    return sorted(map(tuple, starts.tolist()))
+
+
 def by_hand(folder, index, patch, stride):
     """The patches of an image and its label, (p, p, p, 2), in order."""
-    image = read_volume(folder / f"image{index}.nii.gz").array
-    label = read_volume(folder / f"label{index}.nii.gz").array
-    inside = np.argwhere(image > 0)
-    first, last = inside.min(axis=0), inside.max(axis=0)
-    both = np.stack([image / image.max(), label], -1)
-    starts = first + stride * np.argwhere(np.ones((last - first + 1 - patch) // stride + 1))
-    return [both[x : x + patch, y : y + patch, z : z + patch] for x, y, z in starts]
+    image, label = (
+        read_volume(folder / f"{name}{index}.nii.gz").array for name in ("image", "label")
+    )
+    box = np.ix_(*(np.unique(places) for places in np.nonzero(image > 0)))
+    return tiles(np.stack([image[box] / image.max(), label[box]], -1), patch, stride)
 
 
-def tiles(array, size):
-    """The patches that an array is made up of."""
-    corners = size * np.argwhere(np.ones([n // size for n in array.shape[:3]]))
+def tiles(array, size, stride):
+    """The patches of an array, in order."""
+    corners = stride * np.argwhere(np.ones([(n - size) // stride + 1 for n in array.shape[:3]]))
     return [array[x : x + size, y : y + size, z : z + size] for x, y, z in corners]
 
 
@@ -74,6 +71,37 @@ def scanned(axis, distance, **options):
     """A simulation without augmentation whose slices lie across an axis."""
     resolution = tuple(distance if k == axis else 1.0 for k in range(3))
     return Simulation(resolution, contrast_max=0.0, noise=0.0, **options)
+
+
+def test_patches_tile_the_bounding_box_with_the_stride():
+    array = np.zeros((20, 12, 9))
+    array[2:18, 1:11, 4:6] = 1  # 16, 10, 2 voxels
+    # x: 2, 6, 10 (10 + 8 = 18); y: 1 (5 + 8 would end at 13 > 11); z: one, inside the image
+    starts = box_starts(filled_box(array > 0), array.shape, 8, 4)
+    assert corners(starts) == [(2, 1, 1), (6, 1, 1), (10, 1, 1)]
+
+
+@pytest.mark.parametrize(("patch", "stride"), [(4, 1), (4, 3), (5, 2), (9, 4)])
+def test_patches_by_overlap_against_brute_force(patch, stride):
+    mask = np.random.default_rng(0).random((13, 11, 8)) < np.linspace(0.2, 0.9, 8)
+    mask[:4, :4, :4] = np.arange(4) < 2  # of a patch of 4^3 voxels half: not enough
+    places = np.argwhere(np.ones([max(n - patch, 0) // stride + 1 for n in mask.shape])) * stride
+    expected = [
+        (x, y, z)
+        for x, y, z in places.tolist()
+        if mask[x : x + patch, y : y + patch, z : z + patch].sum() > patch**3 / 2
+    ]
+    assert expected
+    assert corners(overlapping_starts(mask, patch, stride)) == sorted(expected)
+
+
+def test_a_patch_beyond_the_end_is_filled_with_zeros_before_it_is_flipped():
+    array = np.arange(1, 9).reshape(2, 2, 2)
+    out = np.full((3, 3, 3), -1)
+    cut(array, (1, 0, 0), (True, False, True), out)
+    expected = np.zeros((3, 3, 3))
+    expected[2, :2, 1:] = [[6, 5], [8, 7]]
+    np.testing.assert_array_equal(out, expected)
 
 
 def test_an_epoch_against_brute_force(tmp_path):
@@ -98,25 +126,19 @@ def test_an_epoch_against_brute_force(tmp_path):
 
 
 def test_patches_are_those_of_the_degraded_image(tmp_path):
-    write_table(tmp_path, masks=True)
-    image = noise((24, 24, 24))
-    write_case(tmp_path, 0, image)
-    simulation = Simulation((1, 1, 2), (1, 1, 4))
-    data = dataset(tmp_path, simulation=simulation, cutting=Cutting(12, 12, flip=False))
+    image, simulation = noise((24, 24, 24)), Simulation((1, 1, 2), (1, 1, 4))
+    data = dataset(tmp_path, image, simulation=simulation, cutting=Cutting(12, 12, flip=False))
     draw = simulation.draw(image, np.random.default_rng([0, 5, 1, 0]))
     (batch, again) = epoch(data, 5, 0)
     found = np.concatenate([batch.lr, again.lr])[..., 0]
-    assert keys(found) == keys(tiles(draw.lr, 12))
+    assert keys(found) == keys(tiles(draw.lr, 12, 12))
     assert (batch.resolution == np.float32(draw.resolution)).all() and 2 < draw.resolution < 4
 
 
 def test_cropping_before_the_simulation_loses_nothing(tmp_path):
-    write_table(tmp_path, masks=True)
-    image = noise((20, 20, 60))
+    image, simulation = noise((20, 20, 60)), scanned(2, 3.0)
     image.array[:4] = image.array[16:] = image.array[:, :, :24] = image.array[:, :, 44:] = 0
-    write_case(tmp_path, 0, image)
-    simulation = scanned(2, 3.0)
-    data = dataset(tmp_path, simulation=simulation, cutting=Cutting(20, flip=False))
+    data = dataset(tmp_path, image, simulation=simulation, cutting=Cutting(20, flip=False))
     whole = simulation.draw(image, np.random.default_rng(0))
     batch = next(epoch(data, 1, 0))
     # What is simulated begins two slices before the content, at 18, where a slice begins, too.
@@ -126,18 +148,15 @@ def test_cropping_before_the_simulation_loses_nothing(tmp_path):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_the_thick_axis_comes_last_whichever_it_is(axis, tmp_path):
-    write_table(tmp_path, masks=True)
-    image = noise((16, 24, 20))
-    write_case(tmp_path, 0, image)
-    simulation = scanned(axis, 4.0)
+    image, simulation = noise((16, 24, 20)), scanned(axis, 4.0)
     cutting = Cutting(8, 8, flip=False)
-    data = dataset(tmp_path, simulation=simulation, cutting=cutting, spec=MASKED)
+    data = dataset(tmp_path, image, simulation=simulation, cutting=cutting, spec=MASKED)
     batches = list(data.all_patches())
     draw, (label, mask) = simulation.draw(image, np.random.default_rng(0)), truth(tmp_path)
     # Image, label and mask turn with it, and so do the places of the patches.
     expected = np.stack([draw.lr, draw.hr, label, *(mask == n for n in range(3))], -1)
     found = [np.concatenate([b.lr, b.target], -1) for b in batches]
-    assert keys(np.concatenate(found)) == keys(tiles(np.moveaxis(expected, axis, 2), 8))
+    assert keys(np.concatenate(found)) == keys(tiles(np.moveaxis(expected, axis, 2), 8, 8))
     assert all((batch.resolution == 4).all() for batch in batches)
 
 
@@ -157,12 +176,14 @@ def test_what_lies_beyond_a_small_image_is_zero_and_class_0(tmp_path):
 
 
 def test_probabilities_of_a_label_are_kept_to_half_a_percent(tmp_path):
-    write_table(tmp_path, masks=True)
     image = noise((24, 24, 24))
-    label = np.random.default_rng(0).random((24, 24, 24), dtype="float32")
-    write_case(tmp_path, 0, image, image.with_array(label))
-    batch = next(epoch(dataset(tmp_path, cutting=Cutting(24, flip=False)), 1, 0))
-    np.testing.assert_allclose(batch.target[0, ..., 1], label, atol=0.5 / 255 + 1e-6)
+    values = np.linspace(-5e-4, 1 + 5e-4, 24**3, dtype="float32").reshape(24, 24, 24)
+    data = dataset(tmp_path, image, image.with_array(values), cutting=Cutting(24, flip=False))
+    target = next(epoch(data, 1, 0)).target[0, ..., 1]
+    np.testing.assert_allclose(target, np.clip(values, 0, 1), atol=0.5 / 255 + 1e-6)
+    kept = read_cases(tmp_path / "data.csv").train[0].load_label("Label_image")
+    assert kept.dtype == np.float32 and kept.min() == 0 and kept.max() == 1
+    np.testing.assert_allclose(kept, values, atol=6e-4)
 
 
 @pytest.fixture
@@ -223,22 +244,19 @@ def test_the_discriminators_patches_come_from_the_images_in_memory(tmp_path):
 
 
 def test_flips_turn_input_and_target_alike_along_each_axis_half_of_the_time(tmp_path):
-    write_table(tmp_path, masks=True)
-    image = noise((24, 24, 24))
-    write_case(tmp_path, 0, image, ball()[1], ball_mask())
-    data = dataset(tmp_path, cutting=Cutting(24, 24), batch_size=120, spec=MASKED)
+    image, label, mask = noise((24, 24, 24)), ball()[1], ball_mask()
+    data = dataset(tmp_path, image, label, mask, cutting=Cutting(24), batch_size=120, spec=MASKED)
     (batch,) = epoch(data, 1, 0)
     np.testing.assert_allclose(batch.lr[..., 0], batch.target[..., 0], atol=1e-6)
-    original = next(epoch(dataset(tmp_path, cutting=Cutting(24, 24, flip=False)), 1, 0))
-    label, mask = truth(tmp_path)
-    found = Counter()
+    original, found = image.array / image.array.max(), Counter()
     for target in batch.target:
         for number in range(8):
             axes = [k for k in range(3) if number >> k & 1]
-            if np.array_equal(target[..., 0], np.flip(original.target[0, ..., 0], axes)):
+            if np.allclose(target[..., 0], np.flip(original, axes)):
                 found[number] += 1
-                np.testing.assert_array_equal(target[..., 1], np.flip(label, axes))
-                np.testing.assert_array_equal(target[..., 2:].argmax(-1), np.flip(mask, axes))
+                np.testing.assert_array_equal(target[..., 1], np.flip(label.array, axes))
+                classes = target[..., 2:].argmax(-1)
+                np.testing.assert_array_equal(classes, np.flip(mask.array, axes))
     assert sum(found.values()) == 120 and min(found[n] for n in range(8)) > 4
 
 
@@ -264,31 +282,24 @@ def test_resolutions_of_the_validation_are_spread_between_the_bounds(tmp_path):
     assert {float(batch.resolution[0]) for batch in data.all_patches()} == {4}
 
 
-def test_a_mask_too_small_for_any_patch_is_named(tmp_path):
-    cutting = Cutting(20, 4, method="overlapping_with_mask")
-    with pytest.raises(UserError, match=r"20\^3 voxels.*image0.*image1.*image2.*try a smaller"):
-        dataset(tmp_path, cutting=cutting)
-
-
 def test_patches_by_overlap_lie_in_the_mask(tmp_path):
     cutting = Cutting(8, 4, method="overlapping_with_mask", flip=False)
     data = dataset(tmp_path, cutting=cutting, spec=MASKED)
     inside = [1 - batch.target[..., 2].mean((1, 2, 3)) for batch in data.all_patches()]
     assert np.concatenate(inside).min() > 0.5
     _, mask = truth(tmp_path)
-    counts = sliding_window_view(mask > 0, (8, 8, 8))[::4, ::4, ::4].sum((3, 4, 5))
-    assert data.patches == 3 * (counts > 256).sum()
+    assert data.patches == 3 * sum(patch.sum() > 256 for patch in tiles(mask > 0, 8, 4))
+    with pytest.raises(UserError, match=r"20\^3 voxels.*image0.*image1.*image2.*try a smaller"):
+        dataset(tmp_path, cutting=replace(cutting, patch=20))
 
 
-def test_an_image_lost_in_a_later_epoch_is_named(tmp_path):
+def test_an_image_that_is_lost_later_or_cannot_be_degraded_is_named(tmp_path):
     data = dataset(tmp_path, images_in_memory=1)
     assert len(list(epoch(data, 1, 0))) == data.cycles(1)
     (tmp_path / "image1.nii.gz").unlink()
     with pytest.raises(VolumeError, match=r"image1\.nii\.gz: no such file"):
         list(epoch(data, 3, 0))
-
-
-def test_an_image_that_cannot_be_degraded_is_named(tmp_path):
+    (tmp_path / "data.csv").unlink()
     data = dataset(tmp_path, simulation=Simulation((1, 1, 2), thickness=-1.0))
     with pytest.raises(VolumeError, match=r"image\d\.nii\.gz: cannot be made.*thickness"):
         next(epoch(data, 1, 0))
@@ -301,7 +312,7 @@ class Counting(Simulation):
 
     def draw(self, *args):
         draw = super().draw(*args)
-        Counting.drawn += 1
+        self.drawn += 1
         return draw
 
 
@@ -309,19 +320,17 @@ def test_the_memory_is_bounded_as_stated(tmp_path):
     write_table(tmp_path, masks=True)
     write_case(tmp_path, 0, noise((32, 32, 32)))
     many = 24 * read_cases(tmp_path / "data.csv", fit_mask=True).train
-    limits, peaks = [], []
-    for together in (1, 8):
-        cutting = Cutting(32)  # a patch is an image
-        data = Dataset(
-            many, Counting((1, 1, 3)), cutting, 1, 0, spec=MASKED, images_in_memory=together
-        )
-        Counting.drawn = 0
+    limits, peaks, simulation = [], [], Counting((1, 1, 3))
+    options = {"batch_size": 1, "seed": 0, "spec": MASKED}
+    for together in (1, 8):  # a patch is an image
+        data = Dataset(many, simulation, Cutting(32), images_in_memory=together, **options)
+        simulation.drawn = 0
         tracemalloc.start()
         for number, _batch in enumerate(epoch(data, 2, 0)):
             ahead = min(24, (number // together + 2) * together)
-            wait_for(lambda: Counting.drawn >= ahead)  # noqa: B023 - used at once
+            wait_for(lambda: simulation.drawn >= ahead)  # noqa: B023 - used at once
             time.sleep(0.005)  # time to prepare one more
-            assert Counting.drawn == ahead  # all that may be in memory is
+            assert simulation.drawn == ahead  # all that may be in memory is
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         limits.append(data.memory())
@@ -335,17 +344,15 @@ def test_the_memory_is_bounded_as_stated(tmp_path):
 @pytest.mark.parametrize("method", ["bounding_box", "overlapping_with_mask"])
 @pytest.mark.parametrize("height", [3.0, 6.0])
 def test_patches_of_images_on_the_networks_grid_begin_with_a_slice(axis, method, height, tmp_path):
-    write_table(tmp_path, masks=True)
     image = noise((40, 40, 40), seed=1)
     image.array[:3] = image.array[:, :, :5] = 0
     everywhere = image.with_array(np.ones_like(image.array))
     classes = everywhere.with_array(np.where(image.array > 0.9, 2, 1).astype(np.float32))
-    write_case(tmp_path, 0, image, everywhere, classes)
     simulation = scanned(axis, height, slice_voxels=4)
     spacing = simulation.network_spacing((1.0, 1.0, 1.0))
     assert spacing[axis] == height / 4
     cutting = Cutting(12, 7, method, flip=False)
-    data = dataset(tmp_path, simulation=simulation, cutting=cutting)
+    data = dataset(tmp_path, image, everywhere, classes, simulation=simulation, cutting=cutting)
     found = np.concatenate([batch.lr for batch in epoch(data, 1, 0)])[..., 0]
     whole = simulation.draw(resample(image, spacing), np.random.default_rng(0)).lr
     rows = sliding_window_view(np.moveaxis(whole, axis, 2), (2, 2, 12))
@@ -360,12 +367,6 @@ def test_patches_of_images_on_the_networks_grid_begin_with_a_slice(axis, method,
     assert (distances.argmin(axis=1) == 0).all()
 
 
-def test_slices_less_than_two_voxels_apart_leave_the_grid_as_it_is():
-    simulation = Simulation((1.0, 1.0, 1.9), slice_voxels=4)
-    assert simulation.network_spacing((1.0, 1.0, 1.0)) == (1.0, 1.0, 1.0)
-    assert Simulation((1.0, 1.0, 6.0)).network_spacing((1.0, 1.0, 1.0)) == (1.0, 1.0, 1.0)
-
-
 def test_the_channels_of_a_target_follow_the_list_of_heads(tmp_path, monkeypatch):
     brain = outputs.Head(
         "brain", "sigmoid", outputs.optional("brain"), "Brain", "charbonnier", "Brain", 1
@@ -374,15 +375,13 @@ def test_the_channels_of_a_target_follow_the_list_of_heads(tmp_path, monkeypatch
     for module in (outputs, cases):
         monkeypatch.setattr(module, "HEADS", heads)
     write_table(tmp_path, masks=True)
-    lines = (tmp_path / "data.csv").read_text().splitlines()
-    extra = ["Brain", *(f"brain{index}.nii.gz" for index in range(len(lines) - 1))]
-    lines = [f"{line},{cell}" for line, cell in zip(lines, extra, strict=True)]
-    (tmp_path / "data.csv").write_text("\n".join(lines))
+    table = tmp_path / "data.csv"
+    first, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{first},Brain", *(f"{row},brain.nii.gz" for row in rows)]))
     inside = ball_mask()
     inside = inside.with_array((inside.array > 0).astype("float32"))
-    for index in range(2):
-        write_volume(inside, tmp_path / f"brain{index}.nii.gz")
-    train = read_cases(tmp_path / "data.csv", fit_mask=True, heads=("brain",)).train
+    write_volume(inside, tmp_path / "brain.nii.gz")
+    train = read_cases(table, fit_mask=True, heads=("brain",)).train
     spec = GeneratorSpec(mask_classes=3, heads=("brain",))
     data = Dataset(train, PLAIN, Cutting(24, flip=False), 1, 0, spec=spec)
     target = next(epoch(data, 1, 0)).target[0]
@@ -393,37 +392,26 @@ def test_the_channels_of_a_target_follow_the_list_of_heads(tmp_path, monkeypatch
     np.testing.assert_array_equal(target[..., 3:].argmax(-1), mask)
 
 
-def test_what_is_made_ahead_keeps_its_order():
-    assert list(prefetch(iter(range(20)), depth=3)) == list(range(20))
-    assert list(prefetch([])) == []
-
-
-def test_an_error_comes_after_the_items_before_it():
-    def broken():
-        yield 1
-        raise OSError("unreadable")
-
-    items = prefetch(broken())
-    assert next(items) == 1
-    with pytest.raises(OSError, match="unreadable"):
-        next(items)
-
-
-def test_only_so_many_items_are_made_ahead():
+def test_what_is_made_ahead_keeps_its_order_and_its_bound_until_an_error():
     made = []
 
     def make():
         for number in range(9):
             made.append(number)
             yield number
+        raise OSError("unreadable")
 
     items = prefetch(make(), depth=2)
-    for number in range(4):
+    for number in range(9):
         assert next(items) == number
-        assert wait_for(lambda: len(made) >= number + 3)  # noqa: B023 - used at once
-        time.sleep(0.05)
-        assert len(made) == number + 3  # this one and two ahead
-    items.close()
+        ahead = min(number + 3, 9)  # this one and two ahead
+        assert wait_for(lambda: len(made) >= ahead)  # noqa: B023 - used at once
+        time.sleep(0.02)
+        assert len(made) == ahead
+    with pytest.raises(OSError, match="unreadable"):
+        next(items)
+    assert list(prefetch(range(20), depth=3)) == list(range(20))
+    assert list(prefetch([])) == []
 
 
 def test_the_thread_ends_and_closes_its_source_when_the_consumer_stops():

@@ -3,6 +3,7 @@
 
 import csv
 import hashlib
+from functools import partial
 
 import keras
 import numpy as np
@@ -45,6 +46,7 @@ def seen(monkeypatch):
             label.append(float(batch.target[..., 1].mean()))
         batches.close()
         found.update(cycles=self.data.cycles(1), memory=self.data.memory())
+        found["test"] = self.test.patches
         found.update(data=digest.hexdigest(), resolution=resolution, label=np.mean(label))
 
     monkeypatch.setattr(Loop, "run", run)
@@ -77,7 +79,6 @@ def test_every_flag_reaches_the_data(train, look):
         "--seed 1",
         "--percent_val_max 0.1",
         "--contrast_max 0.1",
-        "--image_patches drawn --steps 9",
         f"--synthetic {other}",
     ):
         assert look(flags)["data"] != plain["data"], flags
@@ -85,14 +86,11 @@ def test_every_flag_reaches_the_data(train, look):
     alone = look("--synthetic_ratio 1")
     for flags in ("--percent_val_max 0.1", "--interp sitk"):
         assert look("--synthetic_ratio 1", flags)["data"] != alone["data"], flags
-
-
-def test_every_flag_of_drawn_images_reaches_the_data(look):
-    def drawn(*flags, maps=None):
-        return look("--image_patches drawn --steps 5", *flags, maps=maps)
-
-    plain, mixed = drawn(), look("--image_patches drawn --steps 5")
-    assert plain["cycles"] == mixed["cycles"] == 5 and plain["data"] != mixed["data"]
+    # The same for images that are drawn.
+    drawn = partial(look, "--image_patches drawn --steps 5", maps=None)
+    real, mixed = drawn(), look("--image_patches drawn --steps 5")
+    assert real["cycles"] == mixed["cycles"] == 5
+    assert len({found["data"] for found in (plain, real, mixed)}) == 3
     for flags in (
         "--image_power 1 1",
         "--inverted 1",
@@ -100,9 +98,9 @@ def test_every_flag_of_drawn_images_reaches_the_data(look):
         "--percent_val_max 0.1",
         "--seed 1",
     ):
-        assert drawn(flags)["data"] != plain["data"], flags
+        assert drawn(flags)["data"] != real["data"], flags
     # What says how images are degraded in turn makes no difference.
-    assert drawn("--contrast_max 0.1", "--new_low_res 1 1 5")["data"] == plain["data"]
+    assert drawn("--contrast_max 0.1", "--new_low_res 1 1 5")["data"] == real["data"]
     assert look("--image_patches drawn", maps=None)["cycles"] == look(maps=None)["cycles"]
 
 
@@ -114,13 +112,16 @@ def test_slice_distances_are_drawn_within_bounds_and_told_in_mm(train, look):
     assert min(synthetic) >= 2 and max(synthetic) <= 2.5 and len(set(synthetic)) == 6
 
 
-def test_the_anatomy_has_the_size_that_the_headers_tell(train, look):
+def test_labels_show_the_cortex_of_the_map_in_its_size(train, look):
+    write_map(train.folder / "small.nii", head())
+    write_map(train.folder / "large.nii", head(), (4.0, 4.0, 4.0))
+    write_map(train.folder / "whole.nii", np.where(head() > 0, 7, 0))
     labels = []
-    for spacing in (1.0, 4.0):
-        write_map(train.folder / "a.nii", head(), (spacing,) * 3)
-        maps = write_maps(train.folder, 0, rows=["a.nii"], name=f"{spacing}.csv")
+    for row in ("small.nii,,", "large.nii,,", "whole.nii,7,own"):
+        maps = write_maps(train.folder, 0, "Label_map,Cortex,Tissues", [row], row[:5] + ".csv")
         labels.append(look("--synthetic_ratio 1", maps=maps)["label"])
-    assert labels[1] > 1.5 * labels[0]  # the cortex fills most of a patch
+    assert labels[1] > 1.5 * labels[0] > 0  # the cortex fills most of a patch
+    assert 1 > labels[2] > labels[0]
 
 
 def test_relative_paths_start_at_the_base_path(train, look, capsys):
@@ -135,21 +136,19 @@ def test_relative_paths_start_at_the_base_path(train, look, capsys):
     assert capsys.readouterr().err.count("no such file") == 2 * 3 + 2
 
 
-def test_the_label_is_the_cortex_of_the_map(train, look):
-    write_map(train.folder / "own.nii", np.where(head() > 0, 7, 0))
-    header, rows = "Label_map,Cortex,Tissues", ["own.nii,7,own"]
-    whole = write_maps(train.folder, 0, header, rows, name="own.csv")
-    labels = [look("--synthetic_ratio 1", maps=whole), look("--synthetic_ratio 1 --seed 2")]
-    assert 1 > labels[0]["label"] > labels[1]["label"] > 0
-
-
-def test_an_epoch_of_maps_alone_is_as_long_as_their_size_makes_it(train, look, capsys):
+def test_a_training_on_maps_alone_needs_images_for_the_scores_only(train, look, capsys):
     header, rows = "Label_map,Scale_min,Scale_max", ["head0.nii.gz,1,1"]
     maps = write_maps(train.folder, 1, header, rows)
     flags = "--synthetic_ratio 1 --batch_size 4"
     assert look(flags, maps=maps)["cycles"] == 2  # 28 voxels, patches at 0 and 8: 2^3 of them
     assert "--synthetic_ratio 1: the 2 images of Train are not used" in capsys.readouterr().err
-    assert look(flags, "--stride 4", maps=maps)["cycles"] == 16  # 4^3
+    write_table(train.folder, ("Test",), shape=(32, 32, 32), radius=12)
+    found = look(flags, "--stride 4", maps=maps)
+    assert found["cycles"] == 16 and found["test"] > 0  # 4^3
+    err = capsys.readouterr().err
+    assert "0 training and 1 test images" in err and "label maps take" in err
+    assert train(PLAIN, f"--synthetic {maps} --synthetic_ratio 0.9") == 2
+    assert "no row has Train in the column Base" in capsys.readouterr().err
 
 
 def rows(path):
@@ -157,18 +156,6 @@ def rows(path):
     with path.open() as file:
         kept = csv.DictReader(file)
         return [{k: v for k, v in row.items() if k not in ("seconds", "waiting")} for row in kept]
-
-
-def test_a_training_on_maps_alone_needs_images_for_the_scores_only(train, capsys):
-    write_table(train.folder, ("Test",), shape=(32, 32, 32), radius=12)
-    flags = (PLAIN, f"--synthetic {train.folder / 'maps.csv'} --epoch 1 --is_conditional True")
-    assert train(*flags, "--synthetic_ratio 1 --steps 2") == 0
-    (row,) = rows(train.run / "history.csv")
-    assert np.isfinite(float(row["dice"])) and np.isfinite(float(row["generator_loss"]))
-    err = capsys.readouterr().err
-    assert "0 training and 1 test images" in err and "2 label maps take" in err
-    assert train(*flags, "--synthetic_ratio 0.9", run="other") == 2
-    assert "no row has Train in the column Base" in capsys.readouterr().err
 
 
 @pytest.mark.slow
