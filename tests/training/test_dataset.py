@@ -186,45 +186,26 @@ def test_probabilities_of_a_label_are_kept_to_half_a_percent(tmp_path):
     np.testing.assert_allclose(kept, values, atol=6e-4)
 
 
-@pytest.fixture
-def lively(tmp_path):
-    """With all randomness."""
-    simulation = Simulation((1, 1, 2), (1, 1, 4))
+def test_batches_follow_from_the_seed_and_the_epoch_alone(tmp_path):
     write_table(tmp_path, ("Train",) * 5 + ("Test",), masks=True)
 
-    def make(**options):
-        options = {"cutting": Cutting(8, 4), "images_in_memory": 2, "spec": MASKED, **options}
-        return dataset(tmp_path, simulation=simulation, **options)
+    def lively(**options):  # with all randomness
+        options = {"simulation": Simulation((1, 1, 2), (1, 1, 4)), "spec": MASKED, **options}
+        return dataset(tmp_path, cutting=Cutting(8, 4), images_in_memory=2, **options)
 
-    return make
-
-
-def test_an_epoch_repeats_with_the_seed_and_differs_from_the_next(lively):
-    first = list(epoch(lively(), 1, 2))
-    assert len(first) == 3 * lively().cycles(1)
-    used = lively()
-    next(epoch(used, 7, 1))
-    assert same(first, list(epoch(used, 1, 2)))  # whatever has been drawn before
-    assert not same(first[:1], list(epoch(lively(), 2, 2))[:1])
-    assert not same(first[:1], list(epoch(lively(seed=1), 1, 2))[:1])
-
-
-def test_an_epoch_can_be_entered_at_any_cycle(lively):
     data = lively()
     whole = list(epoch(data, 3, 2))
-    for first in range(data.cycles(3) + 2):
-        assert same(whole[3 * first :], list(epoch(data, 3, 2, first_cycle=first)))
-
-
-def test_the_shards_make_up_the_whole(lively):
-    whole = list(epoch(lively(), 1, 1))
-    shards = [list(epoch(lively(shard=(i, 4)), 1, 1)) for i in range(4)]
-    parts = [
-        type(whole[0])(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-        for parts in zip(*shards, strict=True)
-    ]
-    assert same(whole, parts)
-    assert same(list(lively().all_patches()), list(lively(shard=(1, 2)).all_patches()))
+    assert len(whole) == 3 * data.cycles(3)
+    next(epoch(data, 7, 1))
+    for first in range(data.cycles(3) + 2):  # entered at any cycle, whatever was drawn before
+        assert same(whole[3 * first :], epoch(data, 3, 2, first))
+    for other in (epoch(data, 2, 2), epoch(lively(seed=1), 3, 2)):
+        assert not same(whole[:1], [next(other)])
+    shards = [epoch(lively(shard=(i, 4)), 3, 2) for i in range(4)]
+    for batch, *parts in zip(whole, *shards, strict=True):
+        for array, *pieces in zip(batch, *parts, strict=True):
+            np.testing.assert_array_equal(array, np.concatenate(pieces))
+    assert same(data.all_patches(), lively(shard=(1, 2)).all_patches())
 
 
 def test_the_discriminators_patches_come_from_the_images_in_memory(tmp_path):

@@ -3,7 +3,9 @@
 
 import csv
 import hashlib
+from contextlib import closing
 from functools import partial
+from itertools import islice
 
 import keras
 import numpy as np
@@ -14,11 +16,8 @@ from training.samples import write_table
 
 from segsrgan import load_generator
 from segsrgan.cli.train import settings_of
-from segsrgan.config import from_toml
-from segsrgan.SegSRGAN_training import main
 from segsrgan.training import run as run_module
 from segsrgan.training.run import Loop
-from segsrgan.training.settings import TrainingSettings
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="by default the training is TensorFlow's"
@@ -33,35 +32,28 @@ def train(tmp_path):
 
 
 @pytest.fixture
-def seen(monkeypatch):
-    """What the last training started with: a digest of its first cycles and what describes them."""
+def look(train, monkeypatch):
+    """A function that starts a training and returns what its data are, without the updates."""
     found = {}
 
     def run(self):
         digest, resolution, label = hashlib.sha256(), [], []
-        batches = self.data.stream(range(1, 2), 1)
-        for batch, _ in zip(batches, range(6), strict=False):
-            digest.update(b"".join(array.tobytes() for array in batch))
-            resolution += batch.resolution.tolist()
-            label.append(float(batch.target[..., 1].mean()))
-        batches.close()
+        with closing(self.data.stream(range(1, 2), 1)) as batches:
+            for batch in islice(batches, 6):
+                digest.update(b"".join(array.tobytes() for array in batch))
+                resolution += batch.resolution.tolist()
+                label.append(float(batch.target[..., 1].mean()))
         found.update(cycles=self.data.cycles(1), memory=self.data.memory())
-        found["test"] = self.test.patches
-        found.update(data=digest.hexdigest(), resolution=resolution, label=np.mean(label))
-
-    monkeypatch.setattr(Loop, "run", run)
-    return found
-
-
-@pytest.fixture
-def look(train, seen):
-    """A function that starts a training and returns what it has `seen`."""
+        found.update(test=self.test.patches, label=np.mean(label))
+        found.update(data=digest.hexdigest(), resolution=resolution)
 
     def start(*flags, maps=train.folder / "maps.csv"):
         source = [f"--synthetic {maps}"] if maps else []
         name = hashlib.sha256(repr((maps, flags)).encode()).hexdigest()
-        assert train(SMALL, *source, *flags, run=name) == 0
-        return dict(seen)
+        with monkeypatch.context() as patch:
+            patch.setattr(Loop, "run", run)
+            assert train(SMALL, *source, *flags, run=name) == 0
+        return dict(found)
 
     return start
 
@@ -180,52 +172,32 @@ def test_a_training_stopped_within_an_epoch_goes_on_bit_for_bit(ratio, train):
     assert rows(train.run / "history.csv") == rows(whole / "history.csv")
 
 
-def test_the_settings_repeat_the_data_from_any_folder(train, look, seen, monkeypatch):
+def test_the_settings_repeat_the_data_from_any_folder(train, look, monkeypatch):
     monkeypatch.chdir(train.folder)
     first = look("--synthetic_thickness 2 3", maps="maps.csv")
     (settings,) = train.folder.glob("*/settings.toml")
-    kept = from_toml(settings, TrainingSettings)
-    assert kept["synthetic"] == str(train.folder / "maps.csv")
-    assert (kept["synthetic_ratio"], kept["synthetic_thickness"]) == (0.5, (2.0, 3.0))
-    assert (kept["cortex_labels"], kept["tissues"]) == ((3, 42), "freesurfer")
     monkeypatch.chdir("/")
-    seen.clear()
-    again = train.folder / "again"
-    outputs = ["-sf", str(again), "-dice", str(again / "d.csv"), "-mse", str(again / "m.csv")]
-    assert main(["--config", str(settings), *outputs]) == 0
-    assert seen == first
+    assert look("--config", settings, maps=None) == first
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (
-            "--synthetic none.csv",
-            "none.csv: no such file; expected a CSV file with the column Label_map",
-        ),
-        (
-            "--synthetic_ratio 0.2",
-            "--synthetic_ratio: of no effect here; name the CSV of label maps",
-        ),
-        ("--synthetic {maps} --fit_mask", "--fit_mask learns classes"),
-        ("--synthetic {maps} --synthetic_ratio 2", "--synthetic_ratio must be a number above 0"),
-        ("--synthetic {maps} --synthetic_thickness 7 2", "received 7 and 2; swap them"),
-        ("--synthetic {maps} --cortex_labels 5", "has no cortex: expected a value of (5,)"),
-        ("--synthetic {maps} --tissues some", "invalid choice: 'some'"),
-    ],
-)
-def test_what_cannot_be_trained_is_answered_before_anything_is_written(flags, words, train, capsys):
-    assert train(PLAIN, flags.format(maps=train.folder / "maps.csv")) == 2
-    assert words in capsys.readouterr().err
-    assert not train.run.exists()
+def test_what_cannot_be_trained_is_answered_before_anything_is_written(train, capsys):
+    maps = train.folder / "maps.csv"
 
+    def answer(flags):
+        assert train(PLAIN, flags) == 2 and not train.run.exists()
+        return capsys.readouterr().err
 
-def test_problems_of_images_and_maps_are_listed_together(train, capsys):
+    assert "none.csv: no such file; expected a CSV file with the col" in answer(
+        "--synthetic none.csv"
+    )
+    assert "invalid choice: 'some'" in answer(f"--synthetic {maps} --tissues some")
+    err = answer(f"--synthetic {maps} --cortex_labels 5")
+    assert "has no cortex: expected a value of (5,)" in err
+    # Problems of images and maps are listed together.
     (train.folder / "image0.nii.gz").unlink()
     (train.folder / "head1.nii.gz").unlink()
     write_map(train.folder / "head0.nii.gz", head() * 0.5)
-    assert train(PLAIN, f"--synthetic {train.folder / 'maps.csv'}") == 2
-    err = capsys.readouterr().err
+    err = answer(f"--synthetic {maps}")
     assert "data.csv: 1 problem(s)" in err and "image0.nii.gz: no such file" in err
     assert "maps.csv: 2 problem(s)" in err and "head1.nii.gz: no such file" in err
     assert "head0.nii.gz: a label map holds whole numbers" in err

@@ -79,36 +79,30 @@ def test_no_patch_is_drawn_twice():
     assert (found > 0).all() and len(np.unique(found)) == found.size
 
 
-def test_batches_repeat_with_the_seed_alone():
-    first = list(epoch(mixture(0.5), 1, 1))
-    assert same(first, epoch(mixture(0.5), 1, 1))
-    other = epoch(mixture(0.5, seed=1), 1, 1)
-    assert not set(values(first).ravel()) & set(values(other).ravel()) - {0.0}
-    assert len({batch.epsilon.tobytes() for batch in first}) == len(first)
+class Slow(Numbers):
+    """Takes longer for some patches than for others."""
+
+    def draw(self, rng):
+        patch = super().draw(rng)
+        time.sleep(0.002 * (1e4 * patch.resolution % 1))
+        return patch
 
 
-def test_an_epoch_can_be_entered_anywhere():
-    whole = list(mixture(0.5).stream(range(1, 4), 2))
-    assert same(whole[(3 + 1) * 3 :], mixture(0.5).stream(range(2, 4), 2, 1))
+def test_batches_follow_from_the_seed_alone():
+    def batches(epochs=range(1, 4), first_cycle=0, **options):
+        return mixture(0.5, size=6, **options).stream(epochs, 1, first_cycle)
 
-
-def test_the_parts_of_the_workers_make_up_the_batch():
-    whole = list(epoch(mixture(0.5, size=6), 1, 1))
-    parts = [epoch(mixture(0.5, size=6, shard=(index, 3)), 1, 1) for index in range(3)]
+    whole = list(batches())
+    assert len({batch.epsilon.tobytes() for batch in whole}) == len(whole)
+    for threads in (1, 5):  # however many there are, and however fast
+        assert same(whole, batches(sources=[Slow()], threads=threads))
+    assert same(whole[(3 + 1) * 2 :], batches(range(2, 4), 1))  # entered anywhere
+    other = values(batches(seed=1))
+    assert not set(values(whole).ravel()) & set(other.ravel()) - {0.0}
+    parts = [batches(shard=(index, 3)) for index in range(3)]
     for batch, *others in zip(whole, *parts, strict=True):
         for array, *pieces in zip(batch, *others, strict=True):
             np.testing.assert_array_equal(array, np.concatenate(pieces))
-
-
-def test_the_number_of_threads_and_their_haste_do_not_matter():
-    class Slow(Numbers):
-        def draw(self, rng):
-            patch = super().draw(rng)
-            time.sleep(0.002 * (1e4 * patch.resolution % 1))
-            return patch
-
-    batches = [list(epoch(mixture(0.5, sources=[Slow()], threads=n), 1, 1)) for n in (1, 5)]
-    assert same(*batches)
 
 
 def test_every_source_has_its_fraction():
@@ -132,10 +126,6 @@ def test_the_real_patches_that_stay_are_those_of_a_training_without_synthetic_on
         np.testing.assert_array_equal(batch.epsilon, plain.epsilon)
 
 
-def synthesis_threads():
-    return [item for item in threading.enumerate() if item.name.startswith("synthesis")]
-
-
 def test_an_error_of_a_source_is_raised_where_the_batches_are_used():
     class Broken(Numbers):
         def draw(self, rng):
@@ -143,7 +133,7 @@ def test_an_error_of_a_source_is_raised_where_the_batches_are_used():
 
     with pytest.raises(ValueError, match="no such tissue"):
         next(epoch(mixture(1.0, sources=[Broken()]), 1, 0))
-    assert not synthesis_threads()
+    assert not any(item.name.startswith("synthesis") for item in threading.enumerate())
 
 
 def test_only_a_few_batches_are_drawn_ahead_and_none_after_the_end():
@@ -155,7 +145,8 @@ def test_only_a_few_batches_are_drawn_ahead_and_none_after_the_end():
     time.sleep(0.05)
     assert len(source.drawn) == expected
     stream.close()
-    assert len(source.drawn) == expected and not synthesis_threads()
+    assert len(source.drawn) == expected
+    assert not any(item.name.startswith("synthesis") for item in threading.enumerate())
 
 
 def test_the_memory_is_bounded_as_stated():
