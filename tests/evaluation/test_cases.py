@@ -115,9 +115,8 @@ def test_masks_and_baselines_go_with_images(place):
     names = ("a.nii", "b.nii")
     places = [place("p", "SR_a.nii", "SR_b.nii"), *(place(folder, *names) for folder in "rmb")]
     cases = match_cases(places[0], places[1], "image", masks=places[2], baselines=places[3])
-    assert [sorted(case.files) for case in cases] == [
-        ["baseline", "image", "mask", "reference_image"]
-    ] * 2
+    expected = ["baseline", "image", "mask", "reference_image"]
+    assert [sorted(case.files) for case in cases] == [expected, expected]
     with pytest.raises(UserError, match="masks and baselines are for images"):
         match_cases(places[0], places[1], "label", masks=places[2])
 

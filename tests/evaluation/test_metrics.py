@@ -104,18 +104,12 @@ def test_a_baseline_that_covers_a_part_is_pointed_out(images, save, caplog):
     assert f"{path}: covers only 50 % of the voxels compared" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("prediction", "reference", "dice", "notes"),
-    [
-        (0, 0, 1, ("prediction empty", "reference empty")),
-        (1, 0, 0, ("reference empty",)),
-        (0, 1, 0, ("prediction empty",)),
-    ],
-)
-def test_empty_segmentations_have_no_distance(save, prediction, reference, dice, notes):
-    arrays = (cube() * np.uint8(prediction), cube() * np.uint8(reference))
-    row = measure(pair(save, *arrays))
-    assert (row.values["dice"], row.notes) == (dice, notes)
+@pytest.mark.parametrize(("prediction", "reference"), [(0, 0), (1, 0), (0, 1)])
+def test_empty_segmentations_have_no_distance(save, prediction, reference):
+    row = measure(pair(save, cube(value=prediction), cube(value=reference)))
+    empty = {"prediction empty": not prediction, "reference empty": not reference}
+    assert row.notes == tuple(note for note, is_true in empty.items() if is_true)
+    assert row.values["dice"] == (prediction == reference)
     assert math.isnan(row.values["hd95"]) and math.isnan(row.values["assd"])
     assert math.isnan(row.values["volume_difference"]) == (not reference)
 

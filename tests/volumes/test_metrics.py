@@ -12,7 +12,6 @@ from volumes.samples import noise
 from segsrgan.volumes.metrics import (
     SurfaceDistances,
     _boundary_radii,
-    _dilated,
     boundary_agreement,
     connected_components,
     dice,
@@ -71,13 +70,7 @@ def test_ssim_of_one_window_by_formula():
     expected = (2 * x.mean() * y.mean() + c1) * (2 * covariance[0, 1] + c2)
     expected /= x.mean() ** 2 + y.mean() ** 2 + c1
     expected /= covariance[0, 0] + covariance[1, 1] + c2
-    assert ssim(x, y) == pytest.approx(expected, abs=1e-6)
-
-
-def test_ssim_is_one_for_equal_images_and_falls_with_noise():
-    x = noise((12, 11, 10))
-    scores = [ssim(x, x + scale * noise(x.shape, 3)) for scale in (0, 0.2, 1)]
-    assert pytest.approx(1) == scores[0] > scores[1] > scores[2]
+    assert ssim(x, y) == pytest.approx(expected, abs=1e-6) and ssim(x, x) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("corner", [(10, 9, 8), (0, 0, 0)])
@@ -149,16 +142,6 @@ def test_radii_follow_the_formula():
     assert min(_boundary_radii((10, 10, 10))) >= 1
 
 
-def test_the_kernel_is_opencvs_ellipse():
-    # cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)) and (7, 7), from OpenCV's documentation.
-    point = np.zeros((9, 9, 1), bool)
-    point[4, 4] = True
-    for radius, widths in ((2, [1, 5, 5, 5, 1]), (3, [1, 5, 7, 7, 7, 5, 1])):
-        grown = _dilated(point, radius)[..., 0]
-        assert list(grown.sum(axis=1)[4 - radius : 5 + radius]) == widths
-        assert np.array_equal(grown, grown[::-1])
-
-
 @pytest.mark.parametrize("flat", [True, False])
 def test_boundary_agreement_against_a_direct_loop(flat, monkeypatch):
     truth = box((11, 10, 9), (3, 9), (2, 8), (2, 7))
@@ -166,6 +149,7 @@ def test_boundary_agreement_against_a_direct_loop(flat, monkeypatch):
     monkeypatch.setattr("segsrgan.volumes.metrics._boundary_radii", lambda shape: [2])
     offsets = np.argwhere(np.ones((5, 5, 5))) - 2
     x, y, z = offsets.T
+    # The row widths 1, 5, 5, 5, 1 of OpenCV's MORPH_ELLIPSE of 5 x 5 pixels, or a ball.
     inside = (z == 0) & ((abs(x) < 2) | (y == 0)) if flat else x * x + y * y + z * z <= 4
     agree = []
     for index in np.ndindex(truth.shape):  # near a boundary lie voxels of both values

@@ -67,8 +67,8 @@ def text(content):
 
 
 cut = damaged(lambda raw: raw[: len(raw) * 8 // 10])
-cut_checksum = damaged(lambda raw: raw[:-4])
 PIXDIM, DIM = 80, 40
+COLOUR, COMPLEX = np.zeros((1, 6, 5, 3), np.uint8), ARRAY.astype(np.complex64)
 
 
 def of_itk(array, **kinds):
@@ -84,10 +84,6 @@ def replaced(old, new):
         path.write_bytes(path.read_bytes().replace(old, new))
 
     return make
-
-
-make_flat, make_complex = of_itk(ARRAY[0]), of_itk(ARRAY.astype(np.complex64))
-make_colour = of_itk(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
 
 
 def make_frames(path):
@@ -107,7 +103,7 @@ BAD = {
     "half a pair": ("a.hdr", text("x"), "a.img is missing"),
     "cut nii": ("a.nii", cut, "truncated, expected"),
     "cut gzip": ("a.nii.gz", cut, "truncated or damaged"),
-    "cut checksum": ("a.nii.gz", cut_checksum, "truncated or damaged"),
+    "cut checksum": ("a.nii.gz", damaged(lambda raw: raw[:-4]), "truncated or damaged"),
     "cut nrrd": ("a.nrrd", cut, "cannot be read"),
     "cut mha": ("a.mha", cut, "cannot be read"),
     "zero": ("a.nii", patched(PIXDIM, "<3f", 1, 1, 0), "positive in mm"),
@@ -116,15 +112,15 @@ BAD = {
     "zero mha": ("a.mha", replaced(b"Spacing = 1 1 1", b"Spacing = 1 1 0"), "positive in mm"),
     "negative mha": ("a.mha", replaced(b"Spacing = 1 1 1", b"Spacing = 1 -1 1"), "positive in mm"),
     "zero nrrd": ("a.nrrd", replaced(b"(0,0,1)", b"(0,0,0)"), "[Zz]ero-valued spacing"),
-    "2-D": ("a.nii", make_flat, "expected a 3-D image, received 2-D"),
-    "2-D mha": ("a.mha", make_flat, "expected a 3-D image, received 2-D"),
+    "2-D": ("a.nii", of_itk(ARRAY[0]), "expected a 3-D image, received 2-D"),
+    "2-D mha": ("a.mha", of_itk(ARRAY[0]), "expected a 3-D image, received 2-D"),
     "4-D": ("a.nii.gz", make_frames, "expected a 3-D image, received 4-D"),
     "4-D nrrd": ("a.nrrd", make_frames, "expected a 3-D image, received 4-D"),
-    "colour": ("a.nii", make_colour, "expected"),
-    "colour mha": ("a.mha", make_colour, "one real number per voxel, received 3"),
-    "complex": ("a.nii", make_complex, "complex"),
-    "complex nrrd": ("a.nrrd", make_complex, "complex"),
-    "colour dicom": ("a.dcm", of_itk(np.zeros((1, 6, 5, 3), np.uint8), isVector=True), "one real"),
+    "colour": ("a.nii", of_itk(COLOUR, isVector=True), "expected"),
+    "colour mha": ("a.mha", of_itk(COLOUR, isVector=True), "one real number per voxel, received 3"),
+    "complex": ("a.nii", of_itk(COMPLEX), "complex"),
+    "complex nrrd": ("a.nrrd", of_itk(COMPLEX), "complex"),
+    "colour dicom": ("a.dcm", of_itk(COLOUR, isVector=True), "one real"),
     "bits": ("a.nii", patched(70, "<h", 1), "binary"),
     "no voxels": ("a.nii", patched(DIM, "<4h", 3, 6, 0, 8), "damaged"),
     "no axes": ("a.nii", patched(DIM, "<4h", 0, 6, 7, 8), "damaged"),

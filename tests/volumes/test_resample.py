@@ -24,24 +24,17 @@ def distance(volume):
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
 @pytest.mark.parametrize("spacing", THICK)
-@pytest.mark.parametrize(
-    ("resolution", "interp"), [(0.9, "scipy"), ((1.0, 0.7, 1.3), "scipy"), (0.9, "profile")]
-)
-def test_a_landmark_keeps_its_coordinates(direction, spacing, resolution, interp):
-    assert distance(resample(blob_volume(spacing, direction), resolution, interp)) < LANDMARK
+def test_a_landmark_keeps_its_coordinates(direction, spacing):
+    volume = blob_volume(spacing, direction)
+    for how in ((0.9, "scipy"), ((1.0, 0.7, 1.3), "scipy"), (0.9, "profile")):
+        assert distance(resample(volume, *how)) < LANDMARK, how
+    assert distance(degrade(blob_volume((0.8, 0.9, 1.0), direction), spacing)) < LANDMARK
 
 
 @pytest.mark.parametrize(("number", "name"), list(enumerate(SMOOTH)))
 def test_a_landmark_keeps_its_coordinates_with_sitk(number, name):
     volume = blob_volume(THICK[number % 3], OBLIQUE, sigma=3.5, extent=36)
     assert distance(resample(volume, 1.2, "sitk", name)) < LANDMARK
-
-
-@pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
-def test_degrading_moves_no_landmark(direction):
-    volume = blob_volume((0.8, 0.9, 1.0), direction)
-    for spacing in THICK:
-        assert distance(degrade(volume, spacing)) < LANDMARK
 
 
 def test_linear_interpolation_by_hand():
