@@ -149,10 +149,7 @@ class Agreement(NamedTuple):
 
 
 def agreements(names, masks, images, insides):
-    """The `Agreement`s of every two views, of their names and (x, y, z) masks, images and insides.
-
-    The last are their fields of view, bool as the masks.
-    """
+    """The `Agreement`s of every two views; `insides`, bool as the masks, are where each sees."""
     result = []
     for i, j in itertools.combinations(range(len(names)), 2):
         both = insides[i] & insides[j]
@@ -170,23 +167,14 @@ def agreements(names, masks, images, insides):
 
 
 class Scores(NamedTuple):
-    """The paper's scores of a mask.
+    """The paper's scores of a mask, each from 0 to 1."""
 
-    Attributes:
-        dsc: Dice, 0 to 1, better high.
-        us: "under-segmentation", the fraction of the prediction that is false, better low.
-        os: "over-segmentation", the fraction of the truth that is missed, better low.
-        rms: root of the mean square of both, better low.
-        mba: boundary accuracy, slice by slice as in the paper's code, 0 to 1, better high.
-        mba_3d: boundary accuracy in space, with a ball, 0 to 1, better high.
-    """
-
-    dsc: float
-    us: float
-    os: float
-    rms: float
-    mba: float
-    mba_3d: float
+    dsc: float  # Dice, better high
+    us: float  # "under-segmentation", the fraction of the prediction that is false, better low
+    os: float  # "over-segmentation", the fraction of the truth that is missed, better low
+    rms: float  # root of the mean square of both, better low
+    mba: float  # boundary accuracy, slice by slice as in the paper's code, better high
+    mba_3d: float  # boundary accuracy in space, with a ball, better high
 
 
 def score(prediction, truth):

@@ -224,10 +224,7 @@ def corners(grid):
 
 
 def canonical_direction(direction):
-    """The axes (columns) in the order and with the signs nearest to the patient's, right-handed.
-
-    However the voxels of a stack are stored, its common grid is the same.
-    """
+    """The axes (columns) in the patient's order and signs, right-handed, however stored."""
     candidates = [direction[:, order] * signs for order, signs in ORIENTATIONS]
     return max((matrix for matrix in candidates if np.linalg.det(matrix) > 0), key=np.trace)
 
@@ -241,10 +238,8 @@ def isotropic_grid(points, direction, spacing, size=None, margin=0.0):
     direction = canonical_direction(direction)
     along = np.asarray(points, np.float64) @ direction
     low, high = along.min(axis=0), along.max(axis=0)
-    if size is None:
-        shape = np.maximum(1, np.ceil((high - low + 2 * margin) / spacing - 1e-3))
-    else:
-        shape = np.full(3, size)
+    needed = np.maximum(1, np.ceil((high - low + 2 * margin) / spacing - 1e-3))
+    shape = needed if size is None else np.full(3, size)
     if np.prod(shape, dtype=float) > MAX_VOXELS:
         raise UserError(
             f"a grid of {' x '.join(f'{n:.0f}' for n in shape)} voxels of {spacing:g} mm is too "
@@ -312,17 +307,14 @@ class Sampling(NamedTuple):
 def sampling(source, grid, transform=None):
     """The `Sampling` of a view of the `Grid` source; `transform` as for `sample`."""
     matrix, offset = _affine(source, grid, transform)
-    inside = np.ones(grid.shape, bool)
+    inside, distance = np.ones(grid.shape, bool), np.zeros(grid.shape, np.float32)
     for axis in range(3):
         index = _coordinate(matrix[axis], offset[axis], grid.shape)
         inside &= (index >= -0.5 - _EDGE) & (index <= source.shape[axis] - 0.5 + _EDGE)
-    axis = source.thick_axis
-    if axis is None:
-        return Sampling(np.zeros(grid.shape, np.float32), inside)
-    index = _coordinate(matrix[axis], offset[axis], grid.shape)
-    nearest = np.clip(np.rint(index), 0, source.shape[axis] - 1)
-    distance = np.abs(index - nearest) * source.spacing[axis]
-    return Sampling(distance.astype(np.float32), inside)
+        if axis == source.thick_axis:
+            nearest = np.clip(np.rint(index), 0, source.shape[axis] - 1)
+            distance[:] = np.abs(index - nearest) * source.spacing[axis]
+    return Sampling(distance, inside)
 
 
 def _affine(source, grid, transform):

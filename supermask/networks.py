@@ -315,10 +315,7 @@ def rigid_matrices(parameters, spacing):
 
 
 def motion_of(parameters, grid, spec):
-    """The `Rigid` of points of an isotropic grid that AlignNet's answer (6,) means.
-
-    In patient space what `motion_matrices` gives in voxels.
-    """
+    """What `motion_matrices` gives in voxels, as a `Rigid` of points of the isotropic grid."""
     if not spec.antisymmetric:
         return Rigid.in_grid(parameters, grid)
     half = np.asarray(parameters, np.float64) / 2
@@ -351,17 +348,11 @@ def _batch(array):
 
 
 class Networks(NamedTuple):
-    """What a weights file holds.
+    """What a weights file holds."""
 
-    Attributes:
-        segmentor: model of `build_segmentor`, or None.
-        alignnet: model of `build_alignnet`, or None.
-        metadata: dict of JSON values.
-    """
-
-    segmentor: Any = None
-    alignnet: Any = None
-    metadata: dict = {}
+    segmentor: Any = None  # model of `build_segmentor`
+    alignnet: Any = None  # model of `build_alignnet`
+    metadata: dict = {}  # JSON values
 
 
 _KINDS = {"segmentor": (SegmentorSpec, build_segmentor), "alignnet": (AlignNetSpec, build_alignnet)}

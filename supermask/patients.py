@@ -33,26 +33,17 @@ _PROBED = 20  # files of a folder looked at for DICOM
 
 @dataclass(frozen=True)
 class Patient:
-    """The files of one patient; they need not exist.
+    """The paths of one patient's files, which need not exist.
 
-    Attributes:
-        name: can name a folder.
-        views: paths of one to three stacks, files or DICOM folders, in any order.
-        masks: as many paths of their masks, None where there is none.
-        series: as many names of DICOM series, None where there is nothing to choose.
-        truth: path of a high-resolution mask in the pose of the reference, or None.
-        base: "Train", "Test" or None.
-
-    Raises:
-        UserError: if views are not one to three or named twice, or masks or series not as many.
+    Raises `UserError` if views are not one to three or named twice, or masks or series not as many.
     """
 
-    name: str
-    views: tuple[Path, ...]
-    masks: tuple[Path | None, ...] = ()
-    series: tuple[str | None, ...] = ()
-    truth: Path | None = None
-    base: str | None = None
+    name: str  # can name a folder
+    views: tuple[Path, ...]  # stacks, files or DICOM folders, in any order
+    masks: tuple[Path | None, ...] = ()  # of each stack, None where there is none
+    series: tuple[str | None, ...] = ()  # of DICOM, None where there is nothing to choose
+    truth: Path | None = None  # a high-resolution mask in the pose of the reference
+    base: str | None = None  # "Train" or "Test"
 
     def __post_init__(self):
         object.__setattr__(self, "name", safe_name(self.name))

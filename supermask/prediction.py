@@ -34,27 +34,16 @@ class AlignedView:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What became of the views of a patient; all volumes lie on one isotropic grid.
+    """What became of the views of a patient; all volumes lie on one isotropic grid."""
 
-    Attributes:
-        mask: uint8, 1 where the probability reaches the threshold; of votes, one half.
-        probability: float32 in [0, 1]; of votes, the fraction of the views.
-        image: float32, the views' intensities fused, in those of the reference.
-        views: an `AlignedView` of each view, the reference first.
-        agreements: an `Agreement` of every two of them.
-        lost: stacks that could not be used, and why, a str each.
-        warnings: what is doubtful, a str each.
-        alignment: how they were aligned, one of `supermask.settings.ALIGNMENTS`.
-    """
-
-    mask: Volume
-    probability: Volume
-    image: Volume
-    views: tuple[AlignedView, ...]
-    agreements: tuple[Agreement, ...]
-    lost: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    alignment: str | None = None
+    mask: Volume  # uint8, 1 where the probability reaches the threshold; of votes, one half
+    probability: Volume  # float32 in [0, 1]; of votes, the fraction of the views
+    image: Volume  # float32, the views' intensities fused, in those of the reference
+    views: tuple[AlignedView, ...]  # the reference first
+    agreements: tuple[Agreement, ...]  # of every two of them
+    lost: tuple[str, ...] = ()  # stacks that could not be used, and why
+    warnings: tuple[str, ...] = ()  # what is doubtful
+    alignment: str | None = None  # how they were aligned, one of `supermask.settings.ALIGNMENTS`
 
     @property
     def is_doubtful(self):
@@ -127,10 +116,7 @@ def _aligned(reference, view, settings, alignnet=None):
 
 
 def _sharpened(view, predictor, patch):
-    """A view whose slices SegSRGAN has filled in, at its in-plane spacing.
-
-    The confidences of the fusion stay those of the scanner's slices, which it remembers.
-    """
+    """A view that SegSRGAN brings to its in-plane spacing; it remembers the scanner's slices."""
     if view.axis is None:
         return view
     spacing = in_plane(view.grid)
@@ -187,12 +173,11 @@ def _result_grid(views, transforms, settings, segmentor):
         )
     index = grid.physical_to_index(points)
     outside = ((index < -0.5) | (index > np.array(grid.shape) - 0.5)).any(axis=-1).mean()
-    if outside == 0:
-        return grid, []
-    return grid, [
+    text = (
         f"{100 * outside:.3g} % of the object lie beyond the result of {settings.size} voxels of "
         f"{spacing:g} mm and are cut off; take a larger size"
-    ]
+    )
+    return grid, [text] if outside else []
 
 
 def _assembled(views, transforms, masks, grid, settings, lost, warnings):

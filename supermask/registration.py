@@ -224,7 +224,7 @@ class Pyramid:
             raise UserError(
                 f"{self.names}: expected masks of both to register them; take the images instead"
             )
-        self._kinds = {"auto": [IMAGE] + [MASK] * masks, IMAGE: [IMAGE], MASK: [MASK]}[on]
+        self._kinds = [IMAGE] + [MASK] * masks if on == "auto" else [on]
         self._points = voxels_of(fixed.mask) if fixed.has_object else corners(fixed.grid)
         extent = np.ptp(self._points @ fixed.grid.direction, axis=0)
         self._margin, self.centre = 0.0, middle_of(fixed.grid)

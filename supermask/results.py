@@ -233,10 +233,7 @@ def check_folder(results, overwrite=False):
 
 
 def replaced(results, entry, names):
-    """`results.replacing` for files, of a pattern of names, in the folder itself.
-
-    What a killed run left is removed.
-    """
+    """`results.replacing` in the folder itself; what a killed run left of these names goes."""
     left = []
     if results.knows() and results.entry() is None:
         left = [path.name for path in results.folder.iterdir() if names.fullmatch(path.name)]
@@ -314,10 +311,9 @@ class Job:
                 f"{folder}: is kept, since more stacks are lost now than when it was made: "
                 f"{'; '.join(lost)}; --overwrite replaces it all the same"
             )
-        for text in lost:
-            logger.error(
-                "%s: %s; going on without this stack, its detail is lost", patient.name, text
-            )
+        text = "%s: %s; going on without this stack, its detail is lost"
+        for cause in lost:
+            logger.error(text, patient.name, cause)
         return views, lost
 
     def _predict(self, name, views, lost):

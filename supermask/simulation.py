@@ -48,19 +48,12 @@ _MASK = re.compile(r"(_seg|-seg|_labels|\.ot\.\d+)$")
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A simulated examination.
+    """A simulated examination."""
 
-    Attributes:
-        views: a `View` with its mask for each plane, the reference first.
-        transforms: the true `Rigid` from the reference to each view.
-        truth: uint8 `Volume`, the high-resolution mask in the pose of the reference.
-        image: float32 `Volume`, the high-resolution image.
-    """
-
-    views: tuple[View, ...]
-    transforms: tuple[Rigid, ...]
-    truth: Volume
-    image: Volume
+    views: tuple[View, ...]  # with masks, one for each plane, the reference first
+    transforms: tuple[Rigid, ...]  # the true one from the reference to each view
+    truth: Volume  # uint8, the high-resolution mask in the pose of the reference
+    image: Volume  # float32, the high-resolution image
 
 
 def simulate(image, mask, rng, simulation=None):
@@ -186,7 +179,7 @@ def make_case(plan, simulation, labels=None, overwrite=False):
 
     Returns whether a whole one exists now; if not, the cause has been logged.
     """
-    results = _folder(plan.folder)
+    results = ResultsFolder(plan.folder, plan.folder.name, RECORD)
     # Before anything is read: what is replaced from here on has changed.
     entry = {
         **{name: value for name, value in vars(plan).items() if name != "folder"},
@@ -208,10 +201,6 @@ def make_case(plan, simulation, labels=None, overwrite=False):
         logger.error("%s: %s", plan.mask, one_line(error))
         return False
     return True
-
-
-def _folder(folder):
-    return ResultsFolder(folder, folder.name, RECORD)
 
 
 def _is_as_requested(folder, made, requested):
@@ -261,7 +250,7 @@ def check_table(output):
 def write_table(output):
     """Writes the table of all cases in a folder, which `read_patients` reads; returns its path."""
     folders = sorted(path.parent for path in Path(output).glob(f"*/{RECORD}"))
-    entries = {folder.name: _folder(folder).entry() for folder in folders}
+    entries = {f.name: ResultsFolder(f, f.name, RECORD).entry() for f in folders}
     entries = {name: entry for name, entry in entries.items() if entry is not None}
     planes = list(dict.fromkeys(p for e in entries.values() for p in e["simulation"]["planes"]))
     text = io.StringIO()
@@ -329,10 +318,7 @@ def _beside(mask, modality):
 
 
 def read_mask(path, labels=None):
-    """The object of a mask's file, a float32 `Volume` of 0 and 1.
-
-    The `labels` make it; None: every value but 0.
-    """
+    """The object of a mask's file, a float32 `Volume` of 0 and 1; without labels all but 0."""
     mask = read_volume(path)
     if not np.isfinite(mask.array).all():
         raise UserError(f"{path}: has voxels that are NaN or infinite; repair the file")

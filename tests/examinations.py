@@ -104,4 +104,11 @@ def same(first, second, tolerance=1e-6):
     return np.allclose(first.matrix, second.matrix, rtol=0, atol=tolerance)
 
 
+def touch_files(folder, *names):
+    """Makes empty files in a folder and its subfolders."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
 MOTION = Rigid(np.deg2rad((14, -18, 22)), (7.0, -5.0, 6.0), tuple(CENTRE))

@@ -39,12 +39,16 @@ def pair(seed=0):
     return list(np.random.default_rng(seed).random((2, 1, 32, 32, 32, 1), dtype=np.float32))
 
 
-def test_the_segmentor_is_the_papers():
+def test_both_networks_have_the_layers_of_the_papers_code():
     model = build_segmentor()
     names = [f"down_{level}_{part}" for level in range(3) for part in "ab"]
     channels = [model.get_layer(name).filters for name in names]
     assert channels == [32, 64, 64, 128, 128, 256]
     assert model.get_layer("head").kernel_size == (1, 1, 1)
+    model = build_alignnet(AlignNetSpec(antisymmetric=False))
+    assert [model.get_layer(f"conv_{k}").filters for k in (1, 2, 3)] == [16, 32, 64]
+    assert model.get_layer("flat").output.shape[-1] == 4**3 * 64
+    assert model.get_layer("hidden").units == 32
 
 
 def test_the_segmentor_gives_probabilities_of_any_size_with_moving_statistics():
@@ -54,13 +58,6 @@ def test_the_segmentor_gives_probabilities_of_any_size_with_moving_statistics():
     assert found.shape == image.shape and 0 <= found.min() < found.max() <= 1
     alone = np.asarray(model(image[:1], training=False))
     np.testing.assert_allclose(found[:1], alone, atol=1e-5)
-
-
-def test_alignnet_has_the_layers_of_the_papers_code():
-    model = build_alignnet(AlignNetSpec(antisymmetric=False))
-    assert [model.get_layer(f"conv_{k}").filters for k in (1, 2, 3)] == [16, 32, 64]
-    assert model.get_layer("flat").output.shape[-1] == 4**3 * 64
-    assert model.get_layer("hidden").units == 32
 
 
 @pytest.mark.parametrize("antisymmetric", [True, False])

@@ -4,7 +4,8 @@
 import logging
 
 import pytest
-from volumes.samples import write_series
+from examinations import touch_files
+from volumes.samples import EVEN, write_series
 
 from segsrgan.errors import TableError, UserError
 from supermask.patients import Patient, read_patients
@@ -19,18 +20,6 @@ def read(tmp_path):
         return read_patients(tmp_path / "patients.csv")
 
     return patients
-
-
-@pytest.fixture
-def touch(tmp_path):
-    """Makes empty files, whose names are all that is looked at."""
-
-    def files(*names):
-        for name in names:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-
-    return files
 
 
 def names(paths):
@@ -56,13 +45,10 @@ def test_planes_as_columns(read):
     assert patient.series == ("T2", None)
 
 
-def test_one_dicom_folder_may_hold_several_stacks(read):
-    (patient,) = read("view_1,series_1,view_2,series_2\ndicom,ax,dicom,sag\n")
-    assert patient.series == ("ax", "sag")
-
-
-def test_names_are_made_different(read):
-    patients = read("view_1,patient\na,x\nb,X\nc,x_2\nd,x\n")
+def test_one_dicom_folder_may_hold_several_stacks_and_names_are_made_different(read):
+    first = "view_1,series_1,view_2,series_2,patient\ndicom,ax,dicom,sag,x\n"
+    patients = read(f"{first}b,,,,X\nc,,,,x_2\nd,,,,x\n")
+    assert patients[0].series == ("ax", "sag")
     assert [patient.name for patient in patients] == ["x", "X_2", "x_2_2", "x_3"]
 
 
@@ -100,27 +86,21 @@ def test_unknown_columns_are_ignored_aloud(read, caplog):
     assert "unknown columns, ignored: veiw_2" in caplog.text
 
 
-def test_folders_of_patients(touch, tmp_path, caplog):
+def test_folders_of_patients(tmp_path, caplog):
     first = "axial", "axial_mask", "sagittal", "truth", "truth_image"
-    touch("set/notes/a.txt", *(f"set/p1/{name}.nii.gz" for name in first))
+    touch_files(tmp_path, "set/notes/a.txt", *(f"set/p1/{name}.nii.gz" for name in first))
     second = "sub-01_run-1_T2w", "sub-01_run-1_T2w_desc-brain_mask", "sub-01_run-11_T2w"
-    touch(*(f"set/p2/{name}.nii" for name in second))
+    touch_files(tmp_path, *(f"set/p2/{name}.nii" for name in second))
+    write_series(tmp_path / "set/p1/dicom", EVEN)
     with caplog.at_level(logging.WARNING):
         first, second = read_patients(tmp_path / "set")
     assert "no stacks in notes" in caplog.text
     assert first.name == "p1" and first.truth.name == "truth.nii.gz"
-    assert names(first.views) == ["axial.nii.gz", "sagittal.nii.gz"]
-    assert names(first.masks) == ["axial_mask.nii.gz", None]
+    assert names(first.views) == ["axial.nii.gz", "sagittal.nii.gz", "dicom"]
+    assert names(first.masks) == ["axial_mask.nii.gz", None, None]
     assert names(second.views) == ["sub-01_run-11_T2w.nii", "sub-01_run-1_T2w.nii"]
     assert names(second.masks) == [None, "sub-01_run-1_T2w_desc-brain_mask.nii"]
     assert read_patients(tmp_path / "set/p1") == [first]
-
-
-def test_dicom_folders_are_stacks(touch, tmp_path):
-    touch("p/axial.nii")
-    write_series(tmp_path / "p/sag", [0.0, 4.0, 8.0])
-    (patient,) = read_patients(tmp_path / "p")
-    assert names(patient.views) == ["axial.nii", "sag"]
 
 
 @pytest.mark.parametrize(
@@ -132,8 +112,8 @@ def test_dicom_folders_are_stacks(touch, tmp_path):
         (["axial.nii", "axial.nii.gz"], r"axial.nii and .*axial.nii.gz: which of them"),
     ],
 )
-def test_folders_that_leave_questions(touch, tmp_path, files, message):
-    touch(*files)
+def test_folders_that_leave_questions(tmp_path, files, message):
+    touch_files(tmp_path, *files)
     with pytest.raises(UserError, match=message):
         read_patients(tmp_path)
 

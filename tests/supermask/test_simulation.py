@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from examinations import CENTRE, inside, intensity, points_of, same
+from examinations import CENTRE, inside, intensity, points_of, same, touch_files
 
 from segsrgan.cli.supermask_simulate import main
 from segsrgan.errors import UserError
@@ -102,8 +102,6 @@ def test_noise_is_a_fraction_of_the_views_range():
         ({"slices": (1,)}, "slices must be one distance or 3, above the spacing"),
         ({"slices": (8, 8)}, "slices must be"),
         ({"planes": ("axial", "axial")}, "planes must differ"),
-        ({"planes": ("axial", "oblique")}, "some of sagittal, coronal, axial, received 'oblique'"),
-        ({"size": 3}, "size must be a whole number from 16 up, received 3"),
     ],
 )
 def test_settings_are_checked(change, message):
@@ -281,9 +279,7 @@ def found(tmp_path):
     """The pairs, relative to the folder, of a collection of empty files."""
 
     def pairs(names, modality="flair"):
-        for name in names:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
+        touch_files(tmp_path, *names)
         both = find_pairs(tmp_path, modality)
         return [tuple(str(path.relative_to(tmp_path)) for path in pair) for pair in both]
 
