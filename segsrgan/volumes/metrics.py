@@ -172,21 +172,12 @@ class SurfaceDistances(NamedTuple):
 
 
 def surface_distances(a, b, spacing):
-    """Distances between the surfaces of two segmentations, exact for any spacing.
+    """Distances between the surfaces of two segmentations (x, y, z), exact for any spacing.
 
     Measured between the centres of `surface_voxels`, in a box cropped around both, of which each
-    voxel takes 12 bytes.
-
-    Args:
-        a: (x, y, z); every voxel other than 0 belongs to it.
-        b: (x, y, z), of the same shape.
-        spacing: mm, one number or three.
-
-    Returns:
-        A `SurfaceDistances` in mm, empty if a or b is.
-
-    Raises:
-        ValueError: if the shapes differ or the spacing is not positive and finite.
+    voxel takes 12 bytes. The spacing is one number or three, mm. Returns `SurfaceDistances` in
+    mm, empty if a segmentation is. Raises `ValueError` if the shapes differ or the spacing is not
+    positive and finite.
 
     Example:
         >>> a, b = np.zeros((2, 9, 9, 9), bool)

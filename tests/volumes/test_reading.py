@@ -3,6 +3,7 @@
 
 import gzip
 import struct
+from unittest.mock import Mock
 
 import nibabel
 import numpy as np
@@ -161,9 +162,7 @@ def test_an_unreadable_file_is_said(tmp_path, monkeypatch):
     path = tmp_path / "a.nii"
     write_volume(Volume.from_grid(ARRAY, GRID), path)
 
-    def refuse(*arguments, **keywords):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("builtins.open", refuse)
+    error = PermissionError(13, "Permission denied")
+    monkeypatch.setattr("builtins.open", Mock(side_effect=error))
     with pytest.raises(VolumeError, match=r"a\.nii: cannot be read \(Permission denied\)"):
         read_volume(path)
