@@ -13,11 +13,6 @@ MARGIN = 16
 EPSILON = np.finfo(np.float32).eps
 
 
-def truth(model, inputs):
-    """The output of a model of `build_generator`, `(b, x, y, z, channels)` in float64."""
-    return truth_and_tolerance(model, inputs)[0]
-
-
 def truth_and_tolerance(model, inputs):
     """The output in float64, and how far from it float32 may round on any processor.
 

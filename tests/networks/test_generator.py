@@ -8,7 +8,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from networks.float64 import truth, truth_and_tolerance
+from networks.float64 import truth_and_tolerance
 from networks.variants import (
     ALL_VARIANTS,
     VARIANTS,
@@ -61,7 +61,8 @@ def test_every_formulation_computes_what_the_layers_say(spec):
         np.testing.assert_allclose(run(network, inputs), expected, atol=atol)
     alone = simplified(model, (8, 12, 16))
     assert len(alone.inputs) == 1
-    np.testing.assert_allclose(run(alone, image_of(inputs)), expected, atol=atol)
+    image = inputs[0] if spec.conditional else inputs
+    np.testing.assert_allclose(run(alone, image), expected, atol=atol)
 
 
 def test_one_model_serves_patches_of_any_size():
@@ -119,24 +120,11 @@ def test_a_scaled_generator_follows_any_linear_change_of_intensities():
     np.testing.assert_allclose(z[..., 1], y[..., 1], atol=atol)
 
 
-def test_samples_of_a_batch_do_not_meet():
-    model = randomise(build_generator(GeneratorSpec(2, blocks=1)))
-    x, other = inputs_for(model.spec), inputs_for(model.spec, seed=2)
-    mixed = np.concatenate([x[:1], other[1:]])
-    _, atol = truth_and_tolerance(model, x)
-    np.testing.assert_allclose(run(model, mixed)[0], run(model, x)[0], atol=2 * atol)
-    np.testing.assert_allclose(run(model, mixed)[1], run(model, other)[1], atol=2 * atol)
-
-
-def image_of(inputs):
-    return inputs[0] if isinstance(inputs, list) else inputs
-
-
 def test_without_the_map_it_is_nearer_to_the_truth():
     model = randomise(build_generator(GeneratorSpec(2, unet=True, conditional=True)))
     inputs = inputs_for(model.spec)
     inputs[1][:] = 30.0
-    expected = truth(model, inputs)
+    expected, _ = truth_and_tolerance(model, inputs)
     plain, rewritten = run(model, inputs), run(simplified(model), inputs[0])
     assert np.abs(rewritten - expected).max() < np.abs(plain - expected).max() / 5
 
@@ -160,7 +148,6 @@ def test_blocks_and_growth_change_the_channels_and_depth(unet):
         ("head", 2, "odd"),
         ("mask_classes", -1, "a whole number from 0 to 256"),
         ("kernel", 2.5, "a whole number from 1 to 512"),
-        ("kernel", 10**9, "a whole number from 1 to 512"),
         ("slice_voxels", 3, "0, 2 or 4"),
     ],
 )

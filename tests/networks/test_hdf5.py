@@ -3,14 +3,15 @@
 
 import json
 import os
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
-from networks.variants import randomise, write_released
+from networks.variants import write_released
 
 from segsrgan.errors import WeightsError
-from segsrgan.networks import GeneratorSpec, build_generator, hdf5, read_generator, save_generator
+from segsrgan.networks import GeneratorSpec, build_generator, hdf5, read_generator
 from segsrgan.networks.hdf5 import read_arrays
 from supermask.networks import AlignNetSpec, build_alignnet, load_networks, save_networks
 
@@ -19,91 +20,54 @@ SHAPE = (7, 7, 7, 1, 2)
 BYTES = 4 * 7**3 * 2
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    path = tmp_path_factory.mktemp("good") / "w"
-    save_generator(randomise(build_generator(GeneratorSpec(2))), path)
-    return path.read_bytes()
-
-
-@pytest.fixture
-def path(good, tmp_path):
-    """A file of weights, and beside it one with secrets that the attacks look for."""
-    (tmp_path / "secret").write_bytes(np.ones(SHAPE, "float32").tobytes())
-    with h5py.File(tmp_path / "secret.h5", "w") as file:
-        file["numbers"] = np.ones(SHAPE, "float32")
-    (tmp_path / "w").write_bytes(good)
-    return tmp_path / "w"
-
-
 def replaced(file, dtype="float32", **options):
     del file["generator"][NAME]
     file["generator"].create_dataset(NAME, SHAPE, dtype, **options)
 
 
-def external_storage(file, folder):
-    replaced(file, external=[(str(folder / "secret"), 0, BYTES)])
-
-
-def virtual_dataset(file, folder):
+def virtual_dataset(file):
     del file["generator"][NAME]
     layout = h5py.VirtualLayout(SHAPE, "float32")
-    layout[...] = h5py.VirtualSource(folder / "secret.h5", "numbers", SHAPE)
+    layout[...] = h5py.VirtualSource("secret.h5", "numbers", SHAPE)
     file["generator"].create_virtual_dataset(NAME, layout)
 
 
-def external_link(file, folder):
+def external_link(file):
     del file["generator"][NAME]
-    file["generator"][NAME] = h5py.ExternalLink(folder / "secret.h5", "numbers")
+    file["generator"][NAME] = h5py.ExternalLink("secret.h5", "numbers")
 
 
-def soft_link_to_a_network(file, folder):
+def soft_link_to_a_network(file):
     file.move("generator", "other")
     file["generator"] = h5py.SoftLink("/other")
 
 
-def two_names(file, folder):
+def two_names(file):
     group = file["generator/gen_isnorm_conv1"]
     del group["shift"]
     group["shift"] = group["scale"]
 
 
-def a_group_in_itself(file, folder):
+def a_group_in_itself(file):
     file["generator/again"] = file["generator"]
 
 
-def text(file, folder):
-    replaced(file, data=np.full(SHAPE, b"a"), dtype="S1")
-
-
-def references(file, folder):
-    replaced(file, h5py.ref_dtype)
-
-
-def a_data_type(file, folder):
+def a_data_type(file):
     file["generator/float"] = np.dtype("float32")
 
 
-def compressed(file, folder):
-    replaced(file, compression="gzip")
-
-
-def nothing_stored(file, folder):
-    replaced(file)
-
-
 ATTACKS = {
-    external_storage: "in other files",
-    virtual_dataset: "in other files",
-    external_link: "link",
-    soft_link_to_a_network: "link",
-    two_names: "several names",
-    a_group_in_itself: "several names",
-    text: "expected numbers",
-    references: "expected numbers",
-    a_data_type: "expected groups and arrays",
-    compressed: "in chunks",
-    nothing_stored: "but 0 bytes are stored",
+    "external storage": (partial(replaced, external=[("secret", 0, BYTES)]), "in other files"),
+    "virtual dataset": (virtual_dataset, "in other files"),
+    "external link": (external_link, "link"),
+    "soft link": (soft_link_to_a_network, "link"),
+    "two names": (two_names, "several names"),
+    "a group in itself": (a_group_in_itself, "several names"),
+    "text": (partial(replaced, data=np.full(SHAPE, b"a"), dtype="S1"), "expected numbers"),
+    "references": (partial(replaced, dtype=h5py.ref_dtype), "expected numbers"),
+    "a data type": (a_data_type, "expected groups and arrays"),
+    "compressed": (partial(replaced, compression="gzip"), "in chunks"),
+    "nothing stored": (replaced, "but 0 bytes are stored"),
 }
 
 
@@ -118,11 +82,11 @@ def nothing_read(monkeypatch):
     monkeypatch.setattr(h5py.Dataset, "__getitem__", fail)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_only_plain_arrays_of_the_file_itself_are_read(attack, path, nothing_read):
+@pytest.mark.parametrize(("attack", "words"), ATTACKS.values(), ids=ATTACKS)
+def test_only_plain_arrays_of_the_file_itself_are_read(attack, words, path, nothing_read):
     with h5py.File(path, "r+") as file:
-        attack(file, path.parent)
-    with pytest.raises(WeightsError, match=ATTACKS[attack]) as error:
+        attack(file)
+    with pytest.raises(WeightsError, match=words) as error:
         read_generator(path)
     assert str(path) in str(error.value)
 
@@ -155,7 +119,6 @@ def test_a_small_file_that_declares_32_gib_is_refused_unread(tmp_path, nothing_r
     ("spec", "message"),
     [
         ('{"kernel": 1000000000}', "from 1 to 512, received 1000000000"),
-        ('{"blocks": 1000000000}', "from 1 to 64, received 1000000000"),
         ('{"kernel": 512, "blocks": 64}', "misshapen gen_conv1/kernel"),
         ('{"colour": 1}', "colour"),
         ("[1]", "not readable as a weights file"),
@@ -164,7 +127,7 @@ def test_a_small_file_that_declares_32_gib_is_refused_unread(tmp_path, nothing_r
         ('{"kernel": 2}' + " " * hdf5.LONGEST_TEXT, "expected a short text"),
         (np.arange(3), "expected a short text"),
     ],
-    ids=range(9),
+    ids=range(8),
 )
 def test_a_spec_is_checked_before_the_arrays(spec, message, path, nothing_read):
     with h5py.File(path, "r+") as file:
@@ -189,7 +152,7 @@ def test_weights_of_supermask_are_read_with_the_same_care(path):
     with h5py.File(path, "r+") as file:
         shape = file["alignnet/conv_1/kernel"].shape
         del file["alignnet/conv_1/kernel"]
-        source = [(str(path.parent / "secret"), 0, BYTES)]
+        source = [("secret", 0, BYTES)]
         file["alignnet"].create_dataset("conv_1/kernel", shape, "float32", external=source)
     with pytest.raises(WeightsError, match="in other files"):
         load_networks(path)
