@@ -60,6 +60,9 @@ def test_is_close_compares_corners_not_numbers():
     assert not grid.is_close(Grid((100, 10, 11), (1, 1, 1)))
 
 
+SHEARED = [[1, 0.1, 0], [0, 1, 0], [0, 0, 1]]
+
+
 @pytest.mark.parametrize("spacing", [0, -1, (1, 1, 0), np.nan, np.inf, (1, 1), "fine", 1e-3])
 def test_impossible_and_absurdly_fine_spacings_are_refused(spacing):
     with pytest.raises(ValueError, match="coarser" if spacing == 1e-3 else None):
@@ -67,25 +70,22 @@ def test_impossible_and_absurdly_fine_spacings_are_refused(spacing):
 
 
 @pytest.mark.parametrize(
-    ("shape", "origin", "direction"),
+    "wrong",
     [
-        ((4, 4), (0, 0, 0), np.eye(3)),
-        ((4, 4, 0), (0, 0, 0), np.eye(3)),
-        ((4, 4, 4), (0, 0, np.nan), np.eye(3)),
-        ((4, 4, 4), (0, 0, 0), np.eye(3) * 2),
-        ((4, 4, 4), (0, 0, 0), [[1, 0.1, 0], [0, 1, 0], [0, 0, 1]]),
-        ((4, 4, 4), (0, 0, 0), np.eye(2)),
+        *({"shape": shape} for shape in ((4, 4), (4, 4, 0))),
+        {"origin": (0, 0, np.nan)},
+        *({"direction": np.array(m)} for m in (np.eye(3) * 2, SHEARED, np.eye(2))),
     ],
 )
-def test_impossible_grids_are_refused(shape, origin, direction):
-    with pytest.raises(ValueError, match="received"):
-        Grid(shape, (1, 1, 1), origin, direction)
+def test_impossible_grids_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be .*received"):
+        Grid(**{"shape": (4, 4, 4), **wrong})
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
 def test_nearest_rotation_keeps_a_rotation_and_its_handedness(direction):
     assert nearest_rotation(direction * [1, 2, 5]) == pytest.approx(direction)
-    sheared = nearest_rotation(direction @ [[1, 0.1, 0], [0, 1, 0], [0, 0, 1]])
+    sheared = nearest_rotation(direction @ SHEARED)
     assert sheared.T @ sheared == pytest.approx(np.eye(3))
     assert np.linalg.det(sheared) == pytest.approx(np.linalg.det(direction))
 
