@@ -32,14 +32,10 @@ def tiny(**options):
 
 def patient(seed=0, known=True, planes=PLANES, fine=4.0, thick=8.0):
     """Stacks of the ellipsoid, which has moved between them."""
-    rng = np.random.default_rng(seed)
-    poses = {plane: motion(rng) for plane in planes[1:]}
+    rng, poses = np.random.default_rng(seed), {}
+    for plane in planes[1:]:
+        angles = np.deg2rad(rng.uniform(-20, 20, 3))
+        poses[plane] = Rigid(tuple(angles), tuple(rng.uniform(-4, 4, 3)), tuple(CENTRE))
     views = examination(poses, planes, fine=fine, thick=thick)
     transforms = tuple(poses.get(plane, Rigid()) for plane in planes)
     return Examination(tuple(views), transforms if known else None, f"patient {seed}")
-
-
-def motion(rng):
-    """A random motion of the ellipsoid."""
-    angles = np.deg2rad(rng.uniform(-20, 20, 3))
-    return Rigid(tuple(angles), tuple(rng.uniform(-4, 4, 3)), tuple(CENTRE))

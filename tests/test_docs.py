@@ -12,21 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from segsrgan.cli.main import _COMMANDS
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDERS = ("", "docs/**/", "weights/", "Test_package_and_local/", "benchmarks/**/")
 PAGES = sorted(path for folder in FOLDERS for path in REPOSITORY.glob(f"{folder}*.md"))
 RESULTS = REPOSITORY / "benchmarks" / "results"
+# Module and function of the commands; the flags of `segsrgan weights` are its subcommands'.
 COMMANDS = {
     "job_model.py": "job_model",
     "SegSRGAN_training.py": "train",
-    "segsrgan predict": "job_model",
-    "segsrgan train": "train",
-    "segsrgan evaluate": "evaluate",
-    "segsrgan synthesize": "synthesize",
-    "segsrgan export": "weights:export_main",
     "supermask-predict": "supermask_predict",
     "supermask-simulate": "supermask_simulate",
     "supermask-train": "train:supermask_main",
+    **{f"segsrgan {n}": f"{m}:{f}" for n, (m, f, _) in _COMMANDS.items() if n != "weights"},
 }
 # Flags of other programs, in commands that the pages quote.
 FOREIGN = {"--logdir", "--nthreads", "--scheduler-file", "--nodes", "--depth"}

@@ -128,17 +128,15 @@ def test_samples_are_not_replaced_unless_that_is_asked_for(heads, tmp_path, caps
         ("{map} --cortex_labels 9", "has no cortex: expected a value of (9,)"),
         ("{map} --seed -1", "--seed must be a whole number from 0"),
         ("none.nii {map} gone.nii", "label maps: 2 problem(s)"),
+        ("{map} --output {map}/out", "cannot write into"),
     ],
 )
 def test_bad_lines_are_answered_with_what_to_do(words, message, heads, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main([*words.format(map=heads[0]).split(), "--output", str(out)]) == 2
+    assert main(["--output", str(out), *words.format(map=heads[0]).split()]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
 
 
-def test_samples_without_an_output_folder_are_refused(heads, tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    for flags, words in (([], "--output"), (["--output", str(tmp_path / "file" / "out")], "file/")):
-        assert main([*heads, *flags]) == 2
-        assert words in capsys.readouterr().err
+def test_an_output_folder_has_to_be_named(heads, capsys):
+    assert main(heads) == 2 and "--output" in capsys.readouterr().err

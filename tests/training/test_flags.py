@@ -16,20 +16,16 @@ def parse(line):
     return settings_of(line.split())
 
 
-def actions():
-    return {action.dest: action for action in build_parser()._actions}
-
-
-def test_every_setting_has_a_flag_of_its_name():
-    names = {item.name for item in fields(TrainingSettings)} - {"low_res", "low_res_upper"}
-    assert set(actions()) == names | {"help", "config", "new_low_res"}
-    assert all(f"--{name}" in action.option_strings for name, action in actions().items())
-
-
-def test_help_names_every_default():
-    for item in fields(TrainingSettings):
-        if item.default not in (MISSING, None, ""):
-            assert f"(default: {item.default})" in actions()[item.name].help
+def test_every_setting_has_a_flag_of_its_name_whose_help_tells_the_default():
+    actions = {action.dest: action for action in build_parser()._actions}
+    settings = {item.name: item.default for item in fields(TrainingSettings)}
+    assert actions.keys() ^ settings.keys() == {
+        *("low_res", "low_res_upper"),
+        *("help", "config", "new_low_res"),
+    }
+    assert all(f"--{name}" in action.option_strings for name, action in actions.items())
+    for name, default in settings.items():
+        assert default in (MISSING, None, "") or f"(default: {default})" in actions[name].help
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,8 @@ def test_a_file_repeats_every_setting_exactly(masks, tmp_path):
     path = tmp_path / "settings.toml"
     path.write_text(to_toml(before, "train"), encoding="utf-8", newline="")
     read = from_toml(path, TrainingSettings)
-    assert set(read) >= set(values)
+    # None has no word in TOML.
+    assert read.keys() == {name for name in rules if getattr(before, name) is not None}
     assert TrainingSettings(**read) == before
     assert all(type(read[name]) is type(getattr(before, name)) for name in values)
 
@@ -94,14 +95,6 @@ def test_what_is_not_said_about_label_maps_is_filled_in_where_there_are_some():
     assert (ours.synthetic_ratio, ours.synthetic_thickness) == (0.5, (1.5, 7.0))
     assert (ours.cortex_labels, ours.tissues) == ((3, 42), "own")
     assert all(getattr(settings(), name) is None for name in SYNTHETIC)
-
-
-def test_a_file_leaves_out_what_is_none(tmp_path):
-    path = tmp_path / "settings.toml"
-    path.write_text(to_toml(settings(), "train"), encoding="utf-8")
-    assert "None" not in path.read_text(encoding="utf-8")
-    assert not {"weights", *SYNTHETIC} & from_toml(path, TrainingSettings).keys()
-    assert TrainingSettings(**from_toml(path, TrainingSettings)) == settings()
 
 
 def test_a_file_may_be_partial_and_begin_with_a_byte_order_mark(tmp_path):
@@ -124,11 +117,10 @@ def test_a_file_may_be_partial_and_begin_with_a_byte_order_mark(tmp_path):
         ("epoch = 2.0", "epoch must be a whole number from 1 up, received 2.0"),
         ("epoch = true", "epoch must be a whole number"),
         ("lrgen = '1e-4'", "lrgen must be a number above 0, received '1e-4'"),
-        ("lrgen = nan", "lrgen must be a number above 0, received nan"),
         ("lambgp = inf", "lambgp must be a number from 0 up, received inf"),
         (f"lambgp = 1{'0' * 400}", "lambgp must be a number"),
-        ("flip = 'True'", "flip must be True or False, received 'True'"),
         ("flip = 1", "flip must be True or False"),
+        ("flip = 'True'", "flip must be True or False, received 'True'"),
         ("low_res = 3", "low_res must be 3 numbers above 0, received 3"),
         ("low_res = [1, 1]", "low_res must be 3 numbers above 0, received [1, 1]"),
         ("low_res = [1, 1, 'a']", "low_res must be 3 numbers above 0"),
@@ -156,8 +148,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 def test_values_get_the_type_of_the_setting():
     ours = settings(low_res=[1, 1, 3], low_res_upper=(1, 1, 3), csv=Path("a"), lambgp=10)
-    assert ours.low_res == (1.0, 1.0, 3.0) and type(ours.low_res[0]) is float
-    assert ours.csv == "a" and type(ours.lambgp) is float
+    assert (ours.low_res, ours.csv) == ((1.0, 1.0, 3.0), "a")
+    assert type(ours.low_res[0]) is type(ours.lambgp) is float
 
 
 @pytest.mark.parametrize(
@@ -169,7 +161,6 @@ def test_values_get_the_type_of_the_setting():
         ({"patch_size": 4, "lambadv": 0}, "--patch_size must be a whole number from 8 up"),
         ({"init_epoch": 5, "epoch": 4}, "--init_epoch 5 lies beyond the last epoch, --epoch 4"),
         ({"low_res": (1, 1, 4)}, "first --new_low_res is the lower bound"),
-        ({"low_res_upper": (1, 0, 4)}, "the second --new_low_res must be 3 numbers above 0"),
         ({"contrast_max": 1}, "--contrast_max must be a number from 0 up and below 1, received 1"),
         ({"rotation": 181}, "--rotation must be a number from 0 to 180"),
         ({"seed": 2**32}, "--seed must be a whole number from 0 to 4294967295"),
