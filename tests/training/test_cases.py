@@ -27,11 +27,18 @@ def test_a_good_table_is_split_by_its_base(tmp_path):
     image, labels = train[0].load(["Label_image"])
     assert image.array.dtype == np.float32 and labels["Label_image"].dtype == bool
     assert set(train[0].labels) == {"Label_image"}
+    (tmp_path / "here").mkdir()
+    table = tmp_path / "data.csv"
+    table.write_text(table.read_text().replace("image1.nii.gz", "here/../image0.nii.gz"))
+    assert problem(refused(table), "image0.nii.gz: is in both Train and Test")
 
 
 def test_labels_of_several_values_are_told_apart(tmp_path):
     table = write_table(tmp_path)
+    train = read_cases(table).train
     write_case(tmp_path, 0, noise((24, 24, 24)), ball_mask())
+    with pytest.raises(VolumeError, match="label0.nii.gz: a label holds 0 and 1.*found 0, 1, 2"):
+        train[0].load(["Label_image"])
     assert "a label holds 0 and 1" in refused(table)
     case = read_cases(table, label_values=(1, 5)).train[0]
     np.testing.assert_array_equal(case.load_label("Label_image"), ball_mask().array == 1)
@@ -107,16 +114,6 @@ def test_masks_are_needed_only_where_they_are_used(tmp_path):
     assert problem(refused(table, fit_mask=True), "line 2: Mask_image is empty")
 
 
-def test_the_masks_classes_are_counted_over_all_images(tmp_path):
-    table = write_table(tmp_path, masks=True)
-    assert read_cases(table, fit_mask=True).classes == 3
-    train, test, classes = read_cases(table, crop_to_mask=True)
-    assert classes == 0
-    for mask in (train[0].load(["Mask_image"])[1]["Mask_image"], test[0].load_label("Mask_image")):
-        assert mask.dtype == np.uint8
-        np.testing.assert_array_equal(mask, ball_mask().array)
-
-
 def test_problems_of_the_masks_and_of_the_division_are_listed(tmp_path):
     table = write_table(tmp_path, ("Train",) * 8, masks=True)
     mask = ball_mask().array
@@ -137,8 +134,14 @@ def test_problems_of_the_masks_and_of_the_division_are_listed(tmp_path):
     assert "7 problem(s)" in refused(table, crop_to_mask=True)
 
 
-def test_masks_of_differing_classes_are_refused_where_they_are_learnt(tmp_path):
+def test_the_masks_classes_are_counted_and_must_not_differ_where_they_are_learnt(tmp_path):
     table = write_table(tmp_path, ("Train", "Train", "Test"), masks=True)
+    assert read_cases(table, fit_mask=True).classes == 3
+    train, test, classes = read_cases(table, crop_to_mask=True)
+    assert classes == 0
+    for mask in (train[0].load(["Mask_image"])[1]["Mask_image"], test[0].load_label("Mask_image")):
+        assert mask.dtype == np.uint8
+        np.testing.assert_array_equal(mask, ball_mask().array)
     put(tmp_path / "mask1.nii.gz", ball_mask().array > 0)
     message = refused(table, fit_mask=True)
     assert problem(message, "mask1.nii.gz", "go up to 1, those of most others to 2")
@@ -147,13 +150,6 @@ def test_masks_of_differing_classes_are_refused_where_they_are_learnt(tmp_path):
         put(tmp_path / f"mask{index}.nii.gz", ball_mask().array * 2)
     message = refused(table, fit_mask=True)
     assert problem(message, "no mask has a voxel of the class 1, 3 ", "number them 0 to 2")
-
-
-def test_an_image_in_both_parts_is_refused(tmp_path):
-    table = write_table(tmp_path, ("Train", "Test", "Test"))
-    (tmp_path / "here").mkdir()
-    table.write_text(table.read_text().replace("image1.nii.gz", "here/../image0.nii.gz"))
-    assert problem(refused(table), "image0.nii.gz: is in both Train and Test")
 
 
 @pytest.mark.parametrize(
@@ -169,11 +165,3 @@ def test_a_table_without_what_it_needs_is_refused(content, message, tmp_path):
     if content is not None:
         (tmp_path / "data.csv").write_text(content)
     assert message in refused(tmp_path / "data.csv")
-
-
-def test_a_case_says_what_is_wrong_when_it_is_loaded(tmp_path):
-    train = read_cases(write_table(tmp_path)).train
-    _, label = ball()
-    write_volume(label.with_array(label.array * 2), tmp_path / "label0.nii.gz")
-    with pytest.raises(VolumeError, match="label0.nii.gz: a label holds 0 and 1.*found 0, 2"):
-        train[0].load(["Label_image"])

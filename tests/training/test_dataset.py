@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The batches of a training: which patches they hold, and the laws of their randomness."""
 
+import contextlib
+import itertools
 import threading
 import time
 import tracemalloc
@@ -39,15 +41,9 @@ def dataset(folder, image=None, *others, simulation=PLAIN, cutting=STILL, **opti
     return Dataset(table.train, simulation, cutting, **options)
 
 
-def corners(starts):
-    return sorted(map(tuple, starts.tolist()))
-
-
-def by_hand(folder, index, patch, stride):
-    """The patches of an image and its label, (p, p, p, 2), in order."""
-    image, label = (
-        read_volume(folder / f"{name}{index}.nii.gz").array for name in ("image", "label")
-    )
+def by_hand(patch, stride):
+    """The patches of a row's image and label, (p, p, p, 2), in order."""
+    image, label = (volume.array for volume in ball())
     box = np.ix_(*(np.unique(places) for places in np.nonzero(image > 0)))
     return tiles(np.stack([image[box] / image.max(), label[box]], -1), patch, stride)
 
@@ -78,7 +74,7 @@ def test_patches_tile_the_bounding_box_with_the_stride():
     array[2:18, 1:11, 4:6] = 1  # 16, 10, 2 voxels
     # x: 2, 6, 10 (10 + 8 = 18); y: 1 (5 + 8 would end at 13 > 11); z: one, inside the image
     starts = box_starts(filled_box(array > 0), array.shape, 8, 4)
-    assert corners(starts) == [(2, 1, 1), (6, 1, 1), (10, 1, 1)]
+    assert sorted(starts.tolist()) == [[2, 1, 1], [6, 1, 1], [10, 1, 1]]
 
 
 @pytest.mark.parametrize(("patch", "stride"), [(4, 1), (4, 3), (5, 2), (9, 4)])
@@ -87,12 +83,12 @@ def test_patches_by_overlap_against_brute_force(patch, stride):
     mask[:4, :4, :4] = np.arange(4) < 2  # of a patch of 4^3 voxels half: not enough
     places = np.argwhere(np.ones([max(n - patch, 0) // stride + 1 for n in mask.shape])) * stride
     expected = [
-        (x, y, z)
+        [x, y, z]
         for x, y, z in places.tolist()
         if mask[x : x + patch, y : y + patch, z : z + patch].sum() > patch**3 / 2
     ]
     assert expected
-    assert corners(overlapping_starts(mask, patch, stride)) == sorted(expected)
+    assert sorted(overlapping_starts(mask, patch, stride).tolist()) == expected
 
 
 def test_a_patch_beyond_the_end_is_filled_with_zeros_before_it_is_flipped():
@@ -106,9 +102,7 @@ def test_a_patch_beyond_the_end_is_filled_with_zeros_before_it_is_flipped():
 
 def test_an_epoch_against_brute_force(tmp_path):
     data = dataset(tmp_path, images_in_memory=2)
-    expected = Counter()
-    for index in range(3):
-        expected += keys(by_hand(tmp_path, index, 8, 4))
+    expected = keys(3 * by_hand(8, 4))
     batches = list(epoch(data, 1, 0))
     assert len(batches) == data.cycles(1)
     assert data.patches == sum(expected.values()) == 3 * 8  # the box has 14^3 voxels
@@ -241,26 +235,20 @@ def test_flips_turn_input_and_target_alike_along_each_axis_half_of_the_time(tmp_
     assert sum(found.values()) == 120 and min(found[n] for n in range(8)) > 4
 
 
-def test_validation_has_every_patch_once_in_order(tmp_path):
-    data = dataset(tmp_path, simulation=Simulation((1, 1, 1)), cutting=Cutting(8, 4))
+def test_validation_has_every_patch_once_in_order_with_resolutions_between_the_bounds(tmp_path):
+    data = dataset(tmp_path, simulation=Simulation((1, 1, 1)))
     batches = list(data.all_patches())
-    expected = [patch for index in range(3) for patch in by_hand(tmp_path, index, 8, 4)]
     found = np.concatenate([batch.target for batch in batches])
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found, 3 * by_hand(8, 4), atol=1e-6)
     assert {len(batch.lr) for batch in batches[:-1]} <= {4}
     assert len(batches) == -(-data.patches // 4)
     assert all((batch.epsilon == 0).all() for batch in batches)
-    assert same(batches, list(data.all_patches()))
-
-
-def test_resolutions_of_the_validation_are_spread_between_the_bounds(tmp_path):
+    assert same(batches, data.all_patches())
     simulation = Simulation((1, 1, 2), (1, 1, 6))
-    data = dataset(tmp_path, simulation=simulation, batch_size=1)
-    found = [float(batch.resolution[0]) for batch in data.all_patches()]
-    assert sorted(set(found)) == [2, 4, 6] and found == sorted(found)
-    write_table(tmp_path, ("Train", "Test"), masks=True)
-    data = dataset(tmp_path, simulation=simulation, batch_size=1)
-    assert {float(batch.resolution[0]) for batch in data.all_patches()} == {4}
+    for image, expected in ((None, [2, 4, 6]), (noise((8, 8, 8)), [4])):
+        data = dataset(tmp_path, image, simulation=simulation, batch_size=1)
+        found = [float(batch.resolution[0]) for batch in data.all_patches()]
+        assert sorted(set(found)) == expected and found == sorted(found)
 
 
 def test_patches_by_overlap_lie_in_the_mask(tmp_path):
@@ -391,19 +379,16 @@ def test_what_is_made_ahead_keeps_its_order_and_its_bound_until_an_error():
         assert len(made) == ahead
     with pytest.raises(OSError, match="unreadable"):
         next(items)
-    assert list(prefetch(range(20), depth=3)) == list(range(20))
-    assert list(prefetch([])) == []
+    assert list(prefetch(range(20), depth=3)) == list(range(20)) and not list(prefetch([]))
 
 
 def test_the_thread_ends_and_closes_its_source_when_the_consumer_stops():
     closed = threading.Event()
 
     def endless():
-        try:
-            while True:
-                yield 0
-        finally:
-            closed.set()
+        with contextlib.ExitStack() as stack:
+            stack.callback(closed.set)
+            yield from itertools.count()
 
     before = set(threading.enumerate())
     items = prefetch(endless())

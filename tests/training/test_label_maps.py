@@ -51,20 +51,17 @@ def test_tissues_of_freesurfer_leave_the_skull_outside_and_own_ones_do_not(tmp_p
         f"{tmp_path / 'maps.csv'}: values of no tissue of the brain are taken to lie outside "
         "it: 515"
     ]
+    read(tmp_path, "head0.nii.gz,2,a", header="Label_map,cortex,Notes")
+    assert "ignored columns: Notes; known are Label_map" in caplog.text
 
 
-def test_a_map_is_kept_without_the_background_around_it(tmp_path):
-    (item,) = load_maps([MapFile(write_map(tmp_path / "a.nii", np.pad(head(), (0, 9))))])
+def test_a_map_is_kept_without_the_background_and_shows_the_anatomy_at_its_size(tmp_path):
+    path = write_map(tmp_path / "a.nii", np.pad(head(), (0, 9)), (2.0, 2.0, 2.0))
+    (item,) = load_maps([MapFile(path)])
     assert item.labels.labels.shape == (28, 28, 28)  # radius 14
     assert len(item.labels.points) == (head() == 3).sum()
-
-
-def test_patches_show_the_anatomy_at_its_size(tmp_path):
-    path = write_map(tmp_path / "a.nii", head(), (2.0, 2.0, 2.0))
-    (item,) = load_maps([MapFile(path)])
     assert item.scale() == (0.8, 1.25)
-    assert item.scale(0.5) == (0.2, 0.3125)
-    assert item.source(0.5, patch=8).scale == (0.2, 0.3125)
+    assert item.scale(0.5) == item.source(0.5, patch=8).scale == (0.2, 0.3125)
 
 
 def test_the_patches_of_a_map_are_counted_as_those_of_an_image(tmp_path):
@@ -138,8 +135,3 @@ def test_all_bad_maps_and_rows_are_listed_at_once(tmp_path):
 def test_a_table_without_what_it_needs_is_refused(content, words, tmp_path):
     (tmp_path / "maps.csv").write_text(content)
     assert words in refused(tmp_path / "maps.csv")
-
-
-def test_columns_that_are_not_used_are_pointed_out(tmp_path, caplog):
-    read(tmp_path, "head0.nii.gz,2,a", header="Label_map,cortex,Notes")
-    assert "ignored columns: Notes; known are Label_map" in caplog.text

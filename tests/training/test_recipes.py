@@ -68,13 +68,12 @@ def test_both_stages_train_what_ships(data, monkeypatch):
     assert describe(second)["generator"] == small
 
 
-def settings(stage, *flags):
-    words = ["--config", str(RECIPES / f"{stage}.toml"), *"-sf r -dice d -mse m".split(), *flags]
-    return settings_of(words)
-
-
 def test_the_recipes_say_what_the_card_says():
-    first, second = settings(STAGES[0]), settings(STAGES[1], "-w", "first")
+    files = "-sf r -dice d -mse m".split()
+    first, second = (
+        settings_of(["--config", str(RECIPES / f"{stage}.toml"), *files, *weights])
+        for stage, weights in zip(STAGES, ((), ("-w", "first")), strict=True)
+    )
     for ours, rate, weights in ((first, 2e-3, (400, 0.3, 0.3)), (second, 1.5e-3, (60, 0.3, 0.6))):
         assert (ours.lrgen, ours.batch_size, ours.epoch * ours.steps) == (rate, 2, 3200)
         assert (ours.lambda_image, ours.lambda_entropy, ours.lambda_dice) == weights
