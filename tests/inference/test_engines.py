@@ -17,7 +17,12 @@ from segsrgan.inference.engines import choose, graphics_card, make_engine, tenso
 from segsrgan.inference.engines.tensorflow import TensorFlowEngine
 from segsrgan.networks import load_generator, read_generator
 
-HIDING = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+HIDING = (
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+)
 
 
 def patches(count=3, shape=(8, 12, 16)):
@@ -30,23 +35,17 @@ def machine(monkeypatch):
 
     def pretend(graphics_card, openvino=True):
         monkeypatch.setattr(engines, "graphics_card", lambda: graphics_card)
-        there = {"tensorflow": "a spec", "openvino": "a spec" if openvino else None}
-        monkeypatch.setattr(engines, "find_spec", there.get)
+        found = {"tensorflow": "a spec", "openvino": "a spec" if openvino else None}
+        monkeypatch.setattr(engines, "find_spec", found.get)
 
     return pretend
 
 
-@pytest.mark.parametrize(
-    ("graphics_card", "openvino", "expected"),
-    [
-        (True, True, "tensorflow"),
-        (True, False, "tensorflow"),
-        (False, True, "openvino"),
-        (False, False, "tensorflow"),
-    ],
-)
-def test_a_graphics_card_takes_tensorflow_else_openvino(machine, graphics_card, openvino, expected):
+@pytest.mark.parametrize("graphics_card", [True, False])
+@pytest.mark.parametrize("openvino", [True, False])
+def test_a_graphics_card_takes_tensorflow_else_openvino(machine, graphics_card, openvino):
     machine(graphics_card, openvino)
+    expected = "openvino" if openvino and not graphics_card else "tensorflow"
     assert choose() == choose("auto", "float32") == expected
     # An engine named is taken, and half precision is OpenVINO's.
     assert [choose(name) for name in ENGINES] == list(ENGINES)
@@ -58,7 +57,7 @@ def test_a_graphics_card_takes_tensorflow_else_openvino(machine, graphics_card, 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """Return a function that makes a folder like `/`, with these files, and returns it."""
-    for name in (*HIDING, "ROCR_VISIBLE_DEVICES"):
+    for name in HIDING:
         monkeypatch.delenv(name, raising=False)
 
     def make(*names, text=""):
@@ -68,9 +67,6 @@ def root(tmp_path, monkeypatch):
         return tmp_path
 
     return make
-
-
-NODE = "sys/class/kfd/kfd/topology/nodes/0/properties"
 
 
 @pytest.mark.parametrize("name", ["proc/driver/nvidia/gpus/0000:01:00.0", "dev/nvidia0"])
@@ -87,7 +83,8 @@ def test_a_card_of_nvidia_is_seen_unless_it_is_hidden(root, monkeypatch, name):
 
 @pytest.mark.parametrize(("units", "expected"), [("256", True), ("0", False), ("many", False)])
 def test_amd_lists_processors_too(root, monkeypatch, units, expected):
-    folder = root(NODE, text=f"cpu_cores_count 8\nsimd_count {units}\n")
+    name = "sys/class/kfd/kfd/topology/nodes/0/properties"
+    folder = root(name, text=f"cpu_cores_count 8\nsimd_count {units}\n")
     assert graphics_card(folder) is expected
     monkeypatch.setenv("HIP_VISIBLE_DEVICES", "-1")
     assert not graphics_card(folder)
@@ -102,7 +99,7 @@ def test_the_log_names_engine_and_precision_once(tiny, caplog, machine, read):
     assert caplog.messages == ["engine: tensorflow float32"]
 
 
-def test_what_cannot_run_here_is_refused_with_the_reason(tiny, echo, machine):
+def test_what_cannot_run_here_is_refused_with_the_reason(tiny, machine):
     generator = read_generator(tiny)
     with pytest.raises(UserError, match="tensorflow computes float32.*received precision float16"):
         make_engine(generator, "tensorflow", "float16")

@@ -2,6 +2,7 @@
 """`segsrgan export`: what is written is the network; a failure leaves nothing behind."""
 
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from networks.variants import randomise
 from segsrgan.cli.main import main
 from segsrgan.errors import UserError
 from segsrgan.inference import export as module
-from segsrgan.inference.export import FORMATS, SUFFIXES, export
+from segsrgan.inference.export import FORMATS, SUFFIXES, agreement, export, sample_patch
 from segsrgan.networks import GeneratorSpec, build_generator, save_generator
 
 PATCH = 16
@@ -125,7 +126,6 @@ def test_an_interrupted_export_leaves_what_was_there(
     [
         (["--format", "tflite"], "tflite"),
         (["--patch", "18"], "divisible by 4"),
-        (["--patch", "None"], "None"),
         (["--output", "none/net"], "none/net: its folder does not exist"),
         (["--output", "net.onnx"], "is to be a folder; take a name without .onnx"),
         (["--output", "file"], "file: is a file and not replaced"),
@@ -144,21 +144,13 @@ def test_bad_arguments_are_one_line(tiny, tmp_path, monkeypatch, capsys, more, w
     assert (tmp_path / "file").read_text() == "precious"
 
 
-def test_unknown_weights_are_one_line(tmp_path, capsys):
-    assert main(argv_of("no such weights", "savedmodel", tmp_path / "net")) == 2
-    assert "no such weights" in capsys.readouterr().err
-
-
-def test_a_network_of_any_size_is_not_exported(tiny, tmp_path):
-    with pytest.raises(UserError, match="what is exported has one size; try 128"):
-        export(tiny, "savedmodel", tmp_path / "net", None)
-
-
 @pytest.mark.parametrize("file_format", ["onnx", "openvino"])
-def test_a_wrong_name_or_a_missing_library_is_named(tiny, tmp_path, monkeypatch, file_format):
+def test_a_wrong_name_or_size_or_missing_library_is_named(tiny, tmp_path, monkeypatch, file_format):
     suffix = SUFFIXES[file_format]
     with pytest.raises(UserError, match=f"ends with {suffix}"):
         export(tiny, file_format, tmp_path / "net", PATCH)
+    with pytest.raises(UserError, match="what is exported has one size; try 128"):
+        export(tiny, file_format, tmp_path / f"net{suffix}", None)
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=f"{file_format} needs .*; pip install .*{file_format}"):
         export(tiny, file_format, tmp_path / f"net{suffix}", PATCH)
@@ -169,3 +161,24 @@ def test_both_files_of_openvino_are_looked_at(tiny, tmp_path, monkeypatch):
     (tmp_path / "net.bin").write_text("precious")
     with pytest.raises(UserError, match="net.bin: exists already"):
         export(tiny, "openvino", tmp_path / "net.xml", PATCH)
+
+
+def test_the_peak_is_the_references_range():
+    # Range 4; errors 0.4 and three times 0, mean square 0.04: 10 log10(16 / 0.04) dB.
+    reference = np.array([-1, 3, 0.2, 0.7])
+    assert agreement(reference, [-0.6, 3, 0.2, 0.7]) == pytest.approx(10 * math.log10(400))
+
+
+def test_equal_and_useless_outputs():
+    same = np.array([1.0, 1.0, 0.1])
+    assert agreement(same, same) == agreement([1, 1], [1, 1]) == 999
+    assert agreement(same, same * np.nan) == agreement(same, same * np.inf) == 0
+
+
+def test_the_sample_has_structure_background_and_the_right_range():
+    patch = sample_patch(32)
+    assert patch.shape == (1, 32, 32, 32, 1)
+    assert patch.dtype == np.float32
+    assert patch.min() == 0 and 0.9 < patch.max() <= 1
+    assert 0.1 < (patch == 0).mean() < 0.5
+    np.testing.assert_array_equal(patch, sample_patch(32))

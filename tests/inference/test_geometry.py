@@ -15,15 +15,14 @@ from segsrgan.volumes.volume import Grid, Volume
 
 TOLERANCE = 0.01  # mm
 OBLIQUE = Rotation.from_euler("xyz", (0.3, -0.5, 1.1)).as_matrix()
-DIRECTIONS = {
-    "identity": np.eye(3),
-    "oblique": OBLIQUE,
-    "mirrored": OBLIQUE @ np.diag([1, 1, -1]),
-}
 PERMUTED = [
     np.eye(3)[:, order] * signs
     for order in permutations(range(3))
     for signs in product((1, -1), repeat=3)
+]
+CASES = [  # the thick axis, the direction
+    *product(range(3), (OBLIQUE, OBLIQUE @ np.diag([1, 1, -1]))),
+    *((number % 3, PERMUTED[number]) for number in range(0, 48, 5)),
 ]
 
 
@@ -68,18 +67,12 @@ def check(volume, point, resolution=(1, 0.9, 1.1), patch=32, step=24, **options)
     assert_kept(volume, point, resolution, result.sr, result.cortex, result.cortex_mask)
 
 
-@pytest.mark.parametrize("thick", [0, 1, 2])
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_a_landmark_stays_for_every_thick_axis(echo, thick, direction):
-    volume, point = landmark(thick, DIRECTIONS[direction])
+@pytest.mark.parametrize(("thick", "direction"), CASES)
+def test_a_landmark_stays_for_every_thick_axis_and_direction(echo, thick, direction):
+    volume, point = landmark(thick, direction)
     assert volume.grid.thick_axis == thick
     assert distance(volume, point) < 1e-3
     check(volume, point, model=echo)
-
-
-@pytest.mark.parametrize("number", range(0, 48, 5))
-def test_a_landmark_stays_in_flipped_and_permuted_directions(echo, number):
-    check(*landmark(number % 3, PERMUTED[number]), model=echo)
 
 
 @pytest.mark.parametrize("resolution", [0.7, 1.0])
@@ -102,8 +95,6 @@ def test_a_landmark_stays_through_the_command_and_its_files(
     write_volume(volume, tmp_path / "lr.nii.gz")
     assert job_model(table("lr.nii.gz"), "-rf", "x", patch="32", resolution="1,0.9,1.1") == 0
     folder = tmp_path / "Result_with_x" / "patch_32_step_16"
-    written = [
-        read_volume(folder / f"{kind}_patch_32_step_16.nii.gz")
-        for kind in ("SR", "Cortex", "Cortex_mask")
-    ]
+    kinds = ("SR", "Cortex", "Cortex_mask")
+    written = [read_volume(folder / f"{kind}_patch_32_step_16.nii.gz") for kind in kinds]
     assert_kept(volume, point, (1, 0.9, 1.1), *written)

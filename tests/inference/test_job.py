@@ -2,8 +2,11 @@
 """The command on good input: what is written, where, when it is skipped, what flags change."""
 
 import csv
+import shutil
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from segsrgan.inference import jobs, predictor, sweep
 from segsrgan.volumes.reading import read_volume
@@ -25,34 +28,15 @@ def read(path, kind="SR", pair="patch_16_step_8", name="tiny"):
     return read_volume(folder / f"{kind}_{pair}.nii.gz").array
 
 
-def test_results_lie_where_the_original_put_them(image, table, job_model):
-    path = image()
-    assert job_model(table("scan/lr.nii.gz"), "-s", "4 16,8,", patch="16,12,None") == 0
-    pairs = ["patch_16_step_4", "patch_16_step_16", "patch_12_step_8"]
-    expected = {f"{pair}/{kind}_{pair}.nii.gz" for pair in pairs for kind in KINDS}
-    expected |= {f"patch_None/{kind}_whole_image.nii.gz" for kind in KINDS}
-    assert set(results(path.parent / "Result_with_tiny")) == expected
-    assert read(path, pair="patch_12_step_8").shape == (16, 20, 18)
-
-
-def test_a_mask_head_adds_a_file(image, table, job_model, weights):
-    path = image()
-    assert job_model(table(path), weights=weights("classes", mask_classes=3)) == 0
-    assert set(np.unique(read(path, "Mask", name="classes"))) <= {0, 1, 2}
-
-
-def test_images_of_one_folder_do_not_meet(image, table, job_model):
-    for name, seed in (("a.nii.gz", 1), ("b.nii", 2)):
-        image(f"scan/{name}", seed=seed)
-    path = image("other/a.nii.gz", seed=3)
-    assert job_model(table("scan/a.nii.gz", "scan/b.nii", "other/a.nii.gz")) == 0
-    base = path.parent.parent / "scan" / "Result_with_tiny"
-    found = [
-        read_volume(folder / "patch_16_step_8" / "SR_patch_16_step_8.nii.gz").array
-        for folder in (base / "a", base / "b", path.parent / "Result_with_tiny")
-    ]
-    assert not np.allclose(found[0], found[1])
-    assert not np.allclose(found[0], found[2])
+def test_results_lie_where_the_original_put_them(image, table, job_model, weights):
+    path, csv_path, classes = image(), table("scan/lr.nii.gz"), weights("classes", mask_classes=3)
+    assert job_model(csv_path, "-s", "4 16,8,", patch="16,12,None", weights=classes) == 0
+    pairs, kinds = ["patch_16_step_4", "patch_16_step_16", "patch_12_step_8"], (*KINDS, "Mask")
+    expected = {f"{pair}/{kind}_{pair}.nii.gz" for pair in pairs for kind in kinds}
+    expected |= {f"patch_None/{kind}_whole_image.nii.gz" for kind in kinds}
+    assert set(results(path.parent / "Result_with_classes")) == expected
+    mask = read(path, "Mask", "patch_12_step_8", "classes")
+    assert mask.shape == (16, 20, 18) and set(np.unique(mask)) <= {0, 1, 2}
 
 
 def test_finished_results_are_kept_and_what_is_different_now_is_named(
@@ -128,6 +112,11 @@ def test_flags_change_the_image_or_the_mask_or_only_what_it_costs(image, table, 
     path = image()
     csv_path = table(path)
     assert job_model(csv_path, "-rf", "plain") == 0
+
+    def other_results(*flags, kind="SR", pair="patch_16_step_8"):
+        assert job_model(csv_path, "-rf", "other", "--overwrite", *flags) == 0
+        return read(path, kind, name="plain"), read(path, kind, pair, "other")
+
     for flags in (
         ("--geometry", "legacy"),
         ("--blend", "gaussian"),
@@ -135,10 +124,8 @@ def test_flags_change_the_image_or_the_mask_or_only_what_it_costs(image, table, 
         ("-int", "sitk", "-it", "NearestNeighbor"),
         ("--step", "3"),
     ):
-        assert job_model(csv_path, "-rf", "other", "--overwrite", *flags) == 0
         pair = "patch_16_step_3" if "--step" in flags else "patch_16_step_8"
-        plain, other = read(path, name="plain"), read(path, pair=pair, name="other")
-        assert plain.shape == other.shape
+        plain, other = other_results(*flags, pair=pair)
         assert np.abs(plain - other).max() > 0.1, flags
     for flags in (
         ("-bb", "True"),
@@ -148,12 +135,8 @@ def test_flags_change_the_image_or_the_mask_or_only_what_it_costs(image, table, 
         ("--threads", "2"),
         ("--max_memory", "8"),
     ):
-        assert job_model(csv_path, "-rf", "other", "--overwrite", *flags) == 0
-        for kind in KINDS:
-            plain, other = read(path, kind, name="plain"), read(path, kind, name="other")
-            np.testing.assert_allclose(plain, other, atol=0.02, err_msg=flags)
-    assert job_model(csv_path, "-rf", "other", "--overwrite", "--threshold", "0.4") == 0
-    plain, other = (read(path, "Cortex", name=name) for name in ("plain", "other"))
+        np.testing.assert_allclose(*other_results(*flags), atol=0.02, err_msg=flags)
+    plain, other = other_results("--threshold", "0.4", kind="Cortex")
     np.testing.assert_array_equal(plain, other)
     np.testing.assert_array_equal(read(path, "Cortex_mask", name="other"), other >= 0.4)
     assert read(path, "Cortex_mask", name="plain").sum() < (other >= 0.4).sum()
@@ -213,18 +196,44 @@ def test_quiet_says_nothing(image, table, job_model, capsys):
     assert "missing.nii" in capsys.readouterr().err
 
 
-def test_the_summary_goes_to_the_current_folder_if_it_must(image, table, job_model, monkeypatch):
-    path, real = image(), jobs.write_text
-    csv_path = table(path)
-    elsewhere = path.parent / "elsewhere"
-    elsewhere.mkdir()
+def test_the_summary_goes_to_the_current_folder_if_it_must(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert jobs.write_summary([], tmp_path / "none" / "data.csv") == tmp_path / "data_summary.csv"
 
-    def refuse(target, text):
-        if target.parent == csv_path.parent:
-            raise PermissionError(13, "Permission denied")
-        return real(target, text)
 
-    monkeypatch.setattr(jobs, "write_text", refuse)
-    monkeypatch.chdir(elsewhere)
-    assert job_model(csv_path) == 0
-    assert [item.name for item in elsewhere.iterdir()] == ["data_summary.csv"]
+# What is read, and its slice spacing in mm.
+SCANS = [
+    ("dicom/mixed_folder", 1.15),
+    ("dicom/mixed_folder?T2", 2.5),
+    ("dicom/sagittal_t1", 4.8),
+    ("clinical/adult_flair_0.75x0.75x5.5.nii.gz", 5.5),
+    ("fetal_stacks/sub-01_run-3_T2w.nii.gz", 3.3),
+]
+
+
+@pytest.mark.parametrize(("name", "slices"), SCANS)
+def test_a_real_scan_runs_end_to_end(data_dir, tmp_path, table, job_model, capsys, name, slices):
+    name, _, series = name.partition("?")
+    source, path = data_dir / name, tmp_path / "scan" / Path(name).name
+    path.parent.mkdir()
+    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, path)
+    volume = read_volume(path, series or None)
+    assert max(volume.spacing) == pytest.approx(slices, abs=0.05)
+    flags = ["--series", series] if series else []
+    resolution = 3.0  # coarse, to be quick
+    assert job_model(table(path), *flags, patch="32", resolution=resolution) == 0
+    errors = capsys.readouterr().err
+    if name == "dicom/mixed_folder" and not series:  # the others are named
+        assert "warning" in errors and "series" in errors
+        assert job_model(table(path), "--series", "none", "--overwrite") == 1
+        assert "series" in capsys.readouterr().err
+    folder = path.parent / "Result_with_tiny" / "patch_32_step_16"
+    names = [f"{kind}_patch_32_step_16.nii.gz" for kind in KINDS]
+    sr, cortex, mask = results = [read_volume(folder / name) for name in names]
+    expected = volume.grid.corner_aligned(resolution)
+    assert all(result.grid.is_close(expected) for result in results)
+    assert np.isfinite(sr.array).all()
+    assert cortex.array.min() >= 0 and cortex.array.max() <= 1
+    np.testing.assert_array_equal(mask.array, cortex.array >= 0.5)
+    # Results lie outside a DICOM folder: read again, it is what it was.
+    assert read_volume(path, series or None).grid.is_close(volume.grid)

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from networks.float64 import truth_and_tolerance
-from networks.variants import ALL_VARIANTS, name_of, randomise, run, simplified
+from networks.variants import ALL_VARIANTS, name_of, randomise, simplified
 
 from segsrgan.networks import GeneratorSpec, build_generator
 from segsrgan.networks.layers import InstanceNormalization3D, ReflectConv3D
@@ -64,7 +65,6 @@ def test_every_variant_equals_the_plain_network(spec):
     result = engine_of(model).predict_batch(image)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, atol=atol)
-    np.testing.assert_allclose(run(model, image), expected, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,8 @@ def test_statistics_keep_their_digits(offset, shape):
     # OpenVINO's own normalisation is 1e-4 off here, with an offset of 100.
     image = np.random.default_rng(0).normal(offset, 1, (1, *shape, 1)).astype(np.float32)
     model = layer_alone(InstanceNormalization3D())
-    result = run_layer(model, image)
-    np.testing.assert_allclose(
-        result, truth_and_tolerance(model, image)[0], atol=1e-5 + 2e-7 * offset
-    )
+    expected, _ = truth_and_tolerance(model, image)
+    np.testing.assert_allclose(run_layer(model, image), expected, atol=1e-5 + 2e-7 * offset)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -114,13 +112,9 @@ def test_the_precision_is_what_was_asked_for():
     for precision in ("float32", *openvino.precisions()):
         engine = engine_of(model, precision)
         apart[precision] = np.abs(engine.predict_batch(image) - expected).max()
-        hint = (
-            engine._compile(image.shape[1:4])
-            .get_compiled_model()
-            .get_property("INFERENCE_PRECISION_HINT")
-        )
-        names = {"float32": "float", "float16": "float16", "bfloat16": "bfloat16"}
-        assert names[precision] in str(hint)
+        compiled = engine._compile(image.shape[1:4]).get_compiled_model()
+        hint = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+        assert precision.removesuffix("32") in hint
     assert apart.pop("float32") < atol
     assert all(atol < value < 1 for value in apart.values())
 
@@ -129,17 +123,13 @@ def test_the_precision_is_what_was_asked_for():
     ("capabilities", "expected"),
     [
         (["FP32", "INT8"], ("float32",)),
-        (["BF16", "FP32"], ("float32", "bfloat16")),
-        (["FP32", "FP16", "BF16"], ("float32", "float16", "bfloat16")),
+        (["BF16", "FP32", "FP16"], ("float32", "float16", "bfloat16")),
     ],
 )
 def test_only_what_the_processor_computes_itself_is_offered(monkeypatch, capabilities, expected):
-    class Core:
-        def get_property(self, device, name):
-            assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
-            return capabilities
-
-    monkeypatch.setattr(openvino, "core", Core)
+    properties = {("CPU", "OPTIMIZATION_CAPABILITIES"): capabilities}
+    core = SimpleNamespace(get_property=lambda *key: properties[key])
+    monkeypatch.setattr(openvino, "core", lambda: core)
     assert openvino.precisions() == expected
 
 
@@ -150,13 +140,6 @@ def test_few_compiled_models_are_kept():
         assert engine.predict_batch(random_input(2, size, 8, 8, 1)).shape == (2, size, 8, 8, 2)
     assert engine._compile.cache_info().currsize == 4
     np.testing.assert_array_equal(engine.predict_batch(random_input(1, 8, 8, 8, 1)), first)
-
-
-def test_results_are_not_overwritten():
-    engine, batch = engine_of(small()), random_input(3, 8, 12, 8, 1)
-    together = engine.predict_batch(batch)
-    singly = [engine.predict_batch(batch[i : i + 1])[0] for i in range(3)]
-    np.testing.assert_array_equal(together, np.stack(singly))
 
 
 def test_threads_do_not_disturb_each_other():
@@ -192,15 +175,6 @@ def test_only_running_out_of_memory_is_a_memory_error(monkeypatch, text, kind):
     monkeypatch.setattr(engine, "_compile", fail)
     with pytest.raises(kind, match=text):
         engine.predict_batch(random_input(2, 8, 8, 8, 1))
-
-
-def test_released_weights_give_the_originals_patch(data_dir):
-    from segsrgan.networks import load_generator
-
-    path = data_dir / "original" / "G_kernel8"
-    patch = np.load(path.with_name("G_kernel8_patch.npz"))
-    result = engine_of(load_generator(path)).predict_batch(patch["x"][None, ..., None])
-    np.testing.assert_allclose(result[0], np.moveaxis(patch["y"], 0, -1), atol=1e-4)
 
 
 INTERRUPTED = """

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""Patches out and back: nothing is lost, memory is bounded, batches do not matter."""
+"""Patches out and back: nothing is lost, memory is bounded, batches do not matter.
+
+On a device as well, which a processor stands in for.
+"""
 
 import logging
 import tracemalloc
 
+import keras
 import numpy as np
 import pytest
 
+from segsrgan.inference.engines.tensorflow import TensorFlowEngine
 from segsrgan.inference.sweep import default_batch_size, predict_tiled
+from segsrgan.networks.spatial import PatchReassembly
 from segsrgan.volumes.tiling import plan
 
 
 class Echo:
-    """An engine that gives its input back on two channels and remembers the batches.
-
-    `capacity` is the number of patches that it has memory for.
-    """
+    """An engine that gives its input back twice, with memory for `capacity` patches at once."""
 
     def __init__(self, capacity=1000):
         self.capacity, self.batches = capacity, []
@@ -27,15 +30,11 @@ class Echo:
         return np.concatenate([patches, patches], axis=-1)
 
 
-class Fixed:
-    """An engine whose output is a function of the resolution."""
-
-    def __init__(self, output):
-        self.output = output
+class Ramp:
+    """An engine whose output is a voxel's index along x."""
 
     def predict_batch(self, patches, resolution=None):
-        output = np.asarray(self.output(resolution), np.float32)
-        return np.broadcast_to(output, (*patches.shape[:4], 2))
+        return np.indices((*patches.shape[:4], 2), np.float32)[1]
 
 
 def random_volume(*shape):
@@ -100,7 +99,7 @@ def test_not_even_one_patch_fits():
 
 
 def test_a_gaussian_blend_prefers_the_middle_of_a_patch():
-    ramp, array = Fixed(lambda _: np.arange(8).reshape(8, 1, 1, 1)), random_volume(12, 8, 8)
+    ramp, array = Ramp(), random_volume(12, 8, 8)
     uniform, gaussian = (
         predict_tiled(ramp, array, plan(array.shape, 8, 4), 2, blend=blend)[:, 0, 0, 0]
         for blend in ("uniform", "gaussian")
@@ -146,11 +145,6 @@ def test_progress_counts_every_patch():
     assert calls == [(done, 27) for done in range(28)]
 
 
-def test_the_resolution_reaches_the_engine():
-    result = predict_tiled(Fixed(lambda resolution: resolution), VOLUME, TILING, 2, resolution=3.5)
-    assert np.unique(result) == [3.5]
-
-
 def test_memory_does_not_grow_with_the_number_of_patches():
     array = random_volume(96, 96, 96)
 
@@ -169,8 +163,75 @@ def test_memory_does_not_grow_with_the_number_of_patches():
     assert large < 1.1 * accumulator + 5 * batch
 
 
+HALF = random_volume(17, 12, 20)
+HALF[:9, :, :9] = 0.25  # a patch that is constant, and is computed once
+
+
+@pytest.fixture(scope="module")
+def engines():
+    """Return two engines, whose second channel is twice the distance from the patch's mean."""
+    image = keras.Input((None, None, None, 1))
+    mean = keras.ops.mean(image, axis=(1, 2, 3), keepdims=True)
+    model = keras.Model(image, keras.layers.Concatenate()([image, 2 * (image - mean)]))
+    return [TensorFlowEngine(model, on_device=flag) for flag in (False, True)]
+
+
+def results(engines, batch_size=3, **options):
+    tiling = plan(HALF.shape, 8, 4)
+    return [predict_tiled(engine, HALF, tiling, 2, batch_size, **options) for engine in engines]
+
+
+@pytest.mark.parametrize(("blend", "batch_size"), [("uniform", 1), ("gaussian", 4)])
+def test_results_are_the_same_wherever_the_volume_is(engines, blend, batch_size):
+    host, device = results(engines, batch_size, blend=blend)
+    assert device.shape == host.shape
+    assert device.dtype == np.float32
+    np.testing.assert_allclose(device, host, atol=2e-6)
+    assert np.ptp(host[..., 1]) > 0.5
+
+
+def test_patches_do_not_come_back_one_by_one(engines, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError
+
+    monkeypatch.setattr(TensorFlowEngine, "predict_batch", refuse)
+    (result,) = results(engines[1:])
+    np.testing.assert_allclose(result[..., 0], HALF, atol=2e-6)
+
+
+def out_of_memory(*arguments, **options):
+    import tensorflow as tf
+
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+def test_a_volume_that_does_not_fit_stays_in_main_memory(engines, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "segsrgan")
+    monkeypatch.setattr(PatchReassembly, "begin", out_of_memory)
+    host, device = results(engines)
+    np.testing.assert_array_equal(device, host)
+    assert "stays in main memory" in caplog.text
+
+
+def test_running_out_of_the_devices_memory_halves_the_batch(engines, monkeypatch, caplog):
+    real = TensorFlowEngine._compute
+
+    def compute(self, patches, resolution):
+        return (out_of_memory if len(patches) > 2 else real)(self, patches, resolution)
+
+    (expected,) = results(engines[:1], 1)
+    monkeypatch.setattr(TensorFlowEngine, "_compute", compute)
+    for result in results(engines, 8):
+        np.testing.assert_allclose(result, expected, atol=2e-6)
+    assert "not enough memory for 8 patches at once; going on with 4" in caplog.text
+    assert "not enough memory for 4 patches at once; going on with 2" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("patch", "size"), [(None, 1), (8, 32), (32, 16), (64, 2), (128, 1), (256, 1)]
 )
-def test_the_default_batch_holds_a_bounded_number_of_voxels(patch, size):
-    assert default_batch_size(patch) == size
+def test_the_default_batch_holds_a_bounded_number_of_voxels_and_more_on_a_device(
+    engines, patch, size
+):
+    assert default_batch_size(patch) == default_batch_size(patch, engines[0]) == size
+    assert default_batch_size(64, engines[1]) == 32
