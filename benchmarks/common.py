@@ -52,24 +52,20 @@ def timed(command):
         return {"seconds": seconds, **json.loads(report.read_text()), **printed}
 
 
-def interleaved(jobs, runs, rare=(), rare_runs=1, save=None):
+def interleaved(jobs, runs, save):
     """Runs commands in turns, so that what disturbs the machine disturbs all of them.
 
-    Of `{key: command}`, keys being tuples, each runs `runs` times, those whose keys begin with one
-    of `rare` `rare_runs` times; what failed is not run again. `save` is called after each with all
-    results so far. Returns `{key: list of results}`.
+    Of `{key: command}`, keys being tuples, each runs `runs` times; what failed is not run again.
+    `save` is called after each with all results so far, `{key: list of results}`.
     """
-    results = {key: [] for key in jobs}
-    for number in range(runs):
+    results = {}
+    for _ in range(runs):
         for key, command in jobs.items():
-            failed = any("failed" in result for result in results[key])
-            if failed or (key[0] in rare and number >= rare_runs):
-                continue
-            results[key].append(timed(command))
-            print(*key, json.dumps(results[key][-1]), file=sys.stderr, flush=True)
-            if save:
+            found = results.setdefault(key, [])
+            if not any("failed" in result for result in found):
+                found.append(timed(command))
+                print(*key, json.dumps(found[-1]), file=sys.stderr, flush=True)
                 save(results)
-    return results
 
 
 def spread(values):

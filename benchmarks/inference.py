@@ -18,6 +18,7 @@ Every job is a process of its own; runs are interleaved.
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,28 +34,25 @@ def add_arguments(parser):
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try it out")
     parser.add_argument("--original", help="python 3.7 of an environment with SegSRGAN 2.2.4")
-    parser.add_argument("--original_runs", type=int, default=1)
     parser.add_argument("--monai", default=sys.executable, help="python with MONAI and torch")
 
 
 def run(args, save):
-    report = {"small": args.small}
-    makers = {"jobs": whole_jobs, "scaling": scaling_jobs}
+    report, makers = {"small": args.small}, {"jobs": whole_jobs, "scaling": scaling_jobs}
+
+    def add(part, results):
+        keys = ("job", "patch", "step", "shape")
+        rows = [(zip(keys, key, strict=False), found) for key, found in results.items()]
+        report[part] = {"rows": [dict(key) | summary(found) for key, found in rows]}
+        save(report)
+
     with tempfile.TemporaryDirectory() as name:
         for part in args.only:
             if part in makers:
-                jobs, left_out = makers[part](args, Path(name))
-                found = interleaved(jobs, args.runs, [ORIGINAL], args.original_runs)
-                keys = ("job", "patch", "step", "shape")
-                rows = [
-                    {**dict(zip(keys, key, strict=False)), **summary(results)}
-                    for key, results in found.items()
-                ]
+                interleaved(makers[part](args, Path(name)), args.runs, partial(add, part))
             else:
-                found, left_out = timed(ours(part, args.runs, *["--small"] * args.small)), []
-                rows = found.get("rows", [found])
-            report[part] = {"rows": rows, "left_out": left_out}
-            save(report)
+                found = timed(ours(part, args.runs, *["--small"] * args.small))
+                report[part] = {"rows": found.get("rows", [found])}
     return report
 
 
@@ -116,29 +114,24 @@ def weights(folder, small):
 
 
 def whole_jobs(args, folder):
-    """`({(job, patch, step): command}, left out)` of the part "jobs"."""
+    """`{(job, patch, step): command}` of the part "jobs"."""
     shape, kernel = ((40, 36, 12), 4) if args.small else ((196, 232, 63), 16)
     csv = scan(folder, shape, (1.0, 1.0, 3.0))
     path, released = weights(folder, args.small)
-    image, jobs, left_out = csv.with_suffix(".nii.gz"), {}, []
+    image, jobs = csv.with_suffix(".nii.gz"), {}
     probe = [args.monai, "-c", "import monai, torch"]
     monai = subprocess.run(probe, capture_output=True).returncode == 0
-    if not monai:
-        left_out.append("MONAI: not installed")
-    if not args.original:
-        left_out.append(f"{ORIGINAL}: no --original PYTHON3.7")
     for patch, step in ((16, 8), (32, 16)) if args.small else ((64, 32), (128, 64)):
         arguments = [image, patch, step, folder]
         jobs[PLAIN, patch, step] = ours("job", *arguments, path)
         for pair in engines():
             jobs[" ".join(pair), patch, step] = job_model(csv, path, patch, step, *pair)
         if monai:
-            peer = [args.monai, HERE / "peer_monai.py", *arguments, kernel]
-            jobs[MONAI, patch, step] = peer
+            jobs[MONAI, patch, step] = [args.monai, HERE / "peer_monai.py", *arguments, kernel]
         if args.original:
             peer = [args.original, HERE / "peer_original.py", *arguments, released]
             jobs[ORIGINAL, patch, step] = peer
-    return jobs, left_out
+    return jobs
 
 
 def scaling_jobs(args, folder):
@@ -154,7 +147,7 @@ def scaling_jobs(args, folder):
         shape, patch, step = tuple(n // scale for n in shape), patch // scale, step // scale
         csv = scan(folder, (*shape[:2], shape[2] // 2), (1.0, 1.0, 2.0))
         jobs[f"auto, by {varied}", patch, step, shape] = job_model(csv, path, patch, step)
-    return jobs, []
+    return jobs
 
 
 def tables(report):
@@ -167,7 +160,6 @@ def tables(report):
             blocks.append(f"The part {name} failed: {rows[0]['failed']}")
         elif rows:
             blocks.append(makers[name](rows))
-        blocks += [f"Left out: {text}." for text in report[name]["left_out"]]
     return "\n\n".join(blocks)
 
 

@@ -3,7 +3,7 @@
 
 python -m benchmarks.ours job IMAGE PATCH STEP FOLDER WEIGHTS
 python -m benchmarks.ours limit|accuracy RUNS [--small]
-python -m benchmarks.ours cycle BATCH PATCH PRECISION BACKEND CYCLES BUDGET
+python -m benchmarks.ours cycle BATCH PATCH BACKEND PRECISION CYCLES
 """
 
 import importlib
@@ -22,7 +22,6 @@ from benchmarks.inference import engines
 
 DISCRIMINATOR_UPDATES = 5
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
-RATIO = 4
 
 
 def predictor(path, engine="plain", precision="float32"):
@@ -120,38 +119,32 @@ def matrix_rate(precision, size, runs=5):
 
 
 def accuracy(runs, small=None):
-    """Scores of the bundled weights by engine and precision, a row for each.
+    """Scores of the bundled weights by engine and precision on the benchmark weights' adult T1.
 
-    PSNR (peak: the reference's maximum) and SSIM inside the brain; Dice of the thresholded cortex
-    with the grey-matter map above 0.5, and with the plain network's.
+    Beside them the Dice of the thresholded cortex with the plain network's.
     """
-    from nilearn import datasets
-
+    from benchmarks.weights import acquire, adult_template, measure
     from segsrgan.networks import default_weights
-    from segsrgan.volumes import Volume, degrade, dice, psnr, ssim
+    from segsrgan.volumes import dice
 
-    loaders = (datasets.load_mni152_template, datasets.load_mni152_gm_template)
-    images = (load(resolution=1).get_fdata(dtype="float32") for load in loaders)
-    box = np.s_[80:112, 100:132, 80:112] if small else ...
-    truth, grey = (image[box][..., : image[box].shape[2] // RATIO * RATIO] for image in images)
-    scan = degrade(Volume(truth, (1.0, 1.0, 1.0)), (1.0, 1.0, float(RATIO)))
-    patch, rows, reference = 16 if small else 64, [], None
-    for pair in [("plain", "float32"), *engines()]:
-        result = predictor(default_weights(), *pair).predict(scan, patch, patch // 2, 1.0)
-        image, cortex = result.sr.array, result.cortex_mask.array
-        reference = cortex if reference is None else reference
-        row = {"psnr": psnr(truth, image, truth > 0), "ssim": ssim(truth, image, truth > 0)}
-        row |= {"dice": dice(grey > 0.5, cortex), "dice_with_plain": dice(reference, cortex)}
-        row = {name: float(value) for name, value in row.items()}
-        rows.append({"engine": pair[0], "precision": pair[1], **row})
+    truth, cortex, brain = adult_template(np.s_[80:112, 100:132, 80:112] if small else ...)
+    truth, low = acquire(truth, brain)
+    patch, rows, plain = 16 if small else 64, [], None
+    for engine, precision in [("plain", "float32"), *engines()]:
+        model = predictor(default_weights(), engine, precision)
+        result = model.predict(low, patch, patch // 2, truth.spacing)
+        mask = result.cortex_mask.array
+        plain = mask if plain is None else plain
+        row = measure(truth, result.sr.array, mask, cortex, brain)
+        row = {k: float(v) for k, v in (row | {"dice_with_plain": dice(plain, mask)}).items()}
+        rows.append({"engine": engine, "precision": precision, **row})
     return {"rows": rows}
 
 
-def cycle(batch, patch, precision, backend, cycles, budget):
-    """Our training step on random patches, see the benchmark `training`.
+def cycle(batch, patch, backend, precision, cycles):
+    """Seconds of each cycle of our training on random patches, see the benchmark `training`.
 
-    Returns the seconds of the discriminator's and of the generator's updates in each cycle, and
-    the last losses, by which to see that all is finite; operations and the rate of a product.
+    Also the last losses, by which to see that all is finite; operations and the rate of a product.
     """
     os.environ["KERAS_BACKEND"] = backend
     import keras
@@ -175,27 +168,22 @@ def cycle(batch, patch, precision, backend, cycles, budget):
     data = Batch(lr[..., None], target, np.full(batch, 3.0, np.float32), epsilon)
     losses = {}
 
-    def update(function, times):
+    def update(times):
         for _ in range(times):
-            losses.update(function(data))
+            losses.update(step.discriminator(data))
+        losses.update(step.generator(data))
         # The losses can be there before the weights are updated.
         for model in (gan.generator, gan.discriminator):
             keras.ops.convert_to_numpy(model.trainable_variables[-1])
 
-    kinds = {"discriminator": DISCRIMINATOR_UPDATES, "generator": 1}
-    result = {name: [] for name in kinds}
-    start = time.perf_counter()
-    for name in kinds:
-        update(getattr(step, name), 1)  # compiles
-    result["warm_up"] = time.perf_counter() - start
-    start = time.perf_counter()
-    while len(result["generator"]) < int(cycles) and time.perf_counter() - start <= float(budget):
-        for name, times in kinds.items():
-            seconds = _seconds(lambda name=name, times=times: update(getattr(step, name), times))
-            result[name].append(seconds)
-    result["losses"] = {name: float(value) for name, value in losses.items()}
-    result["operations"] = batch * operations_of_a_cycle(gan)
-    return {**result, "matrix_rate": matrix_rate(precision.removeprefix("mixed_"), 2048)}
+    update(1)  # compiles
+    seconds = [_seconds(lambda: update(DISCRIMINATOR_UPDATES)) for _ in range(int(cycles))]
+    return {
+        "cycles": seconds,
+        "losses": {name: float(value) for name, value in losses.items()},
+        "operations": batch * operations_of_a_cycle(gan),
+        "matrix_rate": matrix_rate(precision.removeprefix("mixed_"), 2048),
+    }
 
 
 def operations_of_a_cycle(gan):

@@ -18,16 +18,15 @@ trained there already is used again. --data is the folder that the benchmark wei
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.common import markdown, mean_and_deviation
-from benchmarks.weights import RATIO, WEIGHTS, acquire, fetal_cases, measure, predicted, score
+from benchmarks.common import HERE, markdown, mean_and_deviation
+from benchmarks.weights import RATIO, acquire, fetal_cases, measure, predicted, score
 from segsrgan import Predictor
 from segsrgan.networks import default_weights
-from segsrgan.training.simulation import add_noise, change_contrast
-from segsrgan.volumes import degrade, resample_to
+from segsrgan.training.simulation import change_contrast
+from segsrgan.volumes import resample_to
 
 PAIRS = {128: (30, 80, 128), 64: (20, 40, 64)}
 CHANGES = {"noise": (0.0, 0.01, 0.03, 0.05, 0.08), "power": (0.4, 0.6, 1.0, 1.5, 2.0)}
@@ -38,7 +37,7 @@ SCRATCH = """--u_net_generator True --kernel_gen 8 --head_gen 3 --scaled_residua
     --lrgen 2e-3 --beta_1 0.9 --clip_gradient 1 --lambadv 0 --reconstruction_loss balanced
     --nu 0.03 --lambda_image 400 --lambda_entropy 0.3 --lambda_dice 0.3
     --precision mixed_bfloat16"""
-SLICES = "--interp profile --slice_voxels 4"
+JOINT = f"{THICK} {SCRATCH} --interp profile --slice_voxels 4"
 DIGITS = {"seconds": 1, "psnr": 2, "ssim": 4, "dice": 3, "components": 1}
 
 
@@ -81,35 +80,26 @@ def steps(args):
 
 def robustness(args):
     """Yields ({network, noise or power}, scores of each case)."""
-    common = f"{THICK} {SLICES} {SCRATCH}"
-    plain = f"{common} --contrast_max 0 --percent_val_max 0"
-    arms = {"with augmentation": ("joint", common), "without": ("without augmentation", plain)}
+    plain = f"{JOINT} --contrast_max 0 --percent_val_max 0"
+    arms = {"with augmentation": ("joint", JOINT), "without": ("without augmentation", plain)}
     for arm, (name, flags) in arms.items():
         predictor = Predictor(train(args, name, flags))
         for kind, values in CHANGES.items():
             for value in values:
                 scores = []
                 for number, (_, truth, cortex, brain) in enumerate(fetal_cases(args.data)):
-                    truth, low = changed(truth, kind, value, number)
+                    change = {"noise": value, "seed": number}
+                    if kind == "power":
+                        change = {"change": partial(change_contrast, power=value)}
+                    truth, low = acquire(truth, brain, **change)
                     scores.append(predicted(predictor, low, truth, cortex, brain))
                 yield {"network": arm, kind: value}, scores
 
 
-def changed(truth, kind, value, seed):
-    """A volume and its acquisition, with noise (a fraction of the maximum) or another contrast."""
-    if kind == "power":
-        truth = truth.with_array(change_contrast(truth.array, value))
-    low = degrade(truth, tuple(np.array(truth.spacing) * (1, 1, RATIO)))
-    if kind == "noise":
-        low = low.with_array(add_noise(low.array, value, np.random.default_rng(seed)))
-    return truth, low
-
-
 def pipelines(args):
     """Yields ({method}, scores of each case)."""
-    common = f"{THICK} {SLICES} {SCRATCH}"
-    joint = Predictor(train(args, "joint", common))
-    alone = f"{common} --lambda_entropy 0 --lambda_dice 0"
+    joint = Predictor(train(args, "joint", JOINT))
+    alone = f"{JOINT} --lambda_entropy 0 --lambda_dice 0"
     image = Predictor(train(args, "image alone", alone))
     # The images themselves, undegraded, to the cortex.
     sharp = f"--new_low_res 0.8 0.8 0.8 {SCRATCH} --lambda_image 0 --percent_val_max 0"
@@ -150,7 +140,7 @@ def train(args, name, flags):
     last = folder / f"SegSRGAN_epoch_{args.epochs}"
     if not last.exists():
         command = [sys.executable, "-m", "segsrgan.SegSRGAN_training"]
-        command += ["--csv", WEIGHTS / "recipes" / "images.csv", "--label_values", "5"]
+        command += ["--csv", HERE.parent / "weights/recipes/images.csv", "--label_values", "5"]
         command += ["--base_path", args.data, "--snapshot_folder", folder]
         command += ["--dice_file", folder / "dice.csv", "--mse_file", folder / "mse.csv"]
         command += ["--epoch", args.epochs, *flags.split()]
@@ -160,12 +150,10 @@ def train(args, name, flags):
 
 
 def tables(report):
+    def cell(value, name):
+        if isinstance(value, (list, tuple)):
+            return "{:.{d}f} ± {:.{d}f}".format(*value, d=DIGITS.get(name, 2))
+        return value
+
     names = list(dict.fromkeys(key for row in report["rows"] for key in row))
-    lines = [[_cell(row.get(name, ""), name) for name in names] for row in report["rows"]]
-    return markdown(names, lines)
-
-
-def _cell(value, name):
-    if isinstance(value, (list, tuple)):
-        return "{:.{d}f} ± {:.{d}f}".format(*value, d=DIGITS.get(name, 2))
-    return value
+    return markdown(names, [[cell(row.get(n, ""), n) for n in names] for row in report["rows"]])

@@ -10,10 +10,9 @@ images (Unet-LR and the classical baselines). What is trained already in --runs 
 whatever the other flags say: one folder for each choice of them. The defaults are for two cores;
 the paper's size is --grid_size 256 --spacing 1 --kernel 32 --alignnet_kernels 16,32,64.
 
-"img" and "msk" are registered classically by images or by masks; "nst" takes the surest view of
-each voxel, "vote" the majority. The classical registration is ours, which has a pyramid and several
-starts, unlike the paper's. "Masks as drawn" are those of the test case, which tell what the fusion
-gains where the segmentor makes no errors.
+"img" and "msk" are registered by images or by masks, by our registration, which has a pyramid and
+several starts, unlike the paper's; "nst" takes the surest view of each voxel, "vote" the majority.
+"Masks as drawn" are the test case's: what the fusion gains where the segmentor makes no errors.
 """
 
 import logging
@@ -44,6 +43,8 @@ from supermask.views import View
 logger = logging.getLogger(__name__)
 
 EPOCH = 50  # updates
+PASSES = 2  # of AlignNet
+ANGLE, SHIFT, NOISE = 45.0, 30.0, 0.02  # degrees and mm at most; fraction of the views' range
 # Learning rates of AlignNet by itself, each with its fraction of the updates.
 RATES = ((4e-4, 0.6), (1e-4, 0.2), (3e-5, 0.2))
 BASELINE, HIGH = "Unet-LR", "Unet-HR"
@@ -91,16 +92,11 @@ def add_arguments(parser):
     add("--repeats", type=int, default=16, help="examinations of a training volume (default: 16)")
     add("--grid_size", type=int, default=48, help="of the networks' grid, voxels (default: 48)")
     add("--spacing", type=float, default=3.0, help="of that grid and the truth, mm (default: 3)")
-    add("--angle", type=float, default=45.0, help="largest, degrees (default: 45)")
-    add("--shift", type=float, default=30.0, help="largest, mm (default: 30)")
-    add("--noise", type=float, default=0.02, help="of the views, of their range")
     add("--kernel", type=int, default=8, help="of the segmentor (default: 8)")
     add("--alignnet_kernels", default="16,32", help="of AlignNet (default: 16,32)")
     add("--alignnet_updates", type=int, default=4000, help="(default: 4000)")
     add("--segmentor_updates", type=int, default=600, help="(default: 600)")
     add("--stage2_updates", type=int, default=150, help="(default: 150)")
-    add("--precision", default="mixed_bfloat16", help="of all but AlignNet by itself")
-    add("--passes", type=int, default=2, help="of AlignNet (default: 2)")
     add("--methods", nargs="+", choices=EVERY, default=list(EVERY), help="(default: all)")
 
 
@@ -116,7 +112,7 @@ def run(args, save):
             for name, case in tested:
                 for method in args.methods:
                     row = {"slices": distance, "seed": seed, "case": name, "method": method}
-                    report["rows"].append(row | scored(args, case, method, networks[distance]))
+                    report["rows"].append(row | scored(case, method, networks[distance]))
                 print(f"{distance:g} mm, seed {seed}, {name}", file=sys.stderr, flush=True)
             save(report)
     return report
@@ -135,8 +131,8 @@ def gather(args, distance, seed):
     wanted = args.train + args.test
     if len(pairs) < wanted:
         sys.exit(f"expected {args.train} (--train) and {args.test} (--test), found {len(pairs)}")
-    volumes = list(enumerate(pairs[:wanted]))
     first = (wanted - (seed + 1) * args.test) % wanted
+    volumes = list(enumerate(pairs[:wanted]))
     volumes = volumes[first:] + volumes[:first]
     # The test case of a volume is the same one for every seed.
     tasks = [(volume, [0, index, 0, True]) for index, volume in volumes[: args.test]]
@@ -151,8 +147,8 @@ def _case(args, distance, volume, key):
     image_path, mask_path = volume
     rng, mask = np.random.default_rng(key), read_mask(mask_path)
     image = read_channel(image_path) if image_path else paint(mask, rng, args.spacing, anatomy=0)
-    motion = {"angle": args.angle, "shift": args.shift / args.spacing}
-    simulation = Simulation((distance,), spacing=args.spacing, noise=args.noise, **motion)
+    motion = {"angle": ANGLE, "shift": SHIFT / args.spacing}
+    simulation = Simulation((distance,), spacing=args.spacing, noise=NOISE, **motion)
     return stem(mask_path), simulate(image, mask, rng, simulation)
 
 
@@ -170,10 +166,10 @@ def trainings(args, seed, parts):
         alignnet = trained_alignnet(folder, known, common, args.alignnet_updates)
     updates = args.segmentor_updates, args.stage2_updates
     for distance, cases in parts.items():
-        folder, networks = args.runs / f"{distance:g}mm_{seed}", {}
+        folder, networks = args.runs / f"{distance:g}mm_{seed}", found.setdefault(distance, {})
         if needed - {"high"}:
             segmentor, longer = trained_segmentors(folder, cases, common, *updates)
-            networks = {"apart": Networks(segmentor, alignnet), "segmentor": Networks(longer)}
+            networks |= {"apart": Networks(segmentor, alignnet), "segmentor": Networks(longer)}
             networks["long"] = Networks(longer, alignnet)
         if "both" in needed:
             apart, stage2 = folder / "apart.h5", epochs(args.stage2_updates)
@@ -184,7 +180,6 @@ def trainings(args, seed, parts):
             sharp = [SimpleNamespace(views=(_sharp(case),), transforms=None) for case in cases]
             high = trained_segmentors(args.runs / f"high_{seed}", sharp, common, *updates)[1]
             networks["high"] = Networks(high)
-        found[distance] = networks
     return found
 
 
@@ -231,20 +226,12 @@ def trained_segmentors(folder, cases, settings, updates, more):
 
 
 def _common_settings(args, seed):
-    names = "grid_size spacing kernel alignnet_kernels precision".split()
-    return TrainingSettings(
-        **{name: getattr(args, name) for name in names},
-        seed=seed,
-        hidden=64,
-        largest_angle=60.0,
-        rotation=args.angle,
-        shift=args.shift / args.spacing,
-        contrast_max=0.2,
-        window=7,
-        supervised_alignment="transforms",
-        stage1_epochs=1,
-        snapshot=10**6,
-    )
+    names = "grid_size spacing kernel alignnet_kernels".split()
+    settings = {name: getattr(args, name) for name in names}
+    settings |= {"rotation": ANGLE, "shift": SHIFT / args.spacing, "contrast_max": 0.2}
+    settings |= {"hidden": 64, "largest_angle": 60.0, "window": 7, "precision": "mixed_bfloat16"}
+    settings |= {"supervised_alignment": "transforms", "stage1_epochs": 1, "snapshot": 10**6}
+    return TrainingSettings(**settings, seed=seed)
 
 
 def _sharp(case):
@@ -252,7 +239,7 @@ def _sharp(case):
     return View(case.image, case.truth.with_array(case.truth.array.astype(np.float32)))
 
 
-def scored(args, case, name, networks):
+def scored(case, name, networks):
     """The paper's scores of a method on a case, a dict.
 
     `between` is the Dice between the masks of three aligned views and the truth (Table 2), or None.
@@ -262,19 +249,17 @@ def scored(args, case, name, networks):
     found = np.zeros(truth.array.shape, bool)
     if settings is None:
         view = _sharp(case) if name == HIGH else case.views[0]
-        answer = segment(networks.segmentor, View(view.volume), truth.grid)
+        found = Volume.from_grid(segment(networks.segmentor, view, truth.grid), truth.grid)
         # As a prediction, which ends around the object.
-        whole = without_islands(View(view.volume, Volume.from_grid(answer, truth.grid)))
-        found = whole.mask.array >= 0.5
-    elif (result := _predicted(args, case, name, networks)) is not None:
+        found = without_islands(View(view.volume, found)).mask.array >= 0.5
+    elif (result := _predicted(case, name, networks)) is not None:
         found = sample(result.probability, truth.grid) >= 0.5
         between = _between(result, truth) if len(views) == 3 else None
-    scores = {k: float(v) for k, v in score(found, truth.array)._asdict().items()}
-    scores = {key: value if math.isfinite(value) else None for key, value in scores.items()}
-    return {**scores, "between": between}
+    scores = score(found, truth.array)._asdict().items()
+    return {k: float(v) if math.isfinite(v) else None for k, v in scores} | {"between": between}
 
 
-def _predicted(args, case, name, networks):
+def _predicted(case, name, networks):
     """The fused result of a method; None where it fails, as when masks to be aligned are empty."""
     training, indices, settings = EVERY[name]
     views = [case.views[k] for k in indices]
@@ -284,7 +269,7 @@ def _predicted(args, case, name, networks):
         views = [_back(view, case.transforms[k]) for k, view in enumerate(views)]
     # By name: a header that was turned back may say that another view is axial.
     place = {"spacing": case.truth.spacing[0], "reference": case.views[0].name}
-    settings = PredictionSettings(**settings, **place, passes=args.passes)
+    settings = PredictionSettings(**settings, **place, passes=PASSES)
     if networks is not None and settings.alignment != "alignnet":
         networks = Networks(networks.segmentor)
     try:
@@ -296,11 +281,10 @@ def _predicted(args, case, name, networks):
 
 def _back(view, transform):
     """A view whose header says where the patient really was: aligned with the reference."""
-    back, grid = transform.inverse(), view.volume.grid
-    turned = {"origin": tuple(back.apply(grid.origin))}
-    grid = replace(grid, **turned, direction=back.rotation @ view.volume.direction)
-    mask = None if view.mask is None else Volume.from_grid(view.mask.array, grid)
-    return View(Volume.from_grid(view.volume.array, grid), mask, name=view.name)
+    back, (origin, direction) = transform.inverse(), (view.grid.origin, view.grid.direction)
+    place = {"origin": tuple(back.apply(origin)), "direction": back.rotation @ direction}
+    mask = None if view.mask is None else replace(view.mask, **place)
+    return View(replace(view.volume, **place), mask, name=view.name)
 
 
 def _between(result, truth):
@@ -320,8 +304,8 @@ def tables(report):
         parts += [_score_table(here, METHODS), "### Ablations (Table 4)"]
         parts += [_score_table(here, ["SuperMask", *ABLATIONS])]
         pairs = {}
-        for row in [row for row in here if row["between"]]:
-            for name, value in row["between"].items():
+        for row in here:
+            for name, value in (row["between"] or {}).items():
                 pairs.setdefault(row["method"], {}).setdefault(name, []).append(value)
         if pairs:
             lines = [[name, *map(_cell, items.values())] for name, items in pairs.items()]

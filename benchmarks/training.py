@@ -3,8 +3,7 @@
 
 A cycle is five updates of the discriminator (first kernel 32) and one of the generator (first
 kernel 16) on random patches of 64^3. Each precision and batch size runs in a process of its own,
-interleaved: one update of each kind to warm up, then at most --cycles, none begun after --budget
-seconds.
+interleaved: one update of each kind to warm up, then --cycles.
 """
 
 import statistics
@@ -19,54 +18,49 @@ def add_arguments(parser):
     add("--batch", type=int, nargs="+", default=[4, 32])
     add("--patch", type=int, default=64)
     add("--runs", type=int, default=3)
-    add("--cycles", type=int, default=3, help="timed in each run, at most")
-    add("--budget", type=float, default=60, help="seconds of a run")
+    add("--cycles", type=int, default=3, help="timed in each run")
     add("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     add("--backend", choices=("tensorflow", "jax"), default="tensorflow")
 
 
 def run(args, save):
-    limits = args.backend, args.cycles, args.budget
+    report = {"patch": args.patch, "backend": args.backend}
     jobs = {
-        (precision, batch): ours("cycle", batch, args.patch, precision, *limits)
+        (precision, batch): ours("cycle", batch, *report.values(), precision, args.cycles)
         for batch in args.batch
         for precision in args.precision
     }
 
-    def report(results):
-        rows = [_summary(*key, found) for key, found in results.items() if found]
-        return {"patch": args.patch, "backend": args.backend, "results": rows}
+    def add(results):
+        report["results"] = [_summary(*key, found) for key, found in results.items()]
+        save(report)
 
-    return report(interleaved(jobs, args.runs, save=lambda results: save(report(results))))
+    interleaved(jobs, args.runs, add)
+    return report
 
 
 def _summary(precision, batch, results):
     """One row: medians over the cycles of all runs."""
-    row = {"what": "cycle", "job": f"segsrgan 3, {precision}", "batch": batch, **summary(results)}
+    row = {"job": f"segsrgan 3, {precision}", "batch": batch, **summary(results)}
     good = [result for result in results if "failed" not in result]
     if not good:
         return row
-    parts = [pair for r in good for pair in zip(r["discriminator"], r["generator"], strict=True)]
-    row |= {**spread([sum(pair) for pair in parts]), "cycles": len(parts)}
-    row["warm_up"] = statistics.median(r["warm_up"] for r in good)
-    row["generator_update"] = statistics.median(pair[1] for pair in parts)
+    row |= spread(sum((result["cycles"] for result in good), []))
     # Five batches for the discriminator, one for the generator.
     row["patches_per_second"] = 6 * batch / row["seconds"]
     row["operations"] = good[0]["operations"]
     row["matrix_rate"] = statistics.median(r["matrix_rate"] for r in good)
-    row["matrix_share"] = row["operations"] / row["seconds"] / row["matrix_rate"]
+    row["matrix_fraction"] = row["operations"] / row["seconds"] / row["matrix_rate"]
     return row
 
 
 def tables(report):
     lines = []
-    for row in [row for row in report["results"] if row["what"] == "cycle"]:
-        seconds, memory = cost_cells(row)
-        names = {"generator_update": "{:.2f}", "patches_per_second": "{:.2f}"}
-        rates = [text.format(row[name]) if name in row else "" for name, text in names.items()]
-        fraction = ""
-        if "matrix_share" in row:
-            fraction = f"{row['matrix_share']:.0%} of {row['matrix_rate'] / 1e12:.2f} TFLOP/s"
-        lines.append([row["job"], row["batch"], seconds, *rates, memory, fraction])
-    heads = ["cycle", "batch", "seconds (min to max)", "of them generator", "patches/s"]
-    return markdown([*heads, "peak memory, GB", "fraction of the matrix rate"], lines)
+    for row in report["results"]:
+        cells = [row["job"], row["batch"], *cost_cells(row)]
+        if "matrix_fraction" in row:
+            cells.append(f"{row['patches_per_second']:.2f}")
+            cells.append(f"{row['matrix_fraction']:.0%} of {row['matrix_rate'] / 1e12:.2f} TFLOP/s")
+        lines.append(cells)
+    heads = ["cycle", "batch", "seconds (min to max)", "peak memory, GB", "patches/s"]
+    return markdown([*heads, "fraction of the matrix rate"], lines)

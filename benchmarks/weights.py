@@ -11,8 +11,6 @@ grey matter. --data is a folder with fetal_templates/ (*_T2w.nii.gz and *_labels
 and adult_labels/ (FreeSurfer's numbers).
 """
 
-import hashlib
-import json
 import sys
 from pathlib import Path
 
@@ -21,7 +19,6 @@ import pandas as pd
 
 from benchmarks.common import markdown
 from segsrgan import Predictor, Volume, read_volume
-from segsrgan.networks import describe
 from segsrgan.training.painting import paint, prepare_labels
 from segsrgan.training.simulation import add_noise
 from segsrgan.volumes import connected_components, degrade, dice, psnr, resample_to, ssim
@@ -40,7 +37,6 @@ CONDITIONS = {
     "square root": (2, np.sqrt, 0.0),
     "noise 3 %": (2, None, 0.03),
 }
-WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 def add_arguments(parser):
@@ -49,7 +45,6 @@ def add_arguments(parser):
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--step", type=int, default=64)
     parser.add_argument("--conditions", default="z", help="all, or some by comma (default: z)")
-    parser.add_argument("--ship", metavar="NAME", help="put --weights into weights/ as the default")
 
 
 def run(args, save):
@@ -63,27 +58,7 @@ def run(args, save):
             print(*rows[-1].values(), file=sys.stderr, flush=True)
             report = {"mean": means(rows), "cases": rows}
             save(report)
-    if args.ship:
-        ship(args.ship, args.weights, report["mean"])
     return report
-
-
-def ship(name, snapshot, mean):
-    """Puts a snapshot among the weights that ship, in the place of those of its name, if any.
-
-    What `registry.json` says of their training and licence stays; the card in weights/README.md is
-    written by hand.
-    """
-    path, registry = WEIGHTS / f"{name}.h5", WEIGHTS / "registry.json"
-    path.write_bytes(Path(snapshot).read_bytes())
-    entries = {entry["name"]: entry for entry in json.loads(registry.read_text())["weights"]}
-    entry = {"training": "", "license": "", **entries.pop(name, {}), "name": name}
-    entry |= {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    entry |= {"architecture": describe(path)["generator"], "scores": {}}
-    for group, row in mean.items():
-        entry["scores"][group] = {key: round(value, 4) for key, value in row["z"].items()}
-    content = {"default": name, "weights": [entry, *entries.values()]}
-    registry.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def fetal_cases(folder):
@@ -95,15 +70,20 @@ def fetal_cases(folder):
             yield path.name[:-11], truth, np.isin(labels, FETAL_CORTEX), truth.array > 0
 
 
-def cases(folder):
-    """Yields (set, name, truth Volume, cortex, brain): bool arrays on the truth's grid."""
+def adult_template(box=...):
+    """(truth Volume, cortex, brain) of nilearn's T1 template, see `cases`."""
     from nilearn import datasets
 
+    images = (datasets.load_mni152_template, datasets.load_mni152_gm_template)
+    t1, grey = (load(resolution=1).get_fdata(dtype="float32")[box] for load in images)
+    return Volume(t1, (1.0, 1.0, 1.0)), grey > 0.5, t1 > 0
+
+
+def cases(folder):
+    """Yields (set, name, truth Volume, cortex, brain): bool arrays on the truth's grid."""
     for case in fetal_cases(folder):
         yield "fetal T2", *case
-    images = (datasets.load_mni152_template, datasets.load_mni152_gm_template)
-    t1, grey = (load(resolution=1).get_fdata(dtype="float32") for load in images)
-    yield "adult T1", "MNI152", Volume(t1, (1.0, 1.0, 1.0)), grey > 0.5, t1 > 0
+    yield "adult T1", "MNI152", *adult_template()
     for path in sorted((folder / "adult_labels").glob("*.nii.gz")):
         if not any(name in path.name for name in HELD_OUT):
             continue
@@ -117,9 +97,8 @@ def cases(folder):
         yield "adult, painted", path.name[:-7], Volume(image, volume.spacing), cortex, brain[box]
 
 
-def acquire(truth, brain, condition="z"):
-    """`(truth, low)`: a volume with the condition's intensities, and its thick slices."""
-    axis, change, noise = CONDITIONS[condition]
+def acquire(truth, brain, axis=2, change=None, noise=0.0, seed=0):
+    """`(truth, low)`: a volume with changed intensities, and its thick slices, see `CONDITIONS`."""
     array = np.clip(truth.array / truth.array.max(), 0, None)
     # Turned over, the background would be the brightest: it stays dark.
     if change is not None:
@@ -128,19 +107,15 @@ def acquire(truth, brain, condition="z"):
     spacing = np.array(truth.spacing)
     spacing[axis] *= RATIO
     low = degrade(truth, tuple(spacing))
-    return truth, low.with_array(add_noise(low.array, noise, np.random.default_rng(0)))
+    return truth, low.with_array(add_noise(low.array, noise, np.random.default_rng(seed)))
 
 
 def measure(truth, image, segmentation, cortex, brain):
     """The scores of a result, arrays that may be longer than the truth, a dict."""
     window = tuple(slice(0, n) for n in truth.array.shape)
     image, found = image[window], segmentation[window] > 0
-    return {
-        "psnr": psnr(truth.array, image, brain),
-        "ssim": ssim(truth.array, image, brain),
-        "dice": dice(found, cortex),
-        "components": connected_components(found),
-    }
+    scores = {"psnr": psnr(truth.array, image, brain), "ssim": ssim(truth.array, image, brain)}
+    return scores | {"dice": dice(found, cortex), "components": connected_components(found)}
 
 
 def predicted(predictor, low, truth, cortex, brain, patch=128, step=64):
@@ -151,7 +126,7 @@ def predicted(predictor, low, truth, cortex, brain, patch=128, step=64):
 
 def score(predictor, truth, cortex, brain, patch=128, step=64, condition="z"):
     """The scores of one case under a condition, those of the spline beside them, a dict."""
-    truth, low = acquire(truth, brain, condition)
+    truth, low = acquire(truth, brain, *CONDITIONS[condition])
     spline = resample_to(low, truth.grid).array
     return {
         "psnr_spline": psnr(truth.array, spline, brain),
