@@ -11,8 +11,10 @@ import json
 import os
 import shlex
 import sys
-from importlib import import_module
 from pathlib import Path
+
+from benchmarks.common import machine
+from segsrgan.cli.console import import_quietly
 
 BENCHMARKS = {
     "inference": "seconds, memory, distance to the machine's limit and accuracy of applying",
@@ -32,7 +34,8 @@ def main(argv=None):
         print("usage: python -m benchmarks NAME [--help] ...\n\n" + "\n".join(lines))
         return 0 if argv in ([], ["-h"], ["--help"]) else 2
     name = argv[0]
-    module = import_module(f"benchmarks.{name}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    module = import_quietly(f"benchmarks.{name}")
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {name}",
         description=module.__doc__,
@@ -41,10 +44,6 @@ def main(argv=None):
     module.add_arguments(parser)
     parser.add_argument("--output", type=Path, help="FILE.json; the tables go to FILE.md beside it")
     args = parser.parse_args(argv[1:])
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-    from benchmarks.common import machine
-
     about = {"command": f"python -m benchmarks {shlex.join(argv)}", "machine": machine()}
 
     def save(report):

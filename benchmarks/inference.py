@@ -60,9 +60,11 @@ def engines():
     """(engine, precision) pairs that this machine computes."""
     from importlib.util import find_spec
 
+    from segsrgan.cli.console import import_quietly
     from segsrgan.config import ENGINES
     from segsrgan.inference.engines import engine_module
 
+    import_quietly("keras")
     found = [name for name in ENGINES if find_spec(name)]
     return [(name, precision) for name in found for precision in engine_module(name).precisions()]
 

@@ -78,8 +78,7 @@ def limit(runs, small=None):
 def operations(model, rewritten=True):
     """Floating-point operations of each convolution of a model of fixed sizes for one patch.
 
-    Either `rewritten`, as `segsrgan.networks` computes the generator, or as written, but for the
-    taps that nobody needs after an upsampling.
+    `rewritten` as `segsrgan.networks` computes the generator, or as written.
     """
     from segsrgan.networks.layers import FEW_FILTERS
 

@@ -121,8 +121,7 @@ def run(args, save):
 def gather(args, distance, seed):
     """The cases of a seed, `(train, test)`, lists of (volume's name, `Case`).
 
-    Every seed leaves out other volumes, as long as there are others: a cross-validation. Of each
-    volume to train on there are `args.repeats`, side by side, of one to test on one.
+    Every seed leaves out other volumes, as long as there are others: a cross-validation.
     """
     if args.collection:
         pairs = find_pairs(args.collection)
@@ -153,11 +152,10 @@ def _case(args, distance, volume, key):
 
 
 def trainings(args, seed, parts):
-    """The networks that the chosen methods need, trained unless they lie in `args.runs`.
+    """The networks that the chosen methods need, `{slice distance: {name: Networks}}`.
 
-    Of lists of cases by slice distance, `{slice distance: {name: Networks}}`: "apart" after stage
-    1, "both" after stage 2, "segmentor" trained alone on as many more images as stage 2 sees,
-    "long" that one and AlignNet, "high" as that one, on high-resolution images.
+    "apart" after stage 1, "both" after stage 2, "segmentor" trained alone on as many more images
+    as stage 2 sees, "long" that one and AlignNet, "high" as that one, on high-resolution images.
     """
     needed = {EVERY[name][0] for name in args.methods} - {None}
     common, alignnet, found = _common_settings(args, seed), None, {}
@@ -197,10 +195,9 @@ def epochs(updates):
 
 
 def trained_alignnet(folder, cases, settings, updates):
-    """An AlignNet by itself, on cases of all slice distances: updates of 16 pairs each.
+    """An AlignNet by itself, on cases of all slice distances.
 
-    It needs tens of thousands of pairs before it finds rotations; so it learns from the true
-    motions, on large batches seen in several orientations.
+    It needs tens of thousands of pairs before it finds rotations, hence the large batches.
     """
     alone = {"train": "alignnet", "supervised_alignment": "transforms", "lambda_sim": 0.0}
     alone |= {"precision": "float32", "batch_size": 16, "orientations": 6, "stage2_epochs": 0}
@@ -214,10 +211,7 @@ def trained_alignnet(folder, cases, settings, updates):
 
 
 def trained_segmentors(folder, cases, settings, updates, more):
-    """A segmentor by itself, and what becomes of it in as many `more` updates as stage 2 has.
-
-    Each of these has as many images as one of stage 2, and its learning rate.
-    """
+    """A segmentor by itself, and what becomes of it in `more` updates as large as stage 2's."""
     alone, first = {"train": "segmentor", "stage2_epochs": 0}, folder / "segmentor.h5"
     short = trained(first, cases, settings, **alone, stage1_epochs=epochs(updates))
     alone |= {"lr1": settings.lr2, "batch_size": 2 * settings.batch_size, "weights": str(first)}
