@@ -71,9 +71,8 @@ def test_what_is_not_rigid_is_refused():
 
 
 def test_the_angle_is_that_of_the_whole_turn():
-    assert Rigid((0, 0.5, 0)).angle() == pytest.approx(np.rad2deg(0.5))
-    assert Rigid((1e-9, 0, 0)).angle() == pytest.approx(np.rad2deg(1e-9))
-    assert Rigid((np.pi, 0, 0)).angle() == pytest.approx(180) and Rigid().angle() == 0
+    for angle in (0, 1e-9, 0.5, np.pi):
+        assert Rigid((0, angle, 0)).angle() == pytest.approx(np.rad2deg(angle))
 
 
 def test_itk_leads_points_to_the_same_place():
@@ -101,9 +100,7 @@ def test_a_file_holds_every_digit(tmp_path):
 
 def test_files_that_are_no_rigid_transforms_are_refused(tmp_path):
     (tmp_path / "bad.tfm").write_text("no transform")
-    stretched = sitk.AffineTransform(3)
-    stretched.Scale((2, 1, 1))
-    sitk.WriteTransform(stretched, str(tmp_path / "affine.tfm"))
+    sitk.WriteTransform(sitk.ScaleTransform(3, (2, 1, 1)), str(tmp_path / "affine.tfm"))
     sitk.WriteTransform(sitk.Euler2DTransform(), str(tmp_path / "flat.tfm"))
     for name in ("bad", "affine", "flat", "missing"):
         with pytest.raises(UserError, match=f"{name}.tfm: expected a rigid 3-D"):
@@ -209,9 +206,7 @@ def test_distances_are_those_along_the_slice_normal_whatever_the_intensities(dir
 
 
 def test_fields_of_view_meet_or_not():
-    grid = Grid((10, 10, 10))
-    far = Grid((10, 10, 10), origin=(10.1, 0, 0))
-    near = Grid((10, 10, 10), origin=(9.9, 0, 0))
+    grid, near, far = (Grid((10, 10, 10), origin=(x, 0, 0)) for x in (0, 9.9, 10.1))
     assert overlaps(grid, near) and not overlaps(grid, far)
     # Their boxes along the patient's axes meet, they do not.
     turn = rotation((0, 0, np.pi / 4))

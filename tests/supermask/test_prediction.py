@@ -22,7 +22,7 @@ from examinations import (
 )
 
 from segsrgan.errors import UserError
-from segsrgan.volumes import Grid, Volume, dice
+from segsrgan.volumes import Volume, dice
 from supermask.geometry import Rigid, sample
 from supermask.networks import (
     AlignNetSpec,
@@ -221,12 +221,11 @@ def test_parts_of_an_object_are_no_islands():
     np.testing.assert_array_equal(kept, array)
 
 
-def test_masks_that_are_given_decide_how_fine_the_result_is(views):
+def test_masks_that_are_given_decide_how_fine_the_result_is():
     networks = Networks(segmentor=Thresholding())  # of 2 mm
-    fine = examination(fine=1.5, planes=("axial", "coronal"))
-    assert predict_views(fine, ALIGNED, networks).mask.spacing == (1.5, 1.5, 1.5)
-    half = [fine[0], *bare(fine[1:])]
-    assert predict_views(half, ALIGNED, networks).mask.spacing == (2.0, 2.0, 2.0)
+    first, second = examination(fine=1.5, planes=("axial", "coronal"))
+    for view, spacing in ((second, 1.5), (View(second.volume), 2.0)):
+        assert predict_views([first, view], ALIGNED, networks).mask.spacing == (spacing,) * 3
 
 
 def test_an_object_that_is_nowhere_is_an_empty_mask_and_a_warning(views):
@@ -332,13 +331,9 @@ def test_a_result_beyond_all_memory_is_refused(views, monkeypatch):
 
 @pytest.mark.parametrize("spacing", [0.99, 0.993])
 def test_the_segmentors_mask_may_lie_between_the_voxels_of_its_stack(spacing):
-    grid = Grid((64, 64, 64), (spacing,) * 3)
-    array = np.zeros(grid.shape, np.float32)
-    array[20:44, 20:44, 20:44] = 1
-    segmentor = SimpleNamespace(
-        spec=SegmentorSpec(kernel=1, levels=2), predict_on_batch=lambda batch: batch
-    )
-    view = View(Volume.from_grid(array, grid))
+    array = np.pad(np.ones((24, 24, 24), np.float32), 20)
+    segmentor = SimpleNamespace(spec=SegmentorSpec(1, 2), predict_on_batch=lambda batch: batch)
+    view = View(Volume(array, (spacing,) * 3))
     found = predict_views([view], ALIGNED, Networks(segmentor=segmentor))
     assert found.mask.array.sum() == pytest.approx((24 * spacing) ** 3, rel=0.1)
 

@@ -4,6 +4,7 @@
 import itertools
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,13 +88,10 @@ def test_every_plane_has_an_axis_of_its_own_however_oblique_a_mask_without_image
 
 
 def test_noise_is_a_fraction_of_the_views_range():
-    still = {"slices": (6,), "spacing": 2.0, "angle": 0, "shift": 0, "contrast": False}
-    clean, noisy = (
-        simulate(*scan(), np.random.default_rng(0), Simulation(**still, noise=noise)).views[0]
-        for noise in (0, 0.1)
-    )
-    difference = noisy.volume.array - clean.volume.array
-    assert difference.std() == pytest.approx(0.1 * np.ptp(clean.volume.array), rel=0.1)
+    settings = (replace(SMALL, contrast=False, noise=noise) for noise in (0, 0.1))
+    found = (simulate(*scan(), np.random.default_rng(0), item) for item in settings)
+    clean, noisy = (case.views[0].volume.array for case in found)
+    assert (noisy - clean).std() == pytest.approx(0.1 * np.ptp(clean), rel=0.1)
 
 
 @pytest.mark.parametrize(
