@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import HERE, cost_cells, interleaved, markdown, ours, summary, timed
+from segsrgan.cli.console import import_quietly
 
 PARTS = ("jobs", "limit", "scaling", "accuracy")
 ORIGINAL, MONAI, PLAIN = "SegSRGAN 2.2.4", "MONAI, torch", "plain Keras"
@@ -38,6 +39,7 @@ def add_arguments(parser):
 
 
 def run(args, save):
+    import_quietly("keras")
     report, makers = {"small": args.small}, {"jobs": whole_jobs, "scaling": scaling_jobs}
 
     def add(part, results):
@@ -60,11 +62,9 @@ def engines():
     """(engine, precision) pairs that this machine computes."""
     from importlib.util import find_spec
 
-    from segsrgan.cli.console import import_quietly
     from segsrgan.config import ENGINES
     from segsrgan.inference.engines import engine_module
 
-    import_quietly("keras")
     found = [name for name in ENGINES if find_spec(name)]
     return [(name, precision) for name in found for precision in engine_module(name).precisions()]
 

@@ -60,10 +60,9 @@ def test_a_training_from_masks_to_weights_and_the_same_again(masks, eager, tmp_p
     assert "1 training and 1 test patients with 3 and 3 views; 1 cycles" in shown.err
     assert {"SuperMask_epoch_1", "SuperMask_best", "settings.toml", "epoch_1.png"} <= names(run)
     assert main(["--config", str(run / "settings.toml"), "-sf", str(again)]) == 0
-    first, second = (load_networks(folder / "SuperMask_epoch_1") for folder in (run, again))
-    for model, other in zip(first[:2], second[:2], strict=True):
-        for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
-            np.testing.assert_array_equal(a, b)
+    pair = (load_networks(folder / "SuperMask_epoch_1")[:2] for folder in (run, again))
+    first, second = ([w for model in models for w in model.get_weights()] for models in pair)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     capsys.readouterr()
 
     assert main([*flags, "-sf", str(run)]) == 2
@@ -114,14 +113,10 @@ def test_bad_data_is_reported_and_nothing_is_written(masks, tmp_path, capsys):
     (masks / "m0.nii.gz").write_bytes(b"nothing")
     write_volume(Volume(np.zeros((8, 8, 8), np.uint8), (2.0,) * 3), masks / "m2.nii.gz")
     flags = [*TINY, "--snapshot_folder", str(tmp_path / "run")]
-    for data, messages in (
-        (
-            ["--synthetic_cases", str(masks)],
-            ("2 problem(s)", "m0.nii.gz", "m2.nii.gz: the mask is"),
-        ),
-        (["--csv", str(tmp_path / "none.csv")], ("none.csv: no such file",)),
-    ):
-        assert main([*data, *flags]) == 2
+    bad = {"--synthetic_cases": masks, "--csv": tmp_path / "none.csv"}
+    expected = ("2 problem(s)", "m0.nii.gz", "m2.nii.gz: the mask is"), ("none.csv: no such file",)
+    for (flag, data), messages in zip(bad.items(), expected, strict=True):
+        assert main([flag, str(data), *flags]) == 2
         err = capsys.readouterr().err
         assert all(message in err for message in messages)
     assert not (tmp_path / "run").exists()

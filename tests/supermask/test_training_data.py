@@ -12,6 +12,7 @@ from scipy import ndimage
 from segsrgan.errors import UserError
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.volumes import Grid, Volume, dice, write_volume
+from segsrgan.volumes.itk import to_itk
 from supermask.geometry import ORIENTATIONS, Rigid, sample
 from supermask.simulation import Simulation, make_case, plan_cases, write_table
 from supermask.training import paint
@@ -20,6 +21,10 @@ from supermask.training.examinations import gather, true_transforms
 from supermask.training.settings import TrainingSettings
 
 STILL = {"rotation": 0.0, "shift": 0.0}
+
+
+def names(cases):
+    return [case.name for case in cases]
 
 
 def rng(seed=0):
@@ -133,9 +138,8 @@ def test_in_another_orientation_the_motion_is_still_the_true_one(orientation):
 
 def test_workers_divide_a_batch():
     settings = tiny(batch_size=4, steps=1)
-    whole, *parts = (
-        batches(Dataset([patient(0)], settings, shard)) for shard in ((0, 1), (0, 2), (1, 2))
-    )
+    shards = ((0, 1), (0, 2), (1, 2))
+    whole, *parts = (batches(Dataset([patient(0)], settings, shard)) for shard in shards)
     for batch, *pieces in zip(whole, *parts, strict=True):
         assert same(batch, (np.concatenate(columns) for columns in zip(*pieces, strict=True)))
 
@@ -173,8 +177,7 @@ def simulated(tmp_path):
 
 def test_simulated_cases_bring_their_true_transforms_along(simulated):
     train, test = gather(TrainingSettings(csv=simulated))
-    assert [item.name for item in train] == ["ball0", "ball1"]
-    assert [item.name for item in test] == ["ball2"]
+    assert (names(train), names(test)) == (["ball0", "ball1"], ["ball2"])
     case = PlacedExamination(train[0], tiny(spacing=3.0, **STILL))
     rows = case.pair(0, 2, rng())
     assert case.known and dice(rows[2] > 0.5, rows[3] > 0.5) > 0.75
@@ -187,33 +190,28 @@ def test_simulated_cases_bring_their_true_transforms_along(simulated):
         gather(TrainingSettings(csv=simulated))
 
 
-def made_of(path, **options):
+def made_of(path, lines=None, **options):
     options = {"spacing": 3.0, "slices": 6.0, "repeats": 1, "shift": 2.0, **options}
+    if lines:
+        path /= "masks.csv"
+        path.write_text("\n".join(lines) + "\n")
     return gather(TrainingSettings(synthetic_cases=path, **options))
-
-
-def table(folder, lines):
-    (folder / "masks.csv").write_text("\n".join(lines) + "\n")
-    return folder / "masks.csv"
 
 
 def test_patients_are_made_of_masks(tmp_path):
     write_volume(ball(), tmp_path / "mask0.nii.gz")
-    image = sitk.GetImageFromArray(ball().array.T.copy())
-    image.SetSpacing(ball().spacing)
-    sitk.WriteImage(image, str(tmp_path / "mask1.nhdr"))  # any format of images
+    sitk.WriteImage(to_itk(ball()), str(tmp_path / "mask1.nhdr"))  # any format of images
     (tmp_path / "._mask0.nii.gz").write_bytes(b"of an archive")
     train, test = made_of(tmp_path, repeats=2, test_share=0.5)
-    assert [item.name for item in train] == ["mask0_1", "mask0_2"]
-    assert [item.name for item in test] == ["mask1_1", "mask1_2"]
+    assert names(train + test) == ["mask0_1", "mask0_2", "mask1_1", "mask1_2"]
+    assert len(test) == 2
     assert [view.thickness for view in train[0].views] == [6.0] * 3
     first, second = (item.views[0].volume.array for item in train)
     assert first.shape != second.shape or not np.array_equal(first, second)
     again, _ = made_of(tmp_path, repeats=2, test_share=0.5)
     assert np.array_equal(first, again[0].views[0].volume.array)
-    lines = ["mask,base", "mask0.nii.gz,Test", "mask1.nhdr,Train"]
-    train, test = made_of(table(tmp_path, lines))
-    assert [item.name for item in train + test] == ["mask1_1", "mask0_1"]
+    train, test = made_of(tmp_path, ["mask,base", "mask0.nii.gz,Test", "mask1.nhdr,Train"])
+    assert (names(train), names(test)) == (["mask1_1"], ["mask0_1"])
 
 
 @pytest.mark.parametrize(
@@ -227,7 +225,7 @@ def test_patients_are_made_of_masks(tmp_path):
 )
 def test_bad_tables_of_masks_are_refused(lines, message, tmp_path):
     with pytest.raises(UserError, match=f"(?s){message}"):
-        made_of(table(tmp_path, lines))
+        made_of(tmp_path, lines)
 
 
 def test_a_painted_object_is_brighter_than_what_it_lies_in():
