@@ -72,6 +72,8 @@ def resolve(name_or_path=None, kind=None):
     """
     name = str(default_weights() if name_or_path is None else name_or_path)
     short = name.removeprefix("weights/")
+    if "/" in short and Path(name).is_file():
+        return Path(name)
     entries = {entry["name"]: entry for entry in available()}
     if short in entries:
         return _checked(weights_folder() / entries[short]["file"], entries[short]["sha256"])
