@@ -36,15 +36,21 @@ def send(number):
     os.kill(os.getpid(), number)
 
 
-def test_a_training_that_ends_has_status_0_and_its_scores_on_the_screen(train, capsys):
-    assert train(lambda settings, progress, stop: dict(ROW)) == 0
-    assert capsys.readouterr().out == "epoch 2: dice 0.5123, psnr 20; results in run\n"
+WORKER = ["--workers", "a:1,b:1", "--worker_index", "1"]
 
 
-def test_a_worker_that_is_not_the_chief_has_nothing_to_say(train, capsys):
-    flags = [*FLAGS, "--workers", "a:1,b:1", "--worker_index", "1"]
-    assert train(lambda settings, progress, stop: {"epoch": 2}, flags) == 0
-    assert capsys.readouterr().out == ""
+@pytest.mark.parametrize(
+    ("flags", "row", "shown"),
+    [
+        ([], ROW, "epoch 2: dice 0.5123, psnr 20; results in run\n"),
+        (WORKER, {"epoch": 2}, ""),  # who is not the chief says nothing
+    ],
+)
+def test_a_training_that_ends_has_status_0_and_its_scores_on_the_screen(
+    flags, row, shown, train, capsys
+):
+    assert train(lambda settings, progress, stop: dict(row), [*FLAGS, *flags]) == 0
+    assert capsys.readouterr().out == shown
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -70,24 +76,22 @@ def test_a_signal_in_the_last_cycle_makes_no_difference(train):
     assert train(run) == 0
 
 
-def test_a_second_interrupt_ends_the_training_at_once(train, capsys):
+@pytest.mark.parametrize(
+    ("cycles", "number", "status"),
+    [(0, signal.SIGINT, 130), (0, signal.SIGTERM, 143), (1, signal.SIGINT, 130)],
+)
+def test_before_the_first_cycle_and_at_a_second_interrupt_a_training_ends_at_once(
+    cycles, number, status, train, capsys
+):
     def run(settings, progress, stop):
-        stop()
-        send(signal.SIGINT)
-        send(signal.SIGINT)
-        pytest.fail("still running")
-
-    assert train(run) == 130
-    assert "--resume" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_before_the_first_cycle_there_is_nothing_to_wait_for(number, status, train):
-    def run(settings, progress, stop):
+        for _ in range(cycles):
+            stop()
+            send(number)
         send(number)
         pytest.fail("still running")
 
     assert train(run) == status
+    assert cycles == 0 or "--resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -113,26 +117,17 @@ def test_errors_before_and_after_the_beginning_have_their_status(error, status, 
     assert (str(error) or "--images_in_memory") in message
 
 
-def test_progress_shows_the_losses(train, capsys):
+def test_progress_shows_the_losses_and_the_speed_from_where_an_epoch_goes_on(train, capsys):
     def run(settings, progress, stop):
-        progress("epoch 1/2", 0, 2)
-        progress("epoch 1/2", 1, 2, "G 0.25, D -3.5")
-        progress("epoch 1/2", 2, 2, "G 0.125, D -4.5")
+        progress("epoch 1/2", 40, 100)
+        progress("epoch 1/2", 60, 100, "G 0.25, D -3.5")
+        progress("epoch 1/2", 100, 100, "G 0.125, D -4.5")
         return dict(ROW)
 
     assert train(run) == 0
     shown = capsys.readouterr().err
-    assert "epoch 1/2: 100%" in shown
-    assert "2/2" in shown and "G 0.125, D -4.5]" in shown
-
-
-def test_the_speed_of_a_resumed_epoch_counts_from_where_it_goes_on(train, capsys):
-    def run(settings, progress, stop):
-        progress("epoch 1/2", 40, 100)
-        return dict(ROW)
-
-    assert train(run) == 0
-    assert "40/100 [00:00<?, ?cycle/s]" in capsys.readouterr().err
+    assert "40/100 [00:00<?, ?cycle/s]" in shown and "epoch 1/2: 100%" in shown
+    assert "100/100" in shown and "G 0.125, D -4.5]" in shown
 
 
 def test_the_front_door_repeats_a_training_from_its_file(train, tmp_path):
