@@ -6,11 +6,11 @@ its report, a dict of JSON values, and `tables(report)` that returns Markdown. `
 called in between, so that nothing is lost when a long one is stopped.
 """
 
-import argparse
 import json
 import os
 import shlex
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from benchmarks.common import machine
@@ -36,11 +36,8 @@ def main(argv=None):
     name = argv[0]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     module = import_quietly(f"benchmarks.{name}")
-    parser = argparse.ArgumentParser(
-        prog=f"python -m benchmarks {name}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    options = {"description": module.__doc__, "formatter_class": RawDescriptionHelpFormatter}
+    parser = ArgumentParser(f"python -m benchmarks {name}", **options)
     module.add_arguments(parser)
     parser.add_argument("--output", type=Path, help="FILE.json; the tables go to FILE.md beside it")
     args = parser.parse_args(argv[1:])

@@ -19,12 +19,15 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.common import HERE, cost_cells, interleaved, markdown, ours, summary, timed
 from segsrgan.cli.console import import_quietly
+from segsrgan.config import ENGINES
+from segsrgan.inference.engines import engine_module
 
 PARTS = ("jobs", "limit", "scaling", "accuracy")
 ORIGINAL, MONAI, PLAIN = "SegSRGAN 2.2.4", "MONAI, torch", "plain Keras"
@@ -60,11 +63,6 @@ def run(args, save):
 
 def engines():
     """(engine, precision) pairs that this machine computes."""
-    from importlib.util import find_spec
-
-    from segsrgan.config import ENGINES
-    from segsrgan.inference.engines import engine_module
-
     found = [name for name in ENGINES if find_spec(name)]
     return [(name, precision) for name in found for precision in engine_module(name).precisions()]
 

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 
 import numpy as np
 
-import segsrgan  # noqa: F401 - sets the environment of TensorFlow before Keras loads it
 from benchmarks.common import spread
 from benchmarks.inference import engines
 

@@ -56,16 +56,14 @@ def main(image, patch, step, folder, kernel):
     scan = sitk.ReadImage(image)
     array = sitk.GetArrayFromImage(scan).astype(np.float32).T
     fine = torch.from_numpy(ndimage.zoom(array / array.max(), scan.GetSpacing(), order=3))
-    body, patch, step = generator(int(kernel)).eval(), int(patch), int(step)
+    body, patch, overlap = generator(int(kernel)).eval(), int(patch), 1 - int(step) / int(patch)
 
     def network(x):
         y = body(x).float()
         return torch.cat([x - y[:, :1], torch.sigmoid(y[:, 1:])], 1)
 
     with torch.inference_mode():
-        result = sliding_window_inference(
-            fine[None, None], (patch,) * 3, 1, network, overlap=1 - step / patch
-        )
+        result = sliding_window_inference(fine[None, None], (patch,) * 3, 1, network, overlap)
     sr, cortex = result[0].numpy()
     for name, values in (("sr", sr), ("cortex", cortex), ("mask", (cortex > 0.5).astype("uint8"))):
         written = sitk.GetImageFromArray(np.ascontiguousarray(values.T))

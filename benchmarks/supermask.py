@@ -42,8 +42,7 @@ from supermask.views import View
 
 logger = logging.getLogger(__name__)
 
-EPOCH = 50  # updates
-PASSES = 2  # of AlignNet
+EPOCH, PASSES = 50, 2  # updates; of AlignNet
 ANGLE, SHIFT, NOISE = 45.0, 30.0, 0.02  # degrees and mm at most; fraction of the views' range
 # Learning rates of AlignNet by itself, each with its fraction of the updates.
 RATES = ((4e-4, 0.6), (1e-4, 0.2), (3e-5, 0.2))

@@ -137,11 +137,9 @@ def score(predictor, truth, cortex, brain, patch=128, step=64, condition="z"):
 
 def means(rows):
     """{set: {condition: mean scores}}."""
-    groups = pd.DataFrame(rows).groupby(["set", "condition"], sort=False).mean(numeric_only=True)
-    found = {}
-    for (name, condition), row in groups.iterrows():
-        found.setdefault(name, {})[condition] = row.to_dict()
-    return found
+    means = pd.DataFrame(rows).groupby(["set", "condition"], sort=False).mean(numeric_only=True)
+    sets = means.groupby(level=0, sort=False)
+    return {name: found.droplevel(0).T.to_dict() for name, found in sets}
 
 
 def tables(report):
