@@ -107,12 +107,9 @@ def train(tmp_path):
     return Command(tmp_path)
 
 
-def difference(run, other, name, loads):
-    """The largest difference of any weight that some functions load."""
-    ours, theirs = (
-        [weight for load in loads for weight in load(folder / name).get_weights()]
-        for folder in (run, other)
-    )
+def difference(run, other, name, load=load_generator):
+    """The largest difference of any weight."""
+    ours, theirs = (load(folder / name).get_weights() for folder in (run, other))
     return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
 
 
@@ -134,7 +131,7 @@ def test_a_killed_training_goes_on_bit_for_bit(train):
     assert not (train.run / "SegSRGAN_epoch_1").exists()
     whole = train.flags(flags, run="whole")
     assert not start_up_lines(finish(start_command(whole, train.flags(f"{flags} --resume"))))
-    assert difference(train.run, train.folder / "whole", "SegSRGAN_epoch_1", [load_generator]) == 0
+    assert difference(train.run, train.folder / "whole", "SegSRGAN_epoch_1") == 0
     assert not list(train.run.glob(".*partial"))
 
 
@@ -151,8 +148,10 @@ def test_two_workers_train_as_one_and_go_on_after_one_is_lost(train):
     runs = [start_command(train.flags(f"{flags} {index} --resume")) for index in range(2)]
     outputs = [finish(run) for run in runs]
     finish(single)
-    loads = load_generator, load_discriminator
-    assert difference(train.run, train.folder / "single", "SegSRGAN_epoch_2", loads) < 1e-4
+    pair = train.run, train.folder / "single", "SegSRGAN_epoch_2"
+    assert difference(*pair) < 1e-5
+    # Where a critic's gradient is near 0 its sign alone counts for Adam; an epoch moves by 3e-3.
+    assert difference(*pair, load_discriminator) < 1e-3
     assert "epoch 2: dice" in outputs[0] and "epoch 2" not in outputs[1]
     history = (train.run / "history.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in history] == ["epoch", "1", "2"]
