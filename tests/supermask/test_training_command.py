@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from patients import tiny
 
 from segsrgan.cli.train import SUPERMASK, build_parser, settings_of
 from segsrgan.cli.train import supermask_main as main
-from segsrgan.config import from_toml, to_toml
 from segsrgan.tables import read_table
 from segsrgan.volumes import Volume, write_volume
 from supermask.networks import load_networks
@@ -138,14 +136,6 @@ def test_the_defaults_are_the_papers():
     assert (s.lambda1, s.lambda2, s.alpha1, s.alpha2) == (0.1, 0.05, 0.05, 0.05)
     assert (s.grid_size, s.spacing, s.rotation, s.largest_motion) == (128, 2.0, 45.0, 15.0)
     assert (s.kernel, s.levels, s.alignnet_kernels) == (32, 3, (16, 32, 64))
-
-
-def test_settings_come_back_from_their_file(tmp_path):
-    path = tmp_path / "settings.toml"
-    before = tiny(csv="a b.csv", labels="3,42", shift=None, antisymmetric=False)
-    path.write_text(to_toml(before, "supermask-train --config THIS_FILE"), encoding="utf-8")
-    assert "#   supermask-train" in path.read_text()
-    assert TrainingSettings(**from_toml(path, TrainingSettings)) == before
 
 
 def test_the_recipe_makes_what_is_as_large_as_what_ships():
