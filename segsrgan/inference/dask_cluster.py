@@ -207,10 +207,13 @@ def _local_cluster(processes):
     from distributed import LocalCluster
 
     before = signal.getsignal(signal.SIGINT)
+    # Elsewhere no signal arrives, and none may be set.
+    main_thread = threading.current_thread() is threading.main_thread()
     pages = {f"distributed.{who}.http.routes": [] for who in ("scheduler", "worker")}  # unencrypted
     with dask.config.set({"distributed.deploy.lost-worker-timeout": _RESTART_SECONDS, **pages}):
         # Ctrl-C reaches all of a terminal's processes; these leave it to this one.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if main_thread:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             cluster = LocalCluster(
                 n_workers=processes,
@@ -222,7 +225,8 @@ def _local_cluster(processes):
                 security=True,
             )
         finally:
-            signal.signal(signal.SIGINT, before)
+            if main_thread:
+                signal.signal(signal.SIGINT, before or signal.SIG_DFL)
         try:
             yield cluster
         except BaseException:
