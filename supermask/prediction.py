@@ -165,7 +165,7 @@ def _result_grid(views, transforms, settings, segmentor):
     points = np.concatenate(points)
     grid = isotropic_grid(points, views[0].grid.direction, spacing, settings.size, margin)
     needed, free = np.prod(grid.shape, dtype=float) * len(views) * _BYTES, available_memory()
-    if free is not None and needed > free:
+    if needed > free:
         raise UserError(
             f"a result of {'x'.join(map(str, grid.shape))} voxels of {spacing:g} mm needs about "
             f"{needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free; take a larger "

@@ -122,8 +122,8 @@ def read_dicom_series(folder, files, series=None):
     chosen = _choose(stacks, series, folder)
     if lost := [error.path for error in damaged if error.uid == chosen.uid]:
         raise VolumeError(
-            f"{lost[0]}: damaged or truncated, like {len(lost) - 1} other files of its series; "
-            "copy the series again"
+            f"{lost[0]}: damaged or truncated, {len(lost)} of its series' files in all; copy the "
+            "series again"
         )
     others = [stack for stack in stacks if stack is not chosen]
     names = ", ".join(map(str, others)) or "nothing"
