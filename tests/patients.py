@@ -4,6 +4,7 @@
 import numpy as np
 from examinations import CENTRE, examination
 
+from segsrgan.volumes import Volume, write_volume
 from supermask.geometry import Rigid
 from supermask.training import Examination, TrainingSettings
 
@@ -28,6 +29,17 @@ TINY = {
 def tiny(**options):
     """The settings of a training that takes seconds."""
     return TrainingSettings(**{**TINY, **options})
+
+
+def write_masks(folder):
+    """Makes a folder of two masks, ellipsoids of label 2 within label 1; returns the folder."""
+    folder.mkdir(exist_ok=True)
+    points = np.indices((16, 16, 16)).T - 7.5
+    radius = np.linalg.norm(points * (1.6, 1.3, 1), axis=-1)
+    array = (radius < 7).astype(np.uint8) + (radius < 5)
+    for index in range(2):
+        write_volume(Volume(array, (3.0 + index,) * 3), folder / f"m{index}.nii.gz")
+    return folder
 
 
 def patient(seed=0, known=True, planes=PLANES, fine=4.0, thick=8.0):

@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: MIT
 """`segsrgan evaluate` on good and bad input: what it prints and writes, and its exit status."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
 from evaluation.conftest import cube
+from training.samples import rows as rows_of
 
 from segsrgan.cli.main import main as segsrgan
 from segsrgan.volumes import read_volume
-
-
-def rows_of(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def errors(capsys):

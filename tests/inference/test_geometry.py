@@ -5,7 +5,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
+from volumes.samples import centroid, rotation
 
 from segsrgan.cli.job_model import Recipe
 from segsrgan.inference.predictor import Predictor
@@ -14,7 +14,7 @@ from segsrgan.volumes.reading import read_volume
 from segsrgan.volumes.volume import Grid, Volume
 
 TOLERANCE = 0.01  # mm
-OBLIQUE = Rotation.from_euler("xyz", (0.3, -0.5, 1.1)).as_matrix()
+OBLIQUE = rotation((0.3, -0.5, 1.1))
 PERMUTED = [
     np.eye(3)[:, order] * signs
     for order in permutations(range(3))
@@ -41,9 +41,7 @@ def landmark(thick, direction, spacing=(1.0, 1.2, 4.0)):
 
 def distance(volume, point):
     """From the centre of mass to the point, in mm."""
-    weights = volume.array.astype(np.float64)
-    index = [(weights * i).sum() / weights.sum() for i in np.indices(weights.shape, sparse=True)]
-    return np.linalg.norm(volume.grid.index_to_physical(index) - point)
+    return np.linalg.norm(centroid(volume) - point)
 
 
 def assert_kept(volume, point, resolution, sr, cortex, cortex_mask):

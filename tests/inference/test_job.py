@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The command on good input: what is written, where, when it is skipped, what flags change."""
 
-import csv
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from training.samples import rows as read_rows
 
 from segsrgan.inference import jobs, predictor, sweep
 from segsrgan.volumes.reading import read_volume
@@ -172,8 +172,7 @@ def test_the_summary_is_printed_and_written_beside_the_list_and_the_bar_shows_pa
     assert "--interpolation_type" in printed.err
     assert "lr.nii.gz patch_16_step_8" in printed.err
     assert "patch/s" in printed.err or "s/patch" in printed.err
-    with open(csv_path.with_name("people_summary.csv"), newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(csv_path.with_name("people_summary.csv"))
     assert tuple(rows[0]) == jobs.COLUMNS
     missing = str(csv_path.parent / "missing.nii")
     assert [(row["image"], row["patch"], row["step"], row["result"]) for row in rows] == [

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The command `supermask-train`: its flags, files, messages and exit statuses."""
 
+import os
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from patients import write_masks
 
 from segsrgan.cli.train import SUPERMASK, build_parser, settings_of
 from segsrgan.cli.train import supermask_main as main
@@ -35,18 +37,7 @@ def eager():
 
 @pytest.fixture
 def masks(tmp_path):
-    """A folder of two masks."""
-    folder = tmp_path / "masks"
-    folder.mkdir()
-    points = np.indices((20, 20, 20)) - 9.5
-    for index in range(2):
-        array = np.linalg.norm(points * [[[[1]]], [[[1.3]]], [[[1.6]]]], axis=0) < 6 + index
-        write_volume(Volume(array.astype(np.uint8), (2.0,) * 3), folder / f"m{index}.nii.gz")
-    return folder
-
-
-def names(folder):
-    return {path.name for path in folder.iterdir()}
+    return write_masks(tmp_path / "masks")
 
 
 def test_a_training_from_masks_to_weights_and_the_same_again(masks, eager, tmp_path, capsys):
@@ -56,7 +47,9 @@ def test_a_training_from_masks_to_weights_and_the_same_again(masks, eager, tmp_p
     shown = capsys.readouterr()
     assert shown.out.startswith("epoch 1: dice") and f"results in {run}" in shown.out
     assert "1 training and 1 test patients with 3 and 3 views; 1 cycles" in shown.err
-    assert {"SuperMask_epoch_1", "SuperMask_best", "settings.toml", "epoch_1.png"} <= names(run)
+    assert {"SuperMask_epoch_1", "SuperMask_best", "settings.toml", "epoch_1.png"} <= set(
+        os.listdir(run)
+    )
     assert main(["--config", str(run / "settings.toml"), "-sf", str(again)]) == 0
     pair = (load_networks(folder / "SuperMask_epoch_1")[:2] for folder in (run, again))
     first, second = ([w for model in models for w in model.get_weights()] for models in pair)
@@ -104,7 +97,7 @@ def test_bad_flags_are_refused_and_nothing_is_written(
     assert main(flags) == 2
     err = capsys.readouterr().err
     assert err.startswith("supermask-train: error: ") and message in err
-    assert not names(tmp_path)
+    assert not set(os.listdir(tmp_path))
 
 
 def test_bad_data_is_reported_and_nothing_is_written(masks, tmp_path, capsys):

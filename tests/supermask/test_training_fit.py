@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Whole trainings of SuperMask on views of a few voxels."""
 
-import csv
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from patients import patient, tiny
+from training.samples import rows
 
 import supermask
 from supermask.networks import load_networks
@@ -36,8 +35,7 @@ def train(folder, cases=CASES, stop=None, **options):
 
 
 def history(folder):
-    with (folder / "history.csv").open() as file:
-        return list(csv.DictReader(file))
+    return rows(folder / "history.csv")
 
 
 def column(folder, name):
@@ -49,8 +47,7 @@ def arrays(networks):
 
 
 def assert_same_weights(first, second):
-    for a, b in zip(arrays(first), arrays(second), strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_equal(arrays(first), arrays(second))
 
 
 def after(cycles):

@@ -8,9 +8,8 @@ from itertools import zip_longest
 import keras
 import numpy as np
 import pytest
-from patients import tiny
+from patients import tiny, write_masks
 
-from segsrgan.volumes import Volume, write_volume
 from supermask.training.dataset import Singles
 from supermask.training.loop import Loop
 from supermask.training.run import run
@@ -42,13 +41,7 @@ ELSEWHERE |= {"multi_gpu", "workers", "worker_index"}
 
 @pytest.fixture(scope="module")
 def masks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("masks")
-    points = np.indices((16, 16, 16)) - 7.5
-    for index in range(2):
-        radius = np.linalg.norm(points * np.array([1, 1.3, 1.6]).reshape(3, 1, 1, 1), axis=0)
-        array = (radius < 7).astype(np.uint8) + (radius < 5)
-        write_volume(Volume(array, (3.0 + index,) * 3), folder / f"m{index}.nii.gz")
-    return folder
+    return write_masks(tmp_path_factory.mktemp("masks"))
 
 
 def digest(batches):

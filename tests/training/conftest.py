@@ -3,6 +3,7 @@
 
 import keras
 import pytest
+from training.command import Command
 
 from segsrgan.networks import GeneratorSpec, outputs
 
@@ -12,6 +13,11 @@ def float32():
     """Whatever precision a test sets is that test's alone."""
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def train(tmp_path):
+    return Command(tmp_path)
 
 
 @pytest.fixture

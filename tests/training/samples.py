@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Small volumes that the tests of the training share."""
 
+import csv
 import socket
 import time
 
@@ -79,6 +80,12 @@ def refusal(read, *arguments, **options):
 def problem(message, *words):
     """Whether a line of a message has all the words."""
     return any(all(word in line for word in words) for line in message.splitlines())
+
+
+def rows(path):
+    """The rows of a CSV file, `{column: text}`."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def wait_for(condition):

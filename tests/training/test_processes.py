@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from startup import start_up_lines, user_environment
 from training import step_child
-from training.command import GAN, PLAIN, Command
+from training.command import GAN, PLAIN
 from training.samples import free_ports
 
 from segsrgan import load_generator
@@ -100,11 +100,6 @@ def test_two_processes_train_as_one(tmp_path, single):
     for run, path in zip(runs, paths, strict=True):
         finish(run)
         check_equal(path, single)
-
-
-@pytest.fixture
-def train(tmp_path):
-    return Command(tmp_path)
 
 
 def difference(run, other, name, load=load_generator):

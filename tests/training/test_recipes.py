@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The recipes of the weights that ship, a few updates each on volumes of a few voxels."""
 
-import csv
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from training.heads import head, write_map, write_maps
-from training.samples import ball, write_table
+from training.samples import ball, rows, write_table
 
 from benchmarks.weights import HELD_OUT
 from segsrgan.cli.train import settings_of
@@ -61,7 +60,7 @@ def test_both_stages_train_what_ships(data, monkeypatch):
         patch.setattr(Loop, "run", lambda loop: loop.save_weights(first, {}))
         train(data, STAGES[0], "--kernel_gen", 2, "--growth_gen", 1, "--blocks_gen", 1)
     train(data, STAGES[1], "--weights", first)
-    (row,) = csv.DictReader((second.parent / "history.csv").open())
+    (row,) = rows(second.parent / "history.csv")
     assert all(np.isfinite(float(row[name])) for name in ("generator_loss", "psnr", "dice"))
     expected = describe(ROOT / "weights" / "synthetic_unet_8.h5")["generator"]
     small = {**expected, "kernel": 2, "growth": 1, "blocks": 1}
