@@ -68,7 +68,8 @@ weights: $(venv)/.dev ## train and score the weights that ship, from data=FOLDER
 weights_supermask: $(venv)/.dev ## train networks of SuperMask by their recipe, from data=FOLDER
 	@test -n "$(data)" || { echo "make weights_supermask data=FOLDER; see weights/README.md"; exit 2; }
 	mkdir -p weights_run
-	sed "s#fetal_templates#$(abspath $(data))/&#g" weights/recipes/supermask.csv > weights_run/supermask.csv
+	cp weights/recipes/supermask.csv weights_run
+	ln -sfn "$$(realpath "$(data)")/fetal_templates" weights_run/fetal_templates
 	$(bin)/supermask-train --config weights/recipes/supermask.toml --resume \
 	  --synthetic_cases weights_run/supermask.csv --snapshot_folder weights_run/supermask $(weights_flags)
 

@@ -25,7 +25,7 @@ from benchmarks.common import HERE, markdown, mean_and_deviation
 from benchmarks.weights import RATIO, acquire, fetal_cases, measure, predicted, score
 from segsrgan import Predictor
 from segsrgan.networks import default_weights
-from segsrgan.training.simulation import change_contrast
+from segsrgan.training.degradation import change_contrast
 from segsrgan.volumes import resample_to
 
 PAIRS = {128: (30, 80, 128), 64: (20, 40, 64)}

@@ -19,8 +19,8 @@ import pandas as pd
 
 from benchmarks.common import markdown
 from segsrgan import Predictor, Volume, read_volume
+from segsrgan.training.degradation import add_noise
 from segsrgan.training.painting import paint, prepare_labels
-from segsrgan.training.simulation import add_noise
 from segsrgan.volumes import connected_components, degrade, dice, psnr, resample_to, ssim
 
 # Left out of every training on this data.

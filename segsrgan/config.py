@@ -285,13 +285,22 @@ def from_toml(path, settings_class):
         raise UserError(f"{path}: cannot be read ({error.strerror}); see --config") from error
     except ValueError as error:  # not UTF-8, or not TOML
         raise UserError(f"{path}: is not a TOML file ({error}); see --config") from error
+    return checked(values, settings_class, f"{path}: ")
+
+
+def checked(values, settings_class, where=""):
+    """Values of some settings by name, each in its type; messages begin with `where`.
+
+    Raises:
+        UserError: if a name is unknown or a value wrong.
+    """
     rules = rules_of(settings_class)
-    for key in values:
-        if key not in rules:
-            near = get_close_matches(key, rules, 1)
+    for name in values:
+        if name not in rules:
+            near = get_close_matches(name, rules, 1)
             hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(rules)}"
-            raise UserError(f"{path}: {key} is not a setting; {hint}")
-    return {key: rules[key].checked(value, f"{path}: {key}") for key, value in values.items()}
+            raise UserError(f"{where}{name} is not a setting; {hint}")
+    return {name: rules[name].checked(value, where + name) for name, value in values.items()}
 
 
 def _toml(value):

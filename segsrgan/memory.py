@@ -108,7 +108,7 @@ class MemoryBudget:
         if needed > free:
             within = "" if self._limit is None else " within max_memory"
             raise MemoryShortage(
-                f"{what} needs about {needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are "
+                f"{what} needs about {needed / GIB:.3g} GiB of memory, {free / GIB:.3g} GiB are "
                 f"free{within}; {remedy}"
             )
         return size, needed

@@ -188,7 +188,8 @@ def _cells(path, expected, base=None):
 
     With `base`, a line that is an existing path as it stands is one cell, separators or not.
     """
-    lines = enumerate(_text(path, expected).splitlines(), start=1)
+    # Not `splitlines`, which also cuts at marks that are letters of a name, such as U+2028.
+    lines = enumerate(re.split(r"\r\n|\r|\n", _text(path, expected)), start=1)
     numbered = [(number, line) for number, line in lines if line.strip()]
     separator = None
     if numbered and (match := re.fullmatch(r'"?sep=(.)"?\s*', numbered[0][1], re.IGNORECASE)):

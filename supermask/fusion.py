@@ -94,8 +94,11 @@ def _vote(masks, confidences):
 
 def _median(images, confidences):
     """The median (x, y, z) of the images whose confidence is above 0."""
-    seen = np.ma.array(images, np.float32, mask=np.asarray(confidences) <= 0)
-    return np.ma.median(seen, axis=0).filled(0)
+    seen = np.asarray(confidences) > 0
+    ordered = np.sort(np.where(seen, images, np.float32(np.inf)), axis=0)
+    count = seen.sum(axis=0, keepdims=True)
+    middle = (np.take_along_axis(ordered, np.maximum(n, 0) // 2, 0) for n in (count - 1, count))
+    return np.where(count > 0, sum(middle) / 2, np.float32(0))[0]
 
 
 def _matched(image, reference, region):

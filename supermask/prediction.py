@@ -168,7 +168,7 @@ def _result_grid(views, transforms, settings, segmentor):
     if needed > free:
         raise UserError(
             f"a result of {'x'.join(map(str, grid.shape))} voxels of {spacing:g} mm needs about "
-            f"{needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free; take a larger "
+            f"{needed / GIB:.3g} GiB of memory, {free / GIB:.3g} GiB are free; take a larger "
             "spacing, or a size"
         )
     index = grid.physical_to_index(points)

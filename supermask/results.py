@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segsrgan.config import checked
 from segsrgan.errors import UserError, one_line
 from segsrgan.files import ResultsFolder, check_writable, stamp
 from segsrgan.volumes import write_volume
@@ -63,10 +64,8 @@ def predict(
         >>> result.mask.spacing, result.views[1].transform.angle(), result.agreements[0].dice
         ((0.8, 0.8, 0.8), 4.2, 0.93)
     """
-    known = PredictionSettings.__dataclass_fields__
-    if unknown := sorted(set(settings) - set(known)):
-        raise UserError(f"{', '.join(unknown)}: unknown; settings are {', '.join(known)}")
-    settings, pairs = PredictionSettings(**settings), _pairs(stacks, masks)
+    settings = PredictionSettings(**checked(settings, PredictionSettings))
+    pairs = _pairs(stacks, masks)
     if output is not None:
         check_folder(_folder(output), overwrite)
     # Before anything is read: what is replaced from here on has changed.

@@ -41,7 +41,8 @@ def test_the_first_column_is_read(names, content):
 
 def test_a_path_may_hold_blanks_accents_and_separators(tmp_path, names):
     (tmp_path / "a, b.nii").touch()
-    assert names('a, b.nii\n"c, d.nii"\né f.nii\n') == ["a, b.nii", "c, d.nii", "é f.nii"]
+    expected = ["a, b.nii", "c, d.nii", "é f\u2028g.nii"]
+    assert names('a, b.nii\n"c, d.nii"\né f\u2028g.nii\r\n') == expected
 
 
 @pytest.mark.parametrize("cell", ["dicom", "patient1", "sub-01", "MyScans", "--"])

@@ -34,13 +34,14 @@ def command(build_parser, run, interrupted="", text=one_line):
         text: function that makes a message of an error.
 
     Returns:
-        A function of the arguments without the program's name, `sys.argv[1:]` by default. It
-        returns the exit status: that of `run`, 2 after an error of the user or the system, 130
-        after Ctrl-C.
+        A function of the arguments without the program's name, `sys.argv[1:]` by default, and of
+        another `prog` than the parser's. It returns the exit status: that of `run`, 2 after an
+        error of the user or the system, 130 after Ctrl-C.
     """
 
-    def main(argv=None):
+    def main(argv=None, prog=None):
         parser = build_parser()
+        parser.prog = prog or parser.prog
         try:
             args = parser.parse_args(argv)
             flags = (getattr(args, name, False) for name in ("quiet", "verbose"))

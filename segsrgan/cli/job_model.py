@@ -154,22 +154,18 @@ def _run(args):
     settings = typed(args, JobSettings)
     csv_path = find_table(args.path, "path of one image on each line", settings.debut_path)
     job, recipe = _plan(args, settings, csv_path)
-    unit, outcomes = "patch" if settings.dask is None else "image", []
+    unit, run, outcomes = "patch", jobs.run_here, []
+    if settings.dask is not None:
+        from segsrgan.inference.dask_cluster import run_on_cluster
+
+        unit, run = "image", partial(run_on_cluster, address=settings.dask)
     try:
         with ProgressBar(settings.quiet, unit) as bar:
-            for outcome in jobs.run_job(job, recipe, bar, _computation(settings.dask)):
+            for outcome in jobs.run_job(job, recipe, bar, run):
                 outcomes.append(outcome)
     finally:
         _report(job, outcomes, csv_path, settings.quiet)
     return int(any(outcome.result == jobs.FAILED for outcome in outcomes))
-
-
-def _computation(dask):
-    if dask is None:
-        return jobs.run_here
-    from segsrgan.inference.dask_cluster import run_on_cluster
-
-    return partial(run_on_cluster, address=dask)
 
 
 def _plan(args, settings, csv_path):

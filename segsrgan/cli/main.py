@@ -36,7 +36,7 @@ def main(argv=None):
         except KeyboardInterrupt:
             sys.stderr.write(f"segsrgan {argv[0]}: interrupted\n")
             return 130
-        return run(argv[1:])
+        return run(argv[1:], prog=f"segsrgan {argv[0]}")
     return command(_build_parser, lambda args: 0)(argv)
 
 

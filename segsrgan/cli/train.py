@@ -118,14 +118,15 @@ def build_parser(command=SEGSRGAN):
         epilog=command.epilog,
         argument_default=argparse.SUPPRESS,
     )
-    bounds = ", and low_res and low_res_upper for --new_low_res" * (command is SEGSRGAN)
+    is_segsrgan = command.settings is TrainingSettings
+    bounds = ", and low_res and low_res_upper for --new_low_res" * is_segsrgan
     parser.add_argument(
         "--config",
         metavar="FILE.toml",
         help="settings of an earlier training, or your own: any of the flags below by its long "
         f"name{bounds}; what is typed goes first",
     )
-    if command is SEGSRGAN:
+    if is_segsrgan:
         parser.add_argument(
             "-n",
             "--new_low_res",
@@ -164,14 +165,15 @@ def settings_of(argv, command=SEGSRGAN):
     return command.settings(**values)
 
 
-def main(argv=None, command=SEGSRGAN):
-    """Runs a command.
+def main(argv=None, prog=None, command=SEGSRGAN):
+    """Runs a command; `prog` is the name by which it was called if not by its own.
 
     Returns:
         The exit status: 0 done, 1 the training failed, 2 nothing could be done, 130 interrupted
         by Ctrl-C, 143 by SIGTERM.
     """
-    stop, program = _Stop(), command.program
+    program = prog or command.program
+    stop, command = _Stop(), command._replace(program=program)
     try:
         settings = settings_of(argv, command)
         with messages(program), stop:

@@ -201,16 +201,14 @@ class EvaluationSettings:
         for metric in (METRICS[name] for name in self.metrics or METRICS):
             if metric.kind in kinds:
                 columns.append(metric)
-                columns += _of_baseline(metric) if baseline and metric.kind == "image" else ()
+                if baseline and metric.kind == "image":
+                    spline, gain = f"{metric.name}_spline", f"{metric.name}_gain"
+                    texts = f"{metric.name} of the baseline", f"{metric.name} less {spline}"
+                    for name, text in zip((spline, gain), texts, strict=True):
+                        columns.append(replace(metric, name=name, text=text, measure=None))
             elif self.metrics:
                 raise UserError(
                     f"{metric.name} compares {metric.kind}s, but no case has both {metric.kind} "
                     f"and reference_{metric.kind}; leave it out of the metrics"
                 )
         return columns
-
-
-def _of_baseline(metric):
-    spline, gain = f"{metric.name}_spline", f"{metric.name}_gain"
-    texts = {spline: f"{metric.name} of the baseline", gain: f"{metric.name} less {spline}"}
-    return [replace(metric, name=name, text=text, measure=None) for name, text in texts.items()]

@@ -46,7 +46,9 @@ def format_table(results, columns, settings):
     `-` stands where a value is not defined or was not measured.
     """
     noted = any(scores.notes or scores.error for scores in results)
-    lines = [[_shortened(scores.case.name), *_cells(scores.values, columns)] for scores in results]
+    lines = [[scores.case.name, *_cells(scores.values, columns)] for scores in results]
+    for line in lines:
+        line[0] = line[0] if len(line[0]) <= _WIDEST else f"{line[0][: _WIDEST - 3]}..."
     if noted:
         for line, scores in zip(lines, results, strict=True):
             line.append("failed" if scores.error else ", ".join(scores.notes))
@@ -161,7 +163,3 @@ def _values(values):
     if values is None:
         return "every label but 0"
     return f"label{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"
-
-
-def _shortened(name):
-    return name if len(name) <= _WIDEST else f"{name[: _WIDEST - 3]}..."

@@ -90,9 +90,8 @@ def compute_image(order, results, pairs):
         )
     with _LOCK, _recorded(level) as records:
         predictor = _predictor(recipe)
-        return list(
-            run_here(job, [(results, pairs)], lambda: predictor, lambda *call: None)
-        ), records
+        outcomes = list(run_here(job, [(results, pairs)], lambda: predictor, lambda *call: None))
+        return outcomes, records
 
 
 def _spread(client, waiting, order, progress):

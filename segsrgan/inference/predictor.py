@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segsrgan.config import checked
 from segsrgan.errors import UserError
 from segsrgan.files import check_writable
 from segsrgan.inference.engines import make_engine
@@ -113,7 +114,7 @@ class Predictor:
     """
 
     def __init__(self, weights_path=None, *, model=None, **settings):
-        self.settings = PredictorSettings(**settings)
+        self.settings = PredictorSettings(**checked(settings, PredictorSettings))
         generator = read_generator(weights_path) if model is None else model
         self.engine = make_engine(
             generator, self.settings.engine, self.settings.precision, self.settings.threads

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Training: simulation of low-resolution images, patch streams, losses, the loop."""
+"""Training: degradation to low-resolution images, patch streams, losses, the loop."""

@@ -84,12 +84,12 @@ class Prepared(NamedTuple):
     resolution: float  # distance of the slices, mm
 
     @classmethod
-    def of(cls, arrays, plan, simulation, deformation, rng, position=None):
-        """Degrades the arrays that a `Plan` has read; for `position` see `Simulation.draw`."""
+    def of(cls, arrays, plan, degradation, deformation, rng, position=None):
+        """Degrades the arrays that a `Plan` has read; for `position` see `Degradation.draw`."""
         image = Volume(arrays["image"], plan.extent.spacing)
         labels = {column: array for column, array in arrays.items() if column != "image"}
         image, labels = deformation.apply(image, labels, rng, CLASSES)
-        draw = simulation.draw(image, rng, position)
+        draw = degradation.draw(image, rng, position)
         window = tuple(
             slice(first - begin, last - begin)
             for (first, last), (begin, _) in zip(plan.box, plan.region, strict=True)
@@ -136,7 +136,7 @@ class Dataset:
 
     Args:
         cases: sequence of `Case`, see `read_cases`.
-        simulation, cutting, deformation: a `Simulation`, a `Cutting` and a `Deformation`.
+        degradation, cutting, deformation: a `Degradation`, a `Cutting` and a `Deformation`.
         batch_size: patches in a batch, of all workers together.
         seed: a whole number from 0 up.
         spec: the generator's `GeneratorSpec`, whose heads are the channels of the target.
@@ -148,7 +148,7 @@ class Dataset:
     def __init__(
         self,
         cases,
-        simulation,
+        degradation,
         cutting,
         batch_size,
         seed,
@@ -159,13 +159,13 @@ class Dataset:
         cache=None,
         shard=(0, 1),
     ):
-        self._cases, self._simulation, self._cutting = list(cases), simulation, cutting
+        self._cases, self._degradation, self._cutting = list(cases), degradation, cutting
         self._batch_size, self._seed, spec = batch_size, seed, spec or GeneratorSpec()
         self._deformation, self._cache, self._shard = deformation, cache, shard
         self._together = images_in_memory
         self._channels, self._channel_count = output_channels(spec), channel_count(spec)
         self._columns = [head.target for head in self._channels if head.activation != "image"]
-        self._plans = plans_of(self._cases, simulation, cutting)
+        self._plans = plans_of(self._cases, degradation, cutting)
         self.patches = sum(len(plan.starts) for plan in self._plans)
 
     def cycles(self, epoch):
@@ -266,13 +266,13 @@ class Dataset:
 
     def _prepare(self, index, rng, position=None):
         """A `Prepared` image; the one of a validation if `position` is given."""
-        case, plan, simulation = self._cases[index], self._plans[index], self._simulation
+        case, plan, degradation = self._cases[index], self._plans[index], self._degradation
         deformation = self._deformation
         if position is not None:
-            simulation, deformation = replace(simulation, contrast_max=0.0, noise=0.0), STILL
+            degradation, deformation = replace(degradation, contrast_max=0.0, noise=0.0), STILL
         try:
             arrays = self._arrays(case, plan)
-            return Prepared.of(arrays, plan, simulation, deformation, rng, position)
+            return Prepared.of(arrays, plan, degradation, deformation, rng, position)
         except VolumeError:
             raise
         except (ValueError, MemoryError) as error:

@@ -16,15 +16,15 @@ def charbonnier(target, prediction, nu=1e-3):
     return ops.mean(ops.sqrt(ops.square(difference) + nu**2))
 
 
-def soft_dice_loss(target, prediction, smooth=1.0):
+def soft_dice_loss(target, prediction):
     """One minus the soft Dice, averaged over samples and channels.
 
-    `(2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth)` over the voxels of a sample.
+    `(2 sum(t p) + 1) / (sum(t) + sum(p) + 1)` over the voxels of a sample.
     """
     target, prediction = ops.cast(target, "float32"), ops.cast(prediction, "float32")
     axes = (1, 2, 3)
-    overlap = 2 * ops.sum(target * prediction, axis=axes) + smooth
-    total = ops.sum(target, axis=axes) + ops.sum(prediction, axis=axes) + smooth
+    overlap = 2 * ops.sum(target * prediction, axis=axes) + 1
+    total = ops.sum(target, axis=axes) + ops.sum(prediction, axis=axes) + 1
     return 1 - ops.mean(overlap / total)
 
 

@@ -27,9 +27,9 @@ class Cutting:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is needed of an image, in voxels of `Simulation.network_spacing`.
+    """What is needed of an image, in voxels of `Degradation.network_spacing`.
 
-    The simulation has to see a region: all patches, all that is not 0, and a margin. What lies
+    The degradation has to see a region: all patches, all that is not 0, and a margin. What lies
     outside is 0, so that nothing is lost.
     """
 
@@ -40,12 +40,12 @@ class Plan:
     region: tuple  # per axis its `(first, last + 1)`
 
     @classmethod
-    def of(cls, case, simulation, cutting):
+    def of(cls, case, degradation, cutting):
         """Plans a `Case`, whose mask is read if the `Cutting` needs it."""
         stored, patch = case.extent, cutting.patch
-        extent = stored.at(simulation.network_spacing(stored.spacing))
+        extent = stored.at(degradation.network_spacing(stored.spacing))
         # The first voxels of the image are the first of a slice: so are those of all patches.
-        unit = np.where(np.equal(extent.spacing, stored.spacing), 1, simulation.slice_voxels)
+        unit = np.where(np.equal(extent.spacing, stored.spacing), 1, degradation.slice_voxels)
         if cutting.method == "bounding_box":
             starts = box_starts(extent.positive, extent.shape, patch, cutting.stride)
         else:
@@ -58,7 +58,7 @@ class Plan:
         starts = np.unique(starts - starts % unit, axis=0)
         first, last = starts.min(axis=0), np.minimum(starts.max(axis=0) + patch, extent.shape)
         low, high = np.transpose(extent.content)
-        margin = np.array(simulation.margin(extent.spacing))
+        margin = np.array(degradation.margin(extent.spacing))
         low = np.maximum(np.minimum(low, first) - margin, 0)
         low -= low % unit
         high = np.minimum(np.maximum(high, last) + margin, extent.shape)
@@ -86,9 +86,9 @@ class Plan:
         return {part: np.array(array[window], order="C") for part, array in arrays.items()}
 
 
-def plans_of(cases, simulation, cutting):
+def plans_of(cases, degradation, cutting):
     """The `Plan` of each `Case`; a `UserError` names all those without a patch."""
-    plans = [Plan.of(case, simulation, cutting) for case in cases]
+    plans = [Plan.of(case, degradation, cutting) for case in cases]
     empty = [str(case.image) for case, p in zip(cases, plans, strict=True) if not len(p.starts)]
     if empty:
         raise UserError(

@@ -17,13 +17,13 @@ from segsrgan.training.cache import Cache
 from segsrgan.training.cases import read_cases
 from segsrgan.training.checkpoints import snapshot_of
 from segsrgan.training.dataset import Dataset
+from segsrgan.training.degradation import Degradation
 from segsrgan.training.gan import Gan, build_networks
 from segsrgan.training.label_maps import read_maps
 from segsrgan.training.mixing import mixed
 from segsrgan.training.optimizers import learning_rate
 from segsrgan.training.patches import Cutting, plans_of
 from segsrgan.training.session import EpochLoop, Session
-from segsrgan.training.simulation import Simulation
 from segsrgan.training.validation import patch_picture, validate
 
 logger = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ class _Training(Session):
     def _data(self, spec, distribution, cache):
         """The patches of the training and of the test images."""
         settings, table = self.settings, self._table
-        simulation = Simulation(
+        degradation = Degradation(
             settings.low_res,
             settings.low_res_upper,
             settings.contrast_max,
@@ -249,21 +249,21 @@ class _Training(Session):
         }
         # One device validates.
         part = settings.batch_size // distribution.replicas
-        test = Dataset(table.test, simulation, cutting, part, **options)
+        test = Dataset(table.test, degradation, cutting, part, **options)
         shard = (distribution.index, distribution.workers)
         train = patches = None
         if settings.synthetic_ratio == 1:
             cases = table.test
         elif settings.image_patches == "drawn":
             cases = table.train
-            patches = sum(len(plan.starts) for plan in plans_of(cases, simulation, cutting))
+            patches = sum(len(plan.starts) for plan in plans_of(cases, degradation, cutting))
         else:
             cases = table.train
             options |= {
                 "deformation": Deformation(settings.rotation, settings.elastic),
                 "shard": shard,
             }
-            train = Dataset(cases, simulation, cutting, settings.batch_size, **options)
+            train = Dataset(cases, degradation, cutting, settings.batch_size, **options)
         if settings.draws:
             source = {"real": train, "patches": patches, "shard": shard}
             train = mixed(settings, spec, self._maps, cases, **source)

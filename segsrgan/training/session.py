@@ -111,7 +111,12 @@ class EpochLoop(ABC):
         A loss that is not a number, data that cannot be read and a full disk raise
         `TrainingError`; the last whole state is then what it was.
         """
-        self._agree_on_the_beginning()
+        places = self.distribution.gather(self.progress.epoch * 1e6 + self.progress.cycle)
+        if len(set(places)) > 1:
+            raise TrainingError(
+                f"the workers would start at different places (epoch * 1e6 + cycle: {places}); "
+                f"{self.folder} must be one folder that all of them see"
+            )
         if self.stop is not None:
             self.stop()  # from here on a signal is answered at the end of a cycle
         epochs = range(self.progress.epoch, self.epochs + 1)
@@ -127,14 +132,6 @@ class EpochLoop(ABC):
                 f"epoch {epoch}: {error}; repair this and go on with --resume"
             ) from error
         return self.progress.history[-1] if self.progress.history else None
-
-    def _agree_on_the_beginning(self):
-        places = self.distribution.gather(self.progress.epoch * 1e6 + self.progress.cycle)
-        if len(set(places)) > 1:
-            raise TrainingError(
-                f"the workers would start at different places (epoch * 1e6 + cycle: {places}); "
-                f"{self.folder} must be one folder that all of them see"
-            )
 
     def _epoch(self, epoch, stream):
         """Trains the rest of the current epoch; returns whether it was told to stop."""

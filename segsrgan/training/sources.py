@@ -16,6 +16,7 @@ import numpy as np
 from segsrgan.errors import UserError
 from segsrgan.files import check_writable, write_bytes
 from segsrgan.training.cases import LABEL, at_spacing
+from segsrgan.training.degradation import change_contrast, scan
 from segsrgan.training.painting import (
     LabelMap,
     nearest,
@@ -25,7 +26,6 @@ from segsrgan.training.painting import (
     surround,
     thin,
 )
-from segsrgan.training.simulation import change_contrast, scan
 from segsrgan.training.validation import contact_sheet, side_views
 from segsrgan.volumes import Grid, Normalisation, Volume, resample_to, write_volume
 

@@ -23,10 +23,11 @@ def test_predict_is_job_model(image, table, tiny):
 def test_train_gets_all_arguments(monkeypatch):
     received = []
     module = types.ModuleType("segsrgan.cli.train")
-    module.main = lambda argv: received.append(argv) or 5
+    module.main = lambda *args, **options: received.append((args, options)) or 5
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert main(["train", "--csv", "data.csv", "-n", "0.5 0.5 3"]) == 5
-    assert received == [["--csv", "data.csv", "-n", "0.5 0.5 3"]]
+    arguments = ["--csv", "data.csv", "-n", "0.5 0.5 3"]
+    assert received == [((arguments,), {"prog": "segsrgan train"})]
 
 
 def test_ctrl_c_while_a_command_is_loaded_is_one_line_and_status_130(monkeypatch, capsys):

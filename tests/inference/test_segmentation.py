@@ -63,7 +63,7 @@ def test_options_of_the_predictor_pass_through(image, tiny):
     )
     for other in others:
         assert np.abs(plain - other).max() > 0.1
-    with pytest.raises(TypeError, match="no_such_option"):
+    with pytest.raises(UserError, match="no_such_option is not a setting"):
         segmentation(image(), patch=16, weights_path=tiny, no_such_option=1)
 
 

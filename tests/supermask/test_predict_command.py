@@ -305,7 +305,7 @@ def test_the_function_does_as_the_command(folder, tmp_path):
 def test_the_function_takes_views_and_refuses_nonsense(views, folder):
     found = supermask.predict(views, alignment="none", fusion="vote")
     assert isinstance(found, supermask.Prediction) and found.reference == "axial"
-    with pytest.raises(UserError, match="fuse: unknown; settings are alignment, reference"):
+    with pytest.raises(UserError, match="fuse is not a setting; did you mean fusion"):
         supermask.predict(views, fuse="vote")
     with pytest.raises(UserError, match="a View brings its own mask, received a_mask.nii"):
         supermask.predict(views, ["a_mask.nii", None], alignment="none")

@@ -15,8 +15,8 @@ from segsrgan.training import cache as module
 from segsrgan.training.cache import Cache
 from segsrgan.training.cases import read_cases
 from segsrgan.training.dataset import Dataset
+from segsrgan.training.degradation import Degradation
 from segsrgan.training.patches import Cutting
-from segsrgan.training.simulation import Simulation
 from segsrgan.volumes import write_volume
 
 PARTS = ["image", "label"]
@@ -151,7 +151,7 @@ def test_the_same_batches_come_with_the_cache_and_without(tmp_path, folder):
 
     def batches(cache):
         options = {"spec": GeneratorSpec(mask_classes=3), "cache": cache}
-        data = Dataset(table.train, Simulation((1, 1, 3)), Cutting(8, 4), 4, 0, **options)
+        data = Dataset(table.train, Degradation((1, 1, 3)), Cutting(8, 4), 4, 0, **options)
         return list(epoch(data, 1, 1))
 
     plain = batches(None)

@@ -19,16 +19,16 @@ from segsrgan.networks import GeneratorSpec, outputs
 from segsrgan.training import cases
 from segsrgan.training.cases import filled_box, read_cases
 from segsrgan.training.dataset import Dataset, prefetch
+from segsrgan.training.degradation import Degradation
 from segsrgan.training.patches import Cutting, box_starts, cut, overlapping_starts
-from segsrgan.training.simulation import Simulation
 from segsrgan.volumes import read_volume, resample, write_volume
 
-PLAIN = Simulation((1, 1, 1), contrast_max=0.0, noise=0.0)  # lr = hr
+PLAIN = Degradation((1, 1, 1), contrast_max=0.0, noise=0.0)  # lr = hr
 MASKED = GeneratorSpec(mask_classes=3)
 STILL = Cutting(8, 4, flip=False)
 
 
-def dataset(folder, image=None, *others, simulation=PLAIN, cutting=STILL, **options):
+def dataset(folder, image=None, *others, degradation=PLAIN, cutting=STILL, **options):
     """Of an image and perhaps its label and mask, or else of the rows of a table of three."""
     table = folder / "data.csv"
     if image is not None:
@@ -38,7 +38,7 @@ def dataset(folder, image=None, *others, simulation=PLAIN, cutting=STILL, **opti
         write_table(folder, ("Train",) * 3 + ("Test",), masks=True)
     table = read_cases(table, fit_mask=True, crop_to_mask=True)
     options = {"batch_size": 4, "seed": 0, **options}
-    return Dataset(table.train, simulation, cutting, **options)
+    return Dataset(table.train, degradation, cutting, **options)
 
 
 def by_hand(patch, stride):
@@ -64,9 +64,9 @@ def keys(patches):
 
 
 def scanned(axis, distance, **options):
-    """A simulation without augmentation whose slices lie across an axis."""
+    """A degradation without augmentation whose slices lie across an axis."""
     resolution = tuple(distance if k == axis else 1.0 for k in range(3))
-    return Simulation(resolution, contrast_max=0.0, noise=0.0, **options)
+    return Degradation(resolution, contrast_max=0.0, noise=0.0, **options)
 
 
 def test_patches_tile_the_bounding_box_with_the_stride():
@@ -120,20 +120,20 @@ def test_an_epoch_against_brute_force(tmp_path):
 
 
 def test_patches_are_those_of_the_degraded_image(tmp_path):
-    image, simulation = noise((24, 24, 24)), Simulation((1, 1, 2), (1, 1, 4))
-    data = dataset(tmp_path, image, simulation=simulation, cutting=Cutting(12, 12, flip=False))
-    draw = simulation.draw(image, np.random.default_rng([0, 5, 1, 0]))
+    image, degradation = noise((24, 24, 24)), Degradation((1, 1, 2), (1, 1, 4))
+    data = dataset(tmp_path, image, degradation=degradation, cutting=Cutting(12, 12, flip=False))
+    draw = degradation.draw(image, np.random.default_rng([0, 5, 1, 0]))
     (batch, again) = epoch(data, 5, 0)
     found = np.concatenate([batch.lr, again.lr])[..., 0]
     assert keys(found) == keys(tiles(draw.lr, 12, 12))
     assert (batch.resolution == np.float32(draw.resolution)).all() and 2 < draw.resolution < 4
 
 
-def test_cropping_before_the_simulation_loses_nothing(tmp_path):
-    image, simulation = noise((20, 20, 60)), scanned(2, 3.0)
+def test_cropping_before_the_degradation_loses_nothing(tmp_path):
+    image, degradation = noise((20, 20, 60)), scanned(2, 3.0)
     image.array[:4] = image.array[16:] = image.array[:, :, :24] = image.array[:, :, 44:] = 0
-    data = dataset(tmp_path, image, simulation=simulation, cutting=Cutting(20, flip=False))
-    whole = simulation.draw(image, np.random.default_rng(0))
+    data = dataset(tmp_path, image, degradation=degradation, cutting=Cutting(20, flip=False))
+    whole = degradation.draw(image, np.random.default_rng(0))
     batch = next(epoch(data, 1, 0))
     # What is simulated begins two slices before the content, at 18, where a slice begins, too.
     np.testing.assert_allclose(batch.lr[0, ..., 0], whole.lr[:, :, 24:44], atol=2e-3)
@@ -142,11 +142,11 @@ def test_cropping_before_the_simulation_loses_nothing(tmp_path):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_the_thick_axis_comes_last_whichever_it_is(axis, tmp_path):
-    image, simulation = noise((16, 24, 20)), scanned(axis, 4.0)
+    image, degradation = noise((16, 24, 20)), scanned(axis, 4.0)
     cutting = Cutting(8, 8, flip=False)
-    data = dataset(tmp_path, image, simulation=simulation, cutting=cutting, spec=MASKED)
+    data = dataset(tmp_path, image, degradation=degradation, cutting=cutting, spec=MASKED)
     batches = list(data.all_patches())
-    draw, (label, mask) = simulation.draw(image, np.random.default_rng(0)), truth(tmp_path)
+    draw, (label, mask) = degradation.draw(image, np.random.default_rng(0)), truth(tmp_path)
     # Image, label and mask turn with it, and so do the places of the patches.
     expected = np.stack([draw.lr, draw.hr, label, *(mask == n for n in range(3))], -1)
     found = [np.concatenate([b.lr, b.target], -1) for b in batches]
@@ -184,7 +184,7 @@ def test_batches_follow_from_the_seed_and_the_epoch_alone(tmp_path):
     write_table(tmp_path, ("Train",) * 5 + ("Test",), masks=True)
 
     def lively(**options):  # with all randomness
-        options = {"simulation": Simulation((1, 1, 2), (1, 1, 4)), "spec": MASKED, **options}
+        options = {"degradation": Degradation((1, 1, 2), (1, 1, 4)), "spec": MASKED, **options}
         return dataset(tmp_path, cutting=Cutting(8, 4), images_in_memory=2, **options)
 
     data = lively()
@@ -236,7 +236,7 @@ def test_flips_turn_input_and_target_alike_along_each_axis_half_of_the_time(tmp_
 
 
 def test_validation_has_every_patch_once_in_order_with_resolutions_between_the_bounds(tmp_path):
-    data = dataset(tmp_path, simulation=Simulation((1, 1, 1)))
+    data = dataset(tmp_path, degradation=Degradation((1, 1, 1)))
     batches = list(data.all_patches())
     found = np.concatenate([batch.target for batch in batches])
     np.testing.assert_allclose(found, 3 * by_hand(8, 4), atol=1e-6)
@@ -244,9 +244,9 @@ def test_validation_has_every_patch_once_in_order_with_resolutions_between_the_b
     assert len(batches) == -(-data.patches // 4)
     assert all((batch.epsilon == 0).all() for batch in batches)
     assert same(batches, data.all_patches())
-    simulation = Simulation((1, 1, 2), (1, 1, 6))
+    degradation = Degradation((1, 1, 2), (1, 1, 6))
     for image, expected in ((None, [2, 4, 6]), (noise((8, 8, 8)), [4])):
-        data = dataset(tmp_path, image, simulation=simulation, batch_size=1)
+        data = dataset(tmp_path, image, degradation=degradation, batch_size=1)
         found = [float(batch.resolution[0]) for batch in data.all_patches()]
         assert sorted(set(found)) == expected and found == sorted(found)
 
@@ -269,12 +269,12 @@ def test_an_image_that_is_lost_later_or_cannot_be_degraded_is_named(tmp_path):
     with pytest.raises(VolumeError, match=r"image1\.nii\.gz: no such file"):
         list(epoch(data, 3, 0))
     (tmp_path / "data.csv").unlink()
-    data = dataset(tmp_path, simulation=Simulation((1, 1, 2), thickness=-1.0))
+    data = dataset(tmp_path, degradation=Degradation((1, 1, 2), thickness=-1.0))
     with pytest.raises(VolumeError, match=r"image\d\.nii\.gz: cannot be made.*thickness"):
         next(epoch(data, 1, 0))
 
 
-class Counting(Simulation):
+class Counting(Degradation):
     """Counts the images that have been degraded."""
 
     drawn = 0
@@ -289,17 +289,17 @@ def test_the_memory_is_bounded_as_stated(tmp_path):
     write_table(tmp_path, masks=True)
     write_case(tmp_path, 0, noise((32, 32, 32)))
     many = 24 * read_cases(tmp_path / "data.csv", fit_mask=True).train
-    limits, peaks, simulation = [], [], Counting((1, 1, 3))
+    limits, peaks, degradation = [], [], Counting((1, 1, 3))
     options = {"batch_size": 1, "seed": 0, "spec": MASKED}
     for together in (1, 8):  # a patch is an image
-        data = Dataset(many, simulation, Cutting(32), images_in_memory=together, **options)
-        simulation.drawn = 0
+        data = Dataset(many, degradation, Cutting(32), images_in_memory=together, **options)
+        degradation.drawn = 0
         tracemalloc.start()
         for number, _batch in enumerate(epoch(data, 2, 0)):
             ahead = min(24, (number // together + 2) * together)
-            wait_for(lambda: simulation.drawn >= ahead)  # noqa: B023 - used at once
+            wait_for(lambda: degradation.drawn >= ahead)  # noqa: B023 - used at once
             time.sleep(0.005)  # time to prepare one more
-            assert simulation.drawn == ahead  # all that may be in memory is
+            assert degradation.drawn == ahead  # all that may be in memory is
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         limits.append(data.memory())
@@ -317,13 +317,13 @@ def test_patches_of_images_on_the_networks_grid_begin_with_a_slice(axis, method,
     image.array[:3] = image.array[:, :, :5] = 0
     everywhere = image.with_array(np.ones_like(image.array))
     classes = everywhere.with_array(np.where(image.array > 0.9, 2, 1).astype(np.float32))
-    simulation = scanned(axis, height, slice_voxels=4)
-    spacing = simulation.network_spacing((1.0, 1.0, 1.0))
+    degradation = scanned(axis, height, slice_voxels=4)
+    spacing = degradation.network_spacing((1.0, 1.0, 1.0))
     assert spacing[axis] == height / 4
     cutting = Cutting(12, 7, method, flip=False)
-    data = dataset(tmp_path, image, everywhere, classes, simulation=simulation, cutting=cutting)
+    data = dataset(tmp_path, image, everywhere, classes, degradation=degradation, cutting=cutting)
     found = np.concatenate([batch.lr for batch in epoch(data, 1, 0)])[..., 0]
-    whole = simulation.draw(resample(image, spacing), np.random.default_rng(0)).lr
+    whole = degradation.draw(resample(image, spacing), np.random.default_rng(0)).lr
     rows = sliding_window_view(np.moveaxis(whole, axis, 2), (2, 2, 12))
 
     def nearest(row, phase):

@@ -16,11 +16,11 @@ from training.samples import epoch, same, wait_for, write_table
 from segsrgan.networks import GeneratorSpec
 from segsrgan.training.cases import read_cases
 from segsrgan.training.dataset import Dataset
+from segsrgan.training.degradation import Degradation
 from segsrgan.training.label_maps import read_maps
 from segsrgan.training.mixing import MixedDataset, mixed
 from segsrgan.training.painting import prepare_labels
 from segsrgan.training.patches import Cutting
-from segsrgan.training.simulation import Simulation
 from segsrgan.training.sources import Acquisition, Patch, SyntheticSource
 
 
@@ -106,7 +106,7 @@ def test_batches_follow_from_the_seed_alone():
 
 def test_the_real_patches_that_stay_are_those_of_a_training_without_synthetic_ones(tmp_path):
     table = read_cases(write_table(tmp_path, ("Train", "Train", "Test")))
-    real = Dataset(table.train, Simulation((1, 1, 3)), Cutting(8, 4), 4, 0)
+    real = Dataset(table.train, Degradation((1, 1, 3)), Cutting(8, 4), 4, 0)
     mixed = MixedDataset([Numbers(patch=8)], [0.5], 8, 4, 0, real=real)
     assert mixed.cycles(1) == real.cycles(1) and mixed.patches == real.patches
     for batch, plain in zip(epoch(mixed, 1, 1), epoch(real, 1, 1), strict=True):

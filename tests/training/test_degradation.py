@@ -12,8 +12,8 @@ from segsrgan.networks import GeneratorSpec
 from segsrgan.training.augmentation import Deformation, _Field
 from segsrgan.training.cases import read_cases
 from segsrgan.training.dataset import Dataset
+from segsrgan.training.degradation import Degradation, add_noise, change_contrast, scan
 from segsrgan.training.patches import Cutting
-from segsrgan.training.simulation import Simulation, add_noise, change_contrast, scan
 from segsrgan.volumes import Volume
 
 SPEC = GeneratorSpec(mask_classes=3)
@@ -103,9 +103,9 @@ def test_training_images_are_deformed_anew_each_epoch_and_test_images_never(tmp_
     train, _, classes = read_cases(write_table(tmp_path, masks=True), fit_mask=True)
 
     def dataset(**options):
-        simulation = Simulation((1, 1, 1), contrast_max=0.0, noise=0.0)
+        degradation = Degradation((1, 1, 1), contrast_max=0.0, noise=0.0)
         cutting = Cutting(24, flip=False)
-        return Dataset(train, simulation, cutting, 1, 0, spec=SPEC, **options)
+        return Dataset(train, degradation, cutting, 1, 0, spec=SPEC, **options)
 
     still, lively = dataset(), dataset(deformation=Deformation(10.0, 2.0))
     a, b, c = (next(epoch(d, n, 0)) for d, n in ((still, 1), (lively, 1), (lively, 2)))
@@ -138,8 +138,8 @@ def test_a_scan_blurs_and_decimates_the_thick_axis_alone():
 
 def test_pair_lies_on_the_images_grid_and_is_normalised_as_the_scan_is():
     image, _ = ball()
-    simulation = Simulation((1, 1, 3), contrast_max=0.0, noise=0.0)
-    lr, hr, axis, resolution = simulation.draw(image, rng(0))
+    degradation = Degradation((1, 1, 3), contrast_max=0.0, noise=0.0)
+    lr, hr, axis, resolution = degradation.draw(image, rng(0))
     assert (axis, resolution) == (2, 3.0)
     assert lr.shape == hr.shape == image.array.shape
     largest = scan(image, (1, 1, 3), None).array.max()
@@ -152,21 +152,21 @@ def test_pair_lies_on_the_images_grid_and_is_normalised_as_the_scan_is():
 def test_each_kind_of_randomness_changes_the_draw_and_repeats_with_the_seed(change):
     image, _ = ball()
     plain = {"contrast_max": 0.0, "noise": 0.0}
-    simulation = Simulation((1, 1, 3), **{**plain, **change})
-    first, again, other = (simulation.draw(image, rng(seed))[0] for seed in (0, 0, 1))
+    degradation = Degradation((1, 1, 3), **{**plain, **change})
+    first, again, other = (degradation.draw(image, rng(seed))[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
 
 
 def test_the_resolution_lies_between_the_bounds_at_the_position_given():
     image, _ = ball()
-    simulation = Simulation((1, 2, 1), (1, 6, 1))
+    degradation = Degradation((1, 2, 1), (1, 6, 1))
     for position, expected in ((0, 2), (0.25, 3), (1, 6)):
-        draw = simulation.draw(image, rng(0), position)
+        draw = degradation.draw(image, rng(0), position)
         assert (draw.axis, draw.resolution) == (1, pytest.approx(expected))
-    drawn = [simulation.draw(image, rng(s)).resolution for s in range(20)]
+    drawn = [degradation.draw(image, rng(s)).resolution for s in range(20)]
     assert 2 <= min(drawn) < 3 and 5 < max(drawn) <= 6
-    draw = Simulation((1, 1, 1)).draw(image, rng(0))
+    draw = Degradation((1, 1, 1)).draw(image, rng(0))
     assert (draw.axis, draw.resolution) == (2, 1.0)  # without a coarser axis the last one
 
 
@@ -182,10 +182,10 @@ def test_the_slice_thickness_is_that_of_the_profile():
 
 
 def test_the_margin_covers_the_reach_of_a_slice_on_the_networks_grid():
-    simulation = Simulation((0.5, 0.5, 2.0), (0.5, 0.5, 4.0))
-    assert simulation.margin((0.5, 0.5, 0.5)) == (1, 1, 16)
-    assert Simulation((1, 1, 2), thickness=5.0).margin((1, 1, 1)) == (1, 1, 10)
-    assert simulation.network_spacing((0.5, 0.5, 0.5)) == (0.5, 0.5, 0.5)
+    degradation = Degradation((0.5, 0.5, 2.0), (0.5, 0.5, 4.0))
+    assert degradation.margin((0.5, 0.5, 0.5)) == (1, 1, 16)
+    assert Degradation((1, 1, 2), thickness=5.0).margin((1, 1, 1)) == (1, 1, 10)
+    assert degradation.network_spacing((0.5, 0.5, 0.5)) == (0.5, 0.5, 0.5)
     # Slices less than two voxels apart leave the grid as it is.
-    simulation = Simulation((1.0, 1.0, 1.9), slice_voxels=4)
-    assert simulation.network_spacing((1.0, 1.0, 1.0)) == (1.0, 1.0, 1.0)
+    degradation = Degradation((1.0, 1.0, 1.9), slice_voxels=4)
+    assert degradation.network_spacing((1.0, 1.0, 1.0)) == (1.0, 1.0, 1.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Simulation of a low-resolution acquisition from a high-resolution volume.
+"""From a high-resolution volume to a low-resolution acquisition of it.
 
 Delannoy et al. 2020, Eq. 1 (blur, decimation, noise), Eq. 13 (slice profile) and section 4.4.3
 (augmentation by contrast and noise). Every random draw comes from the generator passed in.
@@ -65,7 +65,7 @@ class Draw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Simulation:
+class Degradation:
     """How the low-resolution images are made.
 
     Each image and epoch draws a resolution between two bounds; the thickness, the drawn resolution
