@@ -46,8 +46,8 @@ def quiet():
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
-def read_itk(path):
-    """The float32 volume of a file in any format of SimpleITK."""
+def read_itk(path, labels=False):
+    """The volume of a file in any format of SimpleITK, see `read_volume`."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -55,7 +55,8 @@ def read_itk(path):
             _check_spacing(path)
             reader.ReadImageInformation()
             _check_kind(reader, path)
-            reader.SetOutputPixelType(sitk.sitkFloat32)
+            if not labels:
+                reader.SetOutputPixelType(sitk.sitkFloat32)
             return from_itk(reader.Execute(), str(path))
     except VolumeError:
         raise

@@ -46,8 +46,8 @@ _THREADS = min(4, os.cpu_count() or 1)
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
-def read_nifti(path):
-    """The float32 volume of a file, or of either file of a .hdr/.img pair.
+def read_nifti(path, labels=False):
+    """The volume of a file, or of either file of a .hdr/.img pair, see `read_volume`.
 
     Compression is seen by content.
     """
@@ -64,7 +64,7 @@ def read_nifti(path):
         raise VolumeError(
             f"{path}: the compressed file is truncated or damaged ({error}); copy it again"
         ) from error
-    return Volume.from_grid(_scaled(array, header), grid)
+    return Volume.from_grid(_scaled(array, header, labels), grid)
 
 
 def _header_and_data(path):
@@ -170,15 +170,19 @@ def _voxels(file, offset, dtype, shape, path):
     return np.frombuffer(raw, dtype).reshape(shape, order="F")
 
 
-def _scaled(array, header):
-    """float32 intensities: slope * v + intercept of a stored v in NIfTI, itself elsewhere."""
+def _scaled(array, header, labels):
+    """float32 intensities: slope * v + intercept of a stored v in NIfTI, itself elsewhere.
+
+    `labels` are not rounded to float32.
+    """
     slope, inter = 1.0, 0.0
     if isinstance(header, nibabel.Nifti1Header):
         slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, refused where it is used
         if slope != 0 and np.isfinite([slope, inter]).all() and (slope, inter) != (1, 0):
             array = array * np.float64(slope) + inter
-        return np.array(array, dtype=np.float32, order="C")
+        dtype = array.dtype.newbyteorder("=") if labels else np.float32
+        return np.array(array, dtype=dtype, order="C")
 
 
 def _grid(header, shape, path):

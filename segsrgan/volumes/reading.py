@@ -10,7 +10,7 @@ from segsrgan.tables import FREESURFER_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES
 _NIBABEL_SUFFIXES = NIFTI_SUFFIXES + FREESURFER_SUFFIXES
 
 
-def read_volume(path, series=None):
+def read_volume(path, series=None, labels=False):
     """Read a 3-D image: NIfTI, Analyze, MGH, NRRD, MetaImage, a DICOM file or folder.
 
     Args:
@@ -19,9 +19,11 @@ def read_volume(path, series=None):
             in subfolders, too.
         series: which series of a DICOM folder: its SeriesInstanceUID, a part of it or of the
             description, or its number. None: the one with most slices in different positions.
+        labels: whether the voxels are numbers of classes, to be kept as they are.
 
     Returns:
-        A volume with a float32 array (x, y, z).
+        A volume with a float32 array (x, y, z); of `labels` in the type in which they are stored,
+        float64 where the header scales them.
 
     Raises:
         VolumeError: if there is no readable 3-D scalar image with a valid geometry.
@@ -33,7 +35,7 @@ def read_volume(path, series=None):
     """
     path = Path(path)
     try:
-        return _read(path, series)
+        return _read(path, series, labels)
     except OSError as error:
         raise VolumeError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
@@ -70,7 +72,7 @@ def is_dicom(path, old=True):
     return old and head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"
 
 
-def _read(path, series):
+def _read(path, series, labels):
     if path.is_dir():
         from segsrgan.volumes.dicom import read_dicom_series
 
@@ -87,11 +89,11 @@ def _read(path, series):
     if name.endswith(_NIBABEL_SUFFIXES):
         from segsrgan.volumes.nifti import read_nifti
 
-        return read_nifti(path)
+        return read_nifti(path, labels)
     if name.endswith(ITK_SUFFIXES):
         from segsrgan.volumes.itk import read_itk
 
-        return read_itk(path)
+        return read_itk(path, labels)
     raise VolumeError(
         f"{path}: expected an image, received an unknown kind of file; give one of "
         f"{', '.join(_NIBABEL_SUFFIXES + ITK_SUFFIXES)}, a DICOM file or a DICOM folder"

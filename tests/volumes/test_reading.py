@@ -35,6 +35,17 @@ def test_formats_of_itk_keep_voxels_and_geometry(tmp_path, suffix, image, compre
         assert np.array_equal(volume.array, ARRAY) and volume.grid.is_close(GRID)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.float64])
+def test_labels_keep_the_type_in_which_they_are_stored(tmp_path, suffix, dtype):
+    array = np.random.default_rng(0).integers(0, 100, (5, 6, 7)).astype(dtype)
+    array[0, 0, :2] = 576073732, 576073728  # one number in float32
+    sitk.WriteImage(sitk.GetImageFromArray(array.T), str(tmp_path / f"a{suffix}"))
+    found = read_volume(tmp_path / f"a{suffix}", labels=True).array
+    assert found.dtype == dtype and found.flags.c_contiguous
+    np.testing.assert_array_equal(found, array)
+
+
 def test_a_sheared_nrrd_is_read_with_a_warning(tmp_path, caplog):
     replaced(b"(0,0,1)", b"(0,0.2,1)")(tmp_path / "a.nrrd")
     volume = read_volume(tmp_path / "a.nrrd")

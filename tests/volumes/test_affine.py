@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Affines of every kind: what is a rotation, what a tilt, and what no scanner makes."""
+
+import numpy as np
+import pytest
+from volumes.samples import DIRECTIONS, rotation
+
+from segsrgan.errors import VolumeError
+from segsrgan.volumes.affine import volume_of
+
+SHAPE, SPACING = (30, 34, 12), np.array([1.0, 1.2, 4.0])
+POINT = np.array([14.2, 17.1, 5.4])  # of the blob, in voxels
+
+
+def affine(direction=None, shear=0, spacing=SPACING):
+    """Of axes whose last one is tilted, or that are multiplied by a matrix."""
+    direction = np.eye(3) if direction is None else direction
+    tilt = np.eye(3) if np.ndim(shear) == 2 else np.array([[1, 0, 0], [0, 1, shear], [0, 0, 1]])
+    matrix = direction @ tilt @ (shear if np.ndim(shear) == 2 else np.eye(3)) * spacing
+    return np.column_stack([matrix, (5, -7, 9)])
+
+
+def blob(matrix):
+    """A smooth blob in patient space, sampled by an affine, and its point in mm."""
+    points = np.moveaxis(np.indices(SHAPE), 0, -1) @ matrix[:, :3].T + matrix[:, 3]
+    point = matrix[:, :3] @ POINT + matrix[:, 3]
+    squares = ((points - point) ** 2).sum(axis=-1)
+    return np.exp(-squares / (2 * 5.0**2)).astype(np.float32), point
+
+
+def centre(volume):
+    weights = volume.array.astype(float)
+    index = [(weights * k).sum() / weights.sum() for k in np.indices(weights.shape)]
+    return volume.grid.index_to_physical(index)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("angle", [-17, 3, 25])
+def test_a_tilt_is_undone_in_place_whatever_the_orientation(direction, order, angle, caplog):
+    matrix = affine(direction, np.tan(np.deg2rad(angle)))
+    array, point = blob(matrix)
+    matrix[:, :3] = matrix[:, order]
+    found = volume_of(array.transpose(order), matrix, "a.nii")
+    np.testing.assert_allclose(centre(found), point, atol=0.1)
+    np.testing.assert_allclose(found.spacing, SPACING[list(order)], atol=1e-6)
+    assert found.array.sum() == pytest.approx(array.sum(), rel=1e-3)  # nothing left the picture
+    shifted = np.tan(np.deg2rad(abs(angle))) * 4 * 11
+    assert (
+        f"a.nii: sheared (a tilted gantry), its slices are shifted by up to {shifted:.1f} mm"
+        in (caplog.text)
+    )
+    assert np.linalg.det(found.direction) == pytest.approx(np.linalg.det(direction))
+
+
+def test_labels_are_moved_as_they_are():
+    matrix = affine(shear=0.3)
+    array = np.random.default_rng(0).integers(0, 3, SHAPE) * 300000001
+    found = volume_of(array, matrix, "a.nii", labels=True).array
+    assert found.dtype == array.dtype and set(np.unique(found)) == set(np.unique(array))
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
+def test_right_angles_stay_as_they_are(direction, caplog):
+    array, _ = blob(affine(direction))
+    found = volume_of(array, affine(direction), "a.nii")
+    assert found.array is array and caplog.text == ""
+    np.testing.assert_allclose(found.direction, direction, atol=1e-9)
+    np.testing.assert_allclose(found.origin, (5, -7, 9), atol=1e-9)
+
+
+def test_rounded_cosines_become_the_nearest_rotation_about_the_middle(caplog):
+    exact = affine(rotation())
+    array, point = blob(exact)
+    rounded = np.column_stack([np.round(exact[:, :3] / SPACING, 2) * SPACING, exact[:, 3]])
+    found = volume_of(array, rounded, "a.nrrd")
+    assert "a.nrrd: its axes are at right angles only but for 0." in caplog.text
+    assert np.degrees(np.arccos((found.direction * rotation()).sum(axis=0))).max() < 1
+    np.testing.assert_allclose(centre(found), point, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (
+            affine(shear=np.array([[1, 0.2, 0.3], [0, 1, 0.2], [0, 0, 1]])),
+            "a.nii: its axes meet at",
+        ),
+        (affine(shear=1.0), "do not lie above each other, the last is shifted by 44 mm"),
+        (affine(spacing=(1, 0, 1)), "unusable geometry"),
+        (affine(spacing=(1, np.nan, 1)), "unusable geometry"),
+    ],
+)
+def test_what_no_scanner_makes_is_refused(matrix, message):
+    with pytest.raises(VolumeError, match=message):
+        volume_of(np.zeros(SHAPE), matrix, "a.nii")
