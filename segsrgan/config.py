@@ -175,10 +175,6 @@ class Rule:
             value = os.fspath(value)
         if not isinstance(value, str) or not (value or self.default == ""):
             return None
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # a file name in another encoding; no text file could hold it
-            return None
         return value if not self.choices or value in self.choices else None
 
 
@@ -280,10 +276,10 @@ def from_toml(path, settings_class):
         UserError: if it is unreadable, not TOML, or has an unknown key or a wrong value.
     """
     try:
-        values = tomllib.loads(Path(path).read_text("utf-8-sig"))
+        values = tomllib.loads(Path(path).read_text("utf-8-sig", "surrogateescape"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); see --config") from error
-    except ValueError as error:  # not UTF-8, or not TOML
+    except ValueError as error:
         raise UserError(f"{path}: is not a TOML file ({error}); see --config") from error
     return checked(values, settings_class, f"{path}: ")
 

@@ -36,6 +36,8 @@ _LONGEST = 300
 def one_line(error):
     """The error in one line, as a user reads it: no class name where the text speaks for itself."""
     name, text = type(error).__name__, " ".join(str(error).split())
+    if isinstance(error, UnicodeEncodeError):  # which names but a character
+        return f"{error.object[:_LONGEST]}: is not UTF-8, which is needed here; rename it"
     if isinstance(error, MemoryError) or name == "ResourceExhaustedError":  # TensorFlow's
         return "out of memory; take a smaller patch or a coarser resolution"
     if isinstance(error, (ValueError, OSError)) and text:
@@ -47,7 +49,9 @@ def one_line(error):
 def full_text(error):
     """A user's error with its line breaks, since reports on a CSV have several; others in one."""
     known = isinstance(error, (ValueError, OSError, TrainingError))
-    return (known and str(error).strip()) or one_line(error)
+    if known and not isinstance(error, UnicodeEncodeError) and str(error).strip():
+        return str(error).strip()
+    return one_line(error)
 
 
 def problems_error(title, problems):

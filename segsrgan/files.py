@@ -3,9 +3,10 @@
 
 What is not complete yet bears a hidden name that says who writes it:
 `.<name>.<host>.<process>.<random>.segsrgan-partial`. A link is never written through: the file
-takes the link's place.
+takes the link's place. Text is UTF-8; what a file name holds that is not comes back as it was.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -27,6 +28,7 @@ _PARTIAL = re.compile(
     r"\.(?P<name>.+)\.(?P<host>[^.]*)\.(?P<process>\d+)\.[0-9a-f]{12}\.segsrgan-partial"
 )
 _STALE_SECONDS = 600
+_LONGEST_NAME = 255  # bytes, of nearly all file systems
 # Analyze, MetaImage and NRRD: header and voxels are files of one name.
 _PAIRED = (".hdr", ".img", ".mhd", ".nhdr", ".raw", ".zraw")
 
@@ -34,8 +36,23 @@ _PAIRED = (".hdr", ".img", ".mhd", ".nhdr", ".raw", ".zraw")
 def temporary_beside(path):
     """A hidden path in the folder of `path` that nobody else uses."""
     path = Path(path)
-    unique = f"{_host()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
-    return path.with_name(f".{path.name}.{unique}.segsrgan-partial")
+    unique = f".{_host()}.{os.getpid()}.{uuid.uuid4().hex[:12]}.segsrgan-partial"
+    return path.with_name(fitting_name(f".{path.name}", unique))
+
+
+def fitting_name(name, tail=""):
+    """A file name and its end; of a name too long for a file a digest takes the place of the rest.
+
+    Example:
+        >>> len(fitting_name("x" * 250, "_summary.csv"))
+        255
+    """
+    if len(os.fsencode(name + tail)) <= _LONGEST_NAME:
+        return name + tail
+    tail = f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{tail}"
+    while len(os.fsencode(name + tail)) > _LONGEST_NAME:
+        name = name[:-1]
+    return name + tail
 
 
 @contextmanager
@@ -68,14 +85,20 @@ def write_bytes(path, data):
 
 
 def write_text(path, text):
-    """Writes a UTF-8 text file, see `replaced_file`."""
-    write_bytes(path, text.encode())
+    """Writes a UTF-8 text file, see `replaced_file`; names that are not UTF-8 byte by byte."""
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def create_text(path, text):
     """Writes a UTF-8 text file; of several processes that try, all but one get FileExistsError."""
     with replaced_file(path, _create) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="surrogateescape"))
+
+
+def json_text(value, **options):
+    """JSON text that any program reads; a file name that is not UTF-8 is escaped and comes back."""
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return text.encode(errors="backslashreplace").decode() + "\n"
 
 
 def _create(temporary, path):
@@ -133,18 +156,19 @@ def remove(path):
         os.unlink(path)
 
 
-def check_writable(folder):
+def check_writable(folder, remedy="name another folder"):
     """Raises `UserError` if a folder cannot be made or written to; leaves nothing behind."""
     folder = Path(folder)
     # The folder itself is not made: taking it away again could hit another process's.
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     try:
+        with suppress(FileNotFoundError):
+            os.lstat(folder)  # says whether its name is too long
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise UserError(
-            f"cannot write into {folder} ({error.strerror or error}); make it writable, or name "
-            "another folder"
+            f"cannot write into {folder} ({error.strerror or error}); make it writable, or {remedy}"
         ) from error
 
 
@@ -163,12 +187,16 @@ def files_below(folder):
 def stamp(path):
     """What a file, or all files below a folder, look like now; of header and voxels both count.
 
-    Returns [bytes, newest time of change in whole seconds], JSON values; None if it cannot be seen.
+    A link changes with what it leads to, or when it leads elsewhere. Returns [bytes, newest time of
+    change in whole seconds], JSON values; None if it cannot be seen.
     """
     path = Path(path)
     try:
-        parts = [file.stat() for file in parts_of(path)]
-        return [sum(s.st_size for s in parts), max((int(s.st_mtime) for s in parts), default=0)]
+        files = parts_of(path)
+        found = [file.stat() for file in files]
+        links = [item.lstat() for item in {path, *files} if item.is_symlink()]
+        times = [int(state.st_mtime) for state in (*found, *links)]
+        return [sum(state.st_size for state in found), max(times, default=0)]
     except OSError:
         return None
 
@@ -277,7 +305,7 @@ class ResultsFolder:
 
     def _text(self, results):
         record = {"segsrgan": __version__, "source": self.source, "results": results}
-        return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        return json_text(record, indent=1)
 
 
 def _modern(record, path):

@@ -2,8 +2,9 @@
 """CSV files, image suffixes and image names: one reader for every command.
 
 Comma, semicolon or tab separate, or what a first line `sep=;` says (Excel's); UTF-8, UTF-16 and
-Latin-1 are read; blank lines count in line numbers and are otherwise ignored; `~` is the home
-folder; relative paths start from the CSV's folder. A row is one line: cells hold no line breaks.
+Windows' CP1252 are read, other bytes if they are a file's name; blank lines count in line numbers
+and are otherwise ignored; `~` is the home folder; relative paths start from the CSV's folder. A row
+is one line: cells hold no line breaks.
 """
 
 import codecs
@@ -11,7 +12,9 @@ import csv
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,17 +33,22 @@ _SEPARATORS = ",;\t"
 _HEADER_WORDS = {
     *("path image file filename filepath imagepath name folder scan dicom nifti mri".split()),
     *("lr low res".split()),
+    *("pfad datei bild chemin fichier".split()),
 }
+# What a cell may be written in that is not UTF-8, the likeliest first; the last fits anything.
+_ENCODINGS = ("cp1252", "mac_roman", "latin-1")
 
 
 class Row(NamedTuple):
     """A line of a CSV file, numbered from 1, and its cells that are not empty.
 
-    `cells` is column name in lower case -> text without surrounding blanks.
+    `cells` is column name in lower case -> text without surrounding blanks; `problem` says what is
+    wrong with the line if anything is.
     """
 
     line: int
     cells: dict
+    problem: str | None = None
 
     def get(self, column, default=""):
         """The text of a column, whose name may be written in any case."""
@@ -71,17 +79,18 @@ class Table(NamedTuple):
             )
 
 
-def read_table(path, expected):
+def read_table(path, expected, base=None, strict=True):
     """Reads a CSV file whose first line names the columns, as a `Table`.
 
-    `expected` is what it should hold, for messages: "columns HR_image, Label_image, Base".
+    `expected` is what it should hold, for messages: "columns HR_image, Label_image, Base";
+    relative paths start from `base`, the CSV's folder when None.
 
     Raises:
         TableError: if the file is missing or not a text file, holds nothing, names a column
-            twice, or a line has more cells than there are columns.
+            twice, or, when `strict`, a line has more cells than there are columns.
     """
     path = find_table(path, expected)
-    lines = _cells(path, expected)
+    lines = _cells(path, expected, base or path.parent)
     if not lines:
         raise TableError(f"{path}: is empty; expected a CSV file with the {expected}")
     columns = lines[0][1]
@@ -90,13 +99,17 @@ def read_table(path, expected):
         raise TableError(f"{path}: has more than one column {', '.join(doubled)}; keep one")
     rows = []
     for number, cells in lines[1:]:
-        if len(cells) > len(columns) and any(cells[len(columns) :]):
-            raise TableError(
-                f"{path}: line {number} has {len(cells)} cells, the first line names "
-                f"{len(columns)} columns; put a cell that holds a separator in quotes"
+        problem = None
+        if any(cells[len(columns) :]):
+            problem = (
+                f"line {number} has {len(cells)} cells, the first line names {len(columns)} "
+                "columns; put a cell that holds a separator in quotes"
             )
+            if strict:
+                raise TableError(f"{path}: {problem}")
         named = zip(columns, cells, strict=False)
-        rows.append(Row(number, {name.lower(): cell for name, cell in named if name and cell}))
+        found = {name.lower(): cell for name, cell in named if name and cell}
+        rows.append(Row(number, found, problem))
     return Table(path, tuple(columns), rows)
 
 
@@ -105,8 +118,8 @@ def read_paths(path, base=None):
 
     A first line made of known words alone, such as `image` or `LR_image`, is a header; anything
     else is a path, whether it exists or not. A path that occurs twice is taken once, with a
-    warning; two paths are the same if they lead to one file without links. Relative ones start
-    from `base`, the CSV's folder when None.
+    warning; links to one file are different paths, as data sets of links mean them. Relative ones
+    start from `base`, the CSV's folder when None.
 
     Raises:
         TableError: if the file is missing, is not a text file, or names no path.
@@ -114,7 +127,7 @@ def read_paths(path, base=None):
     expected = "path of one image on each line"
     path = find_table(path, expected)
     base = expanded(base or path.parent).absolute()
-    cells = [cells[0] for _, cells in _cells(path, expected, base) if cells[0]]
+    cells = [cells[0] for _, cells in _cells(path, expected, base, whole=True) if cells[0]]
     if cells and _is_header(cells[0], base):
         logger.debug("%s: the first line %r is the header", path, cells[0])
         cells = cells[1:]
@@ -123,11 +136,10 @@ def read_paths(path, base=None):
     images = {}
     for cell in cells:
         image = resolved(cell, base)
-        key = _identity(image)
-        if key in images:
+        if image in images:
             logger.warning("%s: %s is named more than once and done once", path, cell)
-        images.setdefault(key, image)
-    return list(images.values())
+        images[image] = None
+    return list(images)
 
 
 def find_table(path, expected, folder=None):
@@ -183,25 +195,28 @@ def image_files(folder):
     ]
 
 
-def _cells(path, expected, base=None):
+def _cells(path, expected, base, whole=False):
     """`(line number, cells)` of each line that is not blank, after a `sep=` line if there is one.
 
-    With `base`, a line that is an existing path as it stands is one cell, separators or not.
+    With `whole`, a line that is an existing path as it stands is one cell, separators or not.
     """
     # Not `splitlines`, which also cuts at marks that are letters of a name, such as U+2028.
     lines = enumerate(re.split(r"\r\n|\r|\n", _text(path, expected)), start=1)
     numbered = [(number, line) for number, line in lines if line.strip()]
     separator = None
-    if numbered and (match := re.fullmatch(r'"?sep=(.)"?\s*', numbered[0][1], re.IGNORECASE)):
+    if numbered and (match := re.fullmatch(r'"?sep=(.)"?[,;\s]*', numbered[0][1], re.IGNORECASE)):
         separator, numbered = match[1], numbered[1:]
     separator = separator or _separator([line for _, line in numbered])
     rows = []
     for number, line in numbered:
-        if base is not None and os.path.exists(resolved(line.strip(), base)):
+        if whole and os.path.lexists(resolved(line.strip(), base)):
             cells = [line]
         else:
-            cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
-        cells = [cell.strip() for cell in cells]
+            try:
+                cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+            except csv.Error as error:
+                raise TableError(f"{path}: line {number} cannot be read ({error})") from error
+        cells = [_as_on_disk(cell.strip(), base) for cell in cells]
         if any(cells):
             rows.append((number, cells))
     return rows
@@ -222,21 +237,23 @@ def _text(path, expected):
         return data.decode("utf-16", errors="replace")
     if b"\0" in data:
         raise TableError(f"{path}: is not a text file; expected a CSV file with the {expected}")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def _as_on_disk(cell, base):
+    """A cell in the encoding, and with accents composed or not, in which it names a path."""
+    if cell.isascii():
+        return cell
+    readings = [cell]
+    for encoding in _ENCODINGS if any("\udc80" <= letter <= "\udcff" for letter in cell) else ():
+        with suppress(UnicodeDecodeError):
+            readings.append(cell.encode(errors="surrogateescape").decode(encoding))
+    forms = (unicodedata.normalize(form, text) for form in ("NFC", "NFD") for text in readings)
+    names = (name for name in (*readings, *forms) if os.path.lexists(resolved(name, base)))
+    return next(names, readings[min(1, len(readings) - 1)])
 
 
 def _is_header(cell, base):
     words = {word.removesuffix("s") for word in re.findall(r"[^\W_]+", cell.lower())}
     known = bool(words) and words <= _HEADER_WORDS
     return known and not is_image_name(cell) and not os.path.exists(resolved(cell, base))
-
-
-def _identity(image):
-    """What is the same for all names of one image."""
-    try:
-        return os.path.realpath(image)
-    except (OSError, ValueError):  # not a possible path; the job will say so
-        return str(image)

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segsrgan.errors import TableError, UserError, problems_error
+from segsrgan.errors import TableError, UserError, one_line, problems_error
 from segsrgan.tables import expanded, image_files, read_table, resolved, stem
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ _PROBED = 20  # files of a folder looked at for DICOM
 class Patient:
     """The paths of one patient's files, which need not exist.
 
-    Raises `UserError` if views are not one to three or named twice, or masks or series not as many.
+    Raises `UserError` if views are not one to three or named twice, or masks or series not as many,
+    unless there is a `problem`.
     """
 
     name: str  # can name a folder
@@ -44,10 +45,13 @@ class Patient:
     series: tuple[str | None, ...] = ()  # of DICOM, None where there is nothing to choose
     truth: Path | None = None  # a high-resolution mask in the pose of the reference
     base: str | None = None  # "Train" or "Test"
+    problem: str | None = None  # why the row or folder names no patient; then the rest is empty
 
     def __post_init__(self):
         object.__setattr__(self, "name", safe_name(self.name))
         object.__setattr__(self, "views", tuple(Path(path) for path in self.views))
+        if self.problem is not None:
+            return
         if not 1 <= len(self.views) <= MOST_VIEWS:
             raise UserError(
                 f"{self.name}: expected one to three stacks, received {len(self.views)}"
@@ -60,8 +64,10 @@ class Patient:
                     f"{len(self.views)}"
                 )
             object.__setattr__(self, name, values)
-        if len({*zip(self.views, self.series, strict=True)}) < len(self.views):
-            raise UserError(f"{self.name}: names one stack twice")
+        (stack, count), *_ = Counter(zip(self.views, self.series, strict=True)).most_common()
+        if count > 1:
+            twice = f"{stack[0]}{f' (series {stack[1]})' if stack[1] else ''}"
+            raise UserError(f"{self.name}: names one stack twice: {twice}; name each stack once")
 
 
 def safe_name(name):
@@ -94,34 +100,39 @@ def read_patients(path):
         path: of the CSV file or folder.
 
     Returns:
-        A list of `Patient` with names that all differ. The files need not exist.
+        A list of `Patient` with names that all differ. The files need not exist. A row or folder
+        in which something is wrong has the `problem`.
 
     Raises:
-        TableError: if a CSV file cannot be read; one message with every problem of its rows.
+        TableError: if a CSV file cannot be read, or all its rows are wrong; one message with every
+            problem.
         UserError: if a folder holds no patient, or it is not clear which file is which.
     """
     path = expanded(path)
     patients = _of_folder(path) if path.is_dir() else _of_table(path)
     taken, result = set(), []
+    if patients and all(patient.problem for patient in patients):
+        raise problems_error(path, [patient.problem for patient in patients])
     for patient in patients:
         result.append(replace(patient, name=unused_name(patient.name, taken, 2)))
     return result
 
 
 def _of_table(path):
-    table = read_table(path, _EXPECTED)
+    table = read_table(path, _EXPECTED, strict=False)
     if not table.rows:
         raise TableError(f"{path}: names no patient; expected a line for each, with {_EXPECTED}")
     roles = _roles(table)
-    patients, problems = [], []
+    patients = []
     for row in table.rows:
         cells = {roles[name]: cell for name, cell in row.cells.items() if name in roles}
         try:
+            if row.problem is not None:
+                raise UserError(row.problem)
             patients.append(_of_row(cells, table.path.parent, f"line {row.line}"))
         except UserError as error:
-            problems.append(str(error))
-    if problems:
-        raise problems_error(path, problems)
+            name = cells.get(("patient", None)) or f"line {row.line}"
+            patients.append(Patient(name, (), problem=str(error)))
     return patients
 
 
@@ -178,7 +189,7 @@ def _of_folder(folder):
     if patient is not None:
         return [patient]
     below = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
-    found = {path.name: _patient_of(path) for path in below}
+    found = {path.name: _checked_patient_of(path) for path in below}
     patients = [patient for patient in found.values() if patient is not None]
     if not patients:
         raise UserError(
@@ -189,6 +200,13 @@ def _of_folder(folder):
     if without:
         logger.warning("%s: no stacks in %s; left out", folder, ", ".join(without))
     return patients
+
+
+def _checked_patient_of(folder):
+    try:
+        return _patient_of(folder)
+    except (UserError, OSError) as error:
+        return Patient(folder.name, (), problem=one_line(error))
 
 
 def _patient_of(folder):

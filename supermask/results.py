@@ -275,6 +275,8 @@ class Job:
                 yield Outcome(patient.name, folder, FAILED, detail=one_line(error))
 
     def _run(self, patient, results):
+        if patient.problem is not None:
+            raise UserError(patient.problem)
         # Before anything is read: what is replaced from here on has changed.
         record = {
             "settings": asdict(self.settings),

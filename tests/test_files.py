@@ -70,6 +70,19 @@ def test_a_file_is_created_once(tmp_path, monkeypatch, links):
     assert content(tmp_path) == {"a.txt": "first"}
 
 
+def test_a_link_that_leads_elsewhere_has_changed(tmp_path):
+    for name in ("a", "b"):
+        write_text(tmp_path / name, "same size")
+        os.utime(tmp_path / name, (1e9, 1e9))
+    link = tmp_path / "link"
+    link.symlink_to("a")
+    os.utime(link, (2e9, 2e9), follow_symlinks=False)
+    before = stamp(link)
+    link.unlink()
+    link.symlink_to("b")
+    assert stamp(link) != before and stamp(tmp_path / "a") == stamp(tmp_path / "b")
+
+
 def test_files_of_other_programs_are_not_stale(tmp_path):
     names = [".a.partial", ".a.host.1.partial", ".a.host.one.0123456789ab.segsrgan-partial"]
     ours = temporary_beside(tmp_path / "a").name.replace(f".{os.getpid()}.", ".999999999.")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Every CSV that people write is read."""
 
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,19 @@ def test_only_known_words_that_are_no_folder_are_a_header(tmp_path, names, cell)
 def test_a_plain_header_is_not_worth_a_warning(names, caplog, header):
     assert names(f"{header}\nb.nii\n") == ["b.nii"]
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252", "mac_roman"])
+def test_names_of_files_are_read_in_the_encoding_that_they_have(tmp_path, names, encoding):
+    composed, bytewise = "Größe é.nii", os.fsdecode(b"K\xf6pf.nii")
+    apart = unicodedata.normalize("NFD", "Öl.nii")
+    for name in (composed, bytewise, apart):
+        (tmp_path / name).touch()
+    content = "Pfad\nGröße é.nii\nÖl.nii\n"
+    assert names(content, encoding) == [composed, apart]
+    if encoding == "cp1252":  # of files that do not exist, too
+        assert names("ü \u20ac.nii\n", encoding) == ["ü \u20ac.nii"]
+        assert names(b"K\xf6pf.nii\n") == [bytewise]
 
 
 def test_relative_paths_and_the_csv_itself_start_from_a_folder_that_is_named(tmp_path, monkeypatch):
@@ -125,11 +140,11 @@ def test_a_table_has_rows_by_column_and_line(tmp_path, separator, encoding):
     assert [row.get("mask") for row in table.rows] == ["b.nii", "c.nii", ""]
 
 
-@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=; "])
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=; ", "sep=;,,"])
 def test_the_line_by_which_excel_names_the_separator_is_no_row(tmp_path, names, first):
     assert names(f"{first}\nimage;mask\na, b.nii;c, d, e.nii\n") == ["a, b.nii"]
     (row,) = read_table(tmp_path / "data.csv", "columns").rows
-    assert row == (3, {"image": "a, b.nii", "mask": "c, d, e.nii"})
+    assert row[:2] == (3, {"image": "a, b.nii", "mask": "c, d, e.nii"})
 
 
 @pytest.mark.parametrize(
@@ -137,6 +152,7 @@ def test_the_line_by_which_excel_names_the_separator_is_no_row(tmp_path, names, 
     [
         ("", "is empty; expected a CSV file with the columns image"),
         ("image,Image\na,b\n", "more than one column image"),
+        (f"image\n{'x' * 200_000}\n", "line 2 cannot be read"),
         ("image,mask\n\na,b,c\n", "line 3 has 3 cells, the first line names 2 columns"),
     ],
 )

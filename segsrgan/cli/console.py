@@ -40,6 +40,7 @@ def command(build_parser, run, interrupted="", text=one_line):
     """
 
     def main(argv=None, prog=None):
+        accept_all_characters()
         parser = build_parser()
         parser.prog = prog or parser.prog
         try:
@@ -56,6 +57,13 @@ def command(build_parser, run, interrupted="", text=one_line):
             return 2
 
     return main
+
+
+def accept_all_characters():
+    """Lets stdout and stderr escape what their encoding lacks, so that no message is an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from segsrgan.inference.settings import (
     local_workers,
     parse_pairs,
 )
-from segsrgan.tables import find_table, read_paths
+from segsrgan.tables import find_table, read_paths, resolved
 
 logger = logging.getLogger("segsrgan.job_model")
 
@@ -37,6 +37,8 @@ results:
   beside it, in the folder that holds it. Where several images of the CSV lie in one folder, the
   image's name comes between: Result_with_<name>/<image>/patch_64_step_32/. results.json says how
   the results were made. Finished results are skipped, unfinished ones are computed again.
+  --output FOLDER writes nothing beside the images: the results of sub-01/anat/t2.nii.gz lie in
+  FOLDER/sub-01/anat/Result_with_<name>/. The path starts in the BIDS data set or the CSV's folder.
 
 exit status: 0 all done, 1 some images failed, 2 nothing could be done, 130 interrupted.
 """
@@ -57,6 +59,12 @@ class JobSettings:
         "results go into Result_with_NAME (default: the name of the weights)",
         flag="-rf",
         metavar="NAME",
+    )
+    output: str | None = setting(
+        None,
+        "folder for the results, in the images' folders below it (default: beside the images)",
+        flag="-o",
+        metavar="FOLDER",
     )
     weights_path: str | None = setting(
         None,
@@ -173,7 +181,8 @@ def _plan(args, settings, csv_path):
     pairs = parse_pairs(" ".join(args.patch), args.step and " ".join(args.step))
     resolution = checked_resolution(" ".join(args.new_low_res))
     chosen = _predictor_settings(args, settings.by_batch)
-    images = read_paths(csv_path, settings.debut_path)
+    start = resolved(settings.debut_path or csv_path.parent, Path.cwd())
+    images = read_paths(csv_path, start)
 
     from segsrgan.networks.registry import default_weights, resolve
 
@@ -195,6 +204,8 @@ def _plan(args, settings, csv_path):
         overwrite=settings.overwrite,
         series=settings.series,
         settings=record,
+        output=settings.output and resolved(settings.output, Path.cwd()),
+        start=start,
     )
     # Other computers may have the package, and the weights in it, elsewhere.
     where = os.path.abspath(path) if path == Path(weights) else str(weights)
@@ -220,7 +231,7 @@ def _report(job, outcomes, csv_path, quiet):
     if not quiet:
         print(jobs.format_table(outcomes))
     try:
-        path = jobs.write_summary(outcomes, csv_path)
+        path = jobs.write_summary(outcomes, csv_path, job.output)
         logger.info("summary: %s", path)
     except OSError as error:
         logger.warning("the summary could not be written: %s", one_line(error))

@@ -9,7 +9,13 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from segsrgan.cli.console import Parser, ProgressBar, import_quietly, messages
+from segsrgan.cli.console import (
+    Parser,
+    ProgressBar,
+    accept_all_characters,
+    import_quietly,
+    messages,
+)
 from segsrgan.config import add_flags, from_toml, rules_of
 from segsrgan.errors import UserError, full_text
 from segsrgan.training.settings import RunSettings, TrainingSettings, flag_of
@@ -174,6 +180,7 @@ def main(argv=None, prog=None, command=SEGSRGAN):
     """
     program = prog or command.program
     stop, command = _Stop(), command._replace(program=program)
+    accept_all_characters()
     try:
         settings = settings_of(argv, command)
         with messages(program), stop:

@@ -7,7 +7,6 @@ gives, `settings` the `EvaluationSettings`.
 
 import csv
 import io
-import json
 import math
 import platform
 from collections import Counter
@@ -18,6 +17,7 @@ from itertools import zip_longest
 import numpy as np
 
 from segsrgan import __version__
+from segsrgan.files import json_text
 
 _LIBRARIES = ("numpy", "scipy", "scikit-image", "SimpleITK")
 _REGIONS = {"mask": "the mask is not 0", "reference not 0": "the reference is not 0"}
@@ -103,7 +103,7 @@ def to_json(results, columns, settings):
         ],
         **{key: _numbers(values) for key, values in statistics(results, columns).items()},
     }
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(content, indent=2, allow_nan=False)
 
 
 def _numbers(values):

@@ -113,6 +113,7 @@ def _check(file_format, output, patch, overwrite):
         raise UserError(f"format must be one of {', '.join(FORMATS)}, received {file_format}")
     if patch is None:
         raise UserError("patch must be a number: what is exported has one size; try 128")
+    str(output.absolute()).encode()  # the formats' libraries know UTF-8 alone
     suffix = SUFFIXES[file_format]
     if suffix and output.suffix != suffix:
         raise UserError(f"{output}: a name for {file_format} ends with {suffix}")

@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 
 from segsrgan.errors import MemoryShortage, UserError, one_line
-from segsrgan.files import check_writable, stamp, write_text
+from segsrgan.files import check_writable, fitting_name, stamp, write_text
 from segsrgan.inference.results import choose_folders, result_files
 from segsrgan.memory import PeakMemory
 
@@ -40,6 +40,8 @@ class Job:
     overwrite: bool = False  # computes finished results again
     series: str | None = None  # UID of the one to take from DICOM folders with several
     settings: dict = field(default_factory=dict)  # of the results, JSON values for the record
+    output: Path | None = None  # has the results, None: the images' folders, see `choose_folders`
+    start: Path | None = None  # the folder that relative paths start from
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def run_job(job, make_predictor, progress=None, compute=None):
     `progress(label, patches done, patches in all)` is called.
     """
     waiting = []
-    for results in choose_folders(job.images, job.result_name):
+    remedy = "name another --output" if job.output else "let --output name a folder for the results"
+    for results in choose_folders(job.images, job.result_name, job.output, job.start):
         pairs = []
         for pair in job.pairs:
             if job.overwrite or not results.is_finished(pair):
@@ -81,7 +84,7 @@ def run_job(job, make_predictor, progress=None, compute=None):
             continue
         try:
             _check_readable(results.image)
-            check_writable(results.folder)
+            check_writable(results.folder, remedy)
         except (ValueError, OSError) as error:
             yield from failures(results, pairs, error)
         else:
@@ -124,11 +127,11 @@ def format_table(outcomes):
     return "\n".join([header, "-" * len(header), *lines])
 
 
-def write_summary(outcomes, csv_path):
-    """Writes the outcomes as `<name>_summary.csv` beside the job's CSV file; returns the path.
+def write_summary(outcomes, csv_path, folder=None):
+    """Writes the outcomes as `<name>_summary.csv`, by default beside the CSV; returns the path.
 
     An older summary is replaced; where another file has that name, it is `<name>_summary_1.csv`.
-    Where the CSV's folder cannot be written to, the current folder takes the summary.
+    Where the folder cannot be written to, the current folder takes the summary.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -136,7 +139,10 @@ def write_summary(outcomes, csv_path):
     writer.writerows(_row(outcome) for outcome in outcomes)
     csv_path = Path(csv_path)
     try:
-        return _write_summary(csv_path.absolute().parent, csv_path.stem, text.getvalue())
+        if folder is not None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        folder = Path(folder or csv_path.absolute().parent)
+        return _write_summary(folder, csv_path.stem, text.getvalue())
     except OSError:
         return _write_summary(Path.cwd(), csv_path.stem, text.getvalue())
 
@@ -144,7 +150,7 @@ def write_summary(outcomes, csv_path):
 def _write_summary(folder, stem, text):
     """Writes into the first file that does not exist or is a summary of ours."""
     for number in count():
-        path = folder / f"{stem}_summary{f'_{number}' if number else ''}.csv"
+        path = folder / fitting_name(stem, f"_summary{f'_{number}' if number else ''}.csv")
         if not os.path.lexists(path) or _is_summary(path):
             write_text(path, text)
             return path
@@ -176,6 +182,11 @@ def _check_readable(image):
     try:
         os.stat(image)
     except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(image):
+            raise UserError(
+                f"is a link to {os.readlink(image)}, which is not here; fetch it, of a data set by "
+                "`datalad get` or `git annex get`"
+            ) from None
         raise UserError(
             "no such file or folder; relative paths start from the CSV's folder or --debut_path"
         ) from None

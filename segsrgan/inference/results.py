@@ -6,9 +6,11 @@ released original. For a DICOM folder the image's folder is the one it lies in, 
 it again never meets results. Where several images of a job lie in one folder, or where another
 image's results are there already, the image's own name comes between:
 `Result_with_<name>/<image>/patch_...`. `results.json` beside the `patch_...` folders says
-which image they belong to and how they were made.
+which image they belong to and how they were made. With an output folder a folder below it stands
+for the image's, see `choose_folders`.
 """
 
+import logging
 import os
 import re
 from collections import Counter
@@ -20,6 +22,8 @@ from segsrgan.errors import UserError
 from segsrgan.files import ResultsFolder, stamp
 from segsrgan.networks import outputs
 from segsrgan.tables import IMAGE_SUFFIXES, stem
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "Result_with_"
 # What the released original wrote, and what version 3.0 wrote at least.
@@ -46,6 +50,7 @@ class ImageResults:
 
     image: Path
     folder: Path  # that holds `patch_...`
+    home: Path | None = None  # of `Result_with_...` where that is not the image's folder
 
     def label(self, pair):
         """The name of a pair's folder, such as `patch_64_step_32`."""
@@ -59,7 +64,7 @@ class ImageResults:
 
     def entry(self, pair):
         """What the record says of a pair's whole results, a dict; empty where it says nothing."""
-        return self._record.entry(self.label(pair)) or {}
+        return self.record.entry(self.label(pair)) or {}
 
     def is_finished(self, pair):
         """Whether all results of a pair are there.
@@ -68,11 +73,11 @@ class ImageResults:
         not tell the images of a folder apart.
         """
         label, prefixes = self.label(pair), _VERSION_3_0
-        if not self._record.knows(label):
+        if not self.record.knows(label):
             prefixes = _ORIGINAL
-            if self.folder.parent != self.image.parent or not _is_alone(self.image):
+            if self.home or self.folder.parent != self.image.parent or not _is_alone(self.image):
                 return False
-        elif self._record.entry(label) is None:
+        elif self.record.entry(label) is None:
             return False
         names = self.entry(pair).get("files") or [self.file_name(p, pair) for p in prefixes]
         return all(os.path.isfile(self.folder / label / name) for name in names)
@@ -88,10 +93,12 @@ class ImageResults:
         Returns these results, or others further down if another image has taken this folder
         meanwhile; raises `UserError` if other images have taken all of them.
         """
-        base = self.folder if self.folder.parent == self.image.parent else self.folder.parent
+        home = self.home or self.image.parent
+        base = self.folder if self.folder.parent == home else self.folder.parent
         for folder in (self.folder, *_named_folders(self.image, base)):
-            if ResultsFolder(folder, self.image.name).claim():
-                return replace(self, folder=folder)
+            results = replace(self, folder=folder)
+            if results.record.claim():
+                return results
         raise UserError(
             f"the folders for its results in {base} belong to other images; take another "
             "--result_folder_name"
@@ -105,31 +112,43 @@ class ImageResults:
         JSON values for the record.
         """
         possible = [self.file_name(prefix, pair) for prefix in result_files().values()]
-        with self._record.replacing(self.label(pair), entry, possible) as folder:
+        with self.record.replacing(self.label(pair), entry, possible) as folder:
             yield lambda prefix: folder / self.file_name(prefix, pair)
 
     @property
-    def _record(self):
-        return ResultsFolder(self.folder, self.image.name)
+    def record(self):
+        """The `ResultsFolder`."""
+        # Below one output folder images of many folders may have the same name.
+        return ResultsFolder(self.folder, str(self.image) if self.home else self.image.name)
 
 
-def choose_folders(images, name):
+def choose_folders(images, name, output=None, start=None):
     """The `ImageResults` of every image of a job, each path once; see the module's text.
 
     `Result_with_` is put before the name where it is missing; raises `UserError` if it is not the
-    name of a folder.
+    name of a folder. Below `output`, if there is one, an image's folder has the path that it has
+    in its BIDS data set (the folder of dataset_description.json), else in the folder `start`, else
+    from the root. Of images that links lead to twice, with one place for their results, the
+    second is left out with a warning.
     """
     if not name or name in (".", "..") or "/" in name or os.sep in name:
         raise UserError(
             f"result_folder_name must be the name of a folder, without a path, received {name!r}"
         )
     name = PREFIX + name.removeprefix(PREFIX)
-    together = Counter(image.parent for image in images if os.path.exists(image))
+    homes = {i: _mirrored(i, Path(output), start) if output else i.parent for i in images}
+    places = {image: _real(home) for image, home in homes.items()}
+    firsts = {(places[image], image.name): image for image in reversed(images)}
+    together = Counter(place for (place, _), image in firsts.items() if os.path.exists(image))
     taken, chosen = set(), []
     for image in images:
-        folder = _choose(image, image.parent / name, together[image.parent] > 1, taken)
-        taken.add(folder)
-        chosen.append(ImageResults(image, folder))
+        first = firsts[places[image], image.name]
+        if first is not image:
+            logger.warning("%s: is %s by a link and done once", image, first)
+            continue
+        results = ImageResults(image, homes[image] / name, homes[image] if output else None)
+        chosen.append(_choose(results, together[places[image]] > 1, taken))
+        taken.add(_real(chosen[-1].folder))
     return chosen
 
 
@@ -138,18 +157,33 @@ def weights_name(weights):
     return re.sub(r"(\.h5|\.hdf5|\.keras|\.weights)+$", "", Path(weights).name)
 
 
-def _choose(image, base, shared, taken):
-    """The folder that is the image's already, else the first that is nobody's."""
-    folders = [base, *_named_folders(image, base)]
-    free = [folder for folder in folders if folder not in taken]
-    owners = {folder: ResultsFolder(folder, image.name).owner() for folder in free}
-    for folder, owner in owners.items():
-        if owner == image.name:
-            return folder
+def _mirrored(image, output, start):
+    """The folder below `output` that stands for an image's, see `choose_folders`."""
+    data_sets = (f for f in image.parents if os.path.isfile(f / "dataset_description.json"))
+    root = next(data_sets, start if start in image.parents else image.anchor)
+    return output / image.parent.relative_to(root)
+
+
+def _real(path):
+    """Where a path leads without links."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # not a possible path; the job will say so
+        return str(path)
+
+
+def _choose(results, shared, taken):
+    """The results in the folder that is theirs already, else in the first that is nobody's."""
+    image, base = results.image, results.folder
+    candidates = [replace(results, folder=f) for f in (base, *_named_folders(image, base))]
+    owners = {c: c.record.owner() for c in candidates if _real(c.folder) not in taken}
+    for candidate, owner in owners.items():
+        if owner == candidate.record.source:
+            return candidate
     # Results without a record may be those of any image beside it.
     if shared or (_has_results(base) and not _is_alone(image)):
-        owners.pop(base, None)
-    return next((folder for folder, owner in owners.items() if owner is None), folders[-1])
+        owners.pop(results, None)
+    return next((c for c, owner in owners.items() if owner is None), candidates[-1])
 
 
 def _named_folders(image, base):

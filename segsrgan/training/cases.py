@@ -173,7 +173,7 @@ def read_cases(
         if head.name in ("cortex", *heads) or (head.activation == "softmax" and fit_mask)
     ]
     columns += [MASK] * (crop_to_mask and MASK not in columns)
-    table = _table(Path(path), (IMAGE, *columns, BASE), " and ".join(reasons))
+    table = _table(Path(path), (IMAGE, *columns, BASE), " and ".join(reasons), base_path)
     base_path = Path(base_path or table.path.parent).absolute()
     cases, problems = _rows(table, columns, base_path, label_values)
     needed = () if problems else BASES[1:] if test_alone else BASES
@@ -192,10 +192,10 @@ def read_cases(
     return Cases(*groups.values(), classes)
 
 
-def _table(path, columns, mask_reason):
+def _table(path, columns, mask_reason, base):
     """The CSV's `Table`, which has the columns."""
     expected = f"columns {', '.join(columns)}"
-    table = read_table(path, expected)
+    table = read_table(path, expected, base)
     missing = [name for name in columns if not table.has(name)]
     if missing:
         reason = f" ({MASK} because of {mask_reason})" if MASK in missing else ""

@@ -5,6 +5,7 @@ import csv
 import io
 import logging
 import math
+import os
 from numbers import Real
 from pathlib import Path
 
@@ -187,7 +188,7 @@ class _TensorBoard:
         metadata.plugin_data.plugin_name = plugin
         try:
             if self._writer is None:
-                self._writer = tf.summary.create_file_writer(str(self._folder))
+                self._writer = tf.summary.create_file_writer(os.fsencode(self._folder))
             with self._writer.as_default(step=epoch):
                 for name, value in values.items():
                     tf.summary.write(name, tf.constant(value, dtype), metadata=metadata)

@@ -97,7 +97,7 @@ def read_maps(path, base_path=None, cortex=MapFile.cortex, tissues=MapFile.tissu
     row); relative paths start from `base_path` or the CSV's folder. `cortex` and `tissues` are what
     the CSV leaves open. A `TableError` lists every problem found.
     """
-    table = read_table(path, f"column {COLUMNS[0]}")
+    table = read_table(path, f"column {COLUMNS[0]}", base_path)
     if not table.has(COLUMNS[0]):
         raise TableError(
             f"{path}: no column {COLUMNS[0]}; expected it, and perhaps {', '.join(COLUMNS[1:])}; "

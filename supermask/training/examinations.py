@@ -65,6 +65,9 @@ def _without_problems(path, read, *arguments):
 def _of_patients(path, settings, problems):
     found = []
     for patient in read_patients(path):
+        if patient.problem is not None:
+            problems.append(patient.problem)
+            continue
         views, lost = load_views(patient, settings.labels)
         problems += [f"{patient.name}: {text}" for text in lost]
         for view in views:

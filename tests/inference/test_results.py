@@ -164,6 +164,45 @@ def test_results_are_found_again_and_those_of_another_image_never_taken(tmp_path
         assert found == {x: "b/Result_with_w", y: "b/Result_with_w/y"}
 
 
+def test_below_an_output_folder_every_image_has_the_place_of_its_folder(tmp_path):
+    x, y, z = images(tmp_path, "data/sub-1/t2.nii", "bids/sub-1/anat/t2.nii", "other/sub-1/t2.nii")
+    (tmp_path / "bids" / "dataset_description.json").touch()
+    output, root = tmp_path / "out", tmp_path.relative_to(tmp_path.anchor)
+
+    def places(paths, start):
+        chosen = choose_folders(paths, "w", output, tmp_path / start)
+        for results in chosen:
+            if not results.is_finished(PAIR):
+                finish(results.claim())
+        return [str(results.folder.relative_to(output)) for results in chosen]
+
+    names = ["sub-1/Result_with_w", "sub-1/anat/Result_with_w"]
+    assert places([x, y, z], "data") == [*names, f"{root}/other/sub-1/Result_with_w"]
+    assert places([x, y], "data") == names
+    # Another image of the same place and name is not taken for the first.
+    assert places([z], "other") == [f"{names[0]}/t2"]
+    assert (
+        sorted(path.name for path in tmp_path.rglob("Result_with_w/*")).count("results.json") == 3
+    )
+    assert not list(x.parent.glob("Result_*"))
+
+
+def test_links_to_one_object_have_results_beside_each_and_a_linked_folder_only_once(
+    tmp_path, caplog
+):
+    (tmp_path / "object").touch()
+    x, y = (tmp_path / name / "t2.nii" for name in ("sub-1", "sub-2"))
+    for link in (x, y):
+        link.parent.mkdir()
+        link.symlink_to(tmp_path / "object")
+    (tmp_path / "sub-3").symlink_to("sub-1")
+    again = tmp_path / "sub-3" / "t2.nii"
+    places = ["sub-1/Result_with_w", "sub-2/Result_with_w"]
+    assert folders(tmp_path, [x, y, again]) == places
+    assert f"{again}: is {x} by a link and done once" in caplog.text
+    assert len(choose_folders([x, y, again], "w", tmp_path / "out", tmp_path)) == 3
+
+
 def test_a_damaged_record_is_as_good_as_none(tmp_path):
     (results,) = choose_folders(images(tmp_path, "lr.nii"), "w")
     results.folder.mkdir()

@@ -9,6 +9,7 @@ from volumes.samples import EVEN, write_series
 
 from segsrgan.errors import TableError, UserError
 from supermask.patients import Patient, read_patients
+from supermask.results import Job
 
 
 @pytest.fixture
@@ -55,16 +56,30 @@ def test_one_dicom_folder_may_hold_several_stacks_and_names_are_made_different(r
 def test_all_problems_are_listed_with_their_lines(read):
     with pytest.raises(TableError) as error:
         read(
-            "view_1,view_2,mask_3,base\na.nii,a.nii,,\nb.nii,,m.nii,\nc.nii,,,Maybe\n,,,\n,,,Test\n"
+            "view_1,view_2,mask_3,base\na.nii,./a.nii,,\nb.nii,,m.nii,\nc.nii,,,Maybe\n,,,\n,,,Test\n"
+            "d.nii,,,,more\n"
         )
     for part in (
-        "4 problem(s)",
-        "line 2: names one stack twice",
+        "5 problem(s)",
+        "line 2: names one stack twice: ",
+        "a.nii; name each stack once",
+        "line 7 has 5 cells, the first line names 4 columns",
         "line 3: has a mask 3, but no stack 3",
         "line 4: base must be Train or Test, received Maybe",
         "line 6: expected one to three stacks, received 0",
     ):
         assert part in str(error.value)
+
+
+def test_a_wrong_line_or_folder_does_not_stop_the_other_patients(read, tmp_path):
+    wrong, right = read("patient,view_1,view_2\nx,a.nii,a.nii\ny,a.nii,\n")
+    assert (wrong.name, wrong.views, right.name, right.problem) == ("x", (), "y", None)
+    assert wrong.problem.startswith("line 2: names one stack twice")
+    touch_files(tmp_path, "p1/axial.nii", "p2/axial.nii", "p2/liver_mask.nii")
+    first, second = read_patients(tmp_path)
+    assert first.problem is None and "liver_mask.nii: of which stack" in second.problem
+    (outcome,) = Job(output=tmp_path, settings=None, progress=None).run([second])
+    assert (outcome.result, outcome.detail) == ("failed", second.problem)
 
 
 @pytest.mark.parametrize(

@@ -140,8 +140,8 @@ def test_a_bad_file_is_answered_with_file_key_and_what_was_expected(text, words,
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "latin.toml").write_bytes(b"csv = '\xe4'")
-    for name, words in (("none.toml", "cannot be"), ("", "cannot be"), ("latin.toml", "is not a")):
+    (tmp_path / "damaged.toml").write_bytes(b"csv = '\xe4")
+    for name, words in (("none.toml", "cannot"), ("", "cannot"), ("damaged.toml", "is not a TOML")):
         with pytest.raises(ValueError, match=f"{name}: {words}"):
             from_toml(tmp_path / name, TrainingSettings)
 
@@ -165,7 +165,6 @@ def test_values_get_the_type_of_the_setting():
         ({"rotation": 181}, "--rotation must be a number from 0 to 180"),
         ({"seed": 2**32}, "--seed must be a whole number from 0 to 4294967295"),
         ({"lambrec": 0, "lambadv": 0}, "nothing to learn"),
-        ({"csv": "bad \udce4 name"}, "--csv must be a text"),
         ({"epoch": None}, "--epoch must be a whole number"),
         ({"dice_file": "mse.csv"}, "--dice_file and --mse_file are both mse.csv"),
         ({"dice_file": "./data.csv"}, "--csv and --dice_file"),
