@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: MIT
 """NIfTI-1, NIfTI-2, Analyze 7.5 and FreeSurfer's MGH read, and NIfTI-1 written.
 
-nibabel knows the layouts; what a header may say is decided here, for neither a made-up spacing
-nor zeros in place of a missing part must happen silently to a medical image.
-
 float32 voxels of a real image hardly compress; searching them for repetitions takes five times as
 long as coding them by frequency alone and gains 1 % of size. Masks and empty background are the
 opposite. So pieces are compressed in parallel, each with the method that suits it, and joined into
 one ordinary gzip member as pigz does it.
-
-Reference: the NIfTI-1 and NIfTI-2 standards, https://nifti.nimh.nih.gov.
 """
 
 import gzip
 import itertools
-import logging
 import math
 import os
 import struct
@@ -24,20 +18,18 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from nibabel.freesurfer import mghformat
-from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.quaternions import quat2mat
 from nibabel.spatialimages import HeaderDataError
 
 from segsrgan.errors import VolumeError
 from segsrgan.files import remove_stale, replaced_file
-from segsrgan.tables import FREESURFER_SUFFIXES
-from segsrgan.volumes.volume import Grid, Volume, is_orthonormal, nearest_rotation, spatial_shape
-
-_logger = logging.getLogger(__name__)
+from segsrgan.tables import NIFTI_SUFFIXES
+from segsrgan.volumes.affine import problem, volume_of
+from segsrgan.volumes.nifti_header import LONGEST, parse
+from segsrgan.volumes.volume import Grid, is_orthonormal, nearest_rotation
 
 _PAIRED = {".hdr.gz": ".img", ".hdr": ".img", ".img.gz": ".hdr", ".img": ".hdr"}
-_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre, micron; everything else is taken as mm
+_CHUNK = 2**27  # bytes that are read at once
+_MOST_PACKED = 1032  # a byte of a gzip stream holds at most as many
 _SLICES_AT_ONCE = 16
 _GZIP_HEADER = b"\x1f\x8b\x08\0" + bytes(4) + b"\x04\xff"  # deflate, no name or time, any system
 _SAMPLE = 2**16  # bytes that decide on the method
@@ -51,20 +43,48 @@ def read_nifti(path, labels=False):
 
     Compression is seen by content.
     """
-    path = Path(path)
-    header_path, data_path = _header_and_data(path)
     try:
-        with _opened(header_path) as file:
-            header = _header(file.read(nibabel.Nifti2Header.sizeof_hdr), header_path)
-        grid = _grid(header, _shape(header, header_path), header_path)
-        dtype = _dtype(header, header_path)
-        with _opened(data_path) as file:
-            array = _voxels(file, _offset(header), dtype, grid.shape, data_path)
+        header, data_path = _header(Path(path))
+        affine = _RAS_TO_LPS @ header.affine()
+        array = _scaled(_voxels(header, data_path), *header.scale(), labels)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise VolumeError(
             f"{path}: the compressed file is truncated or damaged ({error}); copy it again"
         ) from error
-    return Volume.from_grid(_scaled(array, header, labels), grid)
+    return volume_of(array, affine, path, labels)
+
+
+def other_grid(path):
+    """The grid of the one of qform and sform that `read_volume` does not take.
+
+    None where they agree to half a voxel, where there is only one, where its axes are not at
+    right angles, and of all formats but NIfTI.
+    """
+    if not Path(path).name.lower().endswith(NIFTI_SUFFIXES):
+        return None
+    header, _ = _header(Path(path))
+    affine = header.other_form()
+    if affine is None or problem(affine, header.shape):
+        return None
+    affine = _RAS_TO_LPS @ affine
+    spacing = np.linalg.norm(affine[:, :3], axis=0)
+    if not is_orthonormal(affine[:, :3] / spacing, 1e-3):
+        return None
+    return Grid(header.shape, spacing, affine[:, 3], nearest_rotation(affine[:, :3]))
+
+
+def has_orientation(path):
+    """Whether a file says how its axes lie in the patient: not all of NIfTI and Analyze do."""
+    if Path(path).is_dir() or not Path(path).name.lower().endswith(NIFTI_SUFFIXES):
+        return True
+    return _header(Path(path))[0].has_orientation
+
+
+def _header(path):
+    """The header of a file, or of a pair, and the file of the voxels."""
+    header_path, data_path = _header_and_data(path)
+    with _opened(header_path) as file:
+        return parse(file.read(LONGEST), header_path, header_path != data_path), data_path
 
 
 def _header_and_data(path):
@@ -94,167 +114,33 @@ def _opened(path):
     return gzip.open(path, "rb") if compressed else open(path, "rb")
 
 
-def _header(raw, path):
-    """The header of the first bytes of a file, in its byte order."""
-    kinds = (nibabel.Nifti2Header, nibabel.Nifti1Header, nibabel.AnalyzeHeader)
-    name = "a NIfTI or Analyze"
-    if path.name.lower().endswith(FREESURFER_SUFFIXES):
-        kinds, name = (), "an MGH"
-        if len(raw) >= mghformat.DATA_OFFSET and raw[:4] == b"\0\0\0\1":  # its version
-            if raw[28:30] == b"\0\1":
-                return MGHHeader(raw, check=False)
-            raise VolumeError(  # nibabel would make up 1 mm
-                f"{path}: its header says nothing of voxel size and orientation (goodRASFlag); "
-                "convert the image that it was made from again"
-            )
-    for kind in kinds:
-        if kind.may_contain_header(raw):
-            header = kind(raw[: kind.sizeof_hdr], check=False)
-            if header["sizeof_hdr"] == kind.sizeof_hdr:
-                return header
-    raise VolumeError(
-        f"{path}: expected {name} header, received {len(raw)} bytes of something else; "
-        "check that the file is complete and its name right"
-    )
+def _voxels(header, path):
+    """The stored voxels (x, y, z), as far as a header and its file go together."""
+    stored = os.path.getsize(path)
+    with _opened(path) as file:
+        is_packed = isinstance(file, gzip.GzipFile)
+        most = stored * (_MOST_PACKED if is_packed else 1)
+        if header.end > most:
+            header.start(most)  # refuses it before memory is taken
+        raw = file.read(min(header.end, _CHUNK))
+        if len(raw) < header.end:
+            raw = bytearray(raw)
+            while len(raw) < header.end and (piece := file.read(_CHUNK)):
+                raw += piece
+        total = len(raw) if is_packed else stored
+        while is_packed and (piece := file.read(2**20)):  # at its end the checksum is compared
+            total += len(piece)
+    start, count = header.start(total), math.prod(header.shape)
+    return np.frombuffer(raw, header.dtype, count, start).reshape(header.shape, order="F")
 
 
-def _shape(header, path):
-    """Three sizes (x, y, z); further axes must have one element."""
-    if isinstance(header, MGHHeader):
-        count, sizes = 4, [int(size) for size in header["dims"]]
-    else:
-        count, *sizes = (int(size) for size in header["dim"])
-    sizes = sizes[:count]
-    if not 1 <= count <= 7 or min(sizes) < 1:
-        raise VolumeError(
-            f"{path}: damaged header, it says {count} axes of {sizes} voxels; export the image "
-            "again"
-        )
-    return spatial_shape(sizes, path)
-
-
-def _dtype(header, path):
-    """The dtype of the stored voxels, byte order included."""
-    is_mgh = isinstance(header, MGHHeader)
-    codes = mghformat.data_type_codes if is_mgh else nibabel.nifti1.data_type_codes
-    code = int(header["type" if is_mgh else "datatype"])
-    is_known = code in codes.label
-    dtype = np.dtype(codes.dtype[code] if is_known else np.void)
-    if dtype.kind not in "iuf":
-        kind = codes.label[code] if is_known else "unknown"
-        raise VolumeError(
-            f"{path}: expected one real number per voxel, received data type {code} ({kind}); "
-            "convert it to a scalar image first"
-        )
-    return dtype.newbyteorder(header.endianness)
-
-
-def _offset(header):
-    if isinstance(header, MGHHeader):
-        return header.get_data_offset()
-    is_single = isinstance(header, nibabel.Nifti1Header) and header["magic"].item()[:2] == b"n+"
-    return int(max(header.single_vox_offset if is_single else 0, float(header["vox_offset"])))
-
-
-def _voxels(file, offset, dtype, shape, path):
-    size = math.prod(shape) * dtype.itemsize
-    file.seek(offset)
-    raw = file.read(size)
-    if len(raw) < size:
-        raise VolumeError(
-            f"{path}: truncated, expected {size} bytes of voxels, received {len(raw)}; "
-            "copy or export it again"
-        )
-    while file.read(2**20):  # at its end the checksum of a gzip stream is compared
-        pass
-    return np.frombuffer(raw, dtype).reshape(shape, order="F")
-
-
-def _scaled(array, header, labels):
-    """float32 intensities: slope * v + intercept of a stored v in NIfTI, itself elsewhere.
-
-    `labels` are not rounded to float32.
-    """
-    slope, inter = 1.0, 0.0
-    if isinstance(header, nibabel.Nifti1Header):
-        slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+def _scaled(array, slope, inter, labels):
+    """float32 intensities: slope * v + inter of a stored v; `labels` are not rounded to float32."""
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, refused where it is used
-        if slope != 0 and np.isfinite([slope, inter]).all() and (slope, inter) != (1, 0):
+        if (slope, inter) != (1, 0):
             array = array * np.float64(slope) + inter
         dtype = array.dtype.newbyteorder("=") if labels else np.float32
         return np.array(array, dtype=dtype, order="C")
-
-
-def _grid(header, shape, path):
-    """The grid (LPS, mm) that a header describes, refused where it is impossible."""
-    is_mgh = isinstance(header, MGHHeader)
-    sizes = np.array(header["delta"] if is_mgh else header["pixdim"][1:4], dtype=np.float64)
-    if not np.all(np.isfinite(sizes) & (sizes > 0)):
-        field, text = "delta" if is_mgh else "pixdim", " x ".join(f"{size:g}" for size in sizes)
-        raise VolumeError(
-            f"{path}: the voxel size must be positive in mm, its header ({field}) says {text}; "
-            "repair the header"
-        )
-    try:
-        with np.errstate(invalid="ignore"):
-            spacing, offset, rotation = _place(header, sizes, shape, path)
-        return Grid(shape, spacing, _RAS_TO_LPS @ offset, _RAS_TO_LPS @ rotation)
-    except (ValueError, np.linalg.LinAlgError) as error:
-        raise VolumeError(
-            f"{path}: unusable geometry: {error}; repair its header, for instance with the affine "
-            "of the image it was made from"
-        ) from error
-
-
-def _place(header, sizes, shape, path):
-    """Spacing, offset, rotation (RAS, mm): sform before qform, as nibabel and ITK have it."""
-    if isinstance(header, MGHHeader):
-        affine = header.get_affine()
-        return sizes, affine[:3, 3], nearest_rotation(affine[:3, :3])
-    is_nifti = isinstance(header, nibabel.Nifti1Header)
-    if is_nifti and header["sform_code"] > 0:
-        spacing, offset, rotation = _sform(header, sizes, shape, path)
-    elif is_nifti and header["qform_code"] > 0:
-        spacing, offset, rotation = _qform(header, sizes)
-    else:
-        _logger.info("%s: the header says nothing of the orientation; taking LPS axes", path)
-        spacing, offset, rotation = sizes, np.zeros(3), _RAS_TO_LPS
-    unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0) if is_nifti else 1.0
-    return unit * spacing, unit * offset, rotation
-
-
-def _sform(header, sizes, shape, path):
-    """Of the sform; where it is sheared, of the qform or of the nearest rotation."""
-    affine = header.get_sform()
-    matrix, offset = affine[:3, :3], affine[:3, 3]
-    spacing = np.linalg.norm(matrix, axis=0)
-    regular = np.all(np.isfinite(affine)) and np.linalg.matrix_rank(matrix) == 3
-    if regular and is_orthonormal(matrix / spacing):
-        if not np.allclose(spacing, sizes, rtol=1e-3):
-            text = "%s: voxel size %s by its sform but %s by pixdim; taking the sform"
-            _logger.warning(text, path, np.round(spacing, 4), np.round(sizes, 4))
-        return spacing, offset, nearest_rotation(matrix)
-    if header["qform_code"] > 0:
-        _logger.warning("%s: the axes of its sform are not at right angles; taking its qform", path)
-        return _qform(header, sizes)
-    if not regular:
-        raise ValueError("its sform is singular and it has no qform")
-    text = "%s: the axes of its sform are not at right angles; taking the nearest rotation"
-    _logger.warning(text, path)
-    rotation = nearest_rotation(matrix)
-    centre = (np.array(shape) - 1) / 2  # stays in place
-    return spacing, offset + matrix @ centre - rotation @ (spacing * centre), rotation
-
-
-def _qform(header, sizes):
-    """Of the quaternion, normalised as the standard's own code does."""
-    vector = np.array([header[f"quatern_{part}"] for part in "bcd"], dtype=np.float64)
-    square = 1 - vector @ vector
-    # Rounding of b, c, d to float32 must not turn an exact half turn by a thousandth.
-    first = np.sqrt(square) if square > 3 * np.finfo(np.float32).eps else 0.0
-    rotation = quat2mat([first, *vector]) * [1, 1, -1 if header["pixdim"][0] < 0 else 1]
-    offset = [header[f"qoffset_{axis}"] for axis in "xyz"]
-    return sizes, np.array(offset, dtype=np.float64), nearest_rotation(rotation)
 
 
 def write_volume(volume, path):

@@ -46,9 +46,11 @@ def spatial_shape(sizes, path):
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes.pop()
     if len(sizes) != 3:
+        remedy = "give a stack of slices" if len(sizes) < 3 else "extract one volume of it first"
+        if len(sizes) > 3 and sizes[2] == 1:
+            remedy += ", or move slices that lie along the fourth axis to the third"
         raise VolumeError(
-            f"{path}: expected a 3-D image, received {len(sizes)}-D {tuple(sizes)}; "
-            + ("give a stack of slices" if len(sizes) < 3 else "extract one volume of it first")
+            f"{path}: expected a 3-D image, received {len(sizes)}-D {tuple(sizes)}; {remedy}"
         )
     return tuple(sizes)
 

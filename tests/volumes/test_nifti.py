@@ -18,7 +18,7 @@ from volumes.samples import DIRECTIONS, noise, rotation
 from segsrgan.errors import VolumeError
 from segsrgan.files import temporary_beside
 from segsrgan.volumes import Grid, Volume, read_volume, write_volume
-from segsrgan.volumes.nifti import write_gzip
+from segsrgan.volumes.nifti import has_orientation, other_grid, write_gzip
 
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS <-> LPS
 PIXDIM, SFORM_CODE = 76, 254  # byte offsets in a NIfTI-1 header
@@ -56,6 +56,7 @@ def itk_grid(path):
     return Grid(itk.GetSize(), itk.GetSpacing(), itk.GetOrigin(), itk.GetDirection())
 
 
+VOLUME, CUBE = Volume(noise((5, 6, 70)), (1, 1, 3)), np.ones((2, 2, 2))
 UPRIGHT = np.diag([1.0, 2, 3, 1])
 RAS = np.array([[0, 2.0, 0, -9], [1.0, 0, 0, 5], [0, 0, -3.0, 7], [0, 0, 0, 1]])
 
@@ -127,44 +128,93 @@ def test_micrometres_and_metres_become_mm(tmp_path, code, unit):
     assert affine(read_volume(path).grid) == pytest.approx(RAS, abs=1e-4)
 
 
-@pytest.mark.parametrize("has_qform", [True, False])
-def test_a_sheared_sform_is_read_with_a_warning(tmp_path, caplog, has_qform):
-    # The third axis leans by 0.3 mm per slice; without a qform ITK refuses that.
-    sheared = np.array([[1, 0, 0.3, -9], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
-    upright = sheared * (sheared != 0.3)
-    array = noise((11, 11, 11))
-    path = save(tmp_path / "a.nii", array, sform=sheared, qform=upright if has_qform else None)
-    volume = read_volume(path)
-    assert "not at right angles" in caplog.text
-    assert np.array_equal(volume.array, array)
-    if has_qform:
-        assert affine(volume.grid) == pytest.approx(upright, abs=1e-5)
+# The third axis leans within the plane of the first two; or the second leans, too.
+TILTED = np.array([[1, 0, 0.3, -9], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+BENT = np.array([[1, 0.3, 0.3, -9], [0, 2.0, 0.4, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+TURNED = np.eye(4)
+TURNED[:3] = np.column_stack([rotation([0, 0, 0.3]) @ UPRIGHT[:3, :3], (-9, 5, 7)])
+
+
+@pytest.mark.parametrize(
+    ("sform", "code", "qform", "taken"),
+    [
+        (TURNED, 1, UPRIGHT, "sform"),
+        (TURNED, 2, UPRIGHT, "sform"),
+        (TILTED, 1, UPRIGHT, "sform"),
+        (TILTED, 2, TILTED, "sform"),  # nibabel stores the nearest rotation
+        (TILTED, 2, UPRIGHT, "qform"),  # an affine registration
+        (BENT, 1, UPRIGHT, "qform"),  # no scanner does that
+    ],
+)
+def test_of_two_forms_the_one_that_a_scanner_makes_is_taken(
+    tmp_path, caplog, sform, code, qform, taken
+):
+    image = nibabel.Nifti1Image(noise((21, 11, 31)), None)
+    image.set_sform(sform, code)
+    image.set_qform(qform, 1)
+    nibabel.save(image, tmp_path / "a.nii")
+    volume, other = read_volume(tmp_path / "a.nii"), other_grid(tmp_path / "a.nii")
+    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * [20, 10, 30, 1]
+    apart = np.linalg.norm(corners @ (sform - image.get_qform()).T, axis=1).max()
+    assert f"place voxels up to {apart:.1f} mm apart; taking the {taken}" in caplog.text
+    if taken == "qform":
+        assert affine(volume.grid) == pytest.approx(image.get_qform(), abs=1e-4)
+        assert other is None  # there is no grid of a sheared form
         return
-    # The centre stays, and no corner moves further than half the lean.
-    ends = np.array(list(np.ndindex(2, 2, 2))) * 10
-    before = ends @ sheared[:3, :3].T + sheared[:3, 3]
-    moved = volume.grid.index_to_physical(ends) * [-1, -1, 1] - before
-    assert moved.mean(axis=0) == pytest.approx([0, 0, 0], abs=1e-6)
-    assert np.linalg.norm(moved, axis=1).max() < 0.3 * 10 / 2
+    assert affine(other) == pytest.approx(image.get_qform(), abs=1e-4)
+    assert ("sheared (a tilted gantry)" in caplog.text) == (sform is TILTED)
+    if sform is TURNED:
+        assert affine(volume.grid) == pytest.approx(TURNED, abs=1e-4)
+    else:
+        assert volume.spacing == pytest.approx((1, 2, 3)) and volume.array.shape == (30, 11, 31)
 
 
-def test_singular_forms_fall_back_or_are_refused(tmp_path):
-    path = save(tmp_path / "a.nii", noise((4, 5, 6)), qform=UPRIGHT)
-    patch(path, SFORM_CODE, "<h", 1)  # its rows stay zero
-    assert affine(read_volume(path).grid) == pytest.approx(UPRIGHT, abs=1e-5)
-    patch(path, SFORM_CODE - 2, "<h", 0)
-    with pytest.raises(VolumeError, match="singular"):
-        read_volume(path)
-    patch(path, SFORM_CODE - 2, "<2h", 1, 0)
-    patch(path, 256, "<3f", np.nan, 0, 0)  # the quaternion
-    with pytest.raises(VolumeError, match="unusable geometry"):
-        read_volume(path)
+def test_forms_that_agree_to_half_a_voxel_are_one(tmp_path, caplog):
+    shifted = RAS + np.outer([0, 1, 0, 0], [0, 0, 0, 0.4])
+    path = save(tmp_path / "a.nii", noise((4, 5, 6)), sform=RAS, qform=shifted)
+    assert affine(read_volume(path).grid) == pytest.approx(RAS, abs=1e-5)
+    assert other_grid(path) is None and not caplog.text
+    assert other_grid(save(tmp_path / "b.nii", CUBE, sform=RAS)) is None
 
 
-def test_without_orientation_itk_is_followed(tmp_path):
-    path = save(tmp_path / "a.nii", noise((4, 5, 6)))
+@pytest.mark.parametrize("sizes", [(0, 0, 0), (2, 1, 0), (-2, 1, 3), (1, 1, np.nan)])
+def test_pixdim_is_not_needed_beside_a_sform(tmp_path, caplog, sizes):
+    path = save(tmp_path / "a.nii", noise((4, 5, 6)), sform=RAS)
+    patch(path, PIXDIM + 4, "<3f", *sizes)
+    assert affine(read_volume(path).grid) == pytest.approx(RAS, abs=1e-5)
+    assert "by pixdim; taking the sform" in caplog.text
+
+
+def test_a_sform_without_scale_is_named(tmp_path, caplog):
+    path = save(tmp_path / "a.nii", noise((4, 5, 6)), sform=np.eye(4))
+    assert read_volume(path).spacing == (1, 1, 1)
+    text = "voxel size 1 x 1 x 1 mm by its sform but 1 x 2 x 3 by pixdim; taking the sform (which"
+    assert f"{text} has no scale, the scan would be isotropic)" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.AnalyzeImage])
+def test_without_orientation_itk_is_followed_with_a_warning(tmp_path, caplog, kind):
+    path = tmp_path / ("a.nii" if kind is nibabel.Nifti1Image else "a.hdr")
+    nibabel.save(kind(noise((4, 5, 6)), None), path)
+    patch(path, PIXDIM + 4, "<3f", 1, 2, 3)
     grid = read_volume(path).grid
     assert grid.spacing == (1, 2, 3) and grid.is_close(itk_grid(path), 1e-6)
+    assert "its header has no orientation; taking LPS axes" in caplog.text
+    patch(path, PIXDIM + 4, "<3f", -1, 2, 3)  # as SPM marks a flip
+    assert read_volume(path).grid.is_close(grid)
+    assert "pixdim says -1 x 2 x 3 mm; taking its absolute values" in caplog.text
+    patch(path, PIXDIM + 4, "<3f", 1, 2, 0)
+    with pytest.raises(VolumeError, match="pixdim says 1 x 2 x 0 mm; repair the voxel size"):
+        read_volume(path)
+
+
+def test_which_files_hold_an_orientation(tmp_path):
+    assert not has_orientation(save(tmp_path / "a.nii", CUBE))
+    assert has_orientation(save(tmp_path / "b.nii", CUBE, qform=UPRIGHT))
+    nibabel.save(nibabel.AnalyzeImage(CUBE.astype("i2"), None), tmp_path / "c.img")
+    nibabel.save(nibabel.MGHImage(CUBE.astype("f4"), UPRIGHT), tmp_path / "d.mgz")
+    assert not has_orientation(tmp_path / "c.img") and has_orientation(tmp_path / "d.mgz")
+    assert has_orientation(tmp_path) and has_orientation("any.nrrd")
 
 
 @pytest.mark.parametrize("kind", [nibabel.AnalyzeImage, nibabel.Nifti1Pair])
@@ -248,9 +298,6 @@ def test_real_images_are_read_as_by_itk_and_nibabel(data_dir, name):
     assert volume.grid.is_close(itk_grid(path), 1e-2)
     assert affine(volume.grid) == pytest.approx(image.affine, abs=1e-4)
     assert np.allclose(volume.array, image.get_fdata(dtype=np.float32))
-
-
-VOLUME, CUBE = Volume(noise((5, 6, 70)), (1, 1, 3)), np.ones((2, 2, 2))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: MIT
+"""Headers of NIfTI-1, NIfTI-2, Analyze 7.5 and FreeSurfer's MGH: each field checked before use.
+
+nibabel knows the layouts; what a header may say is decided here, for neither a made-up spacing
+nor a header's bytes in place of voxels must happen silently to a medical image.
+
+Reference: the NIfTI-1 and NIfTI-2 standards, https://nifti.nimh.nih.gov.
+"""
+
+import logging
+import math
+
+import nibabel
+import numpy as np
+from nibabel.freesurfer import mghformat
+from nibabel.quaternions import quat2mat
+
+from segsrgan.errors import VolumeError
+from segsrgan.tables import FREESURFER_SUFFIXES
+from segsrgan.volumes.affine import distance, problem
+from segsrgan.volumes.volume import is_orthonormal, nearest_rotation, spatial_shape
+
+_logger = logging.getLogger(__name__)
+
+LONGEST = nibabel.Nifti2Header.sizeof_hdr
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre, micron; everything else is taken as mm
+_OTHER_FILES = {
+    b"ENVI": "an ENVI header (remote sensing); convert the image to NIfTI",
+    b"!INTERFILE": "an Interfile header (nuclear medicine); convert the image to NIfTI",
+    b"\x1f\x8b": "a file that is compressed twice; gunzip it once",
+}
+_NO_SCALARS = {
+    "complex": "give the magnitude of its complex numbers",
+    "RGB": "give the scan itself instead of a picture in colours",
+    "float128": "convert it to float32",
+}
+_POSITIVE = "repair the voxel size, it must be positive in mm"
+_FORMS = ("sform", "qform")
+_LONGEST_QUATERNION = 1.001  # squared; rounding makes it longer than 1
+_SAME_ROTATION = 2e-3  # elements of matrices; a sheared form's nearest rotation differs by more
+
+
+def parse(raw, path, paired):
+    """The header that begins a file.
+
+    Args:
+        raw: the first `LONGEST` bytes of the file, or all of them.
+        path: of the file, for messages.
+        paired: whether the voxels are in a file of their own.
+
+    Raises:
+        VolumeError: if it is no header of these formats, or one of another layout.
+    """
+    if path.name.lower().endswith(FREESURFER_SUFFIXES):
+        return _MGH(_mgh_fields(raw, path), path, paired)
+    for order, code in (("little", "<"), ("big", ">")):
+        size = int.from_bytes(raw[:4], order)
+        if size not in (348, 540) or len(raw) < size:
+            continue
+        kind = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
+        fields = kind(raw[:size], code, check=False)
+        if fields["magic"].item()[:3] in (kind.single_magic[:3], kind.pair_magic[:3]):
+            return Header(fields, path, paired)
+        if paired and size == 348:
+            return Header(nibabel.AnalyzeHeader(raw[:size], code, check=False), path, paired)
+        raise VolumeError(
+            f"{path}: damaged header, its magic is {fields['magic'].item()!r} instead of "
+            f"{kind.single_magic!r} (vox_offset says {float(fields['vox_offset']):g}); convert the "
+            "image again"
+        )
+    other = (
+        f"something else ({len(raw)} bytes, sizeof_hdr says {int.from_bytes(raw[:4], 'little')} "
+        "instead of 348 or 540); check that the file is complete and its name right"
+    )
+    other = next((text for head, text in _OTHER_FILES.items() if raw.startswith(head)), other)
+    raise VolumeError(f"{path}: expected a NIfTI or Analyze header, received {other}")
+
+
+def _mgh_fields(raw, path):
+    if len(raw) < mghformat.DATA_OFFSET or raw[:4] != b"\0\0\0\1":
+        raise VolumeError(
+            f"{path}: expected an MGH header, received {len(raw)} bytes of something else "
+            f"(version says {int.from_bytes(raw[:4], 'big')} instead of 1); check that the file is "
+            "complete and its name right"
+        )
+    if raw[28:30] != b"\0\1":  # nibabel would make up 1 mm
+        raise VolumeError(
+            f"{path}: its header says nothing of voxel size and orientation (goodRASFlag); "
+            "convert the image that it was made from again"
+        )
+    return mghformat.MGHHeader(raw, check=False)
+
+
+class Header:
+    """What a NIfTI or Analyze header says of the voxels and their place.
+
+    Attributes:
+        path: of the file, for messages.
+        shape: voxels along (x, y, z).
+        dtype: of the stored voxels, byte order included.
+        size: bytes of all voxels.
+        end: the last byte of their file that the voxels may need.
+    """
+
+    _size_field, _type_field, _codes = "dim", "datatype", nibabel.nifti1.data_type_codes
+
+    def __init__(self, fields, path, paired):
+        self._fields, self.path, self._paired = fields, path, paired
+        self._is_nifti = isinstance(fields, nibabel.Nifti1Header)
+        self.shape = self._shape(*self._sizes())
+        self.dtype = self._dtype()
+        self.size = math.prod(self.shape) * self.dtype.itemsize
+        self.end = max(self._offsets()) + self.size
+
+    @property
+    def has_orientation(self):
+        """Whether the header says how the axes lie in the patient."""
+        return self._is_nifti and any(self._fields[f"{form}_code"] > 0 for form in _FORMS)
+
+    @property
+    def _mm(self):
+        """Millimetres in the unit of length."""
+        code = int(self._fields["xyzt_units"]) & 7 if self._is_nifti else 0
+        return _MM_PER_UNIT.get(code, 1.0)
+
+    def _damaged(self, field, value, remedy="export the image again"):
+        return VolumeError(f"{self.path}: damaged header, {field} says {value}; {remedy}")
+
+    def _warn(self, text, *values):
+        _logger.warning(f"%s: {text}", self.path, *values)
+
+    def _sizes(self):
+        count, *sizes = (int(size) for size in self._fields["dim"])
+        return count, sizes
+
+    def _shape(self, count, sizes):
+        """Three sizes; further axes must have one element, or none."""
+        sizes = [1 if k > 2 and size == 0 else size for k, size in enumerate(sizes[:count])]
+        if not 1 <= count <= 7 or min(sizes) < 1:
+            raise self._damaged(self._size_field, f"{count} axes of {sizes} voxels")
+        if self._is_nifti and 3000 <= self._fields["intent_code"] < 3100:
+            raise VolumeError(
+                f"{self.path}: a CIFTI file, whose numbers belong to points of the brain's "
+                "surface; give the image itself"
+            )
+        return spatial_shape(sizes, self.path)
+
+    def _dtype(self):
+        code = int(self._fields[self._type_field])
+        label = self._codes.label[code] if code in self._codes.label else "unknown"
+        dtype = np.dtype(np.void if label == "unknown" else self._codes.dtype[code])
+        if dtype.kind not in "iuf":
+            hint = "export the image again, as one of intensities"
+            hint = next((text for part, text in _NO_SCALARS.items() if part in label), hint)
+            raise VolumeError(
+                f"{self.path}: expected one real number per voxel, received {self._type_field} "
+                f"{code} ({label}); {hint}"
+            )
+        return dtype.newbyteorder(self._fields.endianness)
+
+    def _offsets(self):
+        """The first byte at which voxels can begin in their file, and that of vox_offset."""
+        declared = float(self._fields["vox_offset"])
+        if not declared.is_integer() or declared < 0:
+            raise self._damaged("vox_offset", f"{declared:g}, which is no number of bytes")
+        return 0 if self._paired else self._fields.single_vox_offset, int(declared)
+
+    def start(self, total):
+        """The byte at which the voxels begin in their file of `total` bytes.
+
+        Where magic or vox_offset contradicts the layout, the size of the file must leave no doubt.
+        """
+        least, start = self._offsets()
+        magic = self._fields["magic"].item().decode("latin-1")[:3] if self._is_nifti else ""
+        if start < least or magic[1:2] == ("+" if self._paired else "i"):
+            layout = "a .hdr/.img pair" if self._paired else "a single file"
+            text = f"magic {magic!r} and vox_offset {start} in {layout} of {total} bytes"
+            if total - self.size not in {least, max(least, start)}:
+                raise VolumeError(
+                    f"{self.path}: damaged header, {text}, where {self.size} bytes of voxels begin "
+                    f"at {least} or later; convert the image again"
+                )
+            start = total - self.size
+            self._warn("%s; taking the voxels from byte %d on", text, start)
+        text = f"{start + self.size} bytes (dim {self.shape}, datatype {self.dtype}, from {start})"
+        if start + self.size > total:
+            raise VolumeError(
+                f"{self.path}: truncated, expected {text}, the file of its voxels holds at most "
+                f"{total}; copy or export it again, or repair its header"
+            )
+        self._compare(total - start - self.size, text)
+        return start
+
+    def _compare(self, surplus, text):
+        bits = int(self._fields["bitpix"])
+        if bits != 8 * self.dtype.itemsize:
+            if surplus:
+                raise self._damaged("bitpix", f"{bits}, of datatype {self.dtype}")
+            self._warn("bitpix says %d, of datatype %s; taking the latter", bits, self.dtype)
+        elif surplus:
+            self._warn("its header speaks of %s, the file has %d more; check dim", text, surplus)
+
+    def scale(self):
+        """Slope and intercept of the intensities (float32 of a stored v is slope * v + inter)."""
+        if not self._is_nifti:  # SPM99's scale is where others write zeros
+            slope, inter = float(np.frombuffer(self._fields["funused1"].tobytes(), "f4")[0]), 0.0
+            is_scale = math.isfinite(slope) and abs(slope) > np.finfo(np.float32).tiny
+            return (slope, 0.0) if is_scale else (1.0, 0.0)
+        slope, inter = float(self._fields["scl_slope"]), float(self._fields["scl_inter"])
+        if math.isnan(slope):
+            self._warn("scl_slope says nan; taking the intensities as they are stored")
+        if slope == 0 or math.isnan(slope):
+            return 1.0, 0.0
+        if not (math.isfinite(slope) and math.isfinite(inter)):
+            raise self._damaged("scl_slope and scl_inter", f"{slope:g} and {inter:g}")
+        return slope, inter
+
+    def _voxel_size(self):
+        """That of pixdim, mm, where no form holds it; of a flip, as SPM marks it, the length."""
+        sizes = np.array(self._fields["pixdim"][1:4], np.float64)
+        if not np.all(np.isfinite(sizes) & (sizes != 0)):
+            raise self._damaged("pixdim", f"{_product(sizes)} mm", _POSITIVE)
+        return np.abs(sizes)
+
+    def _sform(self):
+        affine = np.array([self._fields[f"srow_{axis}"] for axis in "xyz"], np.float64)
+        lengths = np.linalg.norm(affine[:, :3], axis=0)
+        if not np.isfinite([*lengths, *affine[:, 3]]).all() or lengths.min() == 0:
+            raise self._damaged("srow_x, srow_y, srow_z", affine.tolist(), "repair the sform")
+        return affine
+
+    def _qform(self):
+        """Of the quaternion, normalised as the standard's own code does."""
+        vector = np.array([self._fields[f"quatern_{part}"] for part in "bcd"], np.float64)
+        if not vector @ vector < _LONGEST_QUATERNION:
+            text = f"{vector.tolist()}, longer than 1"
+            raise self._damaged("quatern_b, quatern_c, quatern_d", text, "repair the qform")
+        square, flip = 1 - vector @ vector, float(self._fields["pixdim"][0])
+        # Rounding of b, c, d to float32 must not turn an exact half turn by a thousandth.
+        first = np.sqrt(square) if square > 3 * np.finfo(np.float32).eps else 0.0
+        offset = [float(self._fields[f"qoffset_{axis}"]) for axis in "xyz"]
+        if flip not in (-1, 0, 1):
+            raise self._damaged("pixdim[0] (qfac)", f"{flip:g} instead of 1 or -1")
+        if not np.isfinite(offset).all():
+            raise self._damaged("qoffset_x, qoffset_y, qoffset_z", offset, "repair the qform")
+        rotation = nearest_rotation(quat2mat([first, *vector]) * [1, 1, flip or 1])
+        return np.column_stack([rotation * self._voxel_size(), offset])
+
+    def _forms(self):
+        """Affines (3, 4) by form, the one that is taken first, and why others are unusable."""
+        forms, damage = {}, {}
+        for name, form in (("sform", self._sform), ("qform", self._qform)):
+            if self._fields[f"{name}_code"] > 0:
+                try:
+                    forms[name] = self._mm * form()
+                except VolumeError as error:
+                    damage[name] = error
+        if len(forms) == 2 and self._is_registration(*forms.values()):
+            forms = {"qform": forms["qform"], "sform": forms["sform"]}
+        return forms, damage
+
+    def _is_registration(self, sform, qform):
+        """Whether a sform is that of a registration that bends the image, and the qform is not."""
+        if problem(qform, self.shape):
+            return False
+        bent = sform[:, :3] / np.linalg.norm(sform[:, :3], axis=0)
+        nearest = np.abs(nearest_rotation(sform[:, :3]) - nearest_rotation(qform[:, :3])).max()
+        aligned = self._fields["sform_code"] > 1 == self._fields["qform_code"]
+        sheared = not is_orthonormal(bent, _SAME_ROTATION)
+        return bool(problem(sform, self.shape)) or (
+            aligned and sheared and nearest > _SAME_ROTATION
+        )
+
+    def other_form(self):
+        """The affine (3, 4), RAS, mm, of the form that is not taken; None if it agrees with it."""
+        forms = list(self._forms()[0].values()) if self.has_orientation else ()
+        if len(forms) < 2 or self._is_close(*forms):
+            return None
+        return forms[1]
+
+    def _is_close(self, affine, other):
+        half = np.linalg.norm(affine[:, :3], axis=0).min() / 2
+        return distance(affine, other, self.shape) <= half
+
+    def affine(self):
+        """The affine (3, 4), RAS, mm, of the sform, else of the qform, else of pixdim alone."""
+        if not self.has_orientation:
+            size = self._voxel_size() * self._mm
+            self._warn("its header has no orientation; taking LPS axes (left may be right)")
+            self._warn_of_flips()
+            return np.column_stack([np.diag([-1.0, -1, 1]) * size, np.zeros(3)])
+        forms, damage = self._forms()
+        if not forms:
+            raise next(iter(damage.values()))
+        (name, affine), *other = forms.items()
+        if self._mm != 1 and (reason := problem(affine, self.shape)):
+            raise self._damaged("xyzt_units", f"that a unit has {self._mm:g} mm: {reason}")
+        for form, error in damage.items():
+            reason = str(error).removeprefix(f"{self.path}: ")
+            self._warn("its %s is unusable (%s); taking its %s", form, reason, name)
+        if name == "qform":
+            self._warn_of_flips()
+        for form, second in other:
+            if not self._is_close(affine, second):
+                text = "its %s and %s place voxels up to %.1f mm apart; taking the %s"
+                text += " (the other is sheared or impossible)" * (name == "qform")
+                self._warn(text, name, form, distance(affine, second, self.shape), name)
+        if name == "sform":
+            self._warn_of_pixdim(affine)
+        return affine
+
+    def _warn_of_flips(self):
+        sizes = self._fields["pixdim"][1:4]
+        if min(sizes) < 0:
+            self._warn("pixdim says %s mm; taking its absolute values", _product(sizes))
+
+    def _warn_of_pixdim(self, affine):
+        spacing, sizes = np.linalg.norm(affine[:, :3], axis=0), self._fields["pixdim"][1:4]
+        sizes = sizes * self._mm
+        if not np.allclose(spacing, sizes, rtol=1e-3):
+            text = "voxel size %s mm by its sform but %s by pixdim; taking the sform"
+            if np.allclose(spacing, self._mm, rtol=1e-3):
+                text += " (which has no scale, the scan would be isotropic)"
+            self._warn(text, _product(spacing), _product(sizes))
+
+
+class _MGH(Header):
+    """FreeSurfer's."""
+
+    _size_field, _type_field, _codes = "dims", "type", mghformat.data_type_codes
+    has_orientation = True
+
+    def _sizes(self):
+        return 4, [int(size) for size in self._fields["dims"]]
+
+    def _offsets(self):
+        return mghformat.DATA_OFFSET, mghformat.DATA_OFFSET
+
+    def _compare(self, surplus, text):
+        pass  # tags may follow
+
+    def scale(self):
+        return 1.0, 0.0
+
+    def other_form(self):
+        return None
+
+    def affine(self):
+        sizes = self._fields["delta"]
+        if not np.all(np.isfinite(sizes) & (sizes > 0)):
+            raise self._damaged("delta", f"{_product(sizes)} mm", _POSITIVE)
+        return self._fields.get_affine()[:3]
+
+
+def _product(sizes):
+    return " x ".join(f"{size:.4g}" for size in sizes)
