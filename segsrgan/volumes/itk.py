@@ -2,7 +2,10 @@
 """To SimpleITK and back; its arrays are (z, y, x), ours (x, y, z)."""
 
 import logging
+import os
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -46,12 +49,42 @@ def quiet():
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
+@contextmanager
+def sitk_path(path):
+    """A name of an existing file for SimpleITK, which aborts the process on one that is not UTF-8.
+
+    The file is linked into a temporary folder under another name then, with its neighbours: a
+    header may name one of them as its voxels' file.
+    """
+    path = Path(path)
+    if _is_utf8(path):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "image" + "".join(filter(str.isascii, path.suffix)))
+        link.symlink_to(path.absolute())
+        if path.suffix.lower() in (".mhd", ".nhdr"):
+            for other in filter(
+                lambda other: _is_utf8(other.name), path.absolute().parent.iterdir()
+            ):
+                if other.name != link.name:
+                    Path(folder, other.name).symlink_to(other)
+        yield str(link)
+
+
+def _is_utf8(path):
+    try:
+        return str(path).encode() == os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+
+
 def read_itk(path, labels=False):
     """The volume of a file in any format of SimpleITK, see `read_volume`."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        with quiet():
+        with quiet(), sitk_path(path) as name:
+            reader.SetFileName(name)
             _check_spacing(path)
             reader.ReadImageInformation()
             _check_kind(reader, path)

@@ -2,6 +2,7 @@
 """Every format, and every way in which a file can be bad."""
 
 import gzip
+import os
 import struct
 from unittest.mock import Mock
 
@@ -44,6 +45,16 @@ def test_labels_keep_the_type_in_which_they_are_stored(tmp_path, suffix, dtype):
     found = read_volume(tmp_path / f"a{suffix}", labels=True).array
     assert found.dtype == dtype and found.flags.c_contiguous
     np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_name_that_is_not_utf8_is_read(tmp_path, suffix):
+    sitk.WriteImage(ITK_IMAGE, str(tmp_path / f"a{suffix}"))
+    for name in (b"m\xfcller", b"\xfc/x"):
+        path = tmp_path / os.fsdecode(name + suffix.encode())
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((tmp_path / f"a{suffix}").read_bytes())
+        assert np.array_equal(read_volume(path).array, ARRAY)
 
 
 def test_a_sheared_nrrd_is_read_with_a_warning(tmp_path, caplog):
