@@ -36,9 +36,9 @@ from supermask.geometry import sample
 from supermask.networks import Networks, load_networks, save_networks, segment, without_islands
 from supermask.prediction import predict_views
 from supermask.settings import PredictionSettings, Simulation
-from supermask.simulation import find_pairs, read_channel, read_mask, simulate
+from supermask.simulation import find_pairs, read_channel, simulate
 from supermask.training import TrainingSettings, fit, paint
-from supermask.views import View
+from supermask.views import View, read_mask
 
 logger = logging.getLogger(__name__)
 

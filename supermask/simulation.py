@@ -25,7 +25,7 @@ from supermask.geometry import Rigid, isotropic_grid, middle_of, sample, voxels_
 from supermask.patients import safe_name, unused_name
 from supermask.results import check_folder, in_words, replaced
 from supermask.settings import PLANES, Simulation
-from supermask.views import View
+from supermask.views import View, read_mask
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def simulate(image, mask, rng, simulation=None):
 
     Args:
         image: a `Volume`; None: the mask is seen itself.
-        mask: a `Volume`, every voxel other than 0 belongs to the object.
+        mask: a `Volume`, voxels from 0.5 belong to the object.
         rng: a `numpy.random.Generator`.
         simulation: a `Simulation`.
 
@@ -72,7 +72,7 @@ def simulate(image, mask, rng, simulation=None):
         UserError: if the mask is empty, or a view would see nothing of the object.
     """
     simulation = simulation or Simulation()
-    mask = mask.with_array((mask.array != 0).astype(np.float32))
+    mask = mask.with_array((mask.array >= 0.5).astype(np.float32))
     if not mask.array.any():
         raise UserError("the mask is empty; there is no object to simulate views of")
     image = mask if image is None else image
@@ -315,15 +315,6 @@ def _beside(mask, modality):
         names = {_MASK.sub(end, name) for end in ends}
         found = [path for path in image_files(mask.parent) if stem(path).lower() in names]
     return found[0] if len(found) == 1 else None
-
-
-def read_mask(path, labels=None):
-    """The object of a mask's file, a float32 `Volume` of 0 and 1; without labels all but 0."""
-    mask = read_volume(path)
-    if not np.isfinite(mask.array).all():
-        raise UserError(f"{path}: has voxels that are NaN or infinite; repair the file")
-    inside = mask.array != 0 if labels is None else np.isin(mask.array, labels)
-    return mask.with_array(inside.astype(np.float32))
 
 
 def read_channel(path, channel=0):

@@ -2,27 +2,22 @@
 """The stacks of one patient: read, checked, named by their planes, scaled."""
 
 import itertools
-import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from segsrgan.errors import UserError, one_line
-from segsrgan.volumes import Grid, Volume, read_volume
+from segsrgan.volumes import Grid, Volume, object_of, read_volume, select_labels, usual_range
 from segsrgan.volumes.reading import read_patient_id
 from supermask.geometry import corners, overlaps, sample
 from supermask.patients import unused_name
 from supermask.settings import PLANES
 
-logger = logging.getLogger(__name__)
-
 ISOTROPIC = "isotropic"
 _PERCENTILES = (2, 98)
 _SAME_PLANE = 30.0  # degrees between slice normals
 _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
-_LISTED = 10  # values of a mask, in messages
-_MOST_VALUES = 250  # of a label map; images have more
 _FEW = 3  # slices
 _POINTS = 20  # along each axis of a stack, at which is looked whether a mask lies over it
 _COVERED = 0.98  # fraction of a stack over which its mask lies
@@ -123,12 +118,13 @@ class View:
     def scaled(self):
         """The stack with the 2nd and 98th percentile at 0 and 1, clipped, a float32 `Volume`.
 
-        Where these are equal, its extremes are 0 and 1.
+        Where these are equal, its extremes are 0 and 1. Padding counts as background.
         """
         array = self.volume.array
-        low, high = (float(value) for value in np.percentile(array, _PERCENTILES))
+        extremes = usual_range(array)
+        low, high = np.clip(np.percentile(array, _PERCENTILES), *extremes).tolist()
         if low == high:
-            low, high = float(array.min()), float(array.max())
+            low, high = extremes
         array = (array.astype(np.float32) - np.float32(low)) / np.float32(high - low)
         return self.volume.with_array(np.clip(array, 0, 1, out=array))
 
@@ -158,8 +154,8 @@ def read_view(path, mask_path=None, series=None, labels=None):
         path: of the stack, any format of `read_volume`.
         mask_path: of the mask, or None.
         series: number, UID or description of a series of a DICOM folder.
-        labels: the values of the mask that make the object; None: probabilities if there are
-            fractions from 0 to 1, else every value but 0.
+        labels: the values of the mask that make the object; None: see
+            `segsrgan.volumes.object_of`.
 
     Returns:
         A `View`.
@@ -169,7 +165,7 @@ def read_view(path, mask_path=None, series=None, labels=None):
         UserError: see `View`.
     """
     volume = read_volume(path, series=series)
-    mask = None if mask_path is None else _object(mask_path, labels)
+    mask = None if mask_path is None else read_mask(mask_path, labels)
     return View(volume, mask, path=str(path), patient=read_patient_id(path, series))
 
 
@@ -185,29 +181,18 @@ def load_views(patient, labels=None):
     return views, lost
 
 
-def _object(path, labels):
-    """The object of a mask's file, a float32 `Volume` of values in [0, 1]."""
-    volume = read_volume(path)
-    array = volume.array
-    if labels is not None:
-        inside = np.isin(array, labels)
-        if not inside.any():
-            held = ", ".join(f"{value:g}" for value in np.unique(array)[:_LISTED])
-            wanted = ", ".join(f"{value:g}" for value in labels)
-            logger.warning("%s: holds %s, none of the labels %s", path, held, wanted)
-        return volume.with_array(inside.astype(np.float32))
-    finite = np.isfinite(array)
-    fractions = (array > 0) & (array < 1)
-    if fractions.any() and array[finite].min() >= 0 and array[finite].max() <= 1:
-        return volume.with_array(array.astype(np.float32))
-    values = np.unique(array[finite])
-    if len(values) > _MOST_VALUES:
-        raise UserError(
-            f"{path}: holds {len(values)} different values from {values[0]:g} to {values[-1]:g}, "
-            f"as an image does; expected a mask: probabilities from 0 to 1, or at most "
-            f"{_MOST_VALUES} labels; name those of the object (--labels) if it is a label map"
-        )
-    return volume.with_array(np.where(finite, array != 0, array).astype(np.float32))
+def read_mask(path, labels=None):
+    """The object of a mask's file, a float32 `Volume` of values in [0, 1].
+
+    With `labels` the voxels of these values, else see `segsrgan.volumes.object_of`. Raises
+    `UserError` for voxels that are not numbers and for values that are no mask's.
+    """
+    volume = read_volume(path, labels=True)
+    if not np.isfinite(volume.array).all():
+        raise UserError(f"{path}: has voxels that are NaN or infinite; repair the file")
+    if labels is None:
+        return volume.with_array(object_of(volume.array, path))
+    return volume.with_array(select_labels(volume.array, labels, path).astype(np.float32))
 
 
 def with_unique_names(views):

@@ -81,6 +81,11 @@ class Metric:
     text: str
 
 
+def _dice(pair):
+    # Where neither has the class there is nothing to agree on.
+    return volumes.dice(*pair.both) if np.any(pair.both) else math.nan
+
+
 def _volume_difference(pair):
     predicted, reference = map(np.count_nonzero, pair.both)
     return 100 * (predicted - reference) / reference if reference else math.nan
@@ -105,7 +110,7 @@ _TEXTS = {
     "ssim": "Structural similarity, mean over the windows of 7^3 voxels around the region's voxels",
 }
 _ROWS = (
-    ("dice", "label", "", "higher", 4, lambda p: volumes.dice(*p.both)),
+    ("dice", "label", "", "higher", 4, _dice),
     ("hd95", "label", "mm", "lower", 2, lambda p: p.surfaces.hausdorff(95)),
     ("assd", "label", "mm", "lower", 3, lambda p: p.surfaces.mean()),
     ("components", "label", "", "", 0, lambda p: volumes.connected_components(p.prediction)),

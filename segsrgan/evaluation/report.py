@@ -21,6 +21,7 @@ from segsrgan.files import json_text
 
 _LIBRARIES = ("numpy", "scipy", "scikit-image", "SimpleITK")
 _REGIONS = {"mask": "the mask is not 0", "reference not 0": "the reference is not 0"}
+_REGIONS["reference not background"] = "the reference is not its background"
 _WIDEST = 40  # characters of a case's name in the table
 
 

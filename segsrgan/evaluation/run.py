@@ -2,14 +2,23 @@
 """Many cases: each is put onto its reference's grid and measured; what fails is reported."""
 
 import logging
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from segsrgan.errors import UserError, one_line
+from segsrgan.errors import UserError, VolumeError, one_line
 from segsrgan.evaluation.cases import Case
 from segsrgan.evaluation.metrics import EvaluationSettings, ImagePair, LabelPair
-from segsrgan.volumes import Volume, read_volume, resample_to
+from segsrgan.volumes import (
+    Volume,
+    foreground,
+    object_of,
+    read_volume,
+    resample_to,
+    select_labels,
+)
+from segsrgan.volumes.labels import are_whole
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +27,7 @@ _TOLERANCE = 0.01
 _EDGE = 1e-3  # voxels, for the same reason
 _PARALLEL = 1e-6
 _COVERED = 0.99
-_ROUNDING = 1e-3  # of label values and of 0 and 1: scaling and interpolation round
-_SPARSE = (slice(None, None, 3),) * 3  # enough voxels to see how many values there are
-_MANY = 300  # more than the atlases in use have
-_LISTED = 12
+_ROUNDING = 1e-3  # of 0 and 1: scaling and interpolation round
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class Scores:
     Attributes:
         case: the `Case`.
         values: name of the metric -> float, nan where it is not defined; empty if it failed.
-        region: where images were compared: "mask", "reference not 0", or "" without images.
+        region: where images were compared: "mask", "reference not 0", "reference not background"
+            where another value than 0 surrounds the head, or "" without images.
         notes: what a reader must know, such as "label resampled".
         error: why the case failed, in one line, or "".
     """
@@ -102,20 +109,33 @@ def _measured(case, settings, metrics):
 
 
 def _measure_labels(case, settings, metrics):
-    paths, threshold = (case.label, case.reference_label), settings.threshold
-    volume = _read(paths[1])
-    grid, values = volume.grid, settings.labels
-    labels = are_labels(volume.array, paths[1], values)
-    reference = in_class(volume.array, labels, values, threshold, paths[1])
-    volume, values = _read(paths[0]), settings.predicted_labels
-    labels = are_labels(volume.array, paths[0], values)
-    array, how = align(volume, grid, 0 if labels else 1, settings.resample, *paths)
-    prediction = in_class(array, labels, values, threshold, paths[0])
-    notes = [f"label {how}"] if how else []
-    notes += [] if labels else ["label from probabilities"]
-    notes += [] if prediction.any() else ["prediction empty"]
-    notes += [] if reference.any() else ["reference empty"]
-    return _apply(metrics, LabelPair(prediction, reference, grid.spacing), case.label), "", notes
+    reference = _read(case.reference_label, labels=True)
+    grid, notes = reference.grid, []
+    inside = class_of(reference.array, settings.labels, case.reference_label)
+    notes += _negative_note("reference", reference.array, settings.labels)
+    inside = inside >= settings.threshold
+    volume = _read(case.label, labels=True)
+    notes += _negative_note("prediction", volume.array, settings.predicted_labels)
+    found = class_of(volume.array, settings.predicted_labels, case.label)
+    soft = not np.isin(found, (0, 1)).all()
+    paths = case.label, case.reference_label
+    array, how = align(volume.with_array(found), grid, int(soft), settings.resample, *paths)
+    array = array >= settings.threshold
+    notes += [f"label {how}"] if how else []
+    notes += ["label from probabilities"] if soft else []
+    if not (array.any() or inside.any()):
+        notes.append("class in neither")
+    else:
+        notes += [] if array.any() else ["prediction empty"]
+        notes += [] if inside.any() else ["reference empty"]
+    values, undefined = _apply(metrics, LabelPair(array, inside, grid.spacing))
+    return values, "", notes + undefined
+
+
+def _negative_note(role, array, values):
+    """A note where values below 0, which often mean "ignore", belong to the class."""
+    lowest = float(array.min())
+    return [f"{role} {lowest:.0f} counts"] if values is None and lowest <= -0.5 else []
 
 
 def _measure_images(case, settings, metrics):
@@ -124,23 +144,29 @@ def _measure_images(case, settings, metrics):
 
     def aligned(role, order):
         path = getattr(case, role)
-        volume = _read(path)
+        volume = _read(path, labels=role == "mask")
+        if role == "mask":
+            volume = volume.with_array(np.rint(class_of(volume.array, None, path)))
         array, how = align(volume, grid, order, settings.resample, path, case.reference_image)
         notes.extend([f"{role} {how}"] if how else [])
         return array
 
     image = aligned("image", 1)
-    region = (reference.array if case.mask is None else aligned("mask", 0)) != 0
+    where, region = "mask", aligned("mask", 0) if case.mask else foreground(reference.array)
+    if not case.mask:
+        is_zero = np.array_equal(region, reference.array != 0)
+        where = "reference not 0" if is_zero else "reference not background"
+    region = region != 0  # as 0 and 1 in a mask
     if not region.any():
         path = case.mask or case.reference_image
         raise UserError(f"{path}: every voxel is 0, so there is nothing to compare in")
     pair = ImagePair(image, reference.array, region)
-    values = _apply(metrics, pair, case.image)
+    values, undefined = _apply(metrics, pair)
     if case.baseline:
         pair = _baseline_pair(case, pair, grid)
-        for name, value in _apply(metrics, pair, case.baseline).items():
+        for name, value in _apply(metrics, pair)[0].items():
             values |= {f"{name}_spline": value, f"{name}_gain": values[name] - value}
-    return values, "mask" if case.mask else "reference not 0", notes
+    return values, where, notes + undefined
 
 
 def _baseline_pair(case, pair, grid):
@@ -157,21 +183,21 @@ def _baseline_pair(case, pair, grid):
     return replace(pair, image=interpolate(volume, grid, 3))
 
 
-def _apply(metrics, pair, path):
-    values = {}
+def _apply(metrics, pair):
+    """`{name: value}` of the metrics, nan where one is not defined, and notes that say why."""
+    values, notes = {}, []
     for metric in metrics:
         try:
             values[metric.name] = float(metric.measure(pair))
         except ValueError as error:
-            raise UserError(
-                f"{path}: {metric.name} is not possible ({error}); leave it out of --metrics"
-            ) from error
-    return values
+            values[metric.name] = math.nan
+            notes.append(f"{metric.name} undefined: {error}")
+    return values, notes
 
 
-def _read(path):
+def _read(path, labels=False):
     """A volume whose voxels are all numbers."""
-    volume = read_volume(path)
+    volume = read_volume(path, labels=labels)
     if not np.isfinite(volume.array).all():
         raise UserError(
             f"{path}: has voxels that are NaN or infinite; expected numbers, repair the file"
@@ -179,50 +205,24 @@ def _read(path):
     return volume
 
 
-def are_labels(array, path, values):
-    """Whether an array holds label values, which are whole numbers, and not probabilities.
+def class_of(array, values, path):
+    """The probability (x, y, z), float32 from 0 to 1, of the class; 0 and 1 where it is certain.
 
-    `values` are the label values asked for, or None.
+    It is made of the label `values`; where they are None, fractions from 0 to 1 are probabilities
+    and anything else is a mask, see `segsrgan.volumes.object_of`, or else every label but 0.
     """
-    # Plane by plane: no copies as large as the image.
-    if all(np.all(np.abs(plane - np.rint(plane)) <= _ROUNDING) for plane in array):
-        return True
-    low, high = float(array.min()), float(array.max())
-    if low < -_ROUNDING or high > 1 + _ROUNDING:
-        raise UserError(
-            f"{path}: expected labels (whole numbers) or probabilities (0 to 1), received "
-            f"fractions between {low:.4g} and {high:.4g}; check that this is the segmentation, "
-            "and that it was not interpolated"
-        )
     if values is not None:
-        raise UserError(
-            f"{path}: expected the labels {_listed(values)}, received probabilities (fractions "
-            "between 0 and 1); choose no labels there, --threshold makes the class"
-        )
-    return False
-
-
-def in_class(array, labels, values, threshold, path):
-    """The voxels of the class, bool (x, y, z).
-
-    Those of the label `values`, of every one but 0 where they are None; where `labels` is False,
-    those with a probability from the threshold on.
-    """
-    result = np.empty(array.shape, bool)
-    for inside, plane in zip(result, array, strict=True):
-        if not labels:
-            inside[...] = plane >= threshold
-        elif values is None:
-            inside[...] = np.rint(plane) != 0
-        else:
-            inside[...] = np.isin(np.rint(plane), values)
-    if labels and values is None and len(np.unique(np.rint(array[_SPARSE]))) > _MANY:
-        text = "%s: has more than %d values, as an image has; expected a segmentation"
-        logger.warning(text, path, _MANY)
-    if values is not None and not result.any():
-        found = _listed(np.unique(np.rint(array)))
-        logger.warning("%s: has none of the labels %s, only %s", path, _listed(values), found)
-    return result
+        return select_labels(array, values, path).astype(np.float32)
+    whole = are_whole(array)
+    if not whole and array.min() >= -_ROUNDING and array.max() <= 1 + _ROUNDING:
+        return array.astype(np.float32)
+    try:
+        return object_of(array, path)
+    except VolumeError as error:
+        if not whole:
+            raise
+        logger.warning("%s; taking every value but 0", error)
+        return (np.abs(array) > 0.5).astype(np.float32)
 
 
 def align(volume, grid, order, resample, path, reference):
@@ -309,8 +309,3 @@ def _reordered(volume, grid):
 def _described(grid):
     shape = " x ".join(map(str, grid.shape))
     return f"{shape} voxels of {' x '.join(f'{size:.5g}' for size in grid.spacing)} mm"
-
-
-def _listed(values):
-    text = ", ".join(f"{value:g}" for value in values[:_LISTED])
-    return text + (" ..." if len(values) > _LISTED else "")

@@ -3,7 +3,7 @@
 
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,12 @@ from segsrgan.memory import GIB, MemoryBudget, required_memory
 from segsrgan.networks.architecture import GeneratorSpec
 from segsrgan.networks.outputs import output_channels
 from segsrgan.networks.weights import read_generator
+from segsrgan.volumes.intensities import Normalisation
 from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.reading import read_volume
 from segsrgan.volumes.resampling import legacy_resample, resample, resample_to
 from segsrgan.volumes.tiling import plan
-from segsrgan.volumes.volume import Grid, Normalisation, Volume
+from segsrgan.volumes.volume import Grid, Volume
 
 # Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
 _LARGEST_SIZE = 10**18
@@ -174,7 +175,8 @@ class Predictor:
         old = zip(volume.array.shape, volume.spacing, map(min, network, spacing), strict=True)
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
         self._plan_memory(sizes, spacing, patch)
-        normalisation = _normalisation(volume.array, legacy)
+        name = "the image" if isinstance(image, Volume) else str(image)
+        normalisation = _normalisation(volume.array, legacy, name)
         result = self._interpolate(volume.with_array(normalisation.apply(volume.array)), network)
         grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
@@ -374,8 +376,8 @@ def _volume(image, series):
     return image if isinstance(image, Volume) else read_volume(image, series=series)
 
 
-def _normalisation(array, legacy):
-    normalisation = Normalisation.of(array)
+def _normalisation(array, legacy, name):
+    normalisation = Normalisation.of(array, None if legacy else name)
     if not legacy:
         return normalisation
     # The released original divides by the maximum whatever the minimum is.
@@ -385,4 +387,4 @@ def _normalisation(array, legacy):
             f"the legacy geometry needs a positive maximum, received {largest:g}; "
             "take geometry=exact"
         )
-    return replace(normalisation, shift=0.0, scale=largest)
+    return Normalisation(0.0, largest, float(np.min(array)))

@@ -14,7 +14,7 @@ from scipy import ndimage
 from segsrgan.errors import TableError, VolumeError, problems_error
 from segsrgan.networks.outputs import HEADS
 from segsrgan.tables import read_table, resolved
-from segsrgan.volumes import Grid, read_volume, resample
+from segsrgan.volumes import Grid, foreground, read_volume, resample, select_labels, usual_range
 
 IMAGE, LABEL, BASE, MASK = "HR_image", "Label_image", "Base", "Mask_image"
 BASES = ("Train", "Test")
@@ -22,7 +22,7 @@ BASES = ("Train", "Test")
 CLASSES = frozenset(head.target for head in HEADS if head.activation == "softmax") | {MASK}
 _THREADS = 2  # each holds the volumes of one case
 _SHOWN = 8  # values that a message lists
-_TOLERANCE = 1e-3  # that interpolation leaves beyond 0 and 1 in labels
+_TOLERANCE = 1e-3  # of labels, which scaling and interpolation round
 _GRID_TOLERANCE = 0.1  # of a voxel, between an image and its labels
 
 
@@ -40,12 +40,13 @@ class Extent(NamedTuple):
     shape: tuple  # voxels along (x, y, z)
     spacing: tuple  # mm
     positive: tuple  # box around the voxels above 0
-    content: tuple  # box around the voxels that are not 0
+    content: tuple  # box around the voxels that are not background
 
     @classmethod
     def of(cls, image):
         """The extent of a `Volume`."""
-        boxes = filled_box(image.array > 0), filled_box(image.array != 0)
+        content = foreground(image.array)
+        boxes = filled_box(content & (image.array > 0)), filled_box(content)
         return cls(image.array.shape, image.spacing, *boxes)
 
     def at(self, spacing):
@@ -91,12 +92,12 @@ class Case:
     def load_label(self, column, image=None):
         """One of the labels, see `load`; compared with the grid of `image` if that is given."""
         path, kind = self.labels[column], "mask" if column in CLASSES else "label"
-        label = read_volume(path)
+        label = read_volume(path, labels=True)
         if image is not None:
             _check_grid(label, path, kind, image, self.image)
         check_finite(label, path, f"repair the {kind}")
         if column == LABEL and self.values:
-            label = label.with_array(np.isin(label.array, self.values).astype(np.float32))
+            label = label.with_array(select_labels(label.array, self.values, path))
         return (_classes if kind == "mask" else _probabilities)(label.array, path)
 
     def checked(self):
@@ -104,6 +105,7 @@ class Case:
         problems, extent, image, values = [], None, None, set()
         try:
             image = _read_image(self.image)
+            usual_range(image.array, str(self.image))  # for its warnings
             extent = Extent.of(image)
         except (VolumeError, OSError) as error:
             problems.append(str(error))
@@ -284,13 +286,13 @@ def _probabilities(array, path):
     binary = array == 1
     if np.count_nonzero(binary) == np.count_nonzero(array):
         return binary
-    return np.clip(array, 0, 1, out=array)
+    return np.clip(array, 0, 1).astype(np.float32)
 
 
 def _classes(array, path):
     """The array of a mask, uint8."""
-    result = np.clip(array, 0, 255).astype(np.uint8)
-    if not np.array_equal(result, array):
+    result = np.rint(np.clip(array, 0, 255)).astype(np.uint8)
+    if not np.allclose(result, array, rtol=0, atol=_TOLERANCE):
         raise VolumeError(
             f"{path}: a mask holds the classes 0, 1, 2 ... up to 255; found {_values(array)}; "
             "number the classes from 0, the background"

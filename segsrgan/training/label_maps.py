@@ -24,6 +24,7 @@ COLUMNS = ("Label_map", "Cortex", "Tissues", "Scale_min", "Scale_max", "Fraction
 # Patches show the anatomy at most this much larger or smaller than it is.
 _SCALE = (0.8, 1.25)
 _LARGEST = 65535
+_ROUNDING = 1e-3  # by a scaled header
 _ISOTROPIC = 1.1
 _THREADS = 2  # each holds one map
 _CORTEX = Rule(tuple[int, ...], ">= 1")
@@ -42,10 +43,10 @@ class MapFile:
 
     def load(self):
         """The `Map`; a `VolumeError` names it if it is unreadable or not a label map."""
-        volume = read_volume(self.path)
+        volume = read_volume(self.path, labels=True)
         _check(volume, self.path)
         window = tuple(slice(*pair) for pair in filled_box(volume.array > 0))
-        array = volume.array[window].astype(np.int32)  # beyond it all is background
+        array = np.rint(volume.array[window]).astype(np.int32)  # beyond it all is background
         numbering = NUMBERINGS[self.tissues]
         try:
             labels = prepare_labels(array, self.cortex, numbering)
@@ -157,7 +158,8 @@ def _check(volume, path):
     """Raises `VolumeError` unless a volume may be a label map."""
     array = volume.array
     check_finite(volume, path, "repair the map")
-    odd = array[(array != np.rint(array)) | (array < 0) | (array > _LARGEST)]
+    fractional = np.abs(array - np.rint(array)) > _ROUNDING
+    odd = array[fractional | (array < -_ROUNDING) | (array > _LARGEST)]
     if odd.size:
         raise VolumeError(
             f"{path}: a label map holds whole numbers from 0 to {_LARGEST}; found {odd[0]:g}; was "

@@ -10,6 +10,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "intensities": ["Normalisation", "foreground", "usual_range"],
+        "labels": ["object_of", "select_labels"],
         "metrics": [
             *("OverlapErrors", "SurfaceDistances", "boundary_agreement", "connected_components"),
             *("dice", "overlap_errors", "psnr", "ssim", "surface_distances", "surface_voxels"),
@@ -18,6 +20,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reading": ["read_volume"],
         "resampling": ["degrade", "legacy_resample", "resample", "resample_to"],
         "tiling": ["Accumulator", "Tiling", "plan"],
-        "volume": ["Grid", "Normalisation", "Volume"],
+        "volume": ["Grid", "Volume"],
     },
 )

@@ -12,9 +12,9 @@ from segsrgan.tables import image_files, read_table, resolved, stem
 from segsrgan.volumes import read_volume
 from supermask.geometry import Rigid, read_transform
 from supermask.patients import read_patients
-from supermask.simulation import Simulation, read_mask, simulate
+from supermask.simulation import Simulation, simulate
 from supermask.training.painting import paint
-from supermask.views import View, check_together, load_views
+from supermask.views import View, check_together, load_views, read_mask
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ def paint(mask, rng, spacing=None, inverted=0.0, anatomy=None):
     around it is 0.
 
     Args:
-        mask: a `Volume`; every voxel other than 0 belongs to the object.
+        mask: a `Volume`; voxels from 0.5 belong to the object.
         rng: a `numpy.random.Generator`.
         spacing: voxel size of the image, mm; the mask's smallest when None.
         inverted: fraction of the images whose body is dark where it would be bright.
@@ -45,7 +45,7 @@ def paint(mask, rng, spacing=None, inverted=0.0, anatomy=None):
     Example:
         >>> image = paint(read_volume("la_003.nii.gz"), np.random.default_rng(0), spacing=3.0)
     """
-    outline = mask.with_array((mask.array != 0).astype(np.float32))
+    outline = mask.with_array((mask.array >= 0.5).astype(np.float32))
     if not outline.array.any():
         raise UserError("the mask is empty; there is no object to paint an image of")
     points, direction = voxels_of(outline), canonical_direction(mask.direction)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One grid, recognised in any order of axes; and which voxels belong to the class."""
+"""One grid, recognised in any order of axes."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import pytest
 from volumes.samples import DIRECTIONS, blob_volume, noise, rotation
 
 from segsrgan.errors import UserError
-from segsrgan.evaluation.run import align, are_labels, in_class, interpolate, overlap
+from segsrgan.evaluation.run import align, interpolate, overlap
 from segsrgan.volumes import Grid, Volume
 
 IDENTITY = np.eye(3)
@@ -100,38 +100,3 @@ def test_the_field_of_view_reaches_half_a_voxel_beyond_the_centres():
 def test_what_lies_elsewhere_is_refused(direction):
     with pytest.raises(UserError, match=r"prediction.nii: lies nowhere over its reference \(ref"):
         put(made(direction, (500, 0, 0)), made().grid, 1, resample=True)
-
-
-def line(*values):
-    return np.array(values, np.float32).reshape(-1, 1, 1)
-
-
-def chosen(array, values=None, threshold=0.5):
-    labels = are_labels(array, "a.nii", values)
-    return in_class(array, labels, values, threshold, "a.nii").ravel().tolist()
-
-
-def test_label_values_or_a_threshold_make_the_class():
-    array, fractions = line(0, 1, 3, 42), line(0, 0.25, 0.5, 0.9, 1)
-    assert [chosen(array), chosen(array, (3,))] == [[0, 1, 1, 1], [0, 0, 1, 0]]
-    assert [chosen(array, (3, 42)), chosen(array, (0,))] == [[0, 0, 1, 1], [1, 0, 0, 0]]
-    assert chosen(line(0.0004, 2.9997, 1.0002), (3,)) == [0, 1, 0]  # files round
-    assert chosen(fractions) == [0, 0, 1, 1, 1]
-    assert chosen(fractions, threshold=0.25) == [0, 1, 1, 1, 1]
-
-
-def test_fractions_beyond_0_and_1_and_label_values_of_probabilities_are_refused():
-    with pytest.raises(UserError, match="a.nii: expected labels.*between -0.5 and 7.3"):
-        chosen(line(-0.5, 7.3))
-    with pytest.raises(UserError, match="expected the labels 3, 42, received probabil"):
-        chosen(line(0, 0.3), (3, 42))
-
-
-def test_labels_that_do_not_occur_and_the_many_of_an_image_are_pointed_out(caplog):
-    array = np.arange(27**3, dtype=np.float32).reshape(27, 27, 27)
-    chosen(array % 300)
-    assert not caplog.text
-    chosen(array)
-    assert "a.nii: has more than 300 values, as an image has" in caplog.text
-    assert chosen(line(0, 2, 5), (3, 42)) == [0, 0, 0]
-    assert "a.nii: has none of the labels 3, 42, only 0, 2, 5" in caplog.text

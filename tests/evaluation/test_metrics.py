@@ -107,9 +107,10 @@ def test_a_baseline_that_covers_a_part_is_pointed_out(images, save, caplog):
 @pytest.mark.parametrize(("prediction", "reference"), [(0, 0), (1, 0), (0, 1)])
 def test_empty_segmentations_have_no_distance(save, prediction, reference):
     row = measure(pair(save, cube(value=prediction), cube(value=reference)))
-    empty = {"prediction empty": not prediction, "reference empty": not reference}
-    assert row.notes == tuple(note for note, is_true in empty.items() if is_true)
-    assert row.values["dice"] == (prediction == reference)
+    notes = {(0, 0): "class in neither", (1, 0): "reference empty", (0, 1): "prediction empty"}
+    assert row.notes == (notes[prediction, reference],)
+    dice = math.nan if prediction == reference else 0  # which the mean leaves out
+    assert row.values["dice"] == pytest.approx(dice, nan_ok=True)
     assert math.isnan(row.values["hd95"]) and math.isnan(row.values["assd"])
     assert math.isnan(row.values["volume_difference"]) == (not reference)
 
@@ -124,6 +125,39 @@ def test_labels_are_resampled_by_the_nearest_and_probabilities_linearly(save, la
     row = measure({**labels, "label": chances}, threshold=0.6, resample=True)
     assert row.values["dice"] == 2 * 48 / (48 + 64)
     assert row.notes == ("label resampled", "label from probabilities")
+
+
+def test_large_labels_are_told_apart_and_ignored_ones_pointed_out(save):
+    truth = np.where(cube(), 576073732, 576073728).astype(np.uint32)
+    files = pair(save, np.where(cube(4), 576073732, 0).astype(np.uint32), truth)
+    labels = {"labels": (576073732,), "predicted_labels": (576073732,)}
+    assert measure(files, **labels).values["dice"] == 0.75
+    ignored = cube().astype(np.int16)
+    ignored[0, 0] = -1
+    row = measure(pair(save, cube(), ignored))
+    assert row.notes == ("reference -1 counts",)
+    assert row.values["dice"] == 2 * 64 / (64 + 74)
+    (row,) = evaluate(
+        [Case(**pair(save, cube(), truth.astype(np.float32)))], EvaluationSettings(labels=(2**25,))
+    )
+    assert "cannot be told apart" in row.error
+
+
+def test_a_reference_has_a_background_of_any_value(save):
+    head = np.where(cube() > 0, scan(), 0)
+    image = np.where(cube() > 0, head + 5, 60)  # which is measured in the head alone
+    plain = measure({"image": save("p.nii", image), "reference_image": save("r.nii", head)})
+    for offset in (-3.2, 0.4, -900):
+        files = {"reference_image": head + offset, "image": image + offset}
+        row = measure({role: save(f"{role}.nii", array) for role, array in files.items()})
+        assert row.region == "reference not background"
+        expected = ssim(*(array.astype(np.float32) for array in files.values()), cube())
+        assert row.values["ssim"] == pytest.approx(expected, abs=1e-5)
+        if offset == -900:  # as in a CT
+            assert math.isnan(row.values["psnr"])
+            assert row.notes[0].startswith("psnr undefined: the reference's largest value must be")
+        else:
+            assert row.values["psnr"] == pytest.approx(plain.values["psnr"], abs=0.2)
 
 
 def test_progress_counts_the_cases(labels):

@@ -66,7 +66,7 @@ def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path, caplog):
     assert read(1, 2, 5, labels=(2, 5)) == [0, 1, 1]
     assert not caplog.text
     assert read(1, 2, 5, labels=(3, 42)) == [0, 0, 0]
-    assert "m.nii: holds 0, 1, 2, 5, none of the labels 3, 42" in caplog.text
+    assert "m.nii: has none of the labels 3, 42, only 0, 1, 2, 5" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path, caplog):
         (["small", "no_mask"], VolumeError, "no_mask.nii"),
         (["nan"], UserError, "nan.nii: has voxels that are NaN"),
         (["flat"], UserError, "flat.nii: all voxels are 3"),
-        (["scan", "scan"], UserError, "scan.nii: holds .* as an image does"),
+        (["scan", "scan"], UserError, "scan.nii: holds .* as an image has"),
     ],
 )
 def test_files_that_cannot_be_used_are_named(tmp_path, names, error, message):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Volumes: indices, physical points, fields of view, and intensities mapped to [0, 1]."""
+"""Volumes: indices, physical points and fields of view."""
 
 import numpy as np
 import pytest
-from volumes.samples import DIRECTIONS, noise
+from volumes.samples import DIRECTIONS
 
-from segsrgan.volumes import Grid, Normalisation, Volume
+from segsrgan.volumes import Grid, Volume
 from segsrgan.volumes.volume import nearest_rotation
 
 
@@ -97,43 +97,3 @@ def test_a_volume_refuses_other_shapes():
     with pytest.raises(ValueError, match="three axes"):
         Volume(np.zeros((2, 3)), (1, 1, 1))
     assert volume.with_array(np.ones((2, 3, 4), np.uint8)).array.dtype == np.uint8
-
-
-@pytest.mark.parametrize(
-    ("array", "expected", "scaled"),
-    [
-        ([2, 4, 8], (0, 8, 2), [0.25, 0.5, 1]),
-        ([-2, 0, 6], (-2, 8, -2), [0, 0.25, 1]),  # negative values: shifted first
-        ([-8, -6, -4], (-8, 4, -8), [0, 0.5, 1]),
-    ],
-)
-def test_images_are_divided_by_their_maximum_above_zero(array, expected, scaled):
-    array = np.array(array, float)
-    assert Normalisation.of(array) == Normalisation(*expected)
-    assert Normalisation.of(array).apply(array).tolist() == scaled
-
-
-@pytest.mark.parametrize("offset", [-500, 0, 200])
-def test_invert_undoes_apply_and_never_falls_below_the_minimum(offset):
-    array = noise((4, 5, 6)) * 1000 + np.float32(offset)
-    before, normalisation = array.copy(), Normalisation.of(array)
-    scaled = normalisation.apply(array)
-    assert scaled.dtype == np.float32
-    assert scaled.min() >= 0 and scaled.max() == pytest.approx(1)
-    assert normalisation.invert(scaled) == pytest.approx(array, abs=1e-3)
-    assert normalisation.invert(scaled - 1).min() == array.min()
-    assert normalisation.invert(scaled + 1).max() > array.max()
-    assert np.array_equal(array, before)
-
-
-@pytest.mark.parametrize(
-    ("values", "match"),
-    [
-        *(([0, bad, bad, 1], "2 of 4 NaN or infinite") for bad in (np.nan, np.inf, -np.inf)),
-        *(([value, value], "all equal") for value in (0, 5, -5)),
-        ([0, 1e-42], "scale it"),
-    ],
-)
-def test_images_without_numbers_contrast_or_a_usable_scale_are_refused(values, match):
-    with pytest.raises(ValueError, match=match):
-        Normalisation.of(np.array(values, float))

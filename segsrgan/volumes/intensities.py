@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""The intensities of an image: the range that its voxels use, its background, its normalisation.
+
+Padding outside the field of view and single voxels that overflowed belong to no tissue. They must
+not set the range to which networks see everything else.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+_logger = logging.getLogger(__name__)
+
+_SAMPLE = 2**18  # voxels of which percentiles are taken
+_FEWEST = 100  # voxels that make a percentile
+_BRIGHT = 99.5  # percentile of what is brighter than the background
+# Real scans reach 2.9 times that percentile.
+_FAR = 4
+_KEPT = 2  # times that percentile, up to which voxels still count where some lie far beyond
+_DARK = 5  # percentile of what is brighter than the minimum
+_PADDED = 0.01  # fraction of the voxels; so many equal ones were written by a program
+_GREY = 0.1  # of the range; a background above it is not dark
+_LARGE = 0.2  # fraction of the voxels that only a background fills with one value
+_LEVEL = 1e-3  # of the range; background may deviate so much
+_ZEROS = 0.05  # fraction of the voxels; so many zeros are the background
+
+
+def usual_range(array, name=None):
+    """The lowest and highest intensity, isolated extremes and padding aside.
+
+    They are the minimum and the maximum, unless
+
+    - the maximum lies more than 4 times as far above 0 (or a negative minimum) as the 99.5th
+      percentile of what is brighter than the most frequent value; then voxels beyond twice that
+      percentile do not count;
+    - the minimum is negative and lies further below the rest than the rest is wide (where at
+      least 1 % of the voxels have it) or than 4 times that (where fewer have it); then it is
+      padding and does not count.
+
+    Args:
+        array: of any shape, finite.
+        name: of the image, for warnings of such voxels and of a background that is not the
+            minimum; None: no warnings.
+    """
+    lowest, highest = float(np.min(array)), float(np.max(array))
+    sample = array.flat[:: array.size // _SAMPLE | 1].astype(np.float64)
+    values, counts = np.unique(sample, return_counts=True)
+    usual = values[counts.argmax()]
+    above = sample[sample > usual]
+    top = np.percentile(above, _BRIGHT, method="lower") if above.size >= _FEWEST else highest
+    low, high, warnings = lowest, highest, []
+    if values[0] < values[-1]:
+        bottom = np.percentile(sample[sample > values[0]], _DARK, method="lower")
+        is_block = counts[0] >= max(_FEWEST, _PADDED * sample.size)
+        if top > bottom and lowest < min(0, bottom - (top - bottom) * (1 if is_block else _FAR)):
+            low = float(np.min(array, where=array > bottom - (top - bottom), initial=highest))
+            warnings.append(
+                f"{np.mean(array < low):.2%} of its voxels lie far below all others ({lowest:.6g}; "
+                f"others from {low:.6g}): taken for padding, that is, for background"
+            )
+    base = min(0.0, low)
+    if highest - base > _FAR * (top - base):
+        high = float(np.max(array, where=array <= base + _KEPT * (top - base), initial=low))
+        warnings.append(
+            f"{np.count_nonzero(array > high)} of its voxels are up to "
+            f"{(highest - base) / (top - base):.0f} times as bright as the {_BRIGHT}th percentile "
+            f"({top:.6g}): they do not set the range, and come back as {high:.6g} at most"
+        )
+    if counts.max() > _LARGE * sample.size and usual - low > _GREY * (top - low):
+        warnings.append(
+            f"{counts.max() / sample.size:.0%} of its voxels are {usual:.6g}, a background that is "
+            f"not the minimum ({low:.6g}), as after z-scoring; networks know a dark background: "
+            "give the image before that step, or set the background to the minimum"
+        )
+    for text in warnings if name else ():
+        _logger.warning("%s: %s", name, text)
+    return low, high
+
+
+def foreground(array):
+    """Which voxels are not background, bool, of an array of any shape.
+
+    Background is 0 where at least 5 % of the voxels are. Where fewer are, it is the most frequent
+    value, give or take a thousandth of the range, if a fifth of the voxels have it; else 0. So is
+    padding, see `usual_range`.
+    """
+    low, high = usual_range(array)
+    if np.mean(array == 0) >= _ZEROS:
+        return (array != 0) & (array >= low)
+    near = _LEVEL * (high - low)
+    sample = array.flat[:: array.size // _SAMPLE | 1].astype(np.float64)
+    counts, edges = np.histogram(sample, bins=int(1 / _LEVEL), range=(low, high))
+    inside = sample[np.abs(sample - edges[counts.argmax()] - near / 2) <= near / 2 * (1 + 1e-6)]
+    if low == high or inside.size < _LARGE * sample.size:
+        return array != 0
+    return np.abs(array - np.median(inside)) > near
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """The linear map of an image's intensities to [0, 1] (SegSRGAN paper, section 3.1).
+
+    Example:
+        >>> normalisation = Normalisation.of(array)
+        >>> same = normalisation.invert(normalisation.apply(array))
+    """
+
+    shift: float  # subtracted first: the lowest intensity where it is negative, else 0
+    scale: float  # divisor: the highest intensity after the shift
+    floor: float  # the image's minimum; no inverted value falls below it
+    clips: bool = False  # whether there are intensities beyond, see `usual_range`
+
+    @classmethod
+    def of(cls, array, name=None):
+        """The normalisation of an array of any shape; `name` as in `usual_range`.
+
+        Raises `ValueError` if voxels are NaN or infinite (the message counts them), or all equal.
+        """
+        lowest, highest = float(np.min(array)), float(np.max(array))
+        if not (np.isfinite(lowest) and np.isfinite(highest)):
+            bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+            raise ValueError(
+                f"voxels must be finite numbers, received {bad} of {array.size} NaN or infinite; "
+                "replace them, for instance with 0"
+            )
+        if lowest == highest:
+            raise ValueError(
+                f"the image must have contrast, received {array.size} voxels all equal to "
+                f"{lowest:g}; check that it is the right file"
+            )
+        low, high = usual_range(array, name)
+        shift = min(0.0, low)
+        scale = high - shift
+        if scale < np.finfo(np.float32).tiny:
+            raise ValueError(
+                f"the image's largest value must exceed 0 by more than {scale:g}; scale it up"
+            )
+        # Padding becomes 0, as the background of an MR image is.
+        return cls(shift, scale, low if low == lowest else shift, (low, high) != (lowest, highest))
+
+    def apply(self, array):
+        """Subtract shift and divide by scale: a new float32 array, clipped where `clips` says."""
+        result = np.subtract(array, self.shift, dtype=np.float32)
+        result /= np.float32(self.scale)
+        return np.clip(result, 0, 1, out=result) if self.clips else result
+
+    def invert(self, array):
+        """Multiply by scale and add shift: a new float32 array, never below the floor."""
+        result = np.multiply(array, self.scale, dtype=np.float32)
+        result += np.float32(self.shift)
+        return np.maximum(result, np.float32(self.floor), out=result)
