@@ -283,6 +283,7 @@ class ResultsFolder:
                     os.replace(temporary / file, target / file)
                 for file in old:
                     (target / Path(file).name).unlink(missing_ok=True)
+                remove(temporary)  # before the note: nobody looks here again once it says finished
                 self._note(label, {"files": files, **entry})
         finally:
             remove(temporary)
