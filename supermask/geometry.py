@@ -186,8 +186,11 @@ def read_transform(path):
     """
     import SimpleITK as sitk
 
+    from segsrgan.volumes.itk import sitk_path
+
     try:
-        return Rigid.from_itk(sitk.ReadTransform(str(path)))
+        with sitk_path(path) as name:
+            return Rigid.from_itk(sitk.ReadTransform(name))
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"{path}: expected a rigid 3-D transform of ITK ({str(error).splitlines()[-1]})"

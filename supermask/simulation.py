@@ -321,23 +321,26 @@ def read_channel(path, channel=0):
     """One `Volume` of an image that may have several, as the Decathlon's brains do."""
     import SimpleITK as sitk
 
-    from segsrgan.volumes.itk import from_itk
+    from segsrgan.volumes.itk import from_itk, sitk_path
 
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return read_volume(path)  # which can read more, or says what is wrong
-    size = reader.GetSize()
-    count = size[3] if len(size) == 4 else 1
-    if not 0 <= channel < count:
-        raise UserError(f"{path}: channel must be from 0 to {count - 1}, received {channel}; try 0")
-    if count == 1:
-        return read_volume(path)
-    reader.SetExtractSize([*size[:3], 0])
-    reader.SetExtractIndex([0, 0, 0, channel])
-    try:
-        return from_itk(reader.Execute(), str(path))
-    except RuntimeError as error:
-        raise VolumeError(f"{path}: cannot be read ({str(error).splitlines()[-1]})") from error
+    with sitk_path(path) as name:
+        reader.SetFileName(name)
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return read_volume(path)  # which can read more, or says what is wrong
+        size = reader.GetSize()
+        count = size[3] if len(size) == 4 else 1
+        if not 0 <= channel < count:
+            raise UserError(
+                f"{path}: channel must be from 0 to {count - 1}, received {channel}; try 0"
+            )
+        if count == 1:
+            return read_volume(path)
+        reader.SetExtractSize([*size[:3], 0])
+        reader.SetExtractIndex([0, 0, 0, channel])
+        try:
+            return from_itk(reader.Execute(), str(path))
+        except RuntimeError as error:
+            raise VolumeError(f"{path}: cannot be read ({str(error).splitlines()[-1]})") from error

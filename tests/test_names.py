@@ -8,17 +8,27 @@ import sys
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from training.command import PLAIN, Command
 from training.samples import ball
 
-from segsrgan.cli import evaluate, job_model, supermask_predict, synthesize, train
+from segsrgan.cli import (
+    evaluate,
+    job_model,
+    supermask_predict,
+    supermask_simulate,
+    synthesize,
+    train,
+)
 from segsrgan.cli.weights import export_main
 from segsrgan.config import from_toml
 from segsrgan.errors import UserError
 from segsrgan.files import check_writable, fitting_name, temporary_beside
 from segsrgan.tables import read_paths, read_table
 from segsrgan.training.settings import TrainingSettings
-from segsrgan.volumes import Volume, write_volume
+from segsrgan.volumes import write_volume
+from supermask.patients import read_patients
+from supermask.training.examinations import true_transforms
 
 LATIN = os.fsdecode(b"K\xf6pf \xe9")  # bytes that are not UTF-8
 ESCAPED = "K\\udcf6pf \\udce9"
@@ -50,25 +60,27 @@ def write_lines(path, *lines):
 
 def thick(folder, name, suffix=".nii.gz", largest=200):
     """Writes a small thick stack of whole numbers; returns its path."""
-    array = np.random.default_rng(0).integers(0, largest, (16, 16, 6)).astype(np.float32)
-    path = folder / f"{name}{suffix}"
-    write_volume(Volume(array, (1, 1, 3)), folder / "plain.nii.gz")
-    (folder / "plain.nii.gz").rename(path)
-    return path
+    array = np.random.default_rng(0).integers(0, largest, (6, 16, 16)).astype(np.float32)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((1, 1, 3))
+    plain = folder / f"plain{suffix.lower()}"
+    sitk.WriteImage(image, str(plain))
+    return plain.rename(folder / f"{name}{suffix}")
 
 
 def test_images_of_any_name_are_done_named_in_the_summary_and_known_again(tmp_path, run):
-    images = [*(thick(tmp_path, name) for name in NAMES), thick(tmp_path, "UPPER", ".NII.GZ")]
+    images = [thick(tmp_path, name) for name in NAMES]
+    images += [thick(tmp_path, "UPPER", ".NII.GZ"), thick(tmp_path, LATIN, ".mha")]
     table = write_lines(tmp_path / f"{'t' * 240}.csv", *(image.name for image in images))
     command = job_model.main, "--path", table, "--patch", "16", "-n", "1"
     status, text = run(*command)
-    assert status == 0 and text.count(" finished ") == 5 and ESCAPED in text
+    assert status == 0 and text.count(" finished ") == 6 and ESCAPED in text
     (summary,) = (path for path in tmp_path.glob("*_summary.csv"))
     assert str(summary) in text and read_paths(summary) == images
     rows = read_table(summary, "columns").rows
     assert all(os.path.isdir(row.get("folder")) for row in rows)
     status, text = run(*command)
-    assert status == 0 and text.count(" skipped ") == 5
+    assert status == 0 and text.count(" skipped ") == 6
 
 
 def test_a_patient_of_any_name_is_done_and_known_again(tmp_path, run):
@@ -82,6 +94,16 @@ def test_a_patient_of_any_name_is_done_and_known_again(tmp_path, run):
     assert entry["stacks"] == [{"stack": str(stack), "mask": str(mask), "series": None}]
     status, text = run(*command)
     assert status == 0 and ": skipped; " in text
+
+
+def test_examinations_made_of_files_of_any_name_are_read_by_their_table(tmp_path, run):
+    write_volume(ball()[1], tmp_path / f"{LATIN}.nii.gz")
+    flags = "--masks", tmp_path / f"{LATIN}.nii.gz", "--slices", 4
+    status, text = run(supermask_simulate.main, *flags, "-o", tmp_path / LATIN)
+    assert status == 0 and ESCAPED in text
+    (patient,) = read_patients(tmp_path / LATIN / "cases.csv")
+    assert all(path.exists() for path in (*patient.views, *patient.masks, patient.truth))
+    assert true_transforms(patient.views) is not None
 
 
 def test_measures_of_files_of_any_name(tmp_path, run):

@@ -61,7 +61,7 @@ def sitk_path(path):
         yield str(path)
         return
     with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder, "image" + "".join(filter(str.isascii, path.suffix)))
+        link = Path(folder, "image" + "".join(filter(str.isascii, "".join(path.suffixes[-2:]))))
         link.symlink_to(path.absolute())
         if path.suffix.lower() in (".mhd", ".nhdr"):
             for other in filter(
