@@ -14,7 +14,7 @@ import os
 
 import lazy_loader
 
-__version__ = "3.0.0"
+__version__ = "3.1.0.dev0"
 
 # Read by TensorFlow when it is imported, which every module of ours does after this line. On
 # processors without AVX-512 TensorFlow leaves oneDNN off, and computes at a third of the speed.

@@ -22,7 +22,10 @@ from segsrgan.errors import UserError
 MIN_PATCH = 8
 _WHOLE = Rule(int)
 # What the numbers of a result depend on, besides weights and resolution; kept in its record.
-_NUMBERS = ("geometry", "interp", "interpolation_type", "spline_order", "blend", "threshold")
+_NUMBERS = (
+    *("geometry", "interp", "interpolation_type", "spline_order", "blend", "threshold"),
+    "precision",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,17 +92,17 @@ class MixedDataset:
 
     def stream(self, epochs, discriminator_batches, first_cycle=0):
         """The batches of epochs, see `Dataset.stream`."""
-        places = [
-            (epoch, cycle, update)
-            for epoch in epochs
-            for cycle in range(first_cycle if epoch == epochs[0] else 0, self.cycles(epoch))
-            for update in range(discriminator_batches + 1)
-        ]
+
+        def places():
+            for epoch in epochs:
+                for cycle in range(first_cycle if epoch == epochs[0] else 0, self.cycles(epoch)):
+                    yield from ((epoch, cycle, n) for n in range(discriminator_batches + 1))
+
         if self._real:
             batches = self._real.stream(epochs, discriminator_batches, first_cycle)
         else:
-            batches = (self._empty(place) for place in places)
-        with closing(batches), closing(self._drawn(places)) as drawn:
+            batches = (self._empty(place) for place in places())
+        with closing(batches), closing(self._drawn(places())) as drawn:
             for batch, patches in zip(batches, drawn, strict=True):
                 for row, patch in patches.items():
                     self._write(batch, row, patch.result())

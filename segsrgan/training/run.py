@@ -330,5 +330,9 @@ def _warn(settings, table):
             "train on them, too",
             len(table.train),
         )
+    if (settings.rotation or settings.elastic) and (
+        settings.synthetic_ratio == 1 or settings.image_patches == "drawn"
+    ):
+        logger.warning("--rotation and --elastic are of no effect: every patch is drawn")
     if settings.stride > settings.patch_size:
         logger.warning("--stride is larger than --patch_size: voxels between patches are not seen")

@@ -185,6 +185,10 @@ class Volume:
         place = {"spacing": grid.spacing, "origin": grid.origin, "direction": grid.direction}
         self.__dict__.update(place, array=array)
 
+    def __repr__(self):
+        shape, spacing = "x".join(map(str, self.array.shape)), self.spacing
+        return f"Volume({shape} {self.array.dtype}, spacing {spacing}, origin {self.origin})"
+
     @classmethod
     def from_grid(cls, array, grid):
         """A volume of `array` (x, y, z) on `grid`; `ValueError` if their shapes differ."""

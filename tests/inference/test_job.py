@@ -9,6 +9,7 @@ import pytest
 from training.samples import rows as read_rows
 
 from segsrgan.inference import jobs, predictor, sweep
+from segsrgan.inference.engines import engine_module
 from segsrgan.volumes.reading import read_volume
 
 KINDS = ("SR", "Cortex", "Cortex_mask")
@@ -59,6 +60,8 @@ def test_finished_results_are_kept_and_what_is_different_now_is_named(
     assert "warning" not in again()
     assert "resolution [1.0, 1.0, 1.0], threshold 0.5" in again("--threshold=0.3", resolution="2")
     assert "made with other settings (series None)" in again("--series", "1.2.3")
+    if "bfloat16" in engine_module("openvino").precisions():
+        assert "settings (precision float32)" in again("--precision", "bfloat16")
     assert "made with other settings (weights_sha256" in again(weights=weights)
     image(seed=1)
     assert f"{path}: has changed since the results of patch_16_step_8 were made" in again()

@@ -57,7 +57,7 @@ def look(train, monkeypatch):
     return start
 
 
-def test_every_flag_reaches_the_data(train, look):
+def test_every_flag_reaches_the_data(train, look, capsys):
     (train.folder / "other").mkdir()
     other = write_maps(train.folder / "other", rows=["head1.nii.gz"])
     plain = look()
@@ -92,6 +92,8 @@ def test_every_flag_reaches_the_data(train, look):
         assert drawn(flags)["data"] != real["data"], flags
     # What says how images are degraded in turn makes no difference.
     assert drawn("--contrast_max 0.1", "--new_low_res 1 1 5")["data"] == real["data"]
+    assert drawn("--rotation 20")["data"] == real["data"]
+    assert "--rotation and --elastic are of no effect" in capsys.readouterr().err
     assert look("--image_patches drawn", maps=None)["cycles"] == look(maps=None)["cycles"]
 
 
