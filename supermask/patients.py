@@ -3,6 +3,7 @@
 
 import itertools
 import logging
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -234,7 +235,7 @@ def _patient_of(folder):
             )
         masked[stack] = path
     return Patient(
-        folder.resolve().name,
+        Path(os.path.abspath(folder)).name,  # not of what a link leads to
         tuple(stacks.values()),
         tuple(masked.get(name) for name in stacks),
         truth=truths.get("truth") or truths.get("truth_mask"),

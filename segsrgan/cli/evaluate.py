@@ -9,7 +9,7 @@ from segsrgan.config import add_flags, typed
 from segsrgan.errors import UserError, one_line
 from segsrgan.evaluation.cases import KINDS, match_cases, read_cases
 from segsrgan.evaluation.metrics import EvaluationSettings
-from segsrgan.files import create_text, write_text
+from segsrgan.files import check_writable, create_text, write_text
 from segsrgan.tables import expanded
 
 logger = logging.getLogger("segsrgan.cli.evaluate")
@@ -114,6 +114,7 @@ def _check_outputs(args, cases):
             raise UserError(f"--{flag} {name}: {what}; name a file in an existing folder")
         if path.exists() and not args.overwrite:
             raise UserError(f"--{flag} {name}: exists; --overwrite replaces it")
+        check_writable(path.parent, "name a file in another one")
 
 
 def _write(path, text, overwrite):

@@ -71,7 +71,7 @@ def run_job(job, make_predictor, progress=None, compute=None):
     `progress(label, patches done, patches in all)` is called.
     """
     waiting = []
-    remedy = "name another --output" if job.output else "let --output name a folder for the results"
+    remedy = f"{'name another folder' if job.output else 'put the results elsewhere'} by --output"
     for results in choose_folders(job.images, job.result_name, job.output, job.start):
         pairs = []
         for pair in job.pairs:

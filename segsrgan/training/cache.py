@@ -13,7 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from segsrgan.files import check_writable, parts_of, remove, remove_stale, replaced_file
+from segsrgan.files import (
+    check_writable,
+    fitting_name,
+    parts_of,
+    remove,
+    remove_stale,
+    replaced_file,
+)
 from segsrgan.tables import stem
 
 logger = logging.getLogger(__name__)
@@ -65,8 +72,8 @@ class Cache:
 
     def _paths(self, files, settings, parts):
         key = json.dumps([_FORMAT, settings, list(parts), [_state(Path(path)) for path in files]])
-        name = f"{stem(files[0])}-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
-        return {part: self.folder / f"{name}.{part}.npy" for part in parts}
+        name, digest = stem(files[0]), hashlib.sha256(key.encode()).hexdigest()[:20]
+        return {p: self.folder / fitting_name(name, f"-{digest}.{p}.npy") for p in parts}
 
     def _store(self, paths, arrays):
         try:

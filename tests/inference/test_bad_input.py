@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Every bad input: one line that says what to do, a status that is not 0, the good image done."""
 
+import errno
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,6 +92,32 @@ def test_closed_and_unwritable_folders_are_seen_before_anything_is_computed(
     assert_done(good)
     monkeypatch.setattr("segsrgan.inference.predictor.read_generator", None)  # not even loaded
     assert job_model(table(closed, full)) == 1
+
+
+def test_a_read_only_data_set_is_seen_at_once_and_its_results_go_elsewhere(
+    image, table, job_model, capsys, monkeypatch, tmp_path
+):
+    closed, real = image("closed/sub-1/lr.nii.gz"), tempfile.TemporaryFile
+
+    def open_file(dir):  # noqa: A002 - the library's name
+        if Path(dir).is_relative_to(tmp_path / "closed"):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", open_file)
+    with monkeypatch.context() as patched:
+        patched.setattr("segsrgan.inference.predictor.read_generator", None)  # not even loaded
+        assert job_model(table(closed)) == 1
+    (line,) = lines_of(capsys.readouterr().err)
+    assert "Read-only file system); make it writable, or put the results elsewhere by" in line
+    output = tmp_path / "results"
+    csv_path = table("sub-1/lr.nii.gz", name="list.csv")
+    for _ in range(2):
+        assert job_model(csv_path, "--output", output, "-dp", tmp_path / "closed") == 0
+    assert " skipped " in capsys.readouterr().out
+    assert (output / "list_summary.csv").exists()
+    folder = output / "sub-1" / "Result_with_tiny" / "patch_16_step_8"
+    assert len(list(folder.iterdir())) == 3 and list(closed.parent.iterdir()) == [closed]
 
 
 @pytest.mark.parametrize("resolution", ["0.0001", "1e-9,1,1", "1e-200", "1e-320,1,1"])
