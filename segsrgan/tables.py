@@ -241,16 +241,17 @@ def _text(path, expected):
 
 
 def _as_on_disk(cell, base):
-    """A cell in the encoding, and with accents composed or not, in which it names a path."""
-    if cell.isascii():
+    """A cell in the encoding, with the accents and the slashes with which it names a path."""
+    if cell.isascii() and "\\" not in cell:
         return cell
     readings = [cell]
     for encoding in _ENCODINGS if any("\udc80" <= letter <= "\udcff" for letter in cell) else ():
         with suppress(UnicodeDecodeError):
             readings.append(cell.encode(errors="surrogateescape").decode(encoding))
-    forms = (unicodedata.normalize(form, text) for form in ("NFC", "NFD") for text in readings)
-    names = (name for name in (*readings, *forms) if os.path.lexists(resolved(name, base)))
-    return next(names, readings[min(1, len(readings) - 1)])
+    guess = readings[min(1, len(readings) - 1)]
+    readings += [unicodedata.normalize(form, r) for form in ("NFC", "NFD") for r in readings]
+    readings += [reading.replace("\\", "/") for reading in readings]  # Windows'
+    return next((r for r in readings if os.path.lexists(resolved(r, base))), guess)
 
 
 def _is_header(cell, base):

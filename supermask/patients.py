@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,9 +80,12 @@ def safe_name(name):
 def unused_name(name, taken, number):
     """The name, or with the first number from `number` on that makes it new; it is taken now."""
     numbered = (f"{name}_{k}" for k in itertools.count(number))
-    # Some file systems do not tell a from A.
-    name = next(n for n in itertools.chain([name], numbered) if n.lower() not in taken)
-    taken.add(name.lower())
+
+    def key(name):  # Some file systems do not tell a from A, or how an accent is written.
+        return unicodedata.normalize("NFC", name).casefold()
+
+    name = next(n for n in itertools.chain([name], numbered) if key(n) not in taken)
+    taken.add(key(name))
     return name
 
 

@@ -164,11 +164,11 @@ def plan_cases(masks, images, output, *, repeat=1, test=0.0, seed=0, channel=0):
     first_test = len(masks) - round(test * len(masks))
     plans, taken = [], set()
     for index, mask in enumerate(masks):
-        name = unused_name(stem(images[index] if images else mask), taken, index + 1)
+        name = unused_name(safe_name(stem(images[index] if images else mask)), taken, index + 1)
         files = {"mask": str(Path(mask)), "image": str(Path(images[index])) if images else None}
         base = "Test" if index >= first_test else "Train"
         for number in range(repeat):
-            folder = safe_name(name if repeat == 1 else f"{name}_{number + 1:02d}")
+            folder = name if repeat == 1 else f"{name}_{number + 1:02d}"
             place, seeds = Path(output) / folder, (seed, index, number)
             plans.append(CasePlan(**files, folder=place, seed=seeds, base=base, channel=channel))
     return plans

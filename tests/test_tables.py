@@ -65,8 +65,9 @@ def test_names_of_files_are_read_in_the_encoding_that_they_have(tmp_path, names,
     apart = unicodedata.normalize("NFD", "Öl.nii")
     for name in (composed, bytewise, apart):
         (tmp_path / name).touch()
-    content = "Pfad\nGröße é.nii\nÖl.nii\n"
-    assert names(content, encoding) == [composed, apart]
+    (tmp_path / "sub" / "é").mkdir(parents=True)
+    content = "Pfad\nGröße é.nii\nÖl.nii\nsub\\é\n"
+    assert names(content, encoding) == [composed, apart, "sub/é"]
     if encoding == "cp1252":  # of files that do not exist, too
         assert names("ü \u20ac.nii\n", encoding) == ["ü \u20ac.nii"]
         assert names(b"K\xf6pf.nii\n") == [bytewise]
