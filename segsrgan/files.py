@@ -30,7 +30,7 @@ _PARTIAL = re.compile(
 _STALE_SECONDS = 600
 _LONGEST_NAME = 255  # bytes, of nearly all file systems
 # Analyze, MetaImage and NRRD: header and voxels are files of one name.
-_PAIRED = (".hdr", ".img", ".mhd", ".nhdr", ".raw", ".zraw")
+_PAIRED = re.compile(r"(.+)\.(?:hdr|img|mhd|nhdr|raw|zraw)(?:\.gz)?", re.IGNORECASE)
 
 
 def temporary_beside(path):
@@ -336,9 +336,11 @@ def parts_of(path):
     """The files below a folder, a file, or a pair of header and voxels."""
     if path.is_dir():
         return files_below(path)
-    if path.suffix.lower() not in _PAIRED:
+    half = _PAIRED.fullmatch(path.name)
+    if not half:
         return [path]
-    others = (path.with_suffix(suffix) for suffix in _PAIRED)
+    found = ((_PAIRED.fullmatch(other.name), other) for other in path.parent.iterdir())
+    others = sorted(other for match, other in found if match and match[1] == half[1])
     return [path, *(other for other in others if other != path and other.is_file())]
 
 

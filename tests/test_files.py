@@ -124,7 +124,7 @@ def test_a_stamp_tells_a_change_of_size_and_time_in_subfolders_too(tmp_path):
 
 
 def test_a_stamp_of_header_or_voxels_sees_both_files(tmp_path):
-    for names in (("a.hdr", "a.img"), ("b.mhd", "b.zraw")):
+    for names in (("a.hdr", "a.img"), ("b.mhd", "b.zraw"), ("C.HDR.GZ", "C.img.gz")):
         for name in names:
             (tmp_path / name).write_bytes(b"12")
         assert [stamp(tmp_path / name)[0] for name in names] == [4, 4]

@@ -64,23 +64,26 @@ def thick(folder, name, suffix=".nii.gz", largest=200):
     image = sitk.GetImageFromArray(array)
     image.SetSpacing((1, 1, 3))
     plain = folder / f"plain{suffix.lower()}"
-    sitk.WriteImage(image, str(plain))
+    sitk.WriteImage(image, str(plain))  # of .mhd, plain.raw too
+    if suffix.isupper() and (folder / "plain.raw").exists():
+        (folder / "plain.raw").rename(folder / "PLAIN.RAW")
     return plain.rename(folder / f"{name}{suffix}")
 
 
 def test_images_of_any_name_are_done_named_in_the_summary_and_known_again(tmp_path, run):
     images = [thick(tmp_path, name) for name in NAMES]
-    images += [thick(tmp_path, "UPPER", ".NII.GZ"), thick(tmp_path, LATIN, ".mha")]
+    images += [thick(tmp_path, "UPPER", suffix) for suffix in (".NII.GZ", ".MHD", ".NRRD")]
+    images.append(thick(tmp_path, LATIN, ".mha"))
     table = write_lines(tmp_path / f"{'t' * 240}.csv", *(image.name for image in images))
     command = job_model.main, "--path", table, "--patch", "16", "-n", "1"
     status, text = run(*command)
-    assert status == 0 and text.count(" finished ") == 6 and ESCAPED in text
+    assert status == 0 and text.count(" finished ") == 8 and ESCAPED in text
     (summary,) = (path for path in tmp_path.glob("*_summary.csv"))
     assert str(summary) in text and read_paths(summary) == images
     rows = read_table(summary, "columns").rows
     assert all(os.path.isdir(row.get("folder")) for row in rows)
     status, text = run(*command)
-    assert status == 0 and text.count(" skipped ") == 6
+    assert status == 0 and text.count(" skipped ") == 8
 
 
 def test_a_patient_of_any_name_is_done_and_known_again(tmp_path, run):

@@ -4,7 +4,7 @@
 import logging
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -53,22 +53,24 @@ def quiet():
 def sitk_path(path):
     """A name of an existing file for SimpleITK, which aborts the process on one that is not UTF-8.
 
-    The file is linked into a temporary folder under another name then, with its neighbours: a
-    header may name one of them as its voxels' file.
+    Nor does it know suffixes in capitals. The file is linked into a temporary folder under another
+    name then, with its neighbours: a header may name one of them as its voxels' file.
     """
     path = Path(path)
-    if _is_utf8(path):
+    suffixes = "".join(path.suffixes[-2:])
+    if _is_utf8(path) and suffixes == suffixes.lower():
         yield str(path)
         return
     with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder, "image" + "".join(filter(str.isascii, "".join(path.suffixes[-2:]))))
+        link = Path(folder, "image" + "".join(filter(str.isascii, suffixes.lower())))
         link.symlink_to(path.absolute())
         if path.suffix.lower() in (".mhd", ".nhdr"):
-            for other in filter(
-                lambda other: _is_utf8(other.name), path.absolute().parent.iterdir()
-            ):
-                if other.name != link.name:
-                    Path(folder, other.name).symlink_to(other)
+            others = list(path.absolute().parent.iterdir())
+            for name, other in [(o.name, o) for o in others] + [
+                (o.name.lower(), o) for o in others
+            ]:
+                with suppress(FileExistsError):
+                    Path(folder, name).symlink_to(other)
         yield str(link)
 
 
