@@ -124,7 +124,7 @@ class Header:
         return _MM_PER_UNIT.get(code, 1.0)
 
     def _damaged(self, field, value, remedy="export the image again"):
-        return VolumeError(f"{self.path}: damaged header, {field} says {value}; {remedy}")
+        return VolumeError(f"{self.path}: damaged header, {field} = {value}; {remedy}")
 
     def _warn(self, text, *values):
         _logger.warning(f"%s: {text}", self.path, *values)
@@ -137,7 +137,7 @@ class Header:
         """Three sizes; further axes must have one element, or none."""
         sizes = [1 if k > 2 and size == 0 else size for k, size in enumerate(sizes[:count])]
         if not 1 <= count <= 7 or min(sizes) < 1:
-            raise self._damaged(self._size_field, f"{count} axes of {sizes} voxels")
+            raise self._damaged(self._size_field, [count, *sizes])
         if self._is_nifti and 3000 <= self._fields["intent_code"] < 3100:
             raise VolumeError(
                 f"{self.path}: a CIFTI file, whose numbers belong to points of the brain's "
@@ -162,7 +162,7 @@ class Header:
         """The first byte at which voxels can begin in their file, and that of vox_offset."""
         declared = float(self._fields["vox_offset"])
         if not declared.is_integer() or declared < 0:
-            raise self._damaged("vox_offset", f"{declared:g}, which is no number of bytes")
+            raise self._damaged("vox_offset", f"{declared:g}", "it must be a number of bytes")
         return 0 if self._paired else self._fields.single_vox_offset, int(declared)
 
     def start(self, total):
@@ -195,24 +195,24 @@ class Header:
         bits = int(self._fields["bitpix"])
         if bits != 8 * self.dtype.itemsize:
             if surplus:
-                raise self._damaged("bitpix", f"{bits}, of datatype {self.dtype}")
-            self._warn("bitpix says %d, of datatype %s; taking the latter", bits, self.dtype)
+                raise self._damaged("bitpix", f"{bits} beside datatype {self.dtype}")
+            self._warn("bitpix = %d beside datatype %s; taking the latter", bits, self.dtype)
         elif surplus:
             self._warn("its header speaks of %s, the file has %d more; check dim", text, surplus)
 
     def scale(self):
         """Slope and intercept of the intensities (float32 of a stored v is slope * v + inter)."""
         if not self._is_nifti:  # SPM99's scale is where others write zeros
-            slope, inter = float(np.frombuffer(self._fields["funused1"].tobytes(), "f4")[0]), 0.0
+            slope = float(self._fields["funused1"])
             is_scale = math.isfinite(slope) and abs(slope) > np.finfo(np.float32).tiny
-            return (slope, 0.0) if is_scale else (1.0, 0.0)
+            return slope if is_scale else 1.0, 0.0
         slope, inter = float(self._fields["scl_slope"]), float(self._fields["scl_inter"])
         if math.isnan(slope):
-            self._warn("scl_slope says nan; taking the intensities as they are stored")
+            self._warn("scl_slope = nan; taking the intensities as they are stored")
         if slope == 0 or math.isnan(slope):
             return 1.0, 0.0
         if not (math.isfinite(slope) and math.isfinite(inter)):
-            raise self._damaged("scl_slope and scl_inter", f"{slope:g} and {inter:g}")
+            raise self._damaged("scl_slope, scl_inter", f"{slope:g}, {inter:g}")
         return slope, inter
 
     def _voxel_size(self):
@@ -240,7 +240,7 @@ class Header:
         first = np.sqrt(square) if square > 3 * np.finfo(np.float32).eps else 0.0
         offset = [float(self._fields[f"qoffset_{axis}"]) for axis in "xyz"]
         if flip not in (-1, 0, 1):
-            raise self._damaged("pixdim[0] (qfac)", f"{flip:g} instead of 1 or -1")
+            raise self._damaged("pixdim[0] (qfac)", f"{flip:g}", "it must be 1 or -1")
         if not np.isfinite(offset).all():
             raise self._damaged("qoffset_x, qoffset_y, qoffset_z", offset, "repair the qform")
         rotation = nearest_rotation(quat2mat([first, *vector]) * [1, 1, flip or 1])
@@ -284,17 +284,22 @@ class Header:
 
     def affine(self):
         """The affine (3, 4), RAS, mm, of the sform, else of the qform, else of pixdim alone."""
-        if not self.has_orientation:
-            size = self._voxel_size() * self._mm
-            self._warn("its header has no orientation; taking LPS axes (left may be right)")
-            self._warn_of_flips()
-            return np.column_stack([np.diag([-1.0, -1, 1]) * size, np.zeros(3)])
+        affine = self._form() if self.has_orientation else self._without_form()
+        if self._mm != 1 and (reason := problem(affine, self.shape)):
+            raise self._damaged("xyzt_units", f"{self._mm:g} mm", reason)
+        return affine
+
+    def _without_form(self):
+        size = self._voxel_size() * self._mm
+        self._warn("its header has no orientation; taking LPS axes (left may be right)")
+        self._warn_of_flips()
+        return np.column_stack([np.diag([-1.0, -1, 1]) * size, np.zeros(3)])
+
+    def _form(self):
         forms, damage = self._forms()
         if not forms:
             raise next(iter(damage.values()))
         (name, affine), *other = forms.items()
-        if self._mm != 1 and (reason := problem(affine, self.shape)):
-            raise self._damaged("xyzt_units", f"that a unit has {self._mm:g} mm: {reason}")
         for form, error in damage.items():
             reason = str(error).removeprefix(f"{self.path}: ")
             self._warn("its %s is unusable (%s); taking its %s", form, reason, name)
@@ -312,7 +317,7 @@ class Header:
     def _warn_of_flips(self):
         sizes = self._fields["pixdim"][1:4]
         if min(sizes) < 0:
-            self._warn("pixdim says %s mm; taking its absolute values", _product(sizes))
+            self._warn("pixdim = %s mm; taking its absolute values", _product(sizes))
 
     def _warn_of_pixdim(self, affine):
         spacing, sizes = np.linalg.norm(affine[:, :3], axis=0), self._fields["pixdim"][1:4]

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Read a volume from any of the known formats; the library of each is loaded when it is needed."""
 
+import logging
 from pathlib import Path
+
+import numpy as np
 
 from segsrgan.errors import VolumeError
 from segsrgan.files import files_below
 from segsrgan.tables import FREESURFER_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES
+
+_logger = logging.getLogger(__name__)
 
 _NIBABEL_SUFFIXES = NIFTI_SUFFIXES + FREESURFER_SUFFIXES
 
@@ -35,11 +40,29 @@ def read_volume(path, series=None, labels=False):
     """
     path = Path(path)
     try:
-        return _read(path, series, labels)
+        return _with_background(_read(path, series, labels), path)
     except OSError as error:
         raise VolumeError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
         raise VolumeError(f"{path}: too large for this computer's memory; crop it first") from error
+
+
+def _with_background(volume, path):
+    """NaN from the border on, SPM's and AFNI's background, becomes 0, or the minimum below 0."""
+    array = volume.array
+    if array.dtype.kind != "f" or not np.isnan(array.min()):
+        return volume
+    from scipy import ndimage  # slow to load
+
+    regions, _ = ndimage.label(np.isnan(array))
+    faces = [regions.take([0, -1], axis).ravel() for axis in range(3)]
+    outside = np.isin(regions, np.setdiff1d(np.concatenate(faces), [0]))
+    if outside.all() or not outside.any():
+        return volume
+    value = min(0.0, np.nanmin(array))
+    text = "%s: %d of %d voxels are NaN, from the border on; taking them for background, %g"
+    _logger.warning(text, path, outside.sum(), array.size, value)
+    return volume.with_array(np.where(outside, array.dtype.type(value), array))
 
 
 def read_patient_id(path, series=None):

@@ -6,6 +6,7 @@ import gzip
 import io
 import logging
 import os
+import re
 import struct
 import zlib
 
@@ -202,9 +203,9 @@ def test_without_orientation_itk_is_followed_with_a_warning(tmp_path, caplog, ki
     assert "its header has no orientation; taking LPS axes" in caplog.text
     patch(path, PIXDIM + 4, "<3f", -1, 2, 3)  # as SPM marks a flip
     assert read_volume(path).grid.is_close(grid)
-    assert "pixdim says -1 x 2 x 3 mm; taking its absolute values" in caplog.text
+    assert "pixdim = -1 x 2 x 3 mm; taking its absolute values" in caplog.text
     patch(path, PIXDIM + 4, "<3f", 1, 2, 0)
-    with pytest.raises(VolumeError, match="pixdim says 1 x 2 x 0 mm; repair the voxel size"):
+    with pytest.raises(VolumeError, match="pixdim = 1 x 2 x 0 mm; repair the voxel size"):
         read_volume(path)
 
 
@@ -215,6 +216,22 @@ def test_which_files_hold_an_orientation(tmp_path):
     nibabel.save(nibabel.MGHImage(CUBE.astype("f4"), UPRIGHT), tmp_path / "d.mgz")
     assert not has_orientation(tmp_path / "c.img") and has_orientation(tmp_path / "d.mgz")
     assert has_orientation(tmp_path) and has_orientation("any.nrrd")
+
+
+@pytest.mark.parametrize("lowest", [0, -2])
+def test_nan_around_a_head_is_background(tmp_path, caplog, lowest):
+    array = np.full((6, 7, 8), np.nan, np.float32)
+    array[2:5, 2:5, 2:5] = head = noise((3, 3, 3)) * 5 + 1 + lowest * 3
+    expected = np.where(np.isnan(array), min(0, head.min()), array)
+    for labels in (False, True):
+        found = read_volume(save(tmp_path / "a.nii", array, sform=RAS), labels=labels).array
+        np.testing.assert_array_equal(found, expected)
+    assert "a.nii: 309 of 336 voxels are NaN, from the border on" in caplog.text
+    array[3, 3, 3] = np.nan  # that is no background
+    found = read_volume(save(tmp_path / "a.nii", array, sform=RAS)).array
+    assert np.isnan(found).sum() == 1
+    array[:] = np.nan
+    assert np.isnan(read_volume(save(tmp_path / "a.nii", array, sform=RAS)).array).all()
 
 
 @pytest.mark.parametrize("kind", [nibabel.AnalyzeImage, nibabel.Nifti1Pair])
@@ -232,6 +249,144 @@ def test_pairs_are_read_by_either_file(tmp_path, kind, names):
     for path in pair:
         assert np.array_equal(read_volume(path).array, array)
         assert read_volume(path).grid.is_close(expected)
+
+
+MAGIC, VOX_OFFSET, BITPIX = 344, 108, 72
+INTEGERS = (noise((4, 5, 6)) * 100).astype(np.int16)  # 240 bytes
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("magic", "offset", "more", "warning"),
+    [
+        (b"ni1", 0, 0, "magic 'ni1' and vox_offset 0 in a single file of 592 bytes; taking the"),
+        (b"ni1", 352, 0, "magic 'ni1' and vox_offset 352 in a single file"),
+        (b"n+1", 0, 0, "magic 'n+1' and vox_offset 0 in a single file"),
+        (b"n+1", 352, 16, "has 16 more; check dim"),
+    ],
+)
+def test_the_voxels_of_a_single_file_follow_its_header(
+    tmp_path, caplog, magic, offset, more, warning, packed
+):
+    path = save(tmp_path / "a.nii", INTEGERS, sform=RAS)
+    patch(patch(path, MAGIC, "4s", magic), VOX_OFFSET, "<f", offset)
+    raw = path.read_bytes() + bytes(more)
+    path.write_bytes(gzip.compress(raw) if packed else raw)
+    assert np.array_equal(read_volume(path).array, INTEGERS) and warning in caplog.text
+
+
+@pytest.mark.parametrize(("offset", "more"), [(0, 0), (352, 0), (352, 352), (352, 8)])
+def test_a_pair_may_call_itself_a_single_file(tmp_path, caplog, offset, more):
+    nibabel.save(nibabel.Nifti1Pair(INTEGERS, RAS), tmp_path / "a.img")
+    patch(patch(tmp_path / "a.hdr", MAGIC, "4s", b"n+1"), VOX_OFFSET, "<f", offset)
+    (tmp_path / "a.img").write_bytes(bytes(more) + INTEGERS.tobytes(order="F"))
+    if more == 8:
+        with pytest.raises(VolumeError, match=r"magic 'n\+1' and vox_offset 352 in a .hdr/.img"):
+            read_volume(tmp_path / "a.hdr")
+        return
+    assert np.array_equal(read_volume(tmp_path / "a.hdr").array, INTEGERS)
+    assert f"in a .hdr/.img pair of {240 + more} bytes; taking the voxels from" in caplog.text
+
+
+FIELDS = {  # offset, format, values: what is said
+    "extension": (
+        VOX_OFFSET,
+        "<f",
+        [0],
+        b"x" * 16,
+        r"'n\+1' and vox_offset 0 in a .* of 608 bytes",
+    ),
+    "no magic": (MAGIC, "4s", [b""], b"", r"magic is b'' instead of b'n\+1' \(vox_offset says 352"),
+    "beyond": (VOX_OFFSET, "<f", [353], b"", "truncated, expected 593 bytes"),
+    "far beyond": (VOX_OFFSET, "<f", [1e30], b"", "truncated, expected"),
+    "vox_offset nan": (VOX_OFFSET, "<f", [np.nan], b"", "vox_offset = nan"),
+    "vox_offset < 0": (VOX_OFFSET, "<f", [-352], b"", "vox_offset = -352"),
+    "vox_offset half": (VOX_OFFSET, "<f", [352.5], b"", "vox_offset = 352.5"),
+    "huge": (40, "<4h", [3, 32767, 32767, 32767], b"", "truncated, expected 703623"),
+    "negative": (40, "<4h", [3, 4, -5, 6], b"", r"dim = \[3, 4, -5, 6\]"),
+    "slices": (
+        40,
+        "<5h",
+        [4, 4, 5, 1, 6],
+        b"",
+        r"4-D \(4, 5, 1, 6\); .*slices that lie along the f",
+    ),
+    "volumes": (40, "<5h", [4, 4, 5, 3, 2], b"", "extract one volume of it first$"),
+    "bitpix": (BITPIX, "<h", [8], b"x", "bitpix = 8 beside datatype int16"),
+    "datatype": (70, "<h", [5], b"", r"datatype 5 \(unknown\); export"),
+    "float128": (70, "<h", [1536], b"", r"float128\); convert it to float32"),
+    "colours": (70, "<h", [128], b"", "instead of a picture in colours"),
+    "complex": (70, "<h", [32], b"", "magnitude of its complex numbers"),
+    "CIFTI": (68, "<h", [3001], b"", "a CIFTI file"),
+    "slope": (112, "<2f", [np.inf, 0], b"", "scl_slope, scl_inter = inf, 0"),
+    "inter": (112, "<2f", [2, np.nan], b"", "scl_slope, scl_inter = 2, nan"),
+    "srow": (280, "<4f", [np.nan] * 4, b"", "srow_x, srow_y, srow_z = "),
+    "no srow": (280, "<12f", [0] * 12, b"", r"srow_x, srow_y, srow_z = \[\[0.0"),
+    "singular": (280, "<8f", [1] * 8, b"", "unusable geometry"),
+    "far away": (292, "<f", [1e30], b"", "unusable geometry, .*1e\\+30"),
+    "metre": (123, "B", [1], b"", "xyzt_units .* 1000 x 2000 x 3000 mm; expected 0.005 to 100 mm"),
+    "micron": (123, "B", [3], b"", "xyzt_units .* 0.001 x 0.002 x 0.003 mm"),
+    "sizeof_hdr": (0, "<i", [349], b"", "sizeof_hdr says 349 instead of 348 or 540"),
+    "ENVI": (0, "4s", [b"ENVI"], b"", "an ENVI header"),
+    "packed twice": (0, "2s", [b"\x1f\x8b"], b"", "compressed twice; gunzip it once"),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("offset", "form", "values", "more", "match"), FIELDS.values(), ids=FIELDS)
+def test_a_damaged_field_is_named(tmp_path, offset, form, values, more, match, packed):
+    path = patch(save(tmp_path / "a.nii", INTEGERS, sform=RAS), offset, form, *values)
+    raw = path.read_bytes() + more
+    if packed or "twice" in match:
+        path.write_bytes(gzip.compress(raw))
+    else:
+        path.write_bytes(raw)
+    with pytest.raises(VolumeError, match=match) as caught:
+        read_volume(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "values", "match"),
+    [
+        (256, "<3f", (0.8, 0.8, 0.8), "quatern_b, quatern_c, quatern_d = .* longer than 1"),
+        (268, "<f", (np.nan,), "qoffset_x, qoffset_y, qoffset_z = "),
+        (PIXDIM, "<f", (5,), r"pixdim\[0\] \(qfac\) = 5; it must be 1 or -1"),
+        (PIXDIM + 4, "<f", (0,), "pixdim = 0 x 2 x 3 mm; repair the voxel size"),
+    ],
+)
+def test_a_damaged_qform_is_named_or_left_for_the_sform(
+    tmp_path, caplog, offset, form, values, match
+):
+    path = patch(save(tmp_path / "a.nii", INTEGERS, qform=RAS), offset, form, *values)
+    with pytest.raises(VolumeError, match=match):
+        read_volume(path)
+    path = save(tmp_path / "b.nii", INTEGERS, qform=RAS, sform=RAS)
+    patch(path, offset, form, *values)
+    assert affine(read_volume(path).grid) == pytest.approx(RAS, abs=1e-5)
+    assert re.search(f"its qform is unusable .*{match}.*; taking its sform", caplog.text)
+
+
+def test_a_damaged_sform_is_left_for_the_qform(tmp_path, caplog):
+    path = save(tmp_path / "a.nii", INTEGERS, qform=RAS, sform=RAS)
+    patch(path, 280, "<f", np.nan)
+    assert affine(read_volume(path).grid) == pytest.approx(RAS, abs=1e-5)
+    assert re.search("its sform is unusable .*srow_x.*; taking its qform", caplog.text)
+
+
+def test_bitpix_and_surplus_dimensions_that_mean_nothing_do_no_harm(tmp_path, caplog):
+    path = patch(save(tmp_path / "a.nii", INTEGERS, sform=RAS), BITPIX, "<h", 8)
+    patch(path, 40, "<8h", 7, 4, 5, 6, 0, 0, 1, 0)
+    assert np.array_equal(read_volume(path).array, INTEGERS)
+    assert "bitpix = 8 beside datatype int16; taking the latter" in caplog.text
+
+
+def test_the_scale_of_spm99_is_that_of_analyze(tmp_path):
+    nibabel.save(nibabel.AnalyzeImage(INTEGERS, None), tmp_path / "a.img")
+    patch(tmp_path / "a.hdr", 112, "<f", 0.25)
+    assert np.array_equal(read_volume(tmp_path / "a.hdr").array, INTEGERS * 0.25)
+    patch(tmp_path / "a.hdr", 112, "<f", np.nan)
+    assert np.array_equal(read_volume(tmp_path / "a.hdr").array, INTEGERS)
 
 
 def test_of_several_halves_the_one_written_alike_is_taken(tmp_path):
