@@ -173,13 +173,17 @@ def check_writable(folder, remedy="name another folder"):
 
 
 def files_below(folder):
-    """The files of a folder and its subfolders by path, links followed, each folder once."""
-    seen, files = set(), []
+    """The files of a folder and its subfolders by path, links followed, each folder once.
+
+    A link that leads above the folder is not followed.
+    """
+    seen, files = set(Path(os.path.realpath(folder)).parents), []
     for place, folders, names in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        folders[:] = sorted(
-            name for name in folders if os.path.realpath(os.path.join(place, name)) not in seen
-        )
+        if (real := Path(os.path.realpath(place))) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
         files += [Path(place, name) for name in sorted(names)]
     return [path for path in files if path.is_file()]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from segsrgan.errors import UserError, one_line
 from segsrgan.volumes import Grid, Volume, object_of, read_volume, select_labels, usual_range
-from segsrgan.volumes.reading import read_patient_id
+from segsrgan.volumes.reading import read_with_patient
 from supermask.geometry import corners, overlaps, sample
 from supermask.patients import unused_name
 from supermask.settings import PLANES
@@ -164,9 +164,9 @@ def read_view(path, mask_path=None, series=None, labels=None):
         VolumeError: if a file cannot be read.
         UserError: see `View`.
     """
-    volume = read_volume(path, series=series)
+    volume, patient = read_with_patient(path, series)
     mask = None if mask_path is None else read_mask(mask_path, labels)
-    return View(volume, mask, path=str(path), patient=read_patient_id(path, series))
+    return View(volume, mask, path=str(path), patient=patient)
 
 
 def load_views(patient, labels=None):

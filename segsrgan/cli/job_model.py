@@ -73,7 +73,9 @@ class JobSettings:
         metavar="WEIGHTS",
     )
     series: str | None = setting(
-        None, "DICOM series to take from folders with several", metavar="UID"
+        None,
+        "DICOM series to take of several: UID, number or description; UID,UID merges two",
+        metavar="SERIES",
     )
     by_batch: bool | None = setting(
         None, "False: one patch at a time, for the least memory; numbers are the same", flag="-bb"

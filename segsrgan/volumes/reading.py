@@ -2,6 +2,7 @@
 """Read a volume from any of the known formats; the library of each is loaded when it is needed."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ def read_volume(path, series=None, labels=False):
             compressed: .nii.gz, .mgz), a DICOM file of any name, or a folder with DICOM files,
             in subfolders, too.
         series: which series of a DICOM folder: its SeriesInstanceUID, a part of it or of the
-            description, or its number. None: the one with most slices in different positions.
+            description, or its number; several by comma are merged. None: the one with most slices
+            in different positions, scans before reformats and projections.
         labels: whether the voxels are numbers of classes, to be kept as they are.
 
     Returns:
@@ -38,9 +40,15 @@ def read_volume(path, series=None, labels=False):
         >>> volume.array.shape, volume.spacing
         ((320, 320, 26), (0.75, 0.75, 5.5))
     """
+    return read_with_patient(path, series, labels)[0]
+
+
+def read_with_patient(path, series=None, labels=False):
+    """The volume, as `read_volume` gives it, and the PatientID of DICOM, "" of all else."""
     path = Path(path)
     try:
-        return _with_background(_read(path, series, labels), path)
+        volume, patient = _read(path, series, labels)
+        return _with_background(volume, path), patient
     except OSError as error:
         raise VolumeError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
@@ -65,23 +73,6 @@ def _with_background(volume, path):
     return volume.with_array(np.where(outside, array.dtype.type(value), array))
 
 
-def read_patient_id(path, series=None):
-    """The PatientID of a DICOM file, or of the series that `read_volume` takes of a folder.
-
-    "" where nothing is said, or where it is not DICOM.
-    """
-    path = Path(path)
-    if path.is_dir():
-        files = list(filter(is_dicom, files_below(path)))
-    elif is_dicom(path, old=False):
-        files, series = [path], None
-    else:
-        return ""
-    from segsrgan.volumes.dicom import find_patient_id
-
-    return find_patient_id(path, files, series)
-
-
 def is_dicom(path, old=True):
     """Whether a file begins as DICOM does, its name notwithstanding.
 
@@ -99,7 +90,9 @@ def _read(path, series, labels):
     if path.is_dir():
         from segsrgan.volumes.dicom import read_dicom_series
 
-        return read_dicom_series(path, list(filter(is_dicom, files_below(path))), series)
+        # A file that several links lead to is read once.
+        files = {os.path.realpath(file): file for file in files_below(path)}.values()
+        return read_dicom_series(path, list(filter(is_dicom, files)), series)
     if not path.exists():
         raise VolumeError(f"{path}: no such file or folder; check the path")
     if path.stat().st_size == 0:
@@ -112,11 +105,11 @@ def _read(path, series, labels):
     if name.endswith(_NIBABEL_SUFFIXES):
         from segsrgan.volumes.nifti import read_nifti
 
-        return read_nifti(path, labels)
+        return read_nifti(path, labels), ""
     if name.endswith(ITK_SUFFIXES):
         from segsrgan.volumes.itk import read_itk
 
-        return read_itk(path, labels)
+        return read_itk(path, labels), ""
     raise VolumeError(
         f"{path}: expected an image, received an unknown kind of file; give one of "
         f"{', '.join(_NIBABEL_SUFFIXES + ITK_SUFFIXES)}, a DICOM file or a DICOM folder"

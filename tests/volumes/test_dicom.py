@@ -21,13 +21,12 @@ from volumes.samples import (
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes import read_volume
-from segsrgan.volumes.reading import read_patient_id
+from segsrgan.volumes.reading import read_with_patient
 
 SECONDARY_UID = "1.2.3.9"
 # Of a usual size: the JPEG 2000 encoder aborts the process on very small images.
 LARGE = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 TURNED = item(ImageOrientationPatient=[0, 1, 0, 0, 0, 1])
-SCALED = item(RescaleSlope=2, RescaleIntercept=0, RescaleType="US")
 
 
 def test_slices_are_sorted_by_position_not_name_or_number(tmp_path):
@@ -60,7 +59,7 @@ def test_rescaling_is_applied_slice_by_slice(tmp_path):
     ("positions", "spacing", "count", "warning"),
     [
         ([-7, -4, 2, 5, 8], 3, 6, "1 missing"),
-        ([0, 3, 6.5, 9, 12, 16], 3.2, 6, "interpolating"),
+        ([0, 3, 6.5, 9, 12, 15.5], 3.1, 6, "interpolating"),
         # Each gap is within 5 % of 3 mm; halfway the slices are 0.7 mm off an even grid.
         (np.cumsum([0] + [2.9] * 7 + [3.1] * 7), 3, 15, "interpolating"),
         ([0, 3.01, 5.99, 9.0, 12.02], 12.02 / 4, 5, ""),  # rounding
@@ -77,14 +76,14 @@ def test_missing_and_uneven_slices_are_interpolated(
 
 def test_a_tilted_stack_is_made_upright(tmp_path, caplog):
     for k in range(5):  # the image content stands upright while the slices slide by a column
-        pixels = np.zeros((6, 5), np.uint16)
-        pixels[:, 4 - k] = 100
+        pixels = np.zeros((6, 20), np.uint16)
+        pixels[:, 9 - k] = 100
         position = [3 + 2.0 * k, 4, 3.0 * k]
-        write_slice(tmp_path / f"{k}", 3.0 * k, pixels, ImagePositionPatient=position)
+        write_slice(tmp_path / f"{k}", 3.0 * k, pixels, ImagePositionPatient=position, Columns=20)
     volume = read_volume(tmp_path)
-    assert "tilted" in caplog.text
-    assert volume.origin == pytest.approx((3, 4, 0))
-    assert volume.array[4, 0] == pytest.approx([100] * 5)
+    assert "tilted gantry" in caplog.text and "8.0 mm" in caplog.text
+    assert volume.origin == pytest.approx((3, 4, 0)) and volume.spacing == (2, 1.5, 3)
+    assert volume.array[9, 0] == pytest.approx([100] * 5)
 
 
 def test_folders_and_links_are_searched_whatever_else_lies_there_and_loops_are_not(tmp_path):
@@ -101,12 +100,14 @@ def test_folders_and_links_are_searched_whatever_else_lies_there_and_loops_are_n
 @pytest.mark.parametrize(
     ("positions", "tags", "match"),
     [
-        ([0, 3, 6, 60], {}, "17 are missing"),
+        ([0, 3, 6, 60], {}, "distances of 3.00 to 54.00 mm"),
+        ([0, 4, 8, 16, 24], {}, "quarter of all"),
+        ([0, 3, 6, 9, 12, 24, 27], {}, "2 missing in a row"),
         ([*EVEN, EVEN[2]], {}, "7 slices in 6 positions"),
         (EVEN, {"PixelSpacing": None}, "PixelSpacing"),
         (EVEN, {"PixelSpacing": [0, 1]}, "PixelSpacing"),
         (EVEN, {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "ImageOrientationPatient"),
-        (EVEN, {"ImageOrientationPatient": None}, "ImagePositionPatient"),
+        (EVEN, {"ImageOrientationPatient": None}, "ImageOrientationPatient is missing"),
         ([0, 0, 0], {"ImagePositionPatient": None}, "ImagePositionPatient"),
         ([0], {"SliceThickness": None}, "SliceThickness"),
     ],
@@ -184,10 +185,13 @@ def test_a_single_file_is_one_slice_as_thick_as_it_says(tmp_path, thickness, bet
 def test_the_patient_is_that_of_the_file_or_the_series(tmp_path):
     path = write_slice(tmp_path / "a.dcm", 5, PatientID="17")
     write_series(tmp_path / "t", EVEN, SeriesInstanceUID=SECONDARY_UID, PatientID="18")
-    (tmp_path / "notes.txt").write_text("nothing")
-    assert read_patient_id(path) == read_patient_id(tmp_path, "1.2.3.4") == "17"
-    assert read_patient_id(tmp_path) == read_patient_id(tmp_path, SECONDARY_UID) == "18"
-    assert read_patient_id(tmp_path / "notes.txt") == ""
+    for given, series, patient in (
+        (path, None, "17"),
+        (tmp_path, "1.2.3.4", "17"),
+        (tmp_path, None, "18"),
+        (tmp_path, SECONDARY_UID, "18"),
+    ):
+        assert read_with_patient(given, series)[1] == patient
 
 
 @pytest.mark.parametrize("implicit", [False, True])
@@ -223,8 +227,7 @@ def test_an_icon_and_the_older_header_of_philips_say_nothing_of_the_frames(tmp_p
     ("name", "sequence", "match"),
     [
         ("PlaneOrientationSequence", [TURNED], "one orientation"),
-        ("PlanePositionSequence", [], "received 5 positions"),
-        ("PixelValueTransformationSequence", [SCALED], "one intensity scale"),
+        ("PlanePositionSequence", [], "1 of 6 frames .*ImagePositionPatient"),
     ],
 )
 def test_a_frame_unlike_the_others_is_refused(tmp_path, caplog, name, sequence, match):
@@ -238,6 +241,16 @@ def test_a_frame_unlike_the_others_is_refused(tmp_path, caplog, name, sequence, 
     write_series(tmp_path / "s", EVEN)
     assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
     assert "left out" in caplog.text
+
+
+def test_a_frame_is_scaled_as_it_says_itself(tmp_path):
+    def change(dataset):
+        scaled = item(RescaleSlope=2, RescaleIntercept=-5, RescaleType="US")
+        dataset.PerFrameFunctionalGroupsSequence[2].PixelValueTransformationSequence = [scaled]
+
+    volume = read_volume(write_multiframe(tmp_path / "a", EVEN, change=change))
+    assert np.array_equal(volume.array[..., 2].T, slice_pixels(EVEN[2]) * 2.0 - 5)
+    assert np.array_equal(volume.array[..., 3].T, slice_pixels(EVEN[3]))
 
 
 def test_the_directory_of_a_disc_is_no_damaged_image(tmp_path):
@@ -314,4 +327,5 @@ def test_series_of_scanners(data_dir, caplog):
     assert axial.array.shape == (384, 512, 56)
     assert axial.spacing == pytest.approx((0.4296875, 0.4296875, 2.5), abs=1e-4)
     assert read_volume(folder).array.shape == (192, 192, 61)
-    assert read_volume(folder, series="relCBF").array.shape == (256, 256, 1)
+    with pytest.raises(VolumeError, match="mosaic"):
+        read_volume(folder, series="relCBF")

@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: MIT
+"""One DICOM file: whether it is a scan, where its slices lie, and their pixels.
+
+pydicom reads every element; SimpleITK only decompresses pixels, of a copy without other elements,
+for where it finds no spacing, position or orientation it makes one up.
+
+Reference: DICOM PS3.3, sections C.7.6.2 (image plane) and C.7.6.16 (functional groups).
+"""
+
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+
+from segsrgan.errors import VolumeError, one_line
+from segsrgan.volumes.itk import quiet, reason
+from segsrgan.volumes.volume import is_orthonormal, nearest_rotation
+
+_PARALLEL = 1e-3  # in directions, and in the spacing relative to it
+_ROUNDED_DIRECTION = 0.05  # direction cosines of two decimals deviate less
+_MOST_PACKED = 2000  # no compression of a slice makes it smaller by more
+# What distinguishes images in one position, the likeliest first.
+LABELS = (
+    *("StackID", "EffectiveEchoTime", "EchoTime", "EchoNumbers", "FrameType", "ImageType"),
+    *("ComplexImageComponent", "TemporalPositionIndex", "TemporalPositionIdentifier"),
+    *("DiffusionBValue", "SequenceName", "InversionTime", "FlipAngle", "TriggerTime"),
+    *("AcquisitionNumber",),
+)
+_SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID", "ImageType")
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_ACROSS = ("SpacingBetweenSlices", "SliceThickness")
+_PLANE = ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+_SCALE = ("RescaleSlope", "RescaleIntercept")
+_PIXELS = (
+    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("SamplesPerPixel", "PhotometricInterpretation"),
+)
+_PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+_FRAME = (*_PLANE, *_SCALE, *_ACROSS, *LABELS)
+_MOSAIC = 0x0019100A  # Siemens: the number of images in a mosaic
+_READ = (
+    *("NumberOfFrames", "SOPClassUID", "SOPInstanceUID", "Modality", "ModalityLUTSequence"),
+    *(*_PIXELS, *_PADDING, *_FRAME, *_SERIES, *_GROUPS, _MOSAIC),
+)
+# By words in the name of the SOP class, and by Modality: what has pixels but is no scan.
+_NO_SCANS = {
+    ("Segmentation", "SEG"): "a segmentation object",
+    ("RT Dose", "RTDOSE"): "a radiotherapy dose",
+    ("RT Image", "RTIMAGE"): "a radiotherapy image",
+    ("RT Structure", "RTSTRUCT"): "a set of radiotherapy contours",
+    ("RT ", "RTPLAN"): "a radiotherapy object",
+    ("Parametric Map", None): "a parametric map",
+    ("Presentation State", "PR"): "a presentation state",
+    ("Spectroscopy", None): "a spectrum",
+    (" SR ", "SR"): "a report",
+    ("Key Object", "KO"): "a key object selection",
+    ("Encapsulated", "DOC"): "a document",
+    ("Waveform", "ECG"): "a waveform",
+    ("Registration", "REG"): "a registration",
+    ("Directory", None): "the directory of a disc",
+}
+
+
+class NoScan(VolumeError):
+    """A file without slices of one real number per pixel, of a series with a UID, number, name."""
+
+    series = ()
+
+
+class Damaged(VolumeError):
+    """An image, of the series with a UID, whose file ends too early."""
+
+    def __init__(self, path, uid):
+        super().__init__(f"{path}: cannot be read, it is damaged or truncated; copy it again")
+        self.path, self.uid = path, uid
+
+
+@dataclass
+class Slice:
+    """One image in one plane."""
+
+    path: Path
+    frame: int  # its number in the file, from 0
+    size: tuple[int, int]  # pixels along (x, y)
+    spacing: tuple[float, float, float]  # mm along x, y and across; 0 where the file says nothing
+    origin: np.ndarray  # position (LPS, mm) of the centre of the first pixel
+    cosines: np.ndarray  # (6,) of its rows and columns, as the file has them
+    direction: np.ndarray  # (3, 3): columns along x, y and their cross product
+    scale: tuple[float, float]  # slope and intercept of the stored values
+    instance: str  # what copies of the image share, a UID
+    labels: dict  # keyword -> str, values that distinguish images in one position
+    problem: str  # why its place is not known, a sentence that names the element, or ""
+
+    def is_parallel(self, other):
+        """Whether two slices have one size, orientation and in-plane spacing."""
+        return (
+            bool(self.problem) == bool(other.problem)
+            and self.size == other.size
+            and np.allclose(self.direction, other.direction, rtol=0, atol=_PARALLEL)
+            and np.allclose(self.spacing[:2], other.spacing[:2], rtol=_PARALLEL)
+        )
+
+
+@dataclass
+class Stack:
+    """Slices of one series with one orientation, size and in-plane spacing."""
+
+    uid: str
+    number: str
+    description: str
+    patient: str  # PatientID
+    image_type: str
+    slices: list[Slice] = field(default_factory=list)
+
+    def __str__(self):
+        name, number = self.description or "no description", self.number or "?"
+        return f"series {self.uid} ('{name}', number {number}, {len(self.slices)} slices)"
+
+
+def scan(path):
+    """The `Stack` of the slices in a file, one for each frame, without their pixels.
+
+    `NoScan`, `Damaged` or another `VolumeError` if there are none; a slice whose place is not known
+    says so.
+    """
+    with open(path, "rb") as file, warnings.catch_warnings():
+        # pydicom's, of values that the standard does not allow; those used here are checked.
+        warnings.simplefilter("ignore")
+        try:
+            return _scan_opened(file, path)
+        except VolumeError:
+            raise
+        except Exception as error:  # whatever a stranger's bytes do to the parser
+            raise VolumeError(
+                f"{path}: cannot be read as DICOM ({one_line(error)}); copy it again"
+            ) from error
+
+
+def _scan_opened(file, path):
+    dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_READ))
+    kind = dataset.get("SOPClassUID")
+    kind = kind.name if isinstance(kind, pydicom.uid.UID) else "of unknown kind"
+    values = {name: dataset[name].value for name in _READ[:-1] if _readable(dataset, name)}
+    series = [text(values, name) for name in _SERIES]
+    try:
+        _check_is_scan(dataset, kind, path)
+        pixels = _pixel_format(values, path)
+    except NoScan as error:
+        error.series = series[:3]
+        raise
+    if os.fstat(file.fileno()).st_size - file.tell() < _least_bytes(dataset, pixels, values):
+        raise Damaged(path, text(values, "SeriesInstanceUID"))
+    return Stack(*series, _slices(values, pixels, path))
+
+
+def _readable(dataset, name):
+    """Whether there is an element whose value can be decoded."""
+    try:
+        return name in dataset and dataset[name].value is not None
+    except Exception:  # pydicom raises anything, of any damaged number
+        return False
+
+
+def _check_is_scan(dataset, kind, path):
+    """Refuse what is no scan, by its SOP class, modality and image type."""
+    modality, image_type = (str(dataset.get(name, "")) for name in ("Modality", "ImageType"))
+    for (word, code), name in _NO_SCANS.items():
+        if word in kind or modality == code:
+            raise NoScan(
+                f"{path}: {name} ({kind}, Modality {modality or '-'}), not a scan; give the images "
+                "that it was made from"
+            )
+    if "MOSAIC" in image_type or (_MOSAIC in dataset and dataset[_MOSAIC].value not in (None, 1)):
+        raise NoScan(
+            f"{path}: a Siemens mosaic (ImageType MOSAIC), its slices in one picture; convert it "
+            "to NIfTI with dcm2niix"
+        )
+    if not {"Rows", "Columns"} & set(dataset.dir()):
+        raise NoScan(f"{path}: expected a DICOM file with an image, received {kind}")
+
+
+def text(values, keyword):
+    """A value as text, its parts joined by backslashes."""
+    value = values.get(keyword)
+    parts = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
+    found = "\\".join("" if part is None else str(part).strip() for part in parts)
+    try:  # UTF-8 where no character set is declared, which pydicom takes for Latin-1
+        return found.encode("latin-1").decode()
+    except UnicodeError:
+        return found
+
+
+def _pixel_format(values, path):
+    """Dict of what the elements say of the pixels, whole numbers, checked."""
+    photometric = text(values, "PhotometricInterpretation")
+    samples = text(values, "SamplesPerPixel") or "1"
+    if samples != "1" or (photometric and not photometric.startswith("MONOCHROME")):
+        raise NoScan(
+            f"{path}: expected one real number per voxel, received {samples} ({photometric}); "
+            "convert it to a scalar image first"
+        )
+    found = {name: _whole(values, name) for name in (*_PIXELS[:6], "NumberOfFrames")}
+    found["NumberOfFrames"] = found["NumberOfFrames"] or 1
+    bits, stored = found["BitsAllocated"], found["BitsStored"]
+    rules = {
+        "Rows": (found["Rows"] or 0) > 0,
+        "Columns": (found["Columns"] or 0) > 0,
+        "NumberOfFrames": found["NumberOfFrames"] > 0,
+        "BitsAllocated": bits in (8, 16, 32),
+        "BitsStored": stored is not None and 0 < stored <= (bits or 0),
+        "HighBit": found["HighBit"] in (None, (stored or 0) - 1),
+        "PixelRepresentation": found["PixelRepresentation"] in (0, 1),
+    }
+    if wrong := [name for name, fine in rules.items() if not fine]:
+        raise VolumeError(
+            f"{path}: {wrong[0]} is {text(values, wrong[0]) or 'missing'}, which no image has; "
+            "export it again"
+        )
+    if "ModalityLUTSequence" in values:
+        raise VolumeError(
+            f"{path}: its values are looked up in a table (ModalityLUTSequence); convert it to "
+            "NIfTI with its scanner's software"
+        )
+    return found
+
+
+def _whole(values, keyword):
+    try:
+        return int(text(values, keyword))
+    except ValueError:
+        return None
+
+
+def _least_bytes(dataset, pixels, values):
+    """How many bytes must follow the elements before the pixels."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")  # None in files older than these
+    if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
+        return 0  # all was read to inflate it
+    if syntax is not None and syntax not in pydicom.uid.UncompressedTransferSyntaxes:
+        return max(1, _bytes(pixels) // pixels["NumberOfFrames"] // _MOST_PACKED)
+    return _bytes(pixels) + (8 if dataset.original_encoding[0] else 12)
+
+
+def _bytes(pixels):
+    count = pixels["Rows"] * pixels["Columns"] * pixels["NumberOfFrames"]
+    return count * pixels["BitsAllocated"] // 8
+
+
+def _slices(values, pixels, path):
+    """The only slice of a file, or one per frame."""
+    shared, per_frame = (values.get(name) or [] for name in _GROUPS)
+    count = pixels["NumberOfFrames"]
+    if count == 1 and not per_frame:
+        return [_slice(_merged(values, shared), pixels, path, 0)]
+    if len(per_frame) != count:
+        raise VolumeError(
+            f"{path}: it has {count} frames, but positions of {len(per_frame)} "
+            "(PerFrameFunctionalGroupsSequence); copy it again, or convert it to NIfTI with its "
+            "scanner's software"
+        )
+    common = _merged(values, shared)
+    slices = [
+        _slice(_merged(common, [groups]), pixels, path, number)
+        for number, groups in enumerate(per_frame)
+    ]
+    lost = [image.problem for image in slices if image.problem]
+    if not lost and not all(slices[0].is_parallel(image) for image in slices):
+        raise VolumeError(
+            f"{path}: expected frames of one orientation (ImageOrientationPatient) and one "
+            "PixelSpacing, received several; convert it to NIfTI"
+        )
+    if lost:
+        raise VolumeError(f"{path}: {len(lost)} of {count} frames are without a place: {lost[0]}")
+    return slices
+
+
+def _merged(values, groups):
+    """The values with those in functional groups, which hold for a frame or for all."""
+    result = dict(values)
+    # Philips keeps a second, older header in a private sequence.
+    for element in (element for group in groups for element in group if not element.tag.is_private):
+        for item in element.value if element.VR == "SQ" else ():
+            result |= {name: item[name].value for name in _FRAME if _readable(item, name)}
+    return result
+
+
+def _slice(values, pixels, path, frame):
+    position = _numbers(values, "ImagePositionPatient", 3)
+    cosines = _numbers(values, "ImageOrientationPatient", 6)
+    rows, columns = _sizes(values, "PixelSpacing", 2)
+    across = next((size for name in _ACROSS for size in _sizes(values, name, 1) if size), 0.0)
+    direction = np.eye(3) if cosines is None else _matrix(cosines)
+    found = (rows or None, None if direction is None else cosines, position)
+    lost = [name for name, value in zip(_PLANE, found, strict=True) if value is None]
+    problem = "".join(
+        f"{name} is {text(values, name) or 'missing'}; export the image again, or convert it with "
+        "the scanner's software"
+        for name in lost[:1]
+    )
+    return Slice(
+        path=path,
+        frame=frame,
+        size=(pixels["Columns"], pixels["Rows"]),
+        spacing=(columns, rows, across),  # DICOM names the distance of rows first
+        origin=np.zeros(3) if position is None else position,
+        cosines=np.zeros(6) if cosines is None else cosines,
+        direction=np.eye(3) if direction is None else nearest_rotation(direction),
+        scale=_scale(values, path),
+        instance=text(values, "SOPInstanceUID"),
+        labels={keyword: text(values, keyword) for keyword in LABELS},
+        problem=problem,
+    )
+
+
+def _scale(values, path):
+    """Slope and intercept, 1 and 0 where nothing is said."""
+    result = []
+    for name, default in zip(_SCALE, (1.0, 0.0), strict=True):
+        number = _numbers(values, name, 1) if text(values, name) else [default]
+        if number is None or (name == "RescaleSlope" and number[0] == 0):
+            raise VolumeError(
+                f"{path}: {name} is {text(values, name)}, which scales no value; export it again"
+            )
+        result.append(float(number[0]))
+    return tuple(result)
+
+
+def _numbers(values, keyword, count):
+    """Array of `count` finite numbers; None if the value is anything else."""
+    try:
+        numbers = np.array(values.get(keyword), dtype=np.float64).ravel()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return numbers if numbers.size == count and np.isfinite(numbers).all() else None
+
+
+def _sizes(values, keyword, count):
+    """List of `count` positive numbers; zeros if the value is anything else."""
+    numbers = _numbers(values, keyword, count)
+    return [0.0] * count if numbers is None or not min(numbers) > 0 else numbers.tolist()
+
+
+def _matrix(cosines):
+    """(3, 3) of the six direction cosines of rows and columns; None if they are none."""
+    along_row, along_column = cosines.reshape(2, 3)
+    if not np.abs(cosines).max() < 2:
+        return None
+    matrix = np.column_stack([along_row, along_column, np.cross(along_row, along_column)])
+    return matrix if is_orthonormal(matrix, _ROUNDED_DIRECTION) else None
+
+
+def read_pixels(path):
+    """The stored numbers of a file (frame, y, x), and which of them are padding (low, high).
+
+    None in place of the latter where nothing is said. What else the file says of where its bytes
+    begin and end is compared with its size.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(path, force=True)
+        values = {name: dataset[name].value for name in _READ[:-1] if _readable(dataset, name)}
+        pixels = _pixel_format(values, path)
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        if "PixelData" not in dataset:
+            raise VolumeError(f"{path}: it has no pixels (PixelData); copy it again")
+        if syntax is None or syntax in pydicom.uid.UncompressedTransferSyntaxes:
+            array = _uncompressed(dataset, pixels, path)
+        else:
+            array = _decompressed(dataset, pixels, path)
+    return array, _padding(values, pixels)
+
+
+def _uncompressed(dataset, pixels, path):
+    raw, size = dataset.PixelData, _bytes(pixels)
+    shape = (pixels["NumberOfFrames"], pixels["Rows"], pixels["Columns"])
+    if len(raw) < size or any(raw[size:]):
+        raise VolumeError(
+            f"{path}: Rows, Columns, NumberOfFrames and BitsAllocated make {size} bytes, PixelData "
+            f"has {len(raw)}; copy it again"
+        )
+    order = "<" if dataset.original_encoding[1] in (True, None) else ">"
+    kind = "ui"[pixels["PixelRepresentation"]]
+    dtype = np.dtype(f"{order}{kind}{pixels['BitsAllocated'] // 8}")
+    array = np.frombuffer(raw, dtype, size // dtype.itemsize).reshape(shape)
+    unused = pixels["BitsAllocated"] - pixels["BitsStored"]
+    native = array.astype(dtype.newbyteorder("="))
+    stored = native << unused >> unused
+    has_overlay = any(0x6000 <= tag.group < 0x6020 for tag in dataset.keys())  # in the bits beyond
+    if not has_overlay and (stored != native).any():
+        raise VolumeError(
+            f"{path}: its pixels need more bits than BitsStored says, {pixels['BitsStored']}; "
+            "export it again"
+        )
+    return stored
+
+
+def _decompressed(dataset, pixels, path):
+    """By SimpleITK, of a copy that holds nothing but the pixels and what they are."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    several = pixels["NumberOfFrames"] > 1
+    copy = pydicom.Dataset()
+    copy.SOPClassUID = f"1.2.840.10008.5.1.4.1.1.7{'.3' if several else ''}"
+    copy.SOPInstanceUID = pydicom.uid.generate_uid()
+    for name, value in pixels.items():
+        if value is not None and (several or name != "NumberOfFrames"):
+            setattr(copy, name, value)
+    copy.SamplesPerPixel, copy.PhotometricInterpretation = 1, "MONOCHROME2"
+    copy["PixelData"] = dataset["PixelData"]
+    copy.file_meta = pydicom.dataset.FileMetaDataset()
+    copy.file_meta.TransferSyntaxUID = syntax
+    expected = (pixels["NumberOfFrames"], pixels["Rows"], pixels["Columns"])
+    try:
+        with quiet(), tempfile.TemporaryDirectory() as folder:
+            name = os.path.join(folder, "image.dcm")
+            copy.save_as(name, enforce_file_format=True)
+            array = sitk.GetArrayFromImage(sitk.ReadImage(name, imageIO="GDCMImageIO"))
+        if array.reshape(-1, *array.shape[-2:]).shape != expected:
+            raise ValueError(f"{array.shape} pixels, Rows and Columns say {expected}")
+    except Exception as error:  # pydicom's and SimpleITK's, of any damage
+        why = reason(error) if isinstance(error, RuntimeError) else one_line(error)
+        raise VolumeError(
+            f"{path}: its pixels, of transfer syntax {syntax} ({syntax.name}), cannot be read "
+            f"({why}); decompress it with another program (gdcmconv --raw, dcmdjpeg) or copy it "
+            "again"
+        ) from error
+    return array.reshape(expected)
+
+
+def _padding(values, pixels):
+    found = [_whole(values, name) for name in _PADDING]
+    if found[0] is None:
+        return None
+    bits = pixels["BitsAllocated"]
+    for k, number in enumerate(found):
+        if number is None:
+            found[k] = found[0]
+        elif pixels["PixelRepresentation"] and number >= 2 ** (bits - 1):
+            found[k] -= 2**bits  # written without its sign
+        elif number < 0 and not pixels["PixelRepresentation"]:
+            found[k] += 2**bits
+    return min(found), max(found)

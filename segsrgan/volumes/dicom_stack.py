@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: MIT
+"""The volume of DICOM slices: one image per position, an even distance, a straight stack.
+
+What scanners leave to be repaired (a tilted gantry, rounded cosines, a few missing slices, a stray
+one) is repaired with a warning where what remains deviates little, all else is refused.
+"""
+
+import logging
+from itertools import combinations
+
+import numpy as np
+from pydicom.datadict import dictionary_description
+
+from segsrgan.errors import VolumeError
+from segsrgan.volumes.affine import volume_of
+from segsrgan.volumes.dicom_files import LABELS, read_pixels
+from segsrgan.volumes.volume import nearest_rotation
+
+_logger = logging.getLogger(__name__)
+
+_SAME_POSITION = 0.01  # mm
+_UNEVEN = 0.05  # of the spacing
+_INTERPOLATED = 0.25  # of the spacing
+_MOST_MISSING = 2  # in a row
+_TILTED = 0.05  # of a pixel
+_STRAY = 5  # slices that tell which of them is displaced
+_PADDED = 0.05  # of the range
+_TURNED = 0.05  # degrees
+_SHOWN = 6  # values of an element, in messages
+
+
+def assembled(slices, name):
+    """The float32 volume of parallel slices; `name` stands in messages.
+
+    The spacing across comes from their positions. Missing slices and uneven distances are
+    interpolated linearly onto an even grid, each with a warning.
+    """
+    if lost := [image for image in slices if image.problem]:
+        raise VolumeError(f"{lost[0].path}: {lost[0].problem}")
+    slices = _without_repeats(slices, name)
+    first = slices[0]
+    if len(slices) == 1:
+        if not first.spacing[2] > 0:
+            raise VolumeError(
+                f"{name}: a single slice must say how thick it is (SliceThickness), received "
+                "nothing; give the folder of the whole series"
+            )
+        direction, step = _turned(first, np.zeros(2), name), np.array([0, 0, first.spacing[2]])
+        array = _array(slices, name)
+    else:
+        slices, slope, places = _straight(slices, name)
+        first = slices[0]
+        direction, step = _turned(first, slope, name), np.array([*slope, 1.0])
+        if not np.allclose(direction[:, 2], first.direction[:, 2], rtol=0, atol=1e-9):
+            step = np.array([0, 0, np.linalg.norm(step)])  # along the line of the positions
+        slices, heights, spacing = _even(slices, places, name)
+        step = step * spacing
+        array = _array(slices, name)
+        if heights is not None:
+            array = array @ heights
+    affine = np.column_stack([direction[:, :2] * first.spacing[:2], direction @ step])
+    return volume_of(array, np.column_stack([affine, first.origin]), name)
+
+
+def places_of(slices):
+    """The slices along the normal of the first, and the number, from 0, of each one's position."""
+    heights = np.array([image.origin @ slices[0].direction[:, 2] for image in slices])
+    order = np.argsort(heights, kind="stable")
+    places = np.cumsum(np.diff(heights[order]) > _SAME_POSITION)
+    return [slices[k] for k in order], [0, *places.tolist()]
+
+
+def is_phase(image_type):
+    """Whether an ImageType or FrameType is that of a phase, a field, a real or imaginary part."""
+    words = ("P", "R", "I", "REAL", "IMAGINARY", "PHASE", "VELOCITY")
+    parts = image_type.upper().replace("\\", " ").split()
+    return any(part in words or part.startswith(("PHASE", "FIELD", "B0")) for part in parts)
+
+
+def _without_repeats(slices, name):
+    """One slice per position, in order along the normal of the first.
+
+    Copies of one image count once. Where several images share positions (echoes, time points),
+    those with the first value of the label, or of the two labels, that separate them are taken,
+    with a warning: magnitude if there is any.
+    """
+    # With the position, for some anonymisers give all images of a series one identifier.
+    copies = {
+        (image.instance or str(image.path), image.frame, *np.round(image.origin, 2)): image
+        for image in slices
+    }
+    slices, places = places_of(list(copies.values()))
+    count = places[-1] + 1
+    if count == len(slices):
+        return slices
+    varied = {
+        label: sorted({image.labels[label] for image in slices}, key=_rank) for label in LABELS
+    }
+    varied = {label: values for label, values in varied.items() if len(values) > 1}
+    for number in (1, 2):
+        for labels in combinations(varied, number):
+            if part := _separated(slices, places, labels):
+                kinds = "; ".join(_differences(label, varied[label]) for label in labels)
+                taken = ", ".join(part[0].labels[label] for label in labels)
+                rest = "; ".join(_differences(k, varied[k]) for k in varied if k not in labels)
+                text = "%s: several images per position; of %s taking %s (they differ in: %s)"
+                _logger.warning(text, name, kinds, taken, rest or "nothing else")
+                return part
+    kinds = "; ".join(_differences(label, values) for label, values in varied.items())
+    raise VolumeError(
+        f"{name}: expected one slice per position, received {len(slices)} slices in {count} "
+        f"positions; what differs is {kinds or 'nothing that is known'}; put the files of one "
+        "image into a folder of their own"
+    )
+
+
+def _separated(slices, places, labels):
+    """The slices of the first values of the labels that have one at each position, or None."""
+    parts = {}
+    for image, place in zip(slices, places, strict=True):
+        parts.setdefault(tuple(image.labels[label] for label in labels), []).append((place, image))
+    whole = [
+        (any(_is_phase(image) for _, image in part), [_rank(value) for value in values], values)
+        for values, part in parts.items()
+        if len(part) == places[-1] + 1 == len({place for place, _ in part})
+    ]
+    return [image for _, image in parts[min(whole)[2]]] if whole else None
+
+
+def _is_phase(image):
+    return is_phase(image.labels["FrameType"] or image.labels["ImageType"])
+
+
+def _rank(text):
+    try:
+        return (0, float(text), "")
+    except ValueError:
+        return (1, 0.0, text)
+
+
+def _differences(label, values):
+    shown = [value or "-" for value in values[:_SHOWN]] + ["..."] * (len(values) > _SHOWN)
+    return f"{dictionary_description(label).lower()} {', '.join(shown)}"
+
+
+def _turned(first, slope, name):
+    """The direction (3, 3) of slices whose positions go by `slope` mm in plane for each across.
+
+    Rounded cosines turn: the normal is where the positions lead as far as the rounding allows.
+    """
+    decimals = next((d for d in (1, 2, 3) if np.allclose(first.cosines, first.cosines.round(d))), 6)
+    direction = first.direction
+    if np.linalg.norm(slope) < 1.5 * 10.0**-decimals and decimals < 6:
+        line = direction @ [*slope, 1]
+        if set(np.abs(first.cosines)) != {0, 1}:
+            direction = nearest_rotation(_turn(direction[:, 2], line) @ direction)
+    columns = (
+        first.cosines.reshape(2, 3) / np.linalg.norm(first.cosines.reshape(2, 3), axis=1)[:, None]
+    )
+    cosines = np.clip((columns * direction[:, :2].T).sum(axis=1), -1, 1)
+    turned = np.degrees(np.arccos(cosines)).max()
+    if turned > _TURNED:
+        text = (
+            "%s: ImageOrientationPatient is rounded; taking the nearest rotation, %.2f degrees off"
+        )
+        _logger.warning(text, name, turned)
+    return direction
+
+
+def _turn(normal, line):
+    """The smallest rotation (3, 3) that takes one direction into another."""
+    line = line / np.linalg.norm(line)
+    axis = np.cross(normal, line)
+    skew = np.cross(np.eye(3), axis)
+    return np.eye(3) + skew + skew @ skew / (1 + normal @ line)
+
+
+def _straight(slices, name):
+    """The slices but for a stray one, the slope of their line, and their positions (mm).
+
+    The slope (2,) is in mm along x and y for each mm across.
+    """
+    offsets = np.array([image.origin for image in slices]) - slices[0].origin
+    offsets = offsets @ slices[0].direction
+    pixel = np.array(slices[0].spacing[:2])
+    keep, slope, error = np.ones(len(slices), bool), *_line(offsets, pixel)
+    if error > _TILTED and len(slices) >= _STRAY:
+        for k in range(len(slices)):
+            rest = np.arange(len(slices)) != k
+            other, remaining = _line(offsets[rest], pixel)
+            if remaining < error:
+                keep, slope, error = rest, other, remaining
+    tilt = np.abs(slope * np.ptp(offsets[keep, 2]))
+    if (
+        error > _TILTED
+        or (tilt > pixel * slices[0].size / 2).any()
+        or (keep.sum() < 3 and (tilt > _TILTED * pixel).any())
+    ):
+        far = np.linalg.norm(np.ptp(offsets[:, :2], axis=0))
+        raise VolumeError(
+            f"{name}: the slices do not lie above each other, ImagePositionPatient differs by up "
+            f"to {far:.0f} mm in their plane; give the slices of one stack (of one table station)"
+        )
+    if not keep.all():
+        stray = int(np.argmin(keep))
+        height = offsets[:, 2] - offsets[keep, 2].mean()
+        line = offsets[keep, :2].mean(axis=0) + np.outer(height, slope)
+        _leave_out(slices[stray], np.linalg.norm((offsets[:, :2] - line)[stray]), name)
+    return [s for s, kept in zip(slices, keep, strict=True) if kept], slope, offsets[keep, 2]
+
+
+def _line(offsets, pixel):
+    """Slope (2,) of in-plane offsets over positions, and the largest residual in pixels."""
+    height = offsets[:, 2] - offsets[:, 2].mean()
+    plane = offsets[:, :2] - offsets[:, :2].mean(axis=0)
+    slope = height @ plane / (height @ height)
+    return slope, np.abs((plane - np.outer(height, slope)) / pixel).max()
+
+
+def _leave_out(image, distance, name):
+    text = "%s: leaving out %s, which lies %.1f mm off the line of the other slices"
+    _logger.warning(text, name, image.path.name, distance)
+
+
+def _even(slices, positions, name):
+    """The slices, the weights (slice, new slice) that make their grid even or None, the spacing."""
+    positions = positions - positions[0]
+    gaps = np.diff(positions)
+    count, spacing, error = _grid(positions)
+    if not count and len(slices) > _STRAY:
+        for k in range(len(slices)):
+            rest = np.arange(len(slices)) != k
+            if _grid(positions[rest])[0] and _grid(positions[rest])[2] <= _UNEVEN:
+                beside = positions[rest] - positions[k]
+                _leave_out(slices[k], np.abs(beside).min(), name)
+                return _even(
+                    [s for s, kept in zip(slices, rest, strict=True) if kept], positions[rest], name
+                )
+    found = f"{len(positions)} slices at distances of {gaps.min():.2f} to {gaps.max():.2f} mm"
+    if not count:
+        raise VolumeError(
+            f"{name}: expected slices at even distances, at most {_MOST_MISSING} missing in a "
+            f"row and a quarter of all, received {found} (ImagePositionPatient); copy it again"
+        )
+    if count == len(positions) and error <= _UNEVEN:
+        return slices, None, spacing
+    text = "%s: %s (%d missing); interpolating linearly to %d slices every %.3f mm"
+    _logger.warning(text, name, found, count - len(positions), count, spacing)
+    grid = np.arange(count) * spacing
+    weights = [np.interp(grid, positions, row) for row in np.eye(len(positions))]
+    return slices, np.array(weights, dtype=np.float32), spacing
+
+
+def _grid(positions):
+    """Number of slices of an even grid from first to last, its spacing, the largest deviation.
+
+    The deviation is relative to the spacing. The number is 0 if no grid fits.
+    """
+    number = len(positions)
+    for missing, allowed in [(m, _UNEVEN) for m in range(number // 3 + 1)] + [(0, _INTERPOLATED)]:
+        spacing = (positions[-1] - positions[0]) / (number - 1 + missing)
+        exact = (positions - positions[0]) / spacing
+        places = np.round(exact) if missing else np.arange(number)
+        error = max(np.abs(exact - places).max(), np.abs(np.diff(exact - places)).max())
+        steps = np.diff(places)
+        if error <= allowed and steps.min() > 0 and steps.max() <= _MOST_MISSING + 1:
+            return number + missing, spacing, error
+    return 0, 0.0, 0.0
+
+
+def _array(slices, name):
+    """Float32 array (x, y, z) of the slices, padding set to the lowest value of the rest."""
+    array = np.empty((*slices[0].size, len(slices)), np.float32)
+    padded = None
+    for path in dict.fromkeys(image.path for image in slices):
+        stored, padding = read_pixels(path)
+        for k in [k for k, image in enumerate(slices) if image.path == path]:
+            plane, (slope, intercept) = stored[slices[k].frame].T, slices[k].scale
+            array[..., k] = plane.astype(np.float64) * slope + intercept
+            if padding is not None:
+                padded = np.zeros(array.shape, bool) if padded is None else padded
+                padded[..., k] = (plane >= padding[0]) & (plane <= padding[1])
+    if padded is not None and padded.any() and not padded.all():
+        low, high = array[~padded].min(), array[~padded].max()
+        margin = _PADDED * (high - low)
+        # Zero as padding beside a background of 0 and 1 changes nothing.
+        if array[padded].min() < low - margin or array[padded].max() > high + margin:
+            text = "%s: %d voxels of padding (PixelPaddingValue, %g) are set to %g"
+            _logger.warning(text, name, padded.sum(), array[padded].min(), low)
+            array[padded] = low
+    return array
