@@ -61,7 +61,7 @@ def _summary(architecture):
 def _show(args):
     from segsrgan.networks.weights import describe
 
-    print(json.dumps(describe(args.name), indent=2, ensure_ascii=False))
+    print(json.dumps(describe(args.name), indent=2))
 
 
 def _convert(args):

@@ -146,7 +146,8 @@ def choose_folders(images, name, output=None, start=None):
         if first is not image:
             logger.warning("%s: is %s by a link and done once", image, first)
             continue
-        results = ImageResults(image, homes[image] / name, homes[image] if output else None)
+        home = homes[image]
+        results = ImageResults(image, home / name, home if home != image.parent else None)
         chosen.append(_choose(results, together[places[image]] > 1, taken))
         taken.add(_real(chosen[-1].folder))
     return chosen
