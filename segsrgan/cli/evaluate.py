@@ -64,10 +64,10 @@ def _run(args):
 
     with ProgressBar(args.quiet, unit="case") as bar:
         results = evaluate(cases, settings, bar)
-    if not args.quiet:
-        print(format_table(results, columns, settings), flush=True)
     texts = {args.csv: to_csv(results, columns), args.json: to_json(results, columns, settings)}
     written = [_write(path, text, args.overwrite) for path, text in texts.items() if path]
+    if not args.quiet:  # last: a pipe may have closed
+        print(format_table(results, columns, settings), flush=True)
     return int(any(scores.error for scores in results) or not all(written))
 
 

@@ -226,17 +226,17 @@ def _predictor_settings(args, by_batch):
 
 
 def _report(job, outcomes, csv_path, quiet):
-    """Prints the table, in the order of the CSV file, and writes it."""
+    """Writes the table, in the order of the CSV file, and prints it."""
     if not outcomes:
         return
     outcomes = sorted(outcomes, key=lambda outcome: job.images.index(outcome.image))
-    if not quiet:
-        print(jobs.format_table(outcomes))
     try:
         path = jobs.write_summary(outcomes, csv_path, job.output)
         logger.info("summary: %s", path)
     except OSError as error:
         logger.warning("the summary could not be written: %s", one_line(error))
+    if not quiet:  # last: a pipe may have closed
+        print(jobs.format_table(outcomes))
 
 
 main = command(build_parser, _run, "the same command goes on from here")
