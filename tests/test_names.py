@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from training.command import PLAIN, Command
 from training.samples import ball
+from volumes.samples import EVEN, write_series
 
 from segsrgan.cli import (
     evaluate,
@@ -74,16 +75,18 @@ def test_images_of_any_name_are_done_named_in_the_summary_and_known_again(tmp_pa
     images = [thick(tmp_path, name) for name in NAMES]
     images += [thick(tmp_path, "UPPER", suffix) for suffix in (".NII.GZ", ".MHD", ".NRRD")]
     images.append(thick(tmp_path, LATIN, ".mha"))
+    images.append(write_series(tmp_path / f"{LATIN} DICOM", EVEN))
+    next(images[-1].iterdir()).rename(images[-1] / f"{LATIN}.DCM")
     table = write_lines(tmp_path / f"{'t' * 240}.csv", *(image.name for image in images))
     command = job_model.main, "--path", table, "--patch", "16", "-n", "1"
     status, text = run(*command)
-    assert status == 0 and text.count(" finished ") == 8 and ESCAPED in text
+    assert status == 0 and text.count(" finished ") == 9 and ESCAPED in text
     (summary,) = (path for path in tmp_path.glob("*_summary.csv"))
     assert str(summary) in text and read_paths(summary) == images
     rows = read_table(summary, "columns").rows
     assert all(os.path.isdir(row.get("folder")) for row in rows)
     status, text = run(*command)
-    assert status == 0 and text.count(" skipped ") == 8
+    assert status == 0 and text.count(" skipped ") == 9
 
 
 def test_a_patient_of_any_name_is_done_and_known_again(tmp_path, run):
