@@ -279,7 +279,8 @@ def _probabilities(array, path):
     if array.min() < -_TOLERANCE or array.max() > 1 + _TOLERANCE:
         raise VolumeError(
             f"{path}: a label holds 0 and 1, or probabilities between them; found "
-            f"{_values(array)}; write a label of the one structure to segment"
+            f"{_values(array)}; write a label of the one structure to segment, or name its values "
+            "(--label_values)"
         )
     if not (array > 0.5).any():
         raise VolumeError(f"{path}: the label is empty; expected voxels above 0.5")

@@ -73,6 +73,14 @@ def usual_range(array, name=None):
             f"not the minimum ({low:.6g}), as after z-scoring; networks know a dark background: "
             "give the image before that step, or set the background to the minimum"
         )
+    rest = sample[sample < values[-1]]
+    if sample.size - rest.size >= max(_FEWEST, _PADDED * sample.size) and rest.size >= _FEWEST:
+        top = np.percentile(rest, _BRIGHT)
+        if base < top and highest - base > _FAR * (top - base):
+            warnings.append(
+                f"{1 - rest.size / sample.size:.0%} of its voxels are {highest:.6g}, far above all "
+                f"others (up to {top:.6g}); if that is padding, set it to 0, for it sets the range"
+            )
     for text in warnings if name else ():
         _logger.warning("%s: %s", name, text)
     return low, high

@@ -101,7 +101,7 @@ def object_of(array, name):
 def _of_fractions(array, values, counts, name):
     low, high = values[0], values[-1]
     levels = _levels(values, counts)
-    if -_RINGING <= low and high <= 1 + _RINGING:
+    if -_RINGING <= low < 0.5 and high <= 1 + _RINGING:
         # Without a level of the object it may be an object that is nowhere probable.
         if levels is None or not levels[0] < 0.5 <= levels[1]:
             levels = 0.0, 1.0
@@ -119,9 +119,13 @@ def _of_fractions(array, values, counts, name):
 
 def _is_patchy(array, labels):
     """Whether neighbours are mostly equal, as in label maps, where they are not an extreme."""
-    first, second = array[:-1], array[1:]
-    between = (first > labels[0] + 0.5) & (first < labels[-1] - 0.5)
-    return np.count_nonzero(between & (first == second)) > 0.5 * np.count_nonzero(between)
+    for axis in range(3):
+        moved = np.moveaxis(array, axis, 0)
+        first, second = moved[:-1], moved[1:]
+        between = (first > labels[0] + 0.5) & (first < labels[-1] - 0.5)
+        if np.count_nonzero(between & (first == second)) > 0.5 * np.count_nonzero(between):
+            return True
+    return False
 
 
 def _levels(values, counts):

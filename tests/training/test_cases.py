@@ -60,6 +60,36 @@ def test_the_extent_of_each_image_is_known_afterwards(tmp_path):
     assert filled_box(np.zeros((3, 4, 5), bool)) == ((0, 1),) * 3  # of nothing: the first voxel
 
 
+@pytest.mark.parametrize("background", [-3.2, 0, 3.2])
+def test_a_background_of_any_value_is_no_content(tmp_path, background):
+    table, (image, _) = write_table(tmp_path), ball()
+    put(tmp_path / "image0.nii.gz", image.array + background)
+    (moved,), (plain,), _ = read_cases(table)
+    assert moved.extent == plain.extent and plain.extent.positive != ((0, 24),) * 3
+
+
+def test_labels_are_told_apart_in_their_stored_type(tmp_path):
+    table, (_, label) = write_table(tmp_path), ball()
+    for index, dtype in enumerate((np.uint32, np.float64)):
+        large = np.where(label.array > 0, 2**29 + 1, 2**29).astype(dtype)
+        write_volume(label.with_array(large), tmp_path / f"label{index}.nii.gz")
+    (train,), (test,), _ = read_cases(table, label_values=(2**29 + 1,))
+    for case in (train, test):
+        assert np.array_equal(case.load_label("Label_image"), label.array > 0)
+    write_volume(label.with_array(large.astype(np.float32)), tmp_path / "label0.nii.gz")
+    assert "cannot be told apart" in refused(table, label_values=(2**29 + 1,))
+
+
+def test_hot_voxels_and_scaled_labels_are_taken_and_pointed_out(tmp_path, caplog):
+    table, (image, label) = write_table(tmp_path), ball()
+    image.array[0, 0, 0] = 32767
+    write_volume(image, tmp_path / "image0.nii.gz")
+    write_volume(label.with_array(label.array * 1.0004), tmp_path / "label0.nii.gz")
+    case = read_cases(table).train[0]
+    assert "image0.nii.gz: 1 of its voxels are up to" in caplog.text
+    assert (case.load_label("Label_image") > 0.5).sum() == label.array.sum()
+
+
 def test_all_problems_are_listed_at_once(tmp_path):
     table = write_table(tmp_path, ("Train",) * 10 + ("Test",))
     image, label = ball()

@@ -3,6 +3,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 from volumes.samples import noise
 
@@ -89,6 +91,13 @@ def test_the_object_is_the_same_however_its_mask_is_written(array, dtype):
     assert np.count_nonzero((found >= 0.5) != expected) <= 0.01 * BOX.sum()
 
 
+@settings(deadline=None, max_examples=50)
+@given(inside=st.floats(0.51, 1e6), floor=st.floats(-0.1, 0.4))
+def test_of_two_values_the_larger_is_the_object(inside, floor):
+    array = levels(inside * floor, inside).astype(np.float32)
+    assert np.array_equal(object_of(array, "a.nii") >= 0.5, BOX)
+
+
 def test_probabilities_stay_and_what_is_nowhere_probable_is_no_object():
     assert object_of(FINE, "a.nii") == pytest.approx(FINE, abs=1e-6)
     assert object_of(FINE * 100, "a.nii") == pytest.approx(FINE, abs=0.01)
@@ -114,6 +123,7 @@ def test_every_label_but_zero_is_the_object():
     [
         (levels(0, 1) - one_voxel(levels(0, 0), 1), "holds -1, 0, 1, labels below 0"),
         (levels(-1, 0), "holds -1, 0, labels below 0"),
+        (levels(0.6, 0.9), "holds 0.6, 0.9"),
         (levels(3, 1) + one_voxel(levels(0, 0), 1), "holds 1, 3, 4, of which"),
         (800 * noise(SHAPE), "holds .* different values from .* as an image has"),
         (np.arange(7040).reshape(SHAPE), "holds 7040 different values from 0 to 7039, as an image"),
