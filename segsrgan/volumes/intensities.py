@@ -19,6 +19,7 @@ _BRIGHT = 99.5  # percentile of what is brighter than the background
 _FAR = 4
 _KEPT = 2  # times that percentile, up to which voxels still count where some lie far beyond
 _DARK = 5  # percentile of what is brighter than the minimum
+_MARGIN = 0.1  # of the range from that percentile on
 _PADDED = 0.01  # fraction of the voxels; so many equal ones were written by a program
 _GREY = 0.1  # of the range; a background above it is not dark
 _LARGE = 0.2  # fraction of the voxels that only a background fills with one value
@@ -34,56 +35,75 @@ def usual_range(array, name=None):
     - the maximum lies more than 4 times as far above 0 (or a negative minimum) as the 99.5th
       percentile of what is brighter than the most frequent value; then voxels beyond twice that
       percentile do not count;
-    - the minimum is negative and lies further below the rest than the rest is wide (where at
-      least 1 % of the voxels have it) or than 4 times that (where fewer have it); then it is
-      padding and does not count.
+    - the minimum lies further below 0 (or the 5th percentile of the rest, if negative) than the
+      99.5th percentile lies above, where at least 1 % of the voxels have it, or 4 times as far,
+      where fewer have it; then it is padding and does not count.
 
     Args:
         array: of any shape, finite.
         name: of the image, for warnings of such voxels and of a background that is not the
             minimum; None: no warnings.
     """
-    lowest, highest = float(np.min(array)), float(np.max(array))
     sample = array.flat[:: array.size // _SAMPLE | 1].astype(np.float64)
     values, counts = np.unique(sample, return_counts=True)
     usual = values[counts.argmax()]
     above = sample[sample > usual]
+    lowest, highest = float(np.min(array)), float(np.max(array))
     top = np.percentile(above, _BRIGHT, method="lower") if above.size >= _FEWEST else highest
-    low, high, warnings = lowest, highest, []
-    if values[0] < values[-1]:
-        bottom = np.percentile(sample[sample > values[0]], _DARK, method="lower")
+    low, high, base = lowest, highest, min(0.0, lowest)
+    if values.size > 1:
+        bottom = min(0, np.percentile(sample[sample > values[0]], _DARK, method="lower"))
+        spread = top - bottom
         is_block = counts[0] >= max(_FEWEST, _PADDED * sample.size)
-        if top > bottom and lowest < min(0, bottom - (top - bottom) * (1 if is_block else _FAR)):
-            low = float(np.min(array, where=array > bottom - (top - bottom), initial=highest))
-            warnings.append(
-                f"{np.mean(array < low):.2%} of its voxels lie far below all others ({lowest:.6g}; "
-                f"others from {low:.6g}): taken for padding, that is, for background"
-            )
-    base = min(0.0, low)
+        if spread > 0 and lowest < bottom - spread * (1 if is_block else _FAR):
+            kept = array >= bottom - _MARGIN * spread  # not what interpolation left at the padding
+            low = float(np.min(array, where=kept, initial=highest))
+            base = min(0.0, low)
     if highest - base > _FAR * (top - base):
         high = float(np.max(array, where=array <= base + _KEPT * (top - base), initial=low))
-        warnings.append(
-            f"{np.count_nonzero(array > high)} of its voxels are up to "
-            f"{(highest - base) / (top - base):.0f} times as bright as the {_BRIGHT}th percentile "
-            f"({top:.6g}): they do not set the range, and come back as {high:.6g} at most"
+    if name:
+        for text in (
+            *_extremes(array, (lowest, low), (highest, high), top),
+            *_backgrounds(sample, (usual, counts.max()), (low, top), highest),
+        ):
+            _logger.warning("%s: %s", name, text)
+    return low, high
+
+
+def _extremes(array, minima, maxima, top):
+    """Texts on voxels that do not count; minimum and maximum with and without them."""
+    (lowest, low), (highest, high) = minima, maxima
+    if low > lowest:
+        yield (
+            f"{np.mean(array < low):.2%} of its voxels lie far below all others ({lowest:.6g}; "
+            f"others from {low:.6g}): taken for padding, that is, for background"
         )
-    if counts.max() > _LARGE * sample.size and usual - low > _GREY * (top - low):
-        warnings.append(
-            f"{counts.max() / sample.size:.0%} of its voxels are {usual:.6g}, a background that is "
-            f"not the minimum ({low:.6g}), as after z-scoring; networks know a dark background: "
-            "give the image before that step, or set the background to the minimum"
+    if high < highest:
+        times = (highest - min(0, low)) / (top - min(0, low))
+        yield (
+            f"{np.count_nonzero(array > high)} of its voxels are up to {times:.0f} times as bright "
+            f"as the {_BRIGHT}th percentile ({top:.6g}): they do not set the range, and come back "
+            f"as {high:.6g} at most"
         )
-    rest = sample[sample < values[-1]]
-    if sample.size - rest.size >= max(_FEWEST, _PADDED * sample.size) and rest.size >= _FEWEST:
-        top = np.percentile(rest, _BRIGHT)
+
+
+def _backgrounds(sample, most, usual, highest):
+    """Texts on backgrounds that are not dark; `most` is the most frequent value and its number."""
+    (value, number), (low, top) = most, usual
+    if number > _LARGE * sample.size and value - low > _GREY * (top - low):
+        yield (
+            f"{number / sample.size:.0%} of its voxels are {value:.6g}, a background that is not "
+            f"the minimum ({low:.6g}), as after z-scoring; networks know a dark background: give "
+            "the image before that step, or set the background to the minimum"
+        )
+    rest = sample[sample < highest]
+    if min(sample.size - rest.size, rest.size) >= max(_FEWEST, _PADDED * sample.size):
+        top, base = np.percentile(rest, _BRIGHT), min(0, low)
         if base < top and highest - base > _FAR * (top - base):
-            warnings.append(
+            yield (
                 f"{1 - rest.size / sample.size:.0%} of its voxels are {highest:.6g}, far above all "
                 f"others (up to {top:.6g}); if that is padding, set it to 0, for it sets the range"
             )
-    for text in warnings if name else ():
-        _logger.warning("%s: %s", name, text)
-    return low, high
 
 
 def foreground(array):

@@ -19,7 +19,7 @@ _RINGING = 0.5  # beyond 0 and 1; splines overshoot by 0.4 at most in corners
 # Least and largest maximum of per cent and of 8 bits.
 _FULL = ((90, 105, 100), (230, 270, 255))
 _MOST = 250  # labels of a map; images have more values
-_BINS = 100
+_BINS, _TOP = 100, 67
 _MANY = 20  # values; of fewer each may be a label
 _ZEROS = 0.05  # fraction of the voxels, of a background
 _LISTED = 12
@@ -131,7 +131,8 @@ def _is_patchy(array, labels):
 def _levels(values, counts):
     """The most frequent value of the lower half of the range, and of the upper.
 
-    None unless half of either half lies within a hundredth of the range of it.
+    None unless half of either half lies within a hundredth of the range of it, and the latter in
+    the last third of the range; what lies beyond is ringing.
     """
     low, high = values[0], values[-1]
     if low == high:
@@ -144,6 +145,8 @@ def _levels(values, counts):
         if half[max(0, peak - 1) : peak + 2].sum() < 0.5 * half.sum():
             return None
         inside = bins == first + peak
+        if first and peak + first < _TOP:
+            return None
         levels.append(float(values[inside][counts[inside].argmax()]))
     return levels
 

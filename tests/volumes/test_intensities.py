@@ -115,6 +115,7 @@ def test_scaling_and_shifting_intensities_commute(kind):
     [
         head(),
         head() - 500,
+        np.where(head() > 0, 700 + head() / 10, -3.2),  # tissue of little contrast
         noise((20, 20, 20)) ** 3,
         np.random.default_rng(0).rayleigh(20, (20, 20, 20)) + head()[:20, :20],  # a noisy scan
         np.random.default_rng(0).normal(size=(20, 20, 20)),
@@ -125,6 +126,13 @@ def test_scaling_and_shifting_intensities_commute(kind):
 def test_ordinary_images_keep_their_extremes(array, caplog):
     assert usual_range(array, "a.nii") == (array.min(), array.max())
     assert not Normalisation.of(array).clips and not caplog.records
+
+
+def test_what_interpolation_leaves_between_padding_and_tissue_is_padding():
+    array = padded(-32768)
+    array[:12, :, 5] = np.linspace(-32768, 0, 26)
+    array[3, 3, 5] = -700
+    assert usual_range(array) == (0, head().max())
 
 
 def test_the_range_of_a_large_image_needs_few_of_its_voxels():
