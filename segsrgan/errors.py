@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The errors that users read: each names the argument or file, the rule, the value, the remedy."""
 
+import re
+
 
 class UserError(ValueError):
     """A wrong argument, file or setting; the base of the errors below."""
@@ -35,7 +37,9 @@ _LONGEST = 300
 
 def one_line(error):
     """The error in one line, as a user reads it: no class name where the text speaks for itself."""
-    name, text = type(error).__name__, " ".join(str(error).split())
+    # Only at line breaks: other blanks may be part of a file's name.
+    lines = re.split(r"[\r\n]+", str(error))
+    name, text = type(error).__name__, " ".join(filter(None, map(str.strip, lines)))
     if isinstance(error, UnicodeEncodeError):  # which names but a character
         return f"{error.object[:_LONGEST]}: is not UTF-8, which is needed here; rename it"
     if isinstance(error, MemoryError) or name == "ResourceExhaustedError":  # TensorFlow's

@@ -188,6 +188,14 @@ def files_below(folder):
     return [path for path in files if path.is_file()]
 
 
+def real_path(path):
+    """Where a path leads without links, a str."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # not a possible path; whoever opens it says so
+        return str(path)
+
+
 def stamp(path):
     """What a file, or all files below a folder, look like now; of header and voxels both count.
 

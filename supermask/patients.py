@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segsrgan.errors import TableError, UserError, one_line, problems_error
+from segsrgan.files import real_path
 from segsrgan.tables import expanded, image_files, read_table, resolved, stem
 
 logger = logging.getLogger(__name__)
@@ -66,10 +67,16 @@ class Patient:
                     f"{len(self.views)}"
                 )
             object.__setattr__(self, name, values)
-        (stack, count), *_ = Counter(zip(self.views, self.series, strict=True)).most_common()
-        if count > 1:
-            twice = f"{stack[0]}{f' (series {stack[1]})' if stack[1] else ''}"
-            raise UserError(f"{self.name}: names one stack twice: {twice}; name each stack once")
+        stacks = {}
+        for view, series in zip(self.views, self.series, strict=True):
+            key = real_path(view), series
+            if key in stacks:
+                names = " and ".join(map(str, dict.fromkeys((stacks[key], view))))
+                raise UserError(
+                    f"{self.name}: names one stack twice: {names}"
+                    f"{f', series {series}' if series else ''}; name each stack once"
+                )
+            stacks[key] = view
 
 
 def safe_name(name):

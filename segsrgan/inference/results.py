@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segsrgan.errors import UserError
-from segsrgan.files import ResultsFolder, stamp
+from segsrgan.files import ResultsFolder, real_path, stamp
 from segsrgan.networks import outputs
 from segsrgan.tables import IMAGE_SUFFIXES, stem
 
@@ -137,7 +137,7 @@ def choose_folders(images, name, output=None, start=None):
         )
     name = PREFIX + name.removeprefix(PREFIX)
     homes = {i: _mirrored(i, Path(output), start) if output else i.parent for i in images}
-    places = {image: _real(home) for image, home in homes.items()}
+    places = {image: real_path(home) for image, home in homes.items()}
     firsts = {(places[image], image.name): image for image in reversed(images)}
     together = Counter(place for (place, _), image in firsts.items() if os.path.exists(image))
     taken, chosen = set(), []
@@ -149,7 +149,7 @@ def choose_folders(images, name, output=None, start=None):
         home = homes[image]
         results = ImageResults(image, home / name, home if home != image.parent else None)
         chosen.append(_choose(results, together[places[image]] > 1, taken))
-        taken.add(_real(chosen[-1].folder))
+        taken.add(real_path(chosen[-1].folder))
     return chosen
 
 
@@ -165,19 +165,11 @@ def _mirrored(image, output, start):
     return output / image.parent.relative_to(root)
 
 
-def _real(path):
-    """Where a path leads without links."""
-    try:
-        return os.path.realpath(path)
-    except ValueError:  # not a possible path; the job will say so
-        return str(path)
-
-
 def _choose(results, shared, taken):
     """The results in the folder that is theirs already, else in the first that is nobody's."""
     image, base = results.image, results.folder
     candidates = [replace(results, folder=f) for f in (base, *_named_folders(image, base))]
-    owners = {c: c.record.owner() for c in candidates if _real(c.folder) not in taken}
+    owners = {c: c.record.owner() for c in candidates if real_path(c.folder) not in taken}
     for candidate, owner in owners.items():
         if owner == candidate.record.source:
             return candidate

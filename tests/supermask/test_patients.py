@@ -72,9 +72,12 @@ def test_all_problems_are_listed_with_their_lines(read):
 
 
 def test_a_wrong_line_or_folder_does_not_stop_the_other_patients(read, tmp_path):
-    wrong, right = read("patient,view_1,view_2\nx,a.nii,a.nii\ny,a.nii,\n")
+    (tmp_path / "link.nii").symlink_to("a.nii")
+    wrong, right = read("patient,view_1,view_2\nx,a.nii,link.nii\ny,a.nii,\n")
     assert (wrong.name, wrong.views, right.name, right.problem) == ("x", (), "y", None)
-    assert wrong.problem.startswith("line 2: names one stack twice")
+    both = f"{tmp_path / 'a.nii'} and {tmp_path / 'link.nii'}"
+    assert wrong.problem == f"line 2: names one stack twice: {both}; name each stack once"
+    (tmp_path / "link.nii").unlink()
     touch_files(tmp_path, "p1/axial.nii", "p2/axial.nii", "p2/liver_mask.nii")
     first, second = read_patients(tmp_path)
     assert first.problem is None and "liver_mask.nii: of which stack" in second.problem
