@@ -35,19 +35,16 @@ def read_dicom_series(folder, files, series=None):
     usable = [stack for stack in stacks if not stack.slices[0].problem]
     if not usable:
         _refuse(folder, stacks, [*refused, *damaged, *no_scans])
-    for error in refused:
-        _logger.warning("left out: %s", error)
     if series is None:
         chosen = max(usable, key=_rank)
         _check_choice(chosen, usable, folder)
     else:
         chosen = _named(stacks, str(series).strip(), folder, no_scans)
     uids = chosen.uid.split(",")
-    if lost := [error.path for error in damaged if error.uid in uids]:
-        raise VolumeError(
-            f"{lost[0]}: damaged or truncated, {len(lost)} of its series' files in all; copy the "
-            "series again"
-        )
+    if lost := [error for error in (*damaged, *refused) if error.series[0] in uids]:
+        raise VolumeError(f"{lost[0]} ({len(lost)} files of its series)")
+    for error in refused:
+        _logger.warning("left out: %s", error)
     taken = {id(image) for image in chosen.slices}
     others = [stack for stack in stacks if id(stack.slices[0]) not in taken]
     names = ", ".join(map(str, others)) or "nothing"

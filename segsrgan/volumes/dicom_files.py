@@ -66,18 +66,18 @@ _NO_SCANS = {
 }
 
 
-class NoScan(VolumeError):
-    """A file without slices of one real number per pixel, of a series with a UID, number, name."""
+class Unusable(VolumeError):
+    """A file that has no slices to read."""
 
-    series = ()
+    series = ("", "", "")  # its UID, number and description
 
 
-class Damaged(VolumeError):
-    """An image, of the series with a UID, whose file ends too early."""
+class NoScan(Unusable):
+    """A file without slices of one real number per pixel."""
 
-    def __init__(self, path, uid):
-        super().__init__(f"{path}: cannot be read, it is damaged or truncated; copy it again")
-        self.path, self.uid = path, uid
+
+class Damaged(Unusable):
+    """An image whose file ends too early."""
 
 
 @dataclass
@@ -150,12 +150,12 @@ def _scan_opened(file, path):
     try:
         _check_is_scan(dataset, kind, path)
         pixels = _pixel_format(values, path)
-    except NoScan as error:
-        error.series = series[:3]
+        if os.fstat(file.fileno()).st_size - file.tell() < _least_bytes(dataset, pixels):
+            raise Damaged(f"{path}: cannot be read, it is damaged or truncated; copy it again")
+        return Stack(*series, _slices(values, pixels, path))
+    except Unusable as error:
+        error.series = tuple(series[:3])
         raise
-    if os.fstat(file.fileno()).st_size - file.tell() < _least_bytes(dataset, pixels, values):
-        raise Damaged(path, text(values, "SeriesInstanceUID"))
-    return Stack(*series, _slices(values, pixels, path))
 
 
 def _readable(dataset, name):
@@ -217,12 +217,12 @@ def _pixel_format(values, path):
         "PixelRepresentation": found["PixelRepresentation"] in (0, 1),
     }
     if wrong := [name for name, fine in rules.items() if not fine]:
-        raise VolumeError(
+        raise Unusable(
             f"{path}: {wrong[0]} is {text(values, wrong[0]) or 'missing'}, which no image has; "
             "export it again"
         )
     if "ModalityLUTSequence" in values:
-        raise VolumeError(
+        raise Unusable(
             f"{path}: its values are looked up in a table (ModalityLUTSequence); convert it to "
             "NIfTI with its scanner's software"
         )
@@ -236,7 +236,7 @@ def _whole(values, keyword):
         return None
 
 
-def _least_bytes(dataset, pixels, values):
+def _least_bytes(dataset, pixels):
     """How many bytes must follow the elements before the pixels."""
     syntax = dataset.file_meta.get("TransferSyntaxUID")  # None in files older than these
     if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
@@ -258,7 +258,7 @@ def _slices(values, pixels, path):
     if count == 1 and not per_frame:
         return [_slice(_merged(values, shared), pixels, path, 0)]
     if len(per_frame) != count:
-        raise VolumeError(
+        raise Unusable(
             f"{path}: it has {count} frames, but positions of {len(per_frame)} "
             "(PerFrameFunctionalGroupsSequence); copy it again, or convert it to NIfTI with its "
             "scanner's software"
@@ -270,12 +270,12 @@ def _slices(values, pixels, path):
     ]
     lost = [image.problem for image in slices if image.problem]
     if not lost and not all(slices[0].is_parallel(image) for image in slices):
-        raise VolumeError(
+        raise Unusable(
             f"{path}: expected frames of one orientation (ImageOrientationPatient) and one "
             "PixelSpacing, received several; convert it to NIfTI"
         )
     if lost:
-        raise VolumeError(f"{path}: {len(lost)} of {count} frames are without a place: {lost[0]}")
+        raise Unusable(f"{path}: {len(lost)} of {count} frames are without a place: {lost[0]}")
     return slices
 
 
@@ -323,7 +323,7 @@ def _scale(values, path):
     for name, default in zip(_SCALE, (1.0, 0.0), strict=True):
         number = _numbers(values, name, 1) if text(values, name) else [default]
         if number is None or (name == "RescaleSlope" and number[0] == 0):
-            raise VolumeError(
+            raise Unusable(
                 f"{path}: {name} is {text(values, name)}, which scales no value; export it again"
             )
         result.append(float(number[0]))

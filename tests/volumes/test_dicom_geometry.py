@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""DICOM positions: rounded cosines, tilts, stray slices, elements that are missing or disagree."""
+
+import numpy as np
+import pydicom
+import pytest
+from volumes.samples import (
+    EVEN,
+    item,
+    levels,
+    rotation,
+    write_multiframe,
+    write_series,
+    write_slice,
+)
+
+from segsrgan.errors import VolumeError
+from segsrgan.volumes import read_volume
+
+
+def placed(folder, positions, shifts=(), **tags):
+    """Folder with slices of 20 x 20 pixels of 1 mm at positions, moved within their planes, mm."""
+    folder.mkdir(exist_ok=True)
+    for k, position in enumerate(positions):
+        x, y = shifts[k] if len(shifts) else (0, 0)
+        pixels = np.random.default_rng(k).integers(0, 99, (20, 20)).astype(np.uint16)
+        pixels[0, 0] = 1000 + 10 * position
+        tags = {"PixelSpacing": [1, 1], "Rows": 20, "Columns": 20, **tags}
+        write_slice(
+            folder / f"{k:02d}", position, pixels, **tags, ImagePositionPatient=[x, y, position]
+        )
+    return folder
+
+
+@pytest.mark.parametrize("decimals", [2, 3])
+@pytest.mark.parametrize("angles", [(0.3, 0.1, 0.35), (0.02, -0.03, 0.01), (-0.5, 0.4, 1.2)])
+def test_rounded_cosines_are_the_nearest_rotation_along_the_positions(
+    tmp_path, caplog, decimals, angles
+):
+    true = rotation(angles)
+    for k in range(12):
+        write_slice(
+            tmp_path / f"{k}",
+            4 * k,
+            orientation=true[:, :2].T.ravel().round(decimals),
+            ImagePositionPatient=(true @ [1, 2, 4.0 * k]).round(6).tolist(),
+        )
+    volume = read_volume(tmp_path)
+    assert volume.array.shape == (5, 6, 12) and volume.spacing[2] == pytest.approx(4, abs=1e-4)
+    assert volume.direction[:, 2] == pytest.approx(true[:, 2], abs=1e-4)
+    turned = np.degrees(np.arccos(np.clip((volume.direction * true).sum(axis=0), -1, 1)))
+    assert turned.max() < 1
+    corner = volume.grid.index_to_physical((4, 5, 11))
+    assert corner == pytest.approx(true @ [1 + 4 * 2.0, 2 + 5 * 1.5, 44], abs=0.1)
+    assert "shear" not in caplog.text and "not lie" not in caplog.text
+    assert ("degrees" in caplog.text) == (decimals == 2 and max(angles) > 0.1)
+
+
+@pytest.mark.parametrize(
+    ("shifts", "match"),
+    [
+        ([(0, 180 * (k % 2)) for k in range(12)], "up to 180 mm"),  # two stations
+        ([(k**2 / 20, 0) for k in range(12)], "up to 6 mm"),  # a curve
+        ([(12.0 * k, 0) for k in range(12)], "up to 132 mm"),  # a stair
+        ([(0, 0), (3, 0)], "up to 3 mm"),  # two slices fit any line
+    ],
+)
+def test_offsets_that_are_no_tilt_are_refused_in_mm(tmp_path, shifts, match):
+    folder = placed(tmp_path / "s", 4 * np.arange(len(shifts)), shifts)
+    with pytest.raises(VolumeError, match=f"not lie above each other.*{match}"):
+        read_volume(folder)
+
+
+def test_one_displaced_slice_is_left_out_by_name(tmp_path, caplog):
+    positions = 4 * np.arange(12)
+    folder = placed(tmp_path / "s", positions, [(14 * (k == 7), 0) for k in range(12)])
+    volume = read_volume(folder)
+    assert volume.array.shape == (20, 20, 12) and volume.spacing == (1, 1, 4)
+    assert levels(volume) == pytest.approx(positions)
+    assert "leaving out 07, which lies 14.0 mm off" in caplog.text and "1 missing" in caplog.text
+
+
+def test_a_slice_far_from_the_others_is_left_out_by_name(tmp_path, caplog):
+    volume = read_volume(placed(tmp_path / "s", [0, 4, 8, 12, 16, 20, 160]))
+    assert levels(volume) == pytest.approx([0, 4, 8, 12, 16, 20])
+    assert "leaving out 06, which lies 140.0 mm" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("positions", "spacing", "missing"),
+    [
+        ([0, 4, 8, 12, 16, 24, 28, 32], 4, 1),
+        ([0, 4, 8, 12, 24, 28, 32, 36, 40], 4, 2),
+        ([0, 8, 12, 16, 24, 28, 32], 4, 2),
+    ],
+)
+def test_missing_slices_are_told_by_the_spacing_of_the_others(
+    tmp_path, caplog, positions, spacing, missing
+):
+    volume = read_volume(placed(tmp_path / "s", positions))
+    assert volume.spacing[2] == spacing and f"({missing} missing)" in caplog.text
+    assert levels(volume) == pytest.approx(np.arange(0, positions[-1] + 1, 4), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "name", ["PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"]
+)
+@pytest.mark.parametrize("lacking", [range(6), [2], [0, 1, 5]])
+def test_a_slice_without_its_place_is_refused_by_the_element(tmp_path, name, lacking):
+    folder = write_series(tmp_path / "s", EVEN)
+    for k in lacking:
+        dataset = pydicom.dcmread(folder / f"{k:08d}")
+        del dataset[name]
+        dataset.save_as(folder / f"{k:08d}")
+    with pytest.raises(VolumeError, match=f"{name} is missing.*{len(lacking)} of 6 slices"):
+        read_volume(folder)
+    with pytest.raises(VolumeError, match=f"{lacking[0]}: {name} is missing"):
+        read_volume(folder / f"{lacking[0]:08d}")
+
+
+@pytest.mark.parametrize("position", [2, None])
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("PixelMeasuresSequence", "PixelSpacing"),
+        ("PlaneOrientationSequence", "ImageOrientationPatient"),
+        ("PlanePositionSequence", "ImagePositionPatient"),
+    ],
+)
+def test_a_frame_without_its_place_is_refused_by_the_element(tmp_path, group, name, position):
+    def change(dataset):
+        shared = dataset.SharedFunctionalGroupsSequence[0]
+        frames = dataset.PerFrameFunctionalGroupsSequence
+        if group in shared:
+            for frame in frames:
+                setattr(
+                    frame, group, [item(**{e.keyword: e.value for e in shared[group].value[0]})]
+                )
+            delattr(shared, group)
+        for frame in frames[position : position + 1] if isinstance(position, int) else frames:
+            del frame[group].value[0][name]
+
+    with pytest.raises(VolumeError, match=f"of 6 frames.*{name} is missing"):
+        read_volume(write_multiframe(tmp_path / "a", EVEN, change=change))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("PixelSpacing", [1.5, 2.5], "PixelSpacing is not that of the other"),
+        ("Rows", 5, "Rows or Columns is not that"),
+        ("Rows", 0, "Rows is 0"),
+        ("Rows", None, "Rows is missing"),
+        ("Columns", None, "Columns is missing"),
+    ],
+)
+def test_a_slice_that_disagrees_is_refused_by_the_element(tmp_path, name, value, match):
+    folder = write_series(tmp_path / "s", EVEN)
+    dataset = pydicom.dcmread(folder / "00000002")
+    setattr(dataset, name, value)
+    dataset.save_as(folder / "00000002")
+    with pytest.raises(VolumeError, match=match):
+        read_volume(folder)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 5), (6, 4), (3, 10), (60, 50)])
+def test_pixels_that_rows_and_columns_do_not_explain_are_refused(tmp_path, rows, columns):
+    path = write_slice(tmp_path / "a", 5, Rows=rows, Columns=columns)
+    if rows * columns == 30:  # as many; nothing tells
+        assert read_volume(path).array.shape == (columns, rows, 1)
+        return
+    with pytest.raises(VolumeError, match="Rows, Columns|truncated"):
+        read_volume(path)
