@@ -21,6 +21,7 @@ from segsrgan.errors import UserError, VolumeError, one_line
 from segsrgan.files import ResultsFolder, files_below, stamp, write_text
 from segsrgan.tables import expanded, image_files, is_image_name, stem
 from segsrgan.volumes import Volume, degrade, read_volume, write_volume
+from segsrgan.volumes.comparison import match
 from supermask.geometry import Rigid, isotropic_grid, middle_of, sample, voxels_of, write_transform
 from supermask.patients import safe_name, unused_name
 from supermask.results import check_folder, in_words, replaced
@@ -194,6 +195,7 @@ def make_case(plan, simulation, labels=None, overwrite=False):
         mask, image = read_mask(plan.mask, labels), None
         if plan.image is not None:
             image = read_channel(plan.image, plan.channel)
+            mask, _ = match(mask, image.grid, plan.mask, plan.image)
             View(image, mask, path=plan.image)  # checks that they belong together
         case = simulate(image, mask, np.random.default_rng(plan.seed), simulation)
         _write(case, results, entry)

@@ -9,8 +9,10 @@ import numpy as np
 
 from segsrgan.errors import UserError, one_line
 from segsrgan.volumes import Grid, Volume, object_of, read_volume, select_labels, usual_range
+from segsrgan.volumes.comparison import SHIFTED, compare, match
+from segsrgan.volumes.nifti import has_orientation
 from segsrgan.volumes.reading import read_with_patient
-from supermask.geometry import corners, overlaps, sample
+from supermask.geometry import overlaps, sample
 from supermask.patients import unused_name
 from supermask.settings import PLANES
 
@@ -35,6 +37,7 @@ class View:
         patient: the ID in its DICOM header, "" where there is none.
         acquired: the `Grid` on which the scanner acquired it, if `volume` has been super-resolved
             since; None: that of `volume`.
+        is_oriented: whether its header says how the stack lies in the patient.
 
     Raises:
         UserError: if voxels are not finite, the stack has no contrast, or the mask lies
@@ -51,6 +54,7 @@ class View:
     path: str = ""
     patient: str = ""
     acquired: Grid | None = None
+    is_oriented: bool = True
 
     def __post_init__(self):
         if not self.name:
@@ -71,13 +75,12 @@ class View:
 
     def _check_place_of_mask(self):
         mask, grid = self.mask.grid, self.grid
-        ends = corners(mask)[:, np.newaxis] - corners(grid)
-        apart = np.linalg.norm(ends, axis=-1).min(axis=1).max()  # however their voxels are stored
+        found = compare(mask, grid)
         alike = sorted(mask.shape) == sorted(grid.shape)
-        if alike and apart > _MISPLACED * max(grid.spacing):
+        if alike and not found.shift <= _MISPLACED * max(grid.spacing):
             raise UserError(
-                f"{self.path}: its mask has as many voxels but lies elsewhere in patient space; "
-                "give both the same header"
+                f"{self.path}: its mask has as many voxels but {found.difference('it')}; save the "
+                "mask with the stack's header, or draw it again"
             )
         if not overlaps(mask, grid):
             raise UserError(
@@ -166,7 +169,10 @@ def read_view(path, mask_path=None, series=None, labels=None):
     """
     volume, patient = read_with_patient(path, series)
     mask = None if mask_path is None else read_mask(mask_path, labels)
-    return View(volume, mask, path=str(path), patient=patient)
+    if mask is not None:
+        mask, _ = match(mask, volume.grid, mask_path, path)
+    is_oriented = has_orientation(path)
+    return View(volume, mask, path=str(path), patient=patient, is_oriented=is_oriented)
 
 
 def load_views(patient, labels=None):
@@ -226,7 +232,13 @@ def check_together(views):
 
     Returns a list of str, warnings that say what is lost.
     """
-    warnings = [text for view in views if view.mask is not None for text in _uncovered(view)]
+    unknown = [view.path for view in views if not view.is_oriented]
+    if unknown and len(views) > 1:
+        raise UserError(
+            f"{', '.join(unknown)}: no orientation in the header, so that the way the stacks lie "
+            "to each other is not known; convert them from DICOM again, or write the qform or sform"
+        )
+    warnings = [text for view in views if view.mask is not None for text in _mask_warnings(view)]
     warnings += [
         f"{view.path}: has {_slices(view)} slice(s), which show little of the object and of how to "
         "align them; is it the whole stack?"
@@ -267,8 +279,14 @@ def _slices(view):
     return min(view.grid.shape) if view.axis is None else view.grid.shape[view.axis]
 
 
-def _uncovered(view):
-    """What is lost where a mask does not lie over all of its stack, a list of str."""
+def _mask_warnings(view):
+    """What is doubtful about the place of a mask, a list of str."""
+    found = compare(view.mask.grid, view.grid)
+    if found.kind == SHIFTED:
+        return [
+            f"{view.path}: its mask lies {found.shift:.1f} mm beside it, less than half a slice; "
+            "it is used where its header says"
+        ]
     mask, grid = view.mask.grid, view.volume.grid
     points = [np.linspace(0, n - 1, min(n, _POINTS)) for n in grid.shape]
     points = np.stack(np.meshgrid(*points, indexing="ij"), axis=-1).reshape(-1, 3)

@@ -11,20 +11,18 @@ from segsrgan.errors import UserError, VolumeError, one_line
 from segsrgan.evaluation.cases import Case
 from segsrgan.evaluation.metrics import EvaluationSettings, ImagePair, LabelPair
 from segsrgan.volumes import (
-    Volume,
     foreground,
     object_of,
     read_volume,
     resample_to,
     select_labels,
 )
+from segsrgan.volumes.comparison import SAME, match
 from segsrgan.volumes.labels import are_whole
 
 logger = logging.getLogger(__name__)
 
-# Fraction of the smallest voxel that corners may lie apart: headers round, and nothing shows it.
-_TOLERANCE = 0.01
-_EDGE = 1e-3  # voxels, for the same reason
+_EDGE = 1e-3  # voxels; headers round
 _PARALLEL = 1e-6
 _COVERED = 0.99
 _ROUNDING = 1e-3  # of 0 and 1: scaling and interpolation round
@@ -228,26 +226,20 @@ def class_of(array, values, path):
 def align(volume, grid, order, resample, path, reference):
     """Brings a volume onto the grid of its reference; the paths of both stand in messages.
 
-    A grid with the same voxels whose axes are stored in another order or direction is the same
-    grid: it is reordered, which changes no value. With `resample` another grid is resampled by
-    splines of an `order`, 0 (nearest neighbour) or 1; what lies beyond the volume becomes 0.
+    A grid with the same voxels, see `segsrgan.volumes.comparison`, changes no value. With
+    `resample` another grid is resampled by splines of an `order`, 0 (nearest neighbour) or 1;
+    what lies beyond the volume becomes 0.
 
-    Returns `(array, how)`: (x, y, z) on the grid, and "", "reordered" or "resampled".
+    Returns `(array, how)`: (x, y, z) on the grid, and "", "reordered", "placed by the other form"
+    or "resampled".
     """
-    tolerance = _TOLERANCE * min(grid.spacing)
-    if volume.grid.is_close(grid, tolerance):
-        return volume.array, ""
-    reordered = _reordered(volume, grid)
-    if reordered is not None and reordered.grid.is_close(grid, tolerance):
-        return reordered.array, "reordered"
+    volume, found = match(volume, grid, path, reference)
+    if found.fits:
+        return volume.array, "" if found.kind == SAME else found.kind
     if not resample:
-        apart = ""
-        if volume.grid.shape == grid.shape:
-            distance = np.linalg.norm(volume.grid.corners - grid.corners, axis=-1).max()
-            apart = f", its corners up to {distance:.3g} mm elsewhere"
         raise UserError(
-            f"{path}: expected the reference's grid, {_described(grid)} ({reference}), received "
-            f"{_described(volume.grid)}{apart}; --resample puts it on that grid"
+            f"{path}: {found.difference(f'its reference {reference}')}; --resample puts it on "
+            "that grid"
         )
     inside = overlap(volume, grid, path, reference)
     return np.where(inside, interpolate(volume, grid, order), 0), "resampled"
@@ -286,26 +278,3 @@ def overlap(volume, grid, path, reference):
             "one patient and that no program has changed their headers"
         )
     return inside
-
-
-def _reordered(volume, grid):
-    """The volume with the axes of the grid, or None if two of its axes lie along one of them."""
-    cosines = volume.direction.T @ grid.direction
-    axes = np.abs(cosines).argmax(axis=0)
-    if sorted(axes) != [0, 1, 2]:
-        return None
-    signs = np.where(cosines[axes, range(3)] < 0, -1, 1)
-    first = np.zeros(3)
-    first[axes] = np.where(signs < 0, np.array(volume.array.shape)[axes] - 1, 0)
-    steps = tuple(slice(None, None, int(sign)) for sign in signs)
-    return Volume(
-        volume.array.transpose(axes)[steps],
-        np.array(volume.spacing)[axes],
-        volume.grid.index_to_physical(first),
-        volume.direction[:, axes] * signs,
-    )
-
-
-def _described(grid):
-    shape = " x ".join(map(str, grid.shape))
-    return f"{shape} voxels of {' x '.join(f'{size:.5g}' for size in grid.spacing)} mm"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The images of a training: the rows of its CSV file, read and checked before anything starts."""
 
+import logging
 import math
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,9 @@ from segsrgan.errors import TableError, VolumeError, problems_error
 from segsrgan.networks.outputs import HEADS
 from segsrgan.tables import read_table, resolved
 from segsrgan.volumes import Grid, foreground, read_volume, resample, select_labels, usual_range
+from segsrgan.volumes.comparison import match, reordered
+
+_logger = logging.getLogger(__name__)
 
 IMAGE, LABEL, BASE, MASK = "HR_image", "Label_image", "Base", "Mask_image"
 BASES = ("Train", "Test")
@@ -23,7 +27,6 @@ CLASSES = frozenset(head.target for head in HEADS if head.activation == "softmax
 _THREADS = 2  # each holds the volumes of one case
 _SHOWN = 8  # values that a message lists
 _TOLERANCE = 1e-3  # of labels, which scaling and interpolation round
-_GRID_TOLERANCE = 0.1  # of a voxel, between an image and its labels
 
 
 class Cases(NamedTuple):
@@ -37,8 +40,7 @@ class Cases(NamedTuple):
 class Extent(NamedTuple):
     """What is known of an image without its voxels; boxes are `(first, last + 1)` per axis."""
 
-    shape: tuple  # voxels along (x, y, z)
-    spacing: tuple  # mm
+    grid: Grid
     positive: tuple  # box around the voxels above 0
     content: tuple  # box around the voxels that are not background
 
@@ -47,22 +49,32 @@ class Extent(NamedTuple):
         """The extent of a `Volume`."""
         content = foreground(image.array)
         boxes = filled_box(content & (image.array > 0)), filled_box(content)
-        return cls(image.array.shape, image.spacing, *boxes)
+        return cls(image.grid, *boxes)
+
+    @property
+    def shape(self):
+        """Voxels along (x, y, z)."""
+        return self.grid.shape
+
+    @property
+    def spacing(self):
+        """Voxel size, mm."""
+        return self.grid.spacing
 
     def at(self, spacing):
         """The extent of the image interpolated to another voxel size in mm, see `resample`."""
         if spacing == self.spacing:
             return self
-        shape = Grid(self.shape, self.spacing).corner_aligned(spacing).shape
+        grid = self.grid.corner_aligned(spacing)
         factors = np.divide(self.spacing, spacing)
 
         def scaled(box):
             return tuple(
                 (math.floor(first * factor), min(math.ceil(last * factor), size))
-                for (first, last), factor, size in zip(box, factors, shape, strict=True)
+                for (first, last), factor, size in zip(box, factors, grid.shape, strict=True)
             )
 
-        return Extent(shape, spacing, scaled(self.positive), scaled(self.content))
+        return Extent(grid, scaled(self.positive), scaled(self.content))
 
 
 @dataclass(frozen=True)
@@ -87,14 +99,15 @@ class Case:
         another grid than the image.
         """
         image = _read_image(self.image)
-        return image, {column: self.load_label(column, image) for column in columns}
+        return image, {column: self.load_label(column, image.grid) for column in columns}
 
-    def load_label(self, column, image=None):
-        """One of the labels, see `load`; compared with the grid of `image` if that is given."""
+    def load_label(self, column, grid=None):
+        """One of the labels, see `load`; the grid of the image is that of its extent by default."""
+        grid = grid or (self.extent and self.extent.grid)
         path, kind = self.labels[column], "mask" if column in CLASSES else "label"
         label = read_volume(path, labels=True)
-        if image is not None:
-            _check_grid(label, path, kind, image, self.image)
+        if grid is not None:  # the image can be read
+            label = _on_grid(label, grid, path, kind, self.image)
         check_finite(label, path, f"repair the {kind}")
         if column == LABEL and self.values:
             label = label.with_array(select_labels(label.array, self.values, path))
@@ -102,16 +115,16 @@ class Case:
 
     def checked(self):
         """Reads everything: the case with its extent, the set of the mask's values, problems."""
-        problems, extent, image, values = [], None, None, set()
+        problems, extent, grid, values = [], None, None, set()
         try:
             image = _read_image(self.image)
             usual_range(image.array, str(self.image))  # for its warnings
-            extent = Extent.of(image)
+            extent, grid = Extent.of(image), image.grid
         except (VolumeError, OSError) as error:
             problems.append(str(error))
         for column in self.labels:
             try:
-                label = self.load_label(column, image)
+                label = self.load_label(column, grid)
             except (VolumeError, OSError) as error:
                 problems.append(str(error))
             else:
@@ -317,17 +330,17 @@ def check_finite(volume, path, remedy):
         raise VolumeError(f"{path}: has voxels that are NaN or infinite; {remedy}")
 
 
-def _check_grid(volume, path, name, image, image_path):
-    if image.array.shape != volume.array.shape:
-        raise VolumeError(
-            f"{path}: the {name}'s shape {volume.array.shape} differs from the image's "
-            f"{image.array.shape} ({image_path}); resample the {name} onto the image"
-        )
-    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(image.array.shape) - 1)
-    apart = image.grid.index_to_physical(corners) - volume.grid.index_to_physical(corners)
-    shift = float(np.linalg.norm(apart, axis=-1).max())
-    if shift > _GRID_TOLERANCE * min(image.spacing):
-        raise VolumeError(
-            f"{path}: the {name} lies up to {shift:.2f} mm beside the image ({image_path}); "
-            "both headers must describe the same grid"
-        )
+def _on_grid(label, grid, path, kind, image_path):
+    """A label or mask whose voxels are those of the image."""
+    label, found = match(label, grid, path, image_path)
+    if found.fits:
+        return label
+    if found.shift <= min(grid.spacing) / 2:
+        text = "%s: the %s lies %.2f mm beside %s, less than half a voxel; its voxels are taken"
+        _logger.warning(text, path, kind, found.shift, image_path)
+        return reordered(label, grid)
+    raise VolumeError(
+        f"{path}: the {kind} {found.difference(f'the image {image_path}')}; resample the {kind} "
+        "onto the image (3D Slicer: export it with the image as reference), or, if its voxels are "
+        "the image's, save it with the image's affine"
+    )

@@ -10,6 +10,7 @@ import numpy as np
 from segsrgan.errors import TableError, UserError, one_line, problems_error
 from segsrgan.tables import image_files, read_table, resolved, stem
 from segsrgan.volumes import read_volume
+from segsrgan.volumes.comparison import match
 from supermask.geometry import Rigid, read_transform
 from supermask.patients import read_patients
 from supermask.simulation import Simulation, simulate
@@ -120,7 +121,10 @@ def _of_masks(path, settings, problems):
             mask, image = read_mask(mask_path, settings.labels), None
             if image_path is not None:
                 image = read_volume(image_path)
-                View(image, mask, path=str(image_path))  # checks that they belong together
+                mask, _ = match(mask, image.grid, mask_path, image_path)
+                view = View(image, mask, path=str(image_path))  # checks that they belong together
+                for text in check_together([view]):
+                    logger.warning("%s", text)
             for number in range(settings.repeats):
                 rng = np.random.default_rng([settings.seed, index, number])
                 shown = paint(mask, rng, settings.spacing) if image is None else image

@@ -236,7 +236,7 @@ def mask_of(change):
         ),
         (
             mask_of(lambda mask: Volume(mask.array, mask.spacing, (0, 0, 0))),
-            "a.nii.gz: its mask has as many voxels but lies elsewhere",
+            "a.nii.gz: its mask has as many voxels but lies up to",
         ),
     ],
 )

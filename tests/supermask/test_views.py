@@ -90,7 +90,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path, names, error, message):
 def test_a_mask_that_lies_elsewhere_is_refused():
     assert View(volume(), full()).has_object
     assert not View(volume(), full(value=0)).has_object and not View(volume()).has_object
-    with pytest.raises(UserError, match="its mask has as many voxels but lies elsewhere"):
+    with pytest.raises(UserError, match="its mask has as many voxels but lies up to 3.00 mm"):
         View(volume(), full(origin=(0, 0, 3)))
     with pytest.raises(UserError, match="its mask lies nowhere over it"):
         View(volume(), full((3, 3, 3), origin=(50, 0, 0)))
@@ -107,7 +107,7 @@ def test_a_mask_may_be_stored_in_another_order_than_its_stack(order, flips):
     np.testing.assert_allclose(found, view.mask_on(grid), atol=1e-5)
     # The voxels in another order, the header not.
     if order != (0, 1, 2):
-        with pytest.raises(UserError, match="as many voxels but lies elsewhere"):
+        with pytest.raises(UserError, match="as many voxels but lies on another grid"):
             View(view.volume, Volume(mask.array, view.mask.spacing, view.mask.grid.origin))
 
 
