@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 _NEGLIGIBLE = 1e-3
 _ROUNDED = 0.02  # numbers of two decimals deviate less
 _VOXEL_SIZES = (0.005, 100.0)  # mm; beyond them a unit is wrong
-_FARTHEST = 1e6  # mm from the origin
+_LARGEST, _FARTHEST = 5e3, 1e6  # mm: an image's extent, and from the origin
 
 
 def problem(affine, shape):
@@ -32,10 +32,12 @@ def problem(affine, shape):
             f"unusable geometry, its axes are {_numbers(matrix)}, its origin {_numbers(origin)}; "
             "repair its header, for instance with that of the image it was made from"
         )
-    if spacing.min() < _VOXEL_SIZES[0] or spacing.max() > _VOXEL_SIZES[1]:
+    extent = (spacing * shape).max()
+    if spacing.min() < _VOXEL_SIZES[0] or spacing.max() > _VOXEL_SIZES[1] or extent > _LARGEST:
         return (
-            f"voxels of {' x '.join(f'{size:.4g}' for size in spacing)} mm; expected "
-            f"{_VOXEL_SIZES[0]:g} to {_VOXEL_SIZES[1]:g} mm; repair the voxel size or its unit"
+            f"voxels of {' x '.join(f'{size:.4g}' for size in spacing)} mm, {extent:.4g} mm in all;"
+            f" expected {_VOXEL_SIZES[0]:g} to {_VOXEL_SIZES[1]:g} mm, at most {_LARGEST:g} in all;"
+            " repair the voxel size or its unit"
         )
     cosines = _cosines(matrix / spacing)
     if cosines.max() > _ROUNDED and cosines.min() > _NEGLIGIBLE:

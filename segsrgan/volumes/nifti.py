@@ -14,6 +14,7 @@ import os
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -43,15 +44,24 @@ def read_nifti(path, labels=False):
 
     Compression is seen by content.
     """
-    try:
-        header, data_path = _header(Path(path))
-        affine = _RAS_TO_LPS @ header.affine()
+    header, data_path = _header(path)
+    affine = _RAS_TO_LPS @ header.affine()
+    with _damage_named(path):
         array = _scaled(_voxels(header, data_path), *header.scale(), labels)
+    return volume_of(array, affine, path, labels)
+
+
+@contextmanager
+def _damage_named(path):
+    """What files do when they cannot be read, as a `VolumeError`."""
+    try:
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise VolumeError(
             f"{path}: the compressed file is truncated or damaged ({error}); copy it again"
         ) from error
-    return volume_of(array, affine, path, labels)
+    except OSError as error:
+        raise VolumeError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def other_grid(path):
@@ -62,7 +72,7 @@ def other_grid(path):
     """
     if not Path(path).name.lower().endswith(NIFTI_SUFFIXES):
         return None
-    header, _ = _header(Path(path))
+    header, _ = _header(path)
     affine = header.other_form()
     if affine is None or problem(affine, header.shape):
         return None
@@ -77,14 +87,16 @@ def has_orientation(path):
     """Whether a file says how its axes lie in the patient: not all of NIfTI and Analyze do."""
     if Path(path).is_dir() or not Path(path).name.lower().endswith(NIFTI_SUFFIXES):
         return True
-    return _header(Path(path))[0].has_orientation
+    return _header(path)[0].has_orientation
 
 
 def _header(path):
     """The header of a file, or of a pair, and the file of the voxels."""
-    header_path, data_path = _header_and_data(path)
-    with _opened(header_path) as file:
-        return parse(file.read(LONGEST), header_path, header_path != data_path), data_path
+    with _damage_named(path):
+        header_path, data_path = _header_and_data(Path(path))
+        with _opened(header_path) as file:
+            raw = file.read(LONGEST)
+    return parse(raw, header_path, header_path != data_path), data_path
 
 
 def _header_and_data(path):
@@ -94,16 +106,19 @@ def _header_and_data(path):
         return path, path
     base, given = path.name[: -len(suffix)], path.name[-len(suffix) :]
     other = _PAIRED[suffix]
-    names = [entry.name for entry in path.parent.iterdir() if entry.name.startswith(base)]
-    ends = [name[len(base) :] for name in names]
-    ends = [end for end in ends if end.lower() in (other, f"{other}.gz")]
-    if not ends:
+    names = [entry.name for entry in path.parent.iterdir()]
+    wanted = f"{base}{other}".lower()
+    names = [name for name in names if name.lower() in (wanted, f"{wanted}.gz")]
+    if not names:
         raise VolumeError(
             f"{path}: its other half {base}{other} is missing; put both files in one folder"
         )
-    # Of several, the one whose name is written in the same way.
-    end = min(ends, key=lambda end: (end.isupper() != given.isupper(), len(end) != len(given)))
-    partner = path.with_name(base + end)
+
+    def difference(name):
+        end = name[len(base) :]
+        return not name.startswith(base), end.isupper() != given.isupper(), len(end) != len(given)
+
+    partner = path.with_name(min(names, key=difference))  # written most alike
     return (path, partner) if other == ".img" else (partner, path)
 
 

@@ -6,7 +6,7 @@ import pytest
 from volumes.samples import DIRECTIONS, rotation
 
 from segsrgan.errors import VolumeError
-from segsrgan.volumes.affine import volume_of
+from segsrgan.volumes.affine import problem, volume_of
 
 SHAPE, SPACING = (30, 34, 12), np.array([1.0, 1.2, 4.0])
 POINT = np.array([14.2, 17.1, 5.4])  # of the blob, in voxels
@@ -79,6 +79,19 @@ def test_rounded_cosines_become_the_nearest_rotation_about_the_middle(caplog):
     np.testing.assert_allclose(centre(found), point, atol=0.5)
 
 
+def test_an_image_larger_than_any_patient_is_refused():
+    matrix = np.eye(3, 4) * 90
+    assert problem(matrix, (50, 2, 2)) == ""
+    assert "voxels of 90 x 90 x 90 mm, 5400 mm in all; expected" in problem(matrix, (60, 2, 2))
+
+
+@pytest.mark.parametrize(("shear", "slices"), [(0.015, 12), (0.015, 60), (0.002, 60)])
+def test_a_tilt_of_less_than_half_a_voxel_moves_no_slice(shear, slices):
+    array = np.zeros((4, 5, slices))
+    found = volume_of(array, affine(shear=shear), "a.nii")
+    assert (found.array is array) == (slices == 12 or shear == 0.002)
+
+
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
@@ -88,6 +101,9 @@ def test_rounded_cosines_become_the_nearest_rotation_about_the_middle(caplog):
         ),
         (affine(shear=1.0), "do not lie above each other, the last is shifted by 44 mm"),
         (affine(spacing=(1, 0, 1)), "unusable geometry"),
+        (affine(spacing=(1000, 1000, 4000)), "voxels of 1000 x 1000 x 4000 mm, 4.8e.04 mm in all;"),
+        (affine(spacing=(0.001, 0.001, 0.004)), "expected 0.005 to 100 mm"),
+        (affine() + [[0, 0, 0, 1e7]] * 3, r"its origin \[10000000.0"),
         (affine(spacing=(1, np.nan, 1)), "unusable geometry"),
     ],
 )

@@ -218,6 +218,16 @@ def test_which_files_hold_an_orientation(tmp_path):
     assert has_orientation(tmp_path) and has_orientation("any.nrrd")
 
 
+def test_questions_about_a_damaged_file_are_refused_as_its_reading_is(tmp_path):
+    path = save(tmp_path / "a.nii.gz", CUBE)
+    path.write_bytes(path.read_bytes()[:50])
+    for question in (read_volume, other_grid, has_orientation):
+        with pytest.raises(VolumeError, match=r"a\.nii\.gz: the compressed file is truncated or"):
+            question(path)
+        with pytest.raises(VolumeError, match=r"b\.nii: (cannot be read|no such file)"):
+            question(tmp_path / "b.nii")
+
+
 @pytest.mark.parametrize("lowest", [0, -2])
 def test_nan_around_a_head_is_background(tmp_path, caplog, lowest):
     array = np.full((6, 7, 8), np.nan, np.float32)
@@ -236,13 +246,13 @@ def test_nan_around_a_head_is_background(tmp_path, caplog, lowest):
 
 @pytest.mark.parametrize("kind", [nibabel.AnalyzeImage, nibabel.Nifti1Pair])
 @pytest.mark.parametrize(
-    "names", ["a.hdr a.img", "a.HDR a.IMG", "a.hdr a.IMG", "a.hdr.gz a.img.gz"]
+    "names", ["a.hdr a.img", "a.HDR a.IMG", "a.hdr a.IMG", "A.hdr a.Img", "a.hdr.gz a.img.gz"]
 )
 def test_pairs_are_read_by_either_file(tmp_path, kind, names):
     array = noise((4, 5, 6))
     nibabel.save(kind(array, np.diag([-1.0, 2, 3, 1])), tmp_path / "x.img")
     expected = itk_grid(tmp_path / "x.hdr")
-    pair = [tmp_path / f"a{suffix}" for suffix in names.split()]
+    pair = [tmp_path / name for name in names.split()]
     for path, suffix in zip(pair, (".hdr", ".img"), strict=True):
         raw = (tmp_path / f"x{suffix}").read_bytes()
         path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
@@ -324,8 +334,8 @@ FIELDS = {  # offset, format, values: what is said
     "no srow": (280, "<12f", [0] * 12, b"", r"srow_x, srow_y, srow_z = \[\[0.0"),
     "singular": (280, "<8f", [1] * 8, b"", "unusable geometry"),
     "far away": (292, "<f", [1e30], b"", "unusable geometry, .*1e\\+30"),
-    "metre": (123, "B", [1], b"", "xyzt_units .* 1000 x 2000 x 3000 mm; expected 0.005 to 100 mm"),
-    "micron": (123, "B", [3], b"", "xyzt_units .* 0.001 x 0.002 x 0.003 mm"),
+    "metre": (123, "B", [1], b"", "xyzt_units = 1000 mm; voxels of 1000 x 2000 x 3000 mm, "),
+    "micron": (123, "B", [3], b"", "xyzt_units = 0.001 mm; voxels of 0.001 x 0.002 x 0.003 mm, "),
     "sizeof_hdr": (0, "<i", [349], b"", "sizeof_hdr says 349 instead of 348 or 540"),
     "ENVI": (0, "4s", [b"ENVI"], b"", "an ENVI header"),
     "packed twice": (0, "2s", [b"\x1f\x8b"], b"", "compressed twice; gunzip it once"),
