@@ -18,17 +18,13 @@ from nibabel.quaternions import quat2mat
 from segsrgan.errors import VolumeError
 from segsrgan.tables import FREESURFER_SUFFIXES
 from segsrgan.volumes.affine import distance, problem
+from segsrgan.volumes.kinds import content_kind
 from segsrgan.volumes.volume import is_orthonormal, nearest_rotation, spatial_shape
 
 _logger = logging.getLogger(__name__)
 
 LONGEST = nibabel.Nifti2Header.sizeof_hdr
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre, micron; everything else is taken as mm
-_OTHER_FILES = {
-    b"ENVI": "an ENVI header (remote sensing); convert the image to NIfTI",
-    b"!INTERFILE": "an Interfile header (nuclear medicine); convert the image to NIfTI",
-    b"\x1f\x8b": "a file that is compressed twice; gunzip it once",
-}
 _NO_SCALARS = {
     "complex": "give the magnitude of its complex numbers",
     "RGB": "give the scan itself instead of a picture in colours",
@@ -68,12 +64,12 @@ def parse(raw, path, paired):
             f"{kind.single_magic!r} (vox_offset says {float(fields['vox_offset']):g}); convert the "
             "image again"
         )
-    other = (
+    kind = content_kind(path) or (
         f"something else ({len(raw)} bytes, sizeof_hdr says {int.from_bytes(raw[:4], 'little')} "
-        "instead of 348 or 540); check that the file is complete and its name right"
+        "instead of 348 or 540)",
+        "check that the file is complete and its name right",
     )
-    other = next((text for head, text in _OTHER_FILES.items() if raw.startswith(head)), other)
-    raise VolumeError(f"{path}: expected a NIfTI or Analyze header, received {other}")
+    raise VolumeError("{}: expected a NIfTI or Analyze header, received {}; {}".format(path, *kind))
 
 
 def _mgh_fields(raw, path):
@@ -141,7 +137,7 @@ class Header:
         if self._is_nifti and 3000 <= self._fields["intent_code"] < 3100:
             raise VolumeError(
                 f"{self.path}: a CIFTI file, whose numbers belong to points of the brain's "
-                "surface; give the image itself"
+                "surface; give the image, or extract one with `wb_command -cifti-separate`"
             )
         return spatial_shape(sizes, self.path)
 

@@ -10,9 +10,11 @@ import numpy as np
 from segsrgan.errors import VolumeError
 from segsrgan.files import files_below
 from segsrgan.tables import FREESURFER_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES
+from segsrgan.volumes.kinds import check_kind, missing
 
 _logger = logging.getLogger(__name__)
 
+_NRRD_SUFFIXES = (".nrrd", ".nhdr")
 _NIBABEL_SUFFIXES = NIFTI_SUFFIXES + FREESURFER_SUFFIXES
 
 
@@ -94,7 +96,7 @@ def _read(path, series, labels):
         files = {os.path.realpath(file): file for file in files_below(path)}.values()
         return read_dicom_series(path, list(filter(is_dicom, files)), series)
     if not path.exists():
-        raise VolumeError(f"{path}: no such file or folder; check the path")
+        raise VolumeError(f"{path}: {missing(path)}")
     if path.stat().st_size == 0:
         raise VolumeError(f"{path}: the file is empty; copy or export it again")
     name = path.name.lower()
@@ -102,14 +104,19 @@ def _read(path, series, labels):
         from segsrgan.volumes.dicom import read_dicom_file
 
         return read_dicom_file(path)
+    check_kind(path)
     if name.endswith(_NIBABEL_SUFFIXES):
         from segsrgan.volumes.nifti import read_nifti
 
         return read_nifti(path, labels), ""
-    if name.endswith(ITK_SUFFIXES):
-        from segsrgan.volumes.itk import read_itk
+    if name.endswith(_NRRD_SUFFIXES):
+        from segsrgan.volumes.nrrd import read_nrrd
 
-        return read_itk(path, labels), ""
+        return read_nrrd(path, labels), ""
+    if name.endswith(ITK_SUFFIXES):
+        from segsrgan.volumes.metaimage import read_metaimage
+
+        return read_metaimage(path, labels), ""
     raise VolumeError(
         f"{path}: expected an image, received an unknown kind of file; give one of "
         f"{', '.join(_NIBABEL_SUFFIXES + ITK_SUFFIXES)}, a DICOM file or a DICOM folder"

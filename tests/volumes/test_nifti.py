@@ -338,7 +338,7 @@ FIELDS = {  # offset, format, values: what is said
     "micron": (123, "B", [3], b"", "xyzt_units = 0.001 mm; voxels of 0.001 x 0.002 x 0.003 mm, "),
     "sizeof_hdr": (0, "<i", [349], b"", "sizeof_hdr says 349 instead of 348 or 540"),
     "ENVI": (0, "4s", [b"ENVI"], b"", "an ENVI header"),
-    "packed twice": (0, "2s", [b"\x1f\x8b"], b"", "compressed twice; gunzip it once"),
+    "packed twice": (0, "2s", [b"\x1f\x8b"], b"", "compressed twice; decompress"),
 }
 
 
