@@ -109,12 +109,22 @@ def _of_fractions(array, values, counts, name):
             levels = 0.0, 1.0
         return _scaled(array, *levels)
     if levels and levels[1] > 0:
+        if _has_labels(values, counts, levels):
+            raise _unclear(values, name, "labels and fractions, as after an interpolation")
         return _scaled(array, *levels)
     for least, most, full in _FULL:
         inside, sure = (counts[values >= part * full].sum() for part in (0.5, 0.9))
         if -0.05 * full <= low and least <= high <= most and sure > 0.1 * inside:
             return _scaled(array, 0.0, full)
     raise _unclear(values, name, "as an image has")
+
+
+def _has_labels(values, counts, levels):
+    """Whether many of the values beside the levels are whole numbers, and others are not."""
+    beside = np.abs(values[:, None] - levels).min(axis=1) > np.ptp(values) / _BINS
+    whole = beside & (np.abs(values - np.rint(values)) <= _ROUNDING)
+    number, inside = counts[whole].sum(), counts[values >= np.mean(levels)].sum()
+    return whole.sum() < beside.sum() and number > max(0.2 * counts[beside].sum(), 0.01 * inside)
 
 
 def _is_patchy(array, labels):

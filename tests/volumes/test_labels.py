@@ -54,6 +54,9 @@ FINE = ndimage.gaussian_filter(BOX.astype(np.float64), 1.0)  # with soft edges
 RINGING = ndimage.zoom(ndimage.zoom(BOX.astype(float), 0.5, order=1), 2, order=3)[:20, :22, :16]
 
 
+TISSUES = ndimage.zoom((np.indices((10, 11, 8)).sum(axis=0) // 7)[::-1] * 1.0, 2, order=1)
+
+
 def levels(outside, inside):
     return np.where(BOX, inside, outside)
 
@@ -125,6 +128,7 @@ def test_every_label_but_zero_is_the_object():
         (levels(0, 1) - one_voxel(levels(0, 0), 1), "holds -1, 0, 1, labels below 0"),
         (levels(-1, 0), "holds -1, 0, labels below 0"),
         (levels(3, 1) + one_voxel(levels(0, 0), 1), "holds 1, 3, 4, of which"),
+        (np.where(BOX, 3, TISSUES), "holds .*, labels and fractions, as after an interpolation"),
         (800 * noise(SHAPE), "holds .* different values from .* as an image has"),
         (np.arange(7040).reshape(SHAPE), "holds 7040 different values from 0 to 7039, as an image"),
     ],
