@@ -22,6 +22,7 @@ from segsrgan.errors import MemoryShortage, UserError, one_line
 from segsrgan.files import check_writable, fitting_name, stamp, write_text
 from segsrgan.inference.results import choose_folders, result_files
 from segsrgan.memory import PeakMemory
+from segsrgan.volumes.kinds import missing
 
 logger = logging.getLogger(__name__)
 
@@ -182,14 +183,8 @@ def _check_readable(image):
     try:
         os.stat(image)
     except (FileNotFoundError, NotADirectoryError):
-        if os.path.islink(image):
-            raise UserError(
-                f"is a link to {os.readlink(image)}, which is not here; fetch it, of a data set by "
-                "`datalad get` or `git annex get`"
-            ) from None
-        raise UserError(
-            "no such file or folder; relative paths start from the CSV's folder or --debut_path"
-        ) from None
+        start = "no such file or folder; relative paths start from the CSV's folder or --debut_path"
+        raise UserError(missing(image) if os.path.islink(image) else start) from None
     except OSError as error:
         raise UserError(f"cannot be opened ({error.strerror}); check the path") from error
     except ValueError as error:
