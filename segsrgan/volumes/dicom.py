@@ -8,13 +8,13 @@ import numpy as np
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes.dicom_files import Damaged, NoScan, Stack, scan
-from segsrgan.volumes.dicom_stack import assembled, is_phase, places_of
+from segsrgan.volumes.dicom_stack import assembled, is_derived, places_of
 
 _logger = logging.getLogger(__name__)
 
-_DERIVED = ("DERIVED", "MPR", "MIP", "PROJECTION", "REFORMAT", "LOCALIZER")
 _FEW = 5  # slices; a series of fewer is a localizer rather than a scan
 _AS_LARGE = 0.8
+_PROJECTIONS = ("PROJECTION", "MIP", "MINIP")
 _SAME_CONTRAST = ("EchoTime", "InversionTime", "FlipAngle", "ImageType")
 
 
@@ -26,6 +26,7 @@ def read_dicom_file(path):
     stack = scan(path)
     if len(stack.slices) == 1:
         _logger.warning("%s: one slice; give its folder to read the whole series", path)
+    _check_kind(stack, path)
     return assembled(stack.slices, path), stack.patient
 
 
@@ -70,7 +71,8 @@ def _scan_all(files):
             alike = (
                 stack.slices
                 for stack in stacks
-                if stack.uid == new.uid and stack.slices[0].is_parallel(new.slices[0])
+                if (stack.uid, stack.patient) == (new.uid, new.patient)
+                and stack.slices[0].is_parallel(new.slices[0])
             )
             found = next(alike, None)
             stacks.append(new) if found is None else found.extend(new.slices)
@@ -96,14 +98,9 @@ def _positions(stack):
     return places_of(stack.slices)[1][-1] + 1
 
 
-def _is_derived(stack):
-    kind = stack.image_type.upper()
-    return any(word in kind for word in _DERIVED) or is_phase(kind)
-
-
 def _rank(stack):
     """What is larger is taken first: scans before what was made of them, then the most slices."""
-    return not _is_derived(stack) and _positions(stack) >= _FEW, _positions(stack)
+    return not is_derived(stack.image_type) and _positions(stack) >= _FEW, _positions(stack)
 
 
 def _check_choice(chosen, stacks, folder):
@@ -147,7 +144,7 @@ def _completes(stack, chosen):
         return False
     offsets = np.array([image.origin for image in (*chosen.slices, *stack.slices)]) - first.origin
     offsets = offsets @ first.direction
-    gaps = np.diff(np.sort(offsets[:, 2]))
+    gaps = np.diff(np.unique(offsets[:, 2].round(2)))
     aligned = (np.abs(offsets[:, :2]) < 0.5 * np.array(first.spacing[:2])).all()
     return bool(aligned and gaps.min() > 0.5 * gaps.max())
 
@@ -200,8 +197,16 @@ def _check_rest(chosen, rest, folder):
     """Refuse or report the slices of a series that do not belong to its chosen stack."""
     first = chosen.slices[0]
     count, total = len(chosen.slices), sum(len(stack.slices) for stack in (chosen, *rest))
+    if count == 1:
+        _logger.warning("%s: %s has one slice; are files missing?", folder, chosen)
+    _check_kind(chosen, folder)
     for stack in rest:
         image = stack.slices[0]
+        if stack.patient != chosen.patient:
+            raise VolumeError(
+                f"{image.path}: one SeriesInstanceUID, but PatientID {stack.patient!r} and "
+                f"{chosen.patient!r}; give each patient a folder of its own"
+            )
         if image.problem and image.size == first.size:
             raise VolumeError(
                 f"{image.path}: {image.problem} ({len(stack.slices)} of {total} slices of {chosen})"
@@ -219,6 +224,12 @@ def _check_rest(chosen, rest, folder):
             "%s: taking %d of %d slices (%s); the %d of other orientation or size are left out: %s",
             *(folder, count, total, gap, total - count, chosen),
         )
+
+
+def _check_kind(stack, name):
+    if any(word in stack.image_type.upper() for word in _PROJECTIONS):
+        text = "%s: its slices are projections (ImageType %s), not a scan's"
+        _logger.warning(text, name, stack.image_type)
 
 
 def _lies_between(stack, chosen):

@@ -11,6 +11,7 @@ import os
 import tempfile
 import warnings
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,11 @@ _PIXELS = (
 )
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 _FRAME = (*_PLANE, *_SCALE, *_ACROSS, *LABELS)
-_MOSAIC = 0x0019100A  # Siemens: the number of images in a mosaic
+_OVERLAYS = [0x60000010 + 0x20000 * k for k in range(16)]  # their rows
+_MOSAIC = (0x00190010, 0x0019100A)  # Siemens: the number of images in a mosaic
 _READ = (
     *("NumberOfFrames", "SOPClassUID", "SOPInstanceUID", "Modality", "ModalityLUTSequence"),
-    *(*_PIXELS, *_PADDING, *_FRAME, *_SERIES, *_GROUPS, _MOSAIC),
+    *(*_PIXELS, *_PADDING, *_FRAME, *_SERIES, *_GROUPS),
 )
 # By words in the name of the SOP class, and by Modality: what has pixels but is no scan.
 _NO_SCANS = {
@@ -62,7 +64,6 @@ _NO_SCANS = {
     ("Encapsulated", "DOC"): "a document",
     ("Waveform", "ECG"): "a waveform",
     ("Registration", "REG"): "a registration",
-    ("Directory", None): "the directory of a disc",
 }
 
 
@@ -136,16 +137,18 @@ def scan(path):
         except VolumeError:
             raise
         except Exception as error:  # whatever a stranger's bytes do to the parser
-            raise VolumeError(
+            raise Unusable(
                 f"{path}: cannot be read as DICOM ({one_line(error)}); copy it again"
             ) from error
 
 
 def _scan_opened(file, path):
-    dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_READ))
+    dataset = pydicom.dcmread(
+        file, stop_before_pixels=True, force=True, specific_tags=[*_READ, *_MOSAIC]
+    )
     kind = dataset.get("SOPClassUID")
     kind = kind.name if isinstance(kind, pydicom.uid.UID) else "of unknown kind"
-    values = {name: dataset[name].value for name in _READ[:-1] if _readable(dataset, name)}
+    values = _values(dataset, _READ)
     series = [text(values, name) for name in _SERIES]
     try:
         _check_is_scan(dataset, kind, path)
@@ -158,12 +161,22 @@ def _scan_opened(file, path):
         raise
 
 
-def _readable(dataset, name):
-    """Whether there is an element whose value can be decoded."""
-    try:
-        return name in dataset and dataset[name].value is not None
-    except Exception:  # pydicom raises anything, of any damaged number
-        return False
+def _values(dataset, names):
+    """Dict of the values, by keyword, of those elements that are there and can be decoded."""
+    tags, result = _tags(tuple(names)), {}
+    for tag in tags.keys() & dataset.keys():
+        try:
+            value = dataset[tag].value
+        except Exception:  # pydicom raises anything, of any damaged number
+            continue
+        if value is not None:
+            result[tags[tag]] = value
+    return result
+
+
+@lru_cache
+def _tags(names):
+    return {pydicom.tag.Tag(name): name for name in names}
 
 
 def _check_is_scan(dataset, kind, path):
@@ -175,7 +188,13 @@ def _check_is_scan(dataset, kind, path):
                 f"{path}: {name} ({kind}, Modality {modality or '-'}), not a scan; give the images "
                 "that it was made from"
             )
-    if "MOSAIC" in image_type or (_MOSAIC in dataset and dataset[_MOSAIC].value not in (None, 1)):
+    if "Directory" in kind:
+        raise NoScan(f"{path}: the directory of a disc, not a scan; give the folder that holds it")
+    if (
+        "MOSAIC" in image_type
+        or "SIEMENS" in str(dataset.get(_MOSAIC[0]))
+        and _MOSAIC[1] in dataset
+    ):
         raise NoScan(
             f"{path}: a Siemens mosaic (ImageType MOSAIC), its slices in one picture; convert it "
             "to NIfTI with dcm2niix"
@@ -283,9 +302,10 @@ def _merged(values, groups):
     """The values with those in functional groups, which hold for a frame or for all."""
     result = dict(values)
     # Philips keeps a second, older header in a private sequence.
-    for element in (element for group in groups for element in group if not element.tag.is_private):
+    public = (group[tag] for group in groups for tag in group.keys() if not tag.is_private)
+    for element in public:
         for item in element.value if element.VR == "SQ" else ():
-            result |= {name: item[name].value for name in _FRAME if _readable(item, name)}
+            result |= _values(item, _FRAME)
     return result
 
 
@@ -294,8 +314,8 @@ def _slice(values, pixels, path, frame):
     cosines = _numbers(values, "ImageOrientationPatient", 6)
     rows, columns = _sizes(values, "PixelSpacing", 2)
     across = next((size for name in _ACROSS for size in _sizes(values, name, 1) if size), 0.0)
-    direction = np.eye(3) if cosines is None else _matrix(cosines)
-    found = (rows or None, None if direction is None else cosines, position)
+    direction = None if cosines is None else _direction(tuple(cosines))
+    found = (rows or None, direction, position)
     lost = [name for name, value in zip(_PLANE, found, strict=True) if value is None]
     problem = "".join(
         f"{name} is {text(values, name) or 'missing'}; export the image again, or convert it with "
@@ -309,7 +329,7 @@ def _slice(values, pixels, path, frame):
         spacing=(columns, rows, across),  # DICOM names the distance of rows first
         origin=np.zeros(3) if position is None else position,
         cosines=np.zeros(6) if cosines is None else cosines,
-        direction=np.eye(3) if direction is None else nearest_rotation(direction),
+        direction=np.eye(3) if direction is None else direction,
         scale=_scale(values, path),
         instance=text(values, "SOPInstanceUID"),
         labels={keyword: text(values, keyword) for keyword in LABELS},
@@ -345,13 +365,14 @@ def _sizes(values, keyword, count):
     return [0.0] * count if numbers is None or not min(numbers) > 0 else numbers.tolist()
 
 
-def _matrix(cosines):
-    """(3, 3) of the six direction cosines of rows and columns; None if they are none."""
-    along_row, along_column = cosines.reshape(2, 3)
+@lru_cache
+def _direction(cosines):
+    """The rotation (3, 3) nearest to six direction cosines; None if they are none."""
+    along_row, along_column = np.reshape(cosines, (2, 3))
     if not np.abs(cosines).max() < 2:
         return None
     matrix = np.column_stack([along_row, along_column, np.cross(along_row, along_column)])
-    return matrix if is_orthonormal(matrix, _ROUNDED_DIRECTION) else None
+    return nearest_rotation(matrix) if is_orthonormal(matrix, _ROUNDED_DIRECTION) else None
 
 
 def read_pixels(path):
@@ -362,8 +383,9 @@ def read_pixels(path):
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(path, force=True)
-        values = {name: dataset[name].value for name in _READ[:-1] if _readable(dataset, name)}
+        names = [*_PIXELS, *_PADDING, "NumberOfFrames", "PixelData"]
+        dataset = pydicom.dcmread(path, force=True, specific_tags=[*names, *_OVERLAYS])
+        values = _values(dataset, names[:-1])
         pixels = _pixel_format(values, path)
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         if "PixelData" not in dataset:
@@ -390,8 +412,8 @@ def _uncompressed(dataset, pixels, path):
     unused = pixels["BitsAllocated"] - pixels["BitsStored"]
     native = array.astype(dtype.newbyteorder("="))
     stored = native << unused >> unused
-    has_overlay = any(0x6000 <= tag.group < 0x6020 for tag in dataset.keys())  # in the bits beyond
-    if not has_overlay and (stored != native).any():
+    # Old files keep overlays in the bits beyond.
+    if not any(tag in dataset for tag in _OVERLAYS) and (stored != native).any():
         raise VolumeError(
             f"{path}: its pixels need more bits than BitsStored says, {pixels['BitsStored']}; "
             "export it again"

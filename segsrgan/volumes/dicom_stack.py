@@ -6,6 +6,7 @@ one) is repaired with a warning where what remains deviates little, all else is 
 """
 
 import logging
+import re
 from itertools import combinations
 
 import numpy as np
@@ -26,6 +27,11 @@ _TILTED = 0.05  # of a pixel
 _STRAY = 5  # slices that tell which of them is displaced
 _PADDED = 0.05  # of the range
 _TURNED = 0.05  # degrees
+# Words of an ImageType; the last line is Siemens's and Philips's, of phase and its like.
+_DERIVED = (
+    *("DERIVED", "MPR", "MIP", "MINIP", "PROJECTION", "REFORMATTED", "LOCALIZER"),
+    *("P", "R", "I", "REAL", "IMAGINARY", "VELOCITY"),
+)
 _SHOWN = 6  # values of an element, in messages
 
 
@@ -70,11 +76,13 @@ def places_of(slices):
     return [slices[k] for k in order], [0, *places.tolist()]
 
 
-def is_phase(image_type):
-    """Whether an ImageType or FrameType is that of a phase, a field, a real or imaginary part."""
-    words = ("P", "R", "I", "REAL", "IMAGINARY", "PHASE", "VELOCITY")
-    parts = image_type.upper().replace("\\", " ").split()
-    return any(part in words or part.startswith(("PHASE", "FIELD", "B0")) for part in parts)
+def is_derived(image_type):
+    """Whether an ImageType or FrameType is that of a reformat, a projection, a localizer or phase.
+
+    The real and imaginary parts and maps of the field count as phase.
+    """
+    parts = re.split(r"[\\ _]", image_type.upper())
+    return any(part in _DERIVED or part.startswith(("PHASE", "FIELD", "B0")) for part in parts)
 
 
 def _without_repeats(slices, name):
@@ -82,7 +90,7 @@ def _without_repeats(slices, name):
 
     Copies of one image count once. Where several images share positions (echoes, time points),
     those with the first value of the label, or of the two labels, that separate them are taken,
-    with a warning: magnitude if there is any.
+    with a warning: originals and magnitude if there are any.
     """
     # With the position, for some anonymisers give all images of a series one identifier.
     copies = {
@@ -109,8 +117,8 @@ def _without_repeats(slices, name):
     kinds = "; ".join(_differences(label, values) for label, values in varied.items())
     raise VolumeError(
         f"{name}: expected one slice per position, received {len(slices)} slices in {count} "
-        f"positions; what differs is {kinds or 'nothing that is known'}; put the files of one "
-        "image into a folder of their own"
+        f"positions (ImagePositionPatient); what differs is "
+        f"{kinds or 'nothing that is known'}; put the files of one image into a folder of their own"
     )
 
 
@@ -120,15 +128,15 @@ def _separated(slices, places, labels):
     for image, place in zip(slices, places, strict=True):
         parts.setdefault(tuple(image.labels[label] for label in labels), []).append((place, image))
     whole = [
-        (any(_is_phase(image) for _, image in part), [_rank(value) for value in values], values)
+        (any(_is_derived(image) for _, image in part), [_rank(value) for value in values], values)
         for values, part in parts.items()
         if len(part) == places[-1] + 1 == len({place for place, _ in part})
     ]
     return [image for _, image in parts[min(whole)[2]]] if whole else None
 
 
-def _is_phase(image):
-    return is_phase(image.labels["FrameType"] or image.labels["ImageType"])
+def _is_derived(image):
+    return is_derived(image.labels["FrameType"] or image.labels["ImageType"])
 
 
 def _rank(text):

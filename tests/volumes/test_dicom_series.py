@@ -143,6 +143,31 @@ def test_files_are_read_once_by_whichever_links_and_names(tmp_path, caplog):
     assert caplog.text == ""
 
 
+def test_slices_of_two_patients_in_one_series_are_not_mixed(tmp_path):
+    write_series(tmp_path / "s", EVEN[::2], PatientID="17")
+    write_series(tmp_path / "t", EVEN[1::2], 50, PatientID="18")
+    with pytest.raises(VolumeError, match="PatientID '18' and '17'"):
+        read_volume(tmp_path)
+
+
+def test_originals_are_taken_before_what_was_made_of_them_in_one_series(tmp_path, caplog):
+    write_series(tmp_path / "s", EVEN, ImageType=["DERIVED", "PRIMARY", "M"])
+    for k, height in enumerate(EVEN):
+        tags = {"ImageType": ["ORIGINAL", "PRIMARY", "M"]}
+        write_slice(tmp_path / f"{k}", height, np.full((6, 5), 7, np.uint16), **tags)
+    assert (read_volume(tmp_path).array == 7).all() and "taking ORIGINAL" in caplog.text
+
+
+def test_projections_and_lone_slices_are_pointed_out(tmp_path, caplog):
+    folder = write_series(tmp_path / "s", EVEN, ImageType=["DERIVED", "SECONDARY", "MIP"])
+    read_volume(folder)
+    assert "are projections (ImageType DERIVED" in caplog.text
+    (tmp_path / "t").mkdir()
+    write_slice(tmp_path / "t" / "a", 0)
+    assert read_volume(tmp_path / "t").array.shape == (5, 6, 1)
+    assert "has one slice" in caplog.text
+
+
 def test_a_presentation_of_frames_alone_is_refused_by_name(tmp_path):
     def change(dataset):
         dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
