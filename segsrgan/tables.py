@@ -249,6 +249,8 @@ def _as_on_disk(cell, base):
         with suppress(UnicodeDecodeError):
             readings.append(cell.encode(errors="surrogateescape").decode(encoding))
     guess = readings[min(1, len(readings) - 1)]
+    with suppress(UnicodeDecodeError):  # their bytes, where Python's file names are not UTF-8
+        readings += [os.fsdecode(r.encode(errors="surrogateescape")) for r in readings]
     readings += [unicodedata.normalize(form, r) for form in ("NFC", "NFD") for r in readings]
     readings += [reading.replace("\\", "/") for reading in readings]  # Windows'
     return next((r for r in readings if os.path.lexists(resolved(r, base))), guess)
