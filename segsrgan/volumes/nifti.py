@@ -29,8 +29,7 @@ from segsrgan.volumes.nifti_header import LONGEST, parse
 from segsrgan.volumes.volume import Grid, is_orthonormal, nearest_rotation
 
 _PAIRED = {".hdr.gz": ".img", ".hdr": ".img", ".img.gz": ".hdr", ".img": ".hdr"}
-_CHUNK = 2**27  # bytes that are read at once
-_MOST_PACKED = 1032  # a byte of a gzip stream holds at most as many
+_CHUNK = 2**27  # bytes
 _SLICES_AT_ONCE = 16
 _GZIP_HEADER = b"\x1f\x8b\x08\0" + bytes(4) + b"\x04\xff"  # deflate, no name or time, any system
 _SAMPLE = 2**16  # bytes that decide on the method
@@ -134,10 +133,7 @@ def _voxels(header, path):
     stored = os.path.getsize(path)
     with _opened(path) as file:
         is_packed = isinstance(file, gzip.GzipFile)
-        most = stored * (_MOST_PACKED if is_packed else 1)
-        if header.end > most:
-            header.start(most)  # refuses it before memory is taken
-        raw = file.read(min(header.end, _CHUNK))
+        raw = file.read(min(header.end, _CHUNK))  # a damaged header may ask for any memory
         if len(raw) < header.end:
             raw = bytearray(raw)
             while len(raw) < header.end and (piece := file.read(_CHUNK)):

@@ -181,7 +181,7 @@ class Header:
         text = f"{start + self.size} bytes (dim {self.shape}, datatype {self.dtype}, from {start})"
         if start + self.size > total:
             raise VolumeError(
-                f"{self.path}: truncated, expected {text}, the file of its voxels holds at most "
+                f"{self.path}: truncated, expected {text}, the file of its voxels holds "
                 f"{total}; copy or export it again, or repair its header"
             )
         self._compare(total - start - self.size, text)

@@ -158,6 +158,7 @@ def test_of_two_forms_the_one_that_a_scanner_makes_is_taken(
     corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * [20, 10, 30, 1]
     apart = np.linalg.norm(corners @ (sform - image.get_qform()).T, axis=1).max()
     assert f"place voxels up to {apart:.1f} mm apart; taking the {taken}" in caplog.text
+    assert ("(the other is sheared or impossible)" in caplog.text) == (taken == "qform")
     if taken == "qform":
         assert affine(volume.grid) == pytest.approx(image.get_qform(), abs=1e-4)
         assert other is None  # there is no grid of a sheared form
@@ -375,6 +376,11 @@ def test_a_damaged_qform_is_named_or_left_for_the_sform(
     patch(path, offset, form, *values)
     assert affine(read_volume(path).grid) == pytest.approx(RAS, abs=1e-5)
     assert re.search(f"its qform is unusable .*{match}.*; taking its sform", caplog.text)
+
+
+def test_a_handedness_of_zero_is_that_of_one(tmp_path):
+    path = patch(save(tmp_path / "a.nii", INTEGERS, qform=UPRIGHT), PIXDIM, "<f", 0)
+    assert affine(read_volume(path).grid) == pytest.approx(UPRIGHT, abs=1e-5)
 
 
 def test_a_damaged_sform_is_left_for_the_qform(tmp_path, caplog):
