@@ -10,7 +10,7 @@ import re
 import zlib
 
 from segsrgan.errors import VolumeError
-from segsrgan.tables import ITK_SUFFIXES
+from segsrgan.tables import FREESURFER_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES
 
 _LENGTH = 4096  # bytes of a file that are looked at
 _DOWNLOAD = "download the image itself again"
@@ -74,6 +74,7 @@ _NAMES = (
     (r"(^|[/\\])2dseq$", "voxels of Bruker", "convert the scan to NIfTI or DICOM"),
     (r"\.z?raw(\.gz)?$", "voxels without a header", "give the .nhdr or .mhd file beside it"),
 )
+_RAW = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")  # begin with voxels, any bytes
 _TEXT_BYTES = bytes(range(32, 127)) + b"\t\n\r\f"
 
 
@@ -83,11 +84,12 @@ def check_kind(path, expected="an image"):
     Raises:
         VolumeError: in one line, what the file is and what to do.
     """
-    found = content_kind(path)
-    for pattern, name, remedy in _NAMES:
-        if not found and re.search(pattern, str(path), re.IGNORECASE):
-            found = name, remedy
-    if found:
+    named = (
+        (name, remedy)
+        for pattern, name, remedy in _NAMES
+        if re.search(pattern, str(path), re.IGNORECASE)
+    )
+    if found := next(named, None) or content_kind(path):
         raise VolumeError("{}: expected {}, received {}; {}".format(path, expected, *found))
 
 
@@ -97,16 +99,17 @@ def missing(path):
         return "no such file or folder; check the path"
     target = os.readlink(path)
     if "annex/objects" in target.replace("\\", "/"):
-        return f"a git-annex link whose content is not here ({target}); {_FETCH}"
-    return f"a link to {target}, which does not exist; copy the file that it stands for"
+        return f"is a git-annex link whose content is not here ({target}); {_FETCH}"
+    return f"is a link to {target}, which does not exist; copy the file that it stands for"
 
 
 def content_kind(path):
     """What a file is by its first bytes, and what to do; None where it may be an image."""
     with open(path, "rb") as file:
         head = file.read(_LENGTH)
+    name = str(path).lower()
     if head[:2] != b"\x1f\x8b":
-        return _kind(head, path)
+        return _kind(head, name) or _misnamed(head, name)
     try:
         with gzip.open(path, "rb") as file:
             inner = file.read(_LENGTH)
@@ -114,13 +117,17 @@ def content_kind(path):
         return None  # its reader says what is damaged
     if inner[:2] == b"\x1f\x8b":
         return "a file that is compressed twice", "decompress it once, with `gunzip`"
-    found = _kind(inner, path)
+    if found := _kind(inner, name):
+        return f"{found[0]} inside gzip", found[1]
+    if not name.endswith((*NIFTI_SUFFIXES, *FREESURFER_SUFFIXES)):
+        return "a file compressed by gzip", _DECOMPRESS.format("gunzip")
+    found = _misnamed(inner, name)
     return found and (f"{found[0]} inside gzip", found[1])
 
 
-def _kind(head, path):
-    name = str(path).lower()
-    is_raw = name.endswith((".img", ".img.gz", ".raw", ".zraw", ".raw.gz"))  # begin as they like
+def _kind(head, name):
+    """What is known by its first bytes."""
+    is_raw = name.endswith(_RAW)
     for start, magic, kind, remedy in _MAGIC:
         if head.startswith(magic, start) and (not is_raw or len(magic) > 5):
             return kind, remedy
@@ -132,8 +139,19 @@ def _kind(head, path):
     for pattern, kind, remedy in _TEXT:
         if re.match(pattern, beginning):
             return kind, remedy
-    if is_raw or name.endswith(ITK_SUFFIXES):
+    return None
+
+
+def _misnamed(head, name):
+    """An image of another format than its name says, or none at all."""
+    if name.endswith((*_RAW, *ITK_SUFFIXES)):
         return None
+    if head.startswith(b"NRRD000"):
+        return "an NRRD file", "end its name with .nrrd"
+    if b"\nElementDataFile" in head:
+        return "a MetaImage file", "end its name with .mha"
+    if head[344:347] in (b"n+1", b"ni1") and not name.endswith(NIFTI_SUFFIXES):
+        return "a NIfTI file", "end its name with .nii (or .nii.gz, if it is compressed)"
     if head and not head.translate(None, _TEXT_BYTES):
         return "a text file", "check the name, or export the image again"
     if len(head) == _LENGTH and not head.strip(b"\0"):

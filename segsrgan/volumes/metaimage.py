@@ -102,7 +102,7 @@ def _affine(header, count):
         text = (
             "its header has no orientation (TransformMatrix); taking LPS axes (left may be right)"
         )
-        header.warn(text + " (left may be right)")
+        header.warn(text)
     _warn_of_orientation(header, matrix[:3, :3], name)
     offset = np.zeros(count)
     if name := _first(header, _OFFSETS):

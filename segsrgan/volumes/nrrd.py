@@ -122,8 +122,10 @@ def _spatial_axes(header, sizes):
     for k, (size, kind, vector) in enumerate(zip(sizes, kinds, vectors, strict=True)):
         if kind.lower() in _SPATIAL and vector is not None:
             axes.append(k)
+        elif size > 1 and kind.lower() in ("domain", "space"):
+            raise header.error("space directions", f"expected the vector of axis {k + 1}")
         elif size > 1:
-            what = "frames or lists" if kind.lower() in ("list", "time") else "components"
+            what = "frames" if kind.lower() in ("list", "time") else "components"
             raise VolumeError(
                 f"{header.path}: expected one real number per voxel, received {size} {what} "
                 f"(axis {k + 1} of kind {kind!r}, sizes {' x '.join(map(str, sizes))}); extract "

@@ -188,8 +188,8 @@ class StoredVoxels:
     def _piece(self, path, count):
         """The `count` voxels of one file."""
         if not path.is_file():
-            reason, text = missing(path), f"the file of its voxels {path.name}"
-            raise VolumeError(f"{self.path}: {text} is missing ({path}): {reason}")
+            reason = missing(path) if path.is_symlink() else "is missing; put it into one folder"
+            raise VolumeError(f"{self.path}: the file of its voxels {path.name} {reason}")
         with open(path, "rb") as file:
             file.seek(self.start)
             for _ in range(self.lines):

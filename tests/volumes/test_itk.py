@@ -287,6 +287,11 @@ REFUSED = {
          "kinds": "list domain domain domain"},
         "2 frames",
     ),
+    "none": (
+        "a.nrrd",
+        {"kinds": "domain domain domain", "space_directions": "(1,0,0) (0,2,0) none"},
+        "space directions says '(1,0,0) (0,2,0) none'; expected the vector of axis 3",
+    ),
     "no vector": ("a.nrrd", {"space_directions": "(1,0,0) (0,2,0)"}, "space directions says"),
     "skip": ("a.nrrd", {"byte_skip": "99999"}, "truncated"),
     "line": ("a.nrrd", {"type": "short\nrubbish"}, "line 3 says 'rubbish'"),

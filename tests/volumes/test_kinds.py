@@ -84,6 +84,24 @@ def test_what_is_no_image_is_recognised_under_any_name(tmp_path, name, content, 
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.xyz", NIFTI, "a NIfTI file; end its name with .nii"),
+        ("a.mgz", gzip.compress(NIFTI), "a NIfTI file inside gzip; end its name with .nii"),
+        ("a.nii", b"NRRD0004\ntype: short\n", "an NRRD file; end its name with .nrrd"),
+        ("a.nii.gz", gzip.compress(b"NRRD0004\n"), "an NRRD file inside gzip"),
+        ("a.xyz", b"NDims = 3\nElementDataFile = LOCAL\n\0", "a MetaImage file"),
+        ("a.nrrd.gz", gzip.compress(b"NRRD0004\n"), "compressed by gzip; decompress it first"),
+        ("a.nrrd", gzip.compress(b"NRRD0004\n"), "compressed by gzip; decompress it first"),
+    ],
+)
+def test_images_under_another_format_s_name(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(VolumeError, match=words):
+        read_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [("a+orig.BRIK.gz", "3dAFNItoNIFTI"), ("a.raw", ".nhdr or .mhd"), ("2dseq", "Bruker"),
      ("a.REC", "dcm2niix")],
@@ -101,5 +119,5 @@ def test_links_to_nothing_are_told_with_their_target(tmp_path):
         read_volume(path)
     path.unlink()
     path.symlink_to("gone.nii.gz")
-    with pytest.raises(VolumeError, match="a link to gone.nii.gz, which does not exist; copy"):
+    with pytest.raises(VolumeError, match="is a link to gone.nii.gz, which does not exist; copy"):
         read_volume(path)
