@@ -44,28 +44,24 @@ def assembled(slices, name):
     if lost := [image for image in slices if image.problem]:
         raise VolumeError(f"{lost[0].path}: {lost[0].problem}")
     slices = _without_repeats(slices, name)
-    first = slices[0]
-    if len(slices) == 1:
-        if not first.spacing[2] > 0:
-            raise VolumeError(
-                f"{name}: a single slice must say how thick it is (SliceThickness), received "
-                "nothing; give the folder of the whole series"
-            )
-        direction, step = _turned(first, np.zeros(2), name), np.array([0, 0, first.spacing[2]])
-        array = _array(slices, name)
-    else:
+    slope, weights, spacing = np.zeros(2), None, slices[0].spacing[2]
+    if len(slices) > 1:
         slices, slope, places = _straight(slices, name)
-        first = slices[0]
-        direction, step = _turned(first, slope, name), np.array([*slope, 1.0])
-        if not np.allclose(direction[:, 2], first.direction[:, 2], rtol=0, atol=1e-9):
-            step = np.array([0, 0, np.linalg.norm(step)])  # along the line of the positions
-        slices, heights, spacing = _even(slices, places, name)
-        step = step * spacing
-        array = _array(slices, name)
-        if heights is not None:
-            array = array @ heights
-    affine = np.column_stack([direction[:, :2] * first.spacing[:2], direction @ step])
-    return volume_of(array, np.column_stack([affine, first.origin]), name)
+        slices, weights, spacing = _even(slices, places, name)
+    elif not spacing > 0:
+        raise VolumeError(
+            f"{name}: a single slice must say how thick it is (SliceThickness), received nothing; "
+            "give the folder of the whole series"
+        )
+    first = slices[0]
+    direction, step = _turned(first, slope, name)
+    array = _array(slices, name)
+    if weights is not None:
+        array = array @ weights
+    affine = np.column_stack(
+        [direction[:, :2] * first.spacing[:2], direction @ step * spacing, first.origin]
+    )
+    return volume_of(array, affine, name)
 
 
 def places_of(slices):
@@ -152,27 +148,23 @@ def _differences(label, values):
 
 
 def _turned(first, slope, name):
-    """The direction (3, 3) of slices whose positions go by `slope` mm in plane for each across.
+    """The direction (3, 3) of slices, and how they go on (3,) in it for each mm of position.
 
-    Rounded cosines turn: the normal is where the positions lead as far as the rounding allows.
+    The slices move by `slope` (2,) in their plane. Rounded cosines turn: the normal is where the
+    positions lead, as far as the rounding allows.
     """
-    decimals = next((d for d in (1, 2, 3) if np.allclose(first.cosines, first.cosines.round(d))), 6)
-    direction = first.direction
-    if np.linalg.norm(slope) < 1.5 * 10.0**-decimals and decimals < 6:
-        line = direction @ [*slope, 1]
-        if set(np.abs(first.cosines)) != {0, 1}:
-            direction = nearest_rotation(_turn(direction[:, 2], line) @ direction)
-    columns = (
-        first.cosines.reshape(2, 3) / np.linalg.norm(first.cosines.reshape(2, 3), axis=1)[:, None]
-    )
-    cosines = np.clip((columns * direction[:, :2].T).sum(axis=1), -1, 1)
-    turned = np.degrees(np.arccos(cosines)).max()
+    cosines, direction = first.cosines.reshape(2, 3), first.direction
+    step = np.array([*slope, 1.0])
+    rounding = next((10.0**-d for d in (1, 2, 3) if np.allclose(cosines, cosines.round(d))), 0)
+    if 0 < np.linalg.norm(slope) < 1.5 * rounding and not np.isin(np.abs(cosines), [0, 1]).all():
+        direction = nearest_rotation(_turn(direction[:, 2], direction @ step) @ direction)
+        step = np.array([0, 0, np.linalg.norm(step)])
+    axes = cosines.T / np.linalg.norm(cosines, axis=1)
+    turned = np.degrees(np.arccos(np.clip((axes * direction[:, :2]).sum(axis=0), -1, 1))).max()
     if turned > _TURNED:
-        text = (
-            "%s: ImageOrientationPatient is rounded; taking the nearest rotation, %.2f degrees off"
-        )
-        _logger.warning(text, name, turned)
-    return direction
+        text = "%s: ImageOrientationPatient is rounded; taking the nearest rotation, %.2f degrees"
+        _logger.warning(text + " from it", name, turned)
+    return direction, step
 
 
 def _turn(normal, line):
@@ -279,10 +271,12 @@ def _grid(positions):
 def _array(slices, name):
     """Float32 array (x, y, z) of the slices, padding set to the lowest value of the rest."""
     array = np.empty((*slices[0].size, len(slices)), np.float32)
-    padded = None
-    for path in dict.fromkeys(image.path for image in slices):
+    padded, files = None, {}
+    for k, image in enumerate(slices):
+        files.setdefault(image.path, []).append(k)
+    for path, numbers in files.items():
         stored, padding = read_pixels(path)
-        for k in [k for k, image in enumerate(slices) if image.path == path]:
+        for k in numbers:
             plane, (slope, intercept) = stored[slices[k].frame].T, slices[k].scale
             array[..., k] = plane.astype(np.float64) * slope + intercept
             if padding is not None:

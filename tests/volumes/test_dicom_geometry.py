@@ -80,10 +80,13 @@ def test_one_displaced_slice_is_left_out_by_name(tmp_path, caplog):
     assert "leaving out 07, which lies 14.0 mm off" in caplog.text and "1 missing" in caplog.text
 
 
-def test_a_slice_far_from_the_others_is_left_out_by_name(tmp_path, caplog):
-    volume = read_volume(placed(tmp_path / "s", [0, 4, 8, 12, 16, 20, 160]))
+@pytest.mark.parametrize(("stray", "distance"), [(160, 140), (-90, 90)])
+def test_a_slice_far_from_the_others_is_left_out_by_name(tmp_path, caplog, stray, distance):
+    volume = read_volume(placed(tmp_path / "s", [0, 4, 8, 12, 16, 20, stray]))
     assert levels(volume) == pytest.approx([0, 4, 8, 12, 16, 20])
-    assert "leaving out 06, which lies 140.0 mm" in caplog.text
+    assert (
+        volume.origin == (0, 0, 0) and f"leaving out 06, which lies {distance}.0 mm" in caplog.text
+    )
 
 
 @pytest.mark.parametrize(
