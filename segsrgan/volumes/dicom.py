@@ -48,6 +48,9 @@ def read_dicom_series(folder, files, series=None):
         _logger.warning("left out: %s", error)
     taken = {id(image) for image in chosen.slices}
     others = [stack for stack in stacks if id(stack.slices[0]) not in taken]
+    if no_scans:
+        text = "%s: leaving out %d files that are no scans, such as %s"
+        _logger.info(text, folder, len(no_scans), no_scans[0])
     names = ", ".join(map(str, others)) or "nothing"
     _logger.info("%s: taking %s; also there: %s", folder, chosen, names)
     _check_rest(chosen, [stack for stack in others if stack.uid in uids], folder)
@@ -61,7 +64,7 @@ def _scan_all(files):
         try:
             new = scan(file)
         except NoScan as error:
-            _logger.info("left out: %s", error)
+            _logger.debug("left out: %s", error)
             no_scans.append(error)
         except Damaged as error:
             damaged.append(error)
@@ -129,7 +132,7 @@ def _check_choice(chosen, stacks, folder):
     ]
     if rivals:
         _logger.warning(
-            "%s: taking %s (%s), others are as large: %s; --series chooses",
+            "%s: taking %s (%s), others are as large or larger: %s; --series chooses",
             *(folder, chosen, chosen.image_type or "no ImageType"),
             ", ".join(f"{stack} ({stack.image_type or 'no ImageType'})" for stack in rivals),
         )

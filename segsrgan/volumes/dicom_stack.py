@@ -24,6 +24,7 @@ _UNEVEN = 0.05  # of the spacing
 _INTERPOLATED = 0.25  # of the spacing
 _MOST_MISSING = 2  # in a row
 _TILTED = 0.05  # of a pixel
+_ROUNDED_POSITION = 0.1  # mm, of positions with one decimal
 _STRAY = 5  # slices that tell which of them is displaced
 _PADDED = 0.05  # of the range
 _TURNED = 0.05  # degrees
@@ -54,7 +55,7 @@ def assembled(slices, name):
             "give the folder of the whole series"
         )
     first = slices[0]
-    direction, step = _turned(first, slope, name)
+    direction, step = _turned(first, slope, spacing * len(slices), name)
     array = _array(slices, name)
     if weights is not None:
         array = array @ weights
@@ -147,11 +148,11 @@ def _differences(label, values):
     return f"{dictionary_description(label).lower()} {', '.join(shown)}"
 
 
-def _turned(first, slope, name):
+def _turned(first, slope, length, name):
     """The direction (3, 3) of slices, and how they go on (3,) in it for each mm of position.
 
-    The slices move by `slope` (2,) in their plane. Rounded cosines turn: the normal is where the
-    positions lead, as far as the rounding allows.
+    The slices move by `slope` (2,) in their plane, over `length` mm. Rounded cosines
+    turn: the normal is where the positions lead, as far as the rounding allows.
     """
     cosines, direction = first.cosines.reshape(2, 3), first.direction
     step = np.array([*slope, 1.0])
@@ -159,6 +160,8 @@ def _turned(first, slope, name):
     if 0 < np.linalg.norm(slope) < 1.5 * rounding and not np.isin(np.abs(cosines), [0, 1]).all():
         direction = nearest_rotation(_turn(direction[:, 2], direction @ step) @ direction)
         step = np.array([0, 0, np.linalg.norm(step)])
+    elif np.linalg.norm(slope) * length < _ROUNDED_POSITION:
+        step = np.array([0, 0, 1])
     axes = cosines.T / np.linalg.norm(cosines, axis=1)
     turned = np.degrees(np.arccos(np.clip((axes * direction[:, :2]).sum(axis=0), -1, 1))).max()
     if turned > _TURNED:
@@ -183,23 +186,25 @@ def _straight(slices, name):
     offsets = np.array([image.origin for image in slices]) - slices[0].origin
     offsets = offsets @ slices[0].direction
     pixel = np.array(slices[0].spacing[:2])
+    allowed = max(_TILTED, _ROUNDED_POSITION / pixel.min())
     keep, slope, error = np.ones(len(slices), bool), *_line(offsets, pixel)
-    if error > _TILTED and len(slices) >= _STRAY:
+    if error > allowed and len(slices) >= _STRAY:
         for k in range(len(slices)):
             rest = np.arange(len(slices)) != k
             other, remaining = _line(offsets[rest], pixel)
             if remaining < error:
                 keep, slope, error = rest, other, remaining
     tilt = np.abs(slope * np.ptp(offsets[keep, 2]))
+    is_upright = (tilt <= allowed * pixel).all()
     if (
-        error > _TILTED
+        error > allowed
         or (tilt > pixel * slices[0].size / 2).any()
-        or (keep.sum() < 3 and (tilt > _TILTED * pixel).any())
+        or (keep.sum() < 3 and not is_upright)
     ):
         far = np.linalg.norm(np.ptp(offsets[:, :2], axis=0))
         raise VolumeError(
             f"{name}: the slices do not lie above each other, ImagePositionPatient differs by up "
-            f"to {far:.0f} mm in their plane; give the slices of one stack (of one table station)"
+            f"to {far:.3g} mm in their plane; give the slices of one stack (of one table station)"
         )
     if not keep.all():
         stray = int(np.argmin(keep))

@@ -60,7 +60,7 @@ def test_rounded_cosines_are_the_nearest_rotation_along_the_positions(
     ("shifts", "match"),
     [
         ([(0, 180 * (k % 2)) for k in range(12)], "up to 180 mm"),  # two stations
-        ([(k**2 / 20, 0) for k in range(12)], "up to 6 mm"),  # a curve
+        ([(k**2 / 20, 0) for k in range(12)], "up to 6.05 mm"),  # a curve
         ([(12.0 * k, 0) for k in range(12)], "up to 132 mm"),  # a stair
         ([(0, 0), (3, 0)], "up to 3 mm"),  # two slices fit any line
     ],
@@ -69,6 +69,13 @@ def test_offsets_that_are_no_tilt_are_refused_in_mm(tmp_path, shifts, match):
     folder = placed(tmp_path / "s", 4 * np.arange(len(shifts)), shifts)
     with pytest.raises(VolumeError, match=f"not lie above each other.*{match}"):
         read_volume(folder)
+
+
+def test_positions_with_one_decimal_are_no_reason_to_refuse(tmp_path, caplog):
+    shifts = [(round(0.137 * k % 0.1 - 0.05, 2), 0) for k in range(9)]
+    folder = placed(tmp_path / "s", 4 * np.arange(9), shifts, PixelSpacing=[0.4, 0.4])
+    volume = read_volume(folder)
+    assert volume.spacing == pytest.approx((0.4, 0.4, 4), abs=1e-3) and caplog.text == ""
 
 
 def test_one_displaced_slice_is_left_out_by_name(tmp_path, caplog):
