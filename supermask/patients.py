@@ -13,6 +13,8 @@ from pathlib import Path
 from segsrgan.errors import TableError, UserError, one_line, problems_error
 from segsrgan.files import real_path
 from segsrgan.tables import expanded, image_files, read_table, resolved, stem
+from segsrgan.volumes.reading import is_dicom, scans_below
+from supermask.settings import PLANES
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +109,8 @@ def read_patients(path):
     Folder: of one patient, or of folders of patients. A patient's folder holds the stacks, files
     or DICOM folders. A file whose name ends with "mask" is the mask of the stack whose name it
     begins with; one whose name begins with "truth" is not a stack, `truth.nii.gz` is the truth.
+    DICOM of several series in one folder, or folders deeper, as on a CD: each series that is a
+    scan is a stack, named by its plane, if they are one to three of different planes.
 
     Args:
         path: of the CSV file or folder.
@@ -200,15 +204,22 @@ def _of_folder(folder):
     patient = _patient_of(folder)
     if patient is not None:
         return [patient]
-    below = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
+    below = _folders_of(folder)
     found = {path.name: _checked_patient_of(path) for path in below}
-    patients = [patient for patient in found.values() if patient is not None]
+    directly = any(found.values())
+    patients_in = {
+        path.name: [found[path.name]] if found[path.name] else _patients_on_disc(path)
+        for path in below
+    }
+    patients = list(itertools.chain(*patients_in.values()))
+    if len(patients) == 1 and not directly:  # under the name that was given
+        return [replace(patients[0], name=_name_of(folder))]
     if not patients:
         raise UserError(
             f"{folder}: holds no stacks, nor do its folders; expected files such as "
-            "axial.nii.gz, or DICOM folders"
+            "axial.nii.gz, or DICOM"
         )
-    without = [name for name, patient in found.items() if patient is None]
+    without = [name for name, held in patients_in.items() if not held]
     if without:
         logger.warning("%s: no stacks in %s; left out", folder, ", ".join(without))
     return patients
@@ -226,8 +237,22 @@ def _patient_of(folder):
     images = _by_stem(path for path in image_files(folder) if path.suffix.lower() != ".dcm")
     truths = {name: images.pop(name) for name in list(images) if name.lower().startswith("truth")}
     masks = {name: images.pop(name) for name in list(images) if name.lower().endswith("mask")}
-    series = [path for path in sorted(folder.iterdir()) if _holds_dicom(path)]
-    stacks = _by_stem([*images.values(), *series])
+    series = [path for path in _folders_of(folder) if _holds_dicom(path)]
+    scans = {path: scans_below(path) for path in series}
+    mixed = [path for path in series if len(set(map(_plane, scans[path]))) > 1]
+    if images and mixed:
+        raise UserError(
+            f"{mixed[0]}: holds several stacks beside {', '.join(images)}; choose among them in a "
+            "CSV file"
+        )
+    if len(mixed) == len(series) > 1:
+        return None  # each is a patient's
+    stacks = {name: (path, None) for name, path in _by_stem([*images.values(), *series]).items()}
+    if not images and (series or _holds_dicom(folder)):
+        every = scans_below(folder)  # also deeper, and without localizers
+        # What cannot be read stays a stack, so that reading it says why.
+        if mixed or all(scans.values()) and {*map(_place, every)} != {*series}:
+            stacks = _series_by_plane(folder, every)
     if not stacks:
         return None
     if len(stacks) > MOST_VIEWS:
@@ -246,11 +271,61 @@ def _patient_of(folder):
             )
         masked[stack] = path
     return Patient(
-        Path(os.path.abspath(folder)).name,  # not of what a link leads to
-        tuple(stacks.values()),
+        _name_of(folder),
+        tuple(path for path, _ in stacks.values()),
         tuple(masked.get(name) for name in stacks),
+        tuple(series for _, series in stacks.values()),
         truth=truths.get("truth") or truths.get("truth_mask"),
     )
+
+
+def _folders_of(folder):
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
+
+
+def _name_of(folder):
+    return Path(os.path.abspath(folder)).name  # not of what a link leads to
+
+
+def _patients_on_disc(folder):
+    """The patients whose DICOM lies anywhere below a folder, by their IDs."""
+    patients = []
+    scans = scans_below(folder)
+    for patient in dict.fromkeys(scan.patient for scan in scans):
+        series = [scan for scan in scans if scan.patient == patient]
+        name = folder.name if len(series) == len(scans) else patient or folder.name
+        try:
+            places = _series_by_plane(folder, series).values()
+            paths, uids = zip(*places, strict=True)
+            patients.append(Patient(name, paths, series=uids))
+        except UserError as error:
+            patients.append(Patient(name, (), problem=str(error)))
+    return patients
+
+
+def _series_by_plane(folder, scans):
+    """`{plane: (folder, UID)}` of the DICOM series in a folder, one of each plane."""
+    planes = {_plane(scan): (_place(scan), scan.uid) for scan in scans}
+    if len(planes) == len(scans):
+        return planes
+    listed = "; ".join(
+        f"{_place(scan)}: series {scan.number or scan.uid} "
+        f"'{scan.description or 'no description'}' ({_plane(scan)}, {len(scan.slices)} slices)"
+        for scan in scans
+    )
+    raise UserError(
+        f"{folder}: holds {len(scans)} series of DICOM; choose one to three in a CSV file with the "
+        f"columns view_1, series_1, view_2, series_2 (folder, number or description): {listed}"
+    )
+
+
+def _place(scan):
+    """The folder in, or below, which the files of a series lie."""
+    return Path(os.path.commonpath([image.path.parent for image in scan.slices]))
+
+
+def _plane(scan):
+    return PLANES[int(abs(scan.slices[0].direction[:, 2]).argmax())]
 
 
 def _by_stem(paths):
@@ -267,9 +342,5 @@ def _by_stem(paths):
 
 
 def _holds_dicom(folder):
-    if folder.name[0] == "." or not folder.is_dir():
-        return False
-    from segsrgan.volumes.reading import is_dicom
-
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
     return any(is_dicom(path, old=False) for path in files[:_PROBED])

@@ -57,6 +57,17 @@ def read_dicom_series(folder, files, series=None):
     return assembled(chosen.slices, f"{folder}: {chosen}"), chosen.patient
 
 
+def find_scans(files):
+    """A `Stack` of each series among files: scans, where there are some, rather than localizers.
+
+    What is derived is left out as well; in the order of the files.
+    """
+    usable = [stack for stack in _scan_all(files)[0] if not stack.slices[0].problem]
+    largest = {stack.uid: stack for stack in sorted(usable, key=_rank)}
+    found = [stack for stack in usable if largest[stack.uid] is stack]
+    return [stack for stack in found if _rank(stack)[0]] or found
+
+
 def _scan_all(files):
     """Stacks of all images, by series and geometry; damaged, unusable ones, and what is no scan."""
     stacks, damaged, refused, no_scans = [], [], [], []

@@ -88,13 +88,26 @@ def is_dicom(path, old=True):
     return old and head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"
 
 
+def scans_below(folder):
+    """The series of DICOM in a folder and its subfolders that may be scans, see `find_scans`."""
+    if not (files := _dicom_files(folder)):
+        return []
+    from segsrgan.volumes.dicom import find_scans
+
+    return find_scans(files)
+
+
+def _dicom_files(folder):
+    # A file that several links lead to is read once.
+    files = {os.path.realpath(file): file for file in files_below(folder)}.values()
+    return list(filter(is_dicom, files))
+
+
 def _read(path, series, labels):
     if path.is_dir():
         from segsrgan.volumes.dicom import read_dicom_series
 
-        # A file that several links lead to is read once.
-        files = {os.path.realpath(file): file for file in files_below(path)}.values()
-        return read_dicom_series(path, list(filter(is_dicom, files)), series)
+        return read_dicom_series(path, _dicom_files(path), series)
     if not path.exists():
         raise VolumeError(f"{path}: {missing(path)}")
     if path.stat().st_size == 0:

@@ -10,6 +10,7 @@ from volumes.samples import EVEN, write_series
 from segsrgan.errors import TableError, UserError
 from supermask.patients import Patient, read_patients
 from supermask.results import Job
+from supermask.views import read_view
 
 
 @pytest.fixture
@@ -119,6 +120,71 @@ def test_folders_of_patients(tmp_path, caplog):
     assert names(second.views) == ["sub-01_run-11_T2w.nii", "sub-01_run-1_T2w.nii"]
     assert names(second.masks) == [None, "sub-01_run-1_T2w_desc-brain_mask.nii"]
     assert read_patients(tmp_path / "set/p1") == [first]
+
+
+AXES = {
+    "axial": (1, 0, 0, 0, 1, 0),
+    "coronal": (1, 0, 0, 0, 0, -1),
+    "sagittal": (0, 1, 0, 0, 0, -1),
+}
+
+
+def write_planes(folder, apart=False, planes=AXES, **tags):
+    """DICOM of several planes, each series in a folder of its own or all in one; UID by plane."""
+    folder.mkdir(parents=True, exist_ok=True)
+    uids = {plane: f"1.2.3.{number}" for number, plane in enumerate(planes, start=5)}
+    for start, (plane, uid) in enumerate(uids.items()):
+        place = folder / f"SER{start}" if apart else folder
+        series = {
+            "SeriesInstanceUID": uid,
+            "SeriesNumber": uid[-1],
+            "SeriesDescription": f"T2 {plane}",
+        }
+        series |= {"orientation": AXES.get(plane, AXES["axial"]), **tags}
+        write_series(place, EVEN, start=100 * start, **series)
+    return uids
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("deep", ["DICOM/PAT/STD", "DICOM", "."])
+def test_a_disc_holds_a_stack_of_each_plane(tmp_path, deep, apart):
+    uids = write_planes(tmp_path / "CD" / deep, apart)
+    write_planes(
+        tmp_path / "CD" / "LOC", False, ["localizer"], SeriesInstanceUID="9", ImageType=["DERIVED"]
+    )
+    (patient,) = read_patients(tmp_path / "CD")
+    assert patient.name == "CD"
+    found = {
+        series: read_view(view, series=series)
+        for view, series in zip(patient.views, patient.series, strict=True)
+    }
+    for plane, uid in uids.items():
+        assert found[uid].plane == plane
+
+
+def test_discs_of_several_patients_and_series_that_leave_questions(tmp_path):
+    for name in ("p1", "p2"):
+        write_planes(tmp_path / "set" / name, PatientID="")
+    write_planes(tmp_path / "set/p3/DICOM/IMG", planes=["axial", "axial_2"])
+    first, second, third = read_patients(tmp_path / "set")
+    assert [first.name, second.name, third.name] == ["p1", "p2", "p3"]
+    assert len(first.views) == len(second.views) == 3 and third.problem
+    place = tmp_path / "set/p3/DICOM/IMG"
+    for words in (
+        "p3: holds 2 series of DICOM; choose one to three in a CSV file",
+        f"{place}: series 5 'T2 axial' (axial, 6 slices); {place}: series 6 'T2 axial_2'",
+    ):
+        assert words in third.problem
+    (tmp_path / "set/p4").mkdir()
+    write_planes(tmp_path / "set/p4", apart=True)
+    write_planes(
+        tmp_path / "set/p4/LOC", planes=["localizer"], SeriesInstanceUID="9", ImageType="MPR"
+    )
+    last = read_patients(tmp_path / "set")[-1]
+    assert names(last.views) == ["SER0", "SER1", "SER2"] and last.name == "p4"
+    touch_files(tmp_path, "set/p1/axial_mask.nii", "set/p2/a.nii")
+    first, second, *_ = read_patients(tmp_path / "set")
+    assert names(first.masks) == ["axial_mask.nii", None, None] and names(second.views) == ["a.nii"]
 
 
 @pytest.mark.parametrize(
