@@ -4,14 +4,18 @@
 Left-out fetal templates (real T2 contrast), nilearn's T1 template, and left-out adult label maps
 painted with random contrast; slices 4 times thicker, without noise, along the third axis. With
 --conditions all also along the others, with the intensities turned over, squared and
-square-rooted, and with 3 % noise. PSNR (peak: the reference's maximum) and SSIM (7^3 windows)
-inside the brain; Dice and connected components of the thresholded cortex. Reference of the cortex:
-the labels, for the T1 template the grey-matter map above 0.5, which also holds cerebellum and deep
+square-rooted, with 3 % noise, and with slices half as thick as their distance, of which the
+predictor does not know ("gaps") or does ("gaps known"). PSNR (peak: the reference's maximum) and
+SSIM (7^3 windows) inside the brain; Dice and connected components of the thresholded cortex.
+Reference of the cortex: the labels, for the T1 template the grey-matter map above 0.5, which also
+holds cerebellum and deep
 grey matter. --data is a folder with fetal_templates/ (*_T2w.nii.gz and *_labels.nii.gz, cortex = 5)
 and adult_labels/ (FreeSurfer's numbers).
 """
 
 import sys
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +31,9 @@ from segsrgan.volumes import connected_components, degrade, dice, psnr, resample
 HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20")
 FETAL_CORTEX, ADULT_CORTEX = (5,), (3, 42)
 RATIO = 4
-# name -> (thick axis, change of the intensities in [0, 1], noise of the largest value)
+# Thickness of the slices over their distance where they have gaps.
+GAPS = 0.5
+# name -> (thick axis, change of the intensities in [0, 1], noise of the largest value), then GAPS
 CONDITIONS = {
     "z": (2, None, 0.0),
     "x": (0, None, 0.0),
@@ -36,6 +42,8 @@ CONDITIONS = {
     "squared": (2, np.square, 0.0),
     "square root": (2, np.sqrt, 0.0),
     "noise 3 %": (2, None, 0.03),
+    "gaps": (2, None, 0.0, GAPS),
+    "gaps known": (2, None, 0.0, GAPS),
 }
 
 
@@ -97,7 +105,7 @@ def cases(folder):
         yield "adult, painted", path.name[:-7], Volume(image, volume.spacing), cortex, brain[box]
 
 
-def acquire(truth, brain, axis=2, change=None, noise=0.0, seed=0):
+def acquire(truth, brain, axis=2, change=None, noise=0.0, thickness=1.0, seed=0):
     """`(truth, low)`: a volume with changed intensities, and its thick slices, see `CONDITIONS`."""
     array = np.clip(truth.array / truth.array.max(), 0, None)
     # Turned over, the background would be the brightest: it stays dark.
@@ -106,7 +114,7 @@ def acquire(truth, brain, axis=2, change=None, noise=0.0, seed=0):
     truth = truth.with_array(array.astype(np.float32))
     spacing = np.array(truth.spacing)
     spacing[axis] *= RATIO
-    low = degrade(truth, tuple(spacing))
+    low = degrade(truth, tuple(spacing), tuple(thickness * spacing))
     return truth, low.with_array(add_noise(low.array, noise, np.random.default_rng(seed)))
 
 
@@ -128,6 +136,9 @@ def score(predictor, truth, cortex, brain, patch=128, step=64, condition="z"):
     """The scores of one case under a condition, those of the spline beside them, a dict."""
     truth, low = acquire(truth, brain, *CONDITIONS[condition])
     spline = resample_to(low, truth.grid).array
+    if condition == "gaps known":
+        predictor, thickness = copy(predictor), GAPS * max(low.spacing)
+        predictor.settings = replace(predictor.settings, slice_thickness=thickness)
     return {
         "psnr_spline": psnr(truth.array, spline, brain),
         "ssim_spline": ssim(truth.array, spline, brain),

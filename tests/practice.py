@@ -62,6 +62,12 @@ class Result:
         places = np.argwhere(self.array > above) @ self.affine[2, :3] + self.affine[2, 3]
         return np.array([places.min(), places.max()])
 
+    def height(self):
+        """Spread in mm along z of what is bright."""
+        weights = self.array.sum(axis=(0, 1))
+        z = np.arange(len(weights)) * self.affine[2, 2]
+        return np.sqrt(np.cov(z, aweights=weights))
+
 
 class Run:
     """A command that has ended: its status, all its output, and the result files of a job."""
@@ -232,7 +238,7 @@ class Case:
         )
         nibabel.save(reference.slicer[..., :1], self.folder / "first.nii")
         first, one = Result(self.folder / "first.nii"), run.sr("one.dcm")
-        self.check(one.is_box(first.size, first.centre, 1), "one.dcm where the reference lies")
+        self.check(one.is_box(first.size, first.centre, 2), "one.dcm where the reference lies")
         self.same(run, one, "time|temporal", "xa")
         self.check(run.says("(warning|error).*(time|temporal)", "/xa"), "xa: time points named")
 
@@ -393,15 +399,17 @@ class Case:
         self.check(fits, "60 slices, the scan's field of view")
         off = distance(result.landmark(760), truth.landmark(760))
         self.check(off < 0.3, f"ventricle {off:.2f} < 0.3 mm off")
-        high = np.ptp(result.extent(300)) / np.ptp(truth.extent(300))
-        self.check(abs(high - 1) < 0.02, f"head's height times {high:.3f}")
+        size = result.height() / truth.height()
+        self.check(abs(size - 1) < 0.02, f"head's height times {size:.3f}")
+        # The slices are samples of the truth, as thick as its voxels.
+        self.job(mm="1,1,0.5", more=("--slice_thickness", 0.5, "--overwrite"))
         table = f"image,reference_image,baseline\n{result.path},hr.nii.gz,lr.nii.gz\n"
         (self.folder / "ev.csv").write_text(table)
         self.run(EVALUATE, "--path", "ev.csv", "--resample", "--csv", "measures.csv")
         lines = (self.folder / "measures.csv").read_text().splitlines()[:2]
         row = dict(zip(*(line.split(",") for line in lines), strict=True))
         psnr, spline = float(row["psnr"]), float(row["psnr_spline"])
-        self.check(psnr > spline - 0.5, f"PSNR {psnr:.1f} dB near the spline's {spline:.1f}")
+        self.check(psnr > spline - 0.5, f"PSNR {psnr:.2f} dB near the spline's {spline:.2f}")
 
     def case_37(self):
         for table in ("sep.csv", "cp1252.csv", "utf16.csv"):

@@ -91,6 +91,8 @@ class Predictor:
               `"profile"`, see `segsrgan.volumes.resample_to`; what the weights were trained with
               when None.
             - `interpolation_type`: an interpolator of SimpleITK, used with `interp="sitk"`.
+            - `slice_thickness`: of the image's slices in mm, used with `interp="profile"`; the
+              distance of the slices when None.
             - `spline_order`: 0 to 5, used with `interp="scipy"`.
             - `blend`: mean of overlapping patches, `"uniform"` (the paper's) or `"gaussian"`.
             - `threshold`: probability from which a voxel belongs to the cortex mask.
@@ -200,8 +202,9 @@ class Predictor:
         order = self.settings.spline_order
         if self.settings.geometry == "legacy":
             return legacy_resample(volume, spacing, spline_order=order)
-        interp = self.settings.interp or self.spec.interp
-        return resample(volume, spacing, interp, self.settings.interpolation_type, order)
+        settings, interp = self.settings, self.settings.interp or self.spec.interp
+        kind, thickness = settings.interpolation_type, settings.slice_thickness
+        return resample(volume, spacing, interp, kind, order, thickness)
 
     def predict_prepared(self, prepared, patch, step, progress=None):
         """The `Prediction` of a prepared image; patch and step have been checked."""

@@ -24,7 +24,7 @@ _WHOLE = Rule(int)
 # What the numbers of a result depend on, besides weights and resolution; kept in its record.
 _NUMBERS = (
     *("geometry", "interp", "interpolation_type", "spline_order", "blend", "threshold"),
-    "precision",
+    *("precision", "slice_thickness"),
 )
 
 
@@ -45,6 +45,13 @@ class PredictorSettings:
         flag="-it",
         choices=INTERPOLATION_TYPES,
         metavar="TYPE",
+    )
+    slice_thickness: float | None = setting(
+        None,
+        "thickness of the slices in mm where it is not their distance, as with gaps between them; "
+        "means --interp profile",
+        "> 0",
+        metavar="MM",
     )
     spline_order: int = setting(3, interval="[0, 5]")
     batch_size: int | None = setting(
@@ -83,6 +90,12 @@ class PredictorSettings:
         check(self)
         if self.precision == "auto":  # the name of the default in version 3.0
             object.__setattr__(self, "precision", "float32")
+        if self.slice_thickness is not None:
+            if self.interp not in (None, "profile"):
+                raise UserError(
+                    f"slice_thickness needs interp=profile, received {self.interp}; leave one out"
+                )
+            object.__setattr__(self, "interp", "profile")
         if self.geometry == "legacy" and self.interp not in (None, "scipy"):
             raise UserError(
                 f"the legacy geometry is defined for interp=scipy only, received {self.interp}; "

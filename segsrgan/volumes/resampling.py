@@ -21,7 +21,9 @@ _CORRELATION_LENGTH = 0.5  # of the anatomy, slices
 _NOISE_VARIANCE = 1e-3  # relative to the anatomy's
 
 
-def resample_to(volume, grid, interp="scipy", interpolation_type="Spline", spline_order=3):
+def resample_to(
+    volume, grid, interp="scipy", interpolation_type="Spline", spline_order=3, thickness=None
+):
     """Interpolate a volume at the voxel centres of a grid with parallel axes.
 
     Beyond the field of view the value at its edge is repeated.
@@ -35,17 +37,21 @@ def resample_to(volume, grid, interp="scipy", interpolation_type="Spline", splin
             Eq. 2.23).
         interpolation_type: with "sitk", a name of `segsrgan.config.INTERPOLATION_TYPES`.
         spline_order: with "scipy" and "profile", 0 (nearest neighbour) to 5.
+        thickness: with "profile", of the slices in mm; None: the distance of their centres.
 
     Returns:
         A volume on `grid`: float32, but the source's dtype with nearest neighbour.
 
     Raises:
-        ValueError: for unknown names or orders, or axes that are not parallel.
+        ValueError: for unknown names or orders, a thickness that is not positive, or axes that are
+            not parallel.
     """
     _check_choice("interp", interp, INTERPS)
     if interp == "sitk":
         return _resample_itk(volume, grid, interpolation_type)
     _check_order(spline_order)
+    if thickness is not None and not 0 < thickness < math.inf:
+        raise ValueError(f"thickness must be a positive number of mm, received {thickness}")
     source = volume.grid
     thick = source.thick_axis if interp == "profile" else None
     axes, signs = _parallel_axes(source, grid)
@@ -55,14 +61,17 @@ def resample_to(volume, grid, interp="scipy", interpolation_type="Spline", splin
     for axis, sign, size, spacing in zip(axes, signs, grid.shape, grid.spacing, strict=True):
         points = start[axis] + np.arange(size) * (sign * spacing / source.spacing[axis])
         if axis == thick and spacing < source.spacing[axis] and spline_order:
-            matrices.append(_profile_inverse(source.shape[axis], points))
+            width = 1.0 if thickness is None else thickness / source.spacing[axis]
+            matrices.append(_profile_inverse(source.shape[axis], points, width))
         else:
             matrices.append(_spline_matrix(source.shape[axis], points, spline_order))
     dtype = array.dtype if spline_order == 0 else np.float32
     return Volume.from_grid(_apply(matrices, array).astype(dtype, copy=False), grid)
 
 
-def resample(volume, spacing, interp="scipy", interpolation_type="Spline", spline_order=3):
+def resample(
+    volume, spacing, interp="scipy", interpolation_type="Spline", spline_order=3, thickness=None
+):
     """Interpolate a volume to another spacing over the same field of view.
 
     A physical point keeps its coordinates: the first corner stays, so the origin moves by half
@@ -74,19 +83,20 @@ def resample(volume, spacing, interp="scipy", interpolation_type="Spline", splin
         interp: "scipy", "sitk" or "profile"; `resample_to` says what they are.
         interpolation_type: with "sitk", a name of `segsrgan.config.INTERPOLATION_TYPES`.
         spline_order: with "scipy" and "profile", 0 (nearest neighbour) to 5.
+        thickness: with "profile", of the slices in mm; None: the distance of their centres.
 
     Returns:
         A float32 volume; nearest neighbour keeps the source's dtype.
 
     Raises:
         ValueError: if the spacing is not positive and finite or makes more than 2^31 voxels, or
-            for unknown names or orders.
+            for unknown names or orders, or a thickness that is not positive.
 
     Example:
         >>> fine = resample(read_volume("t2.nii.gz"), (0.5, 0.5, 0.5))
     """
     grid = volume.grid.corner_aligned(spacing)
-    return resample_to(volume, grid, interp, interpolation_type, spline_order)
+    return resample_to(volume, grid, interp, interpolation_type, spline_order, thickness)
 
 
 def legacy_resample(volume, spacing, spline_order=3):
@@ -151,14 +161,15 @@ def _spline_matrix(size, points, order):
     return np.stack([ndimage.map_coordinates(row, points, order=order) for row in mirrored], axis=1)
 
 
-def _profile_inverse(size, points):
+def _profile_inverse(size, points, width):
     """Matrix (len(points), size): the expectation at continuous indices, given blurred samples.
 
     The signal is a Gaussian process of squared exponential covariance and unknown mean, each
-    sample its mean under a Gaussian slice profile as wide as the samples' distance, with noise.
+    sample its mean, with noise, under a Gaussian slice profile whose full width at half maximum is
+    `width` times the samples' distance.
     """
     points = np.clip(points, -0.5, size - 0.5)
-    slices, profile = np.arange(size), _FWHM_PER_SIGMA**-2
+    slices, profile = np.arange(size), (width / _FWHM_PER_SIGMA) ** 2
 
     def covariance(a, b, blur):
         variance = _CORRELATION_LENGTH**2 + blur

@@ -103,6 +103,16 @@ def test_results_lie_on_the_grid_asked_for_whatever_the_network_sees(axis, new, 
         np.testing.assert_allclose(result.cortex.array, 0.5, atol=1e-6)
 
 
+def test_the_thickness_of_the_slices_is_that_of_their_profile(identity):
+    volume = random_volume((10, 9, 7), (1.0, 1.0, 4.0), low=40)
+    predictor = Predictor(identity, slice_thickness=2.0)
+    assert predictor.settings.record()["interp"] == "profile"
+    result = predictor.predict(volume, None, new_resolution=1.0).sr.array
+    expected = resample(volume, 1.0, "profile", thickness=2.0).array
+    np.testing.assert_allclose(result, expected, atol=0.01 * np.ptp(expected))
+    assert np.abs(expected - resample(volume, 1.0, "profile").array).max() > 0.1 * np.ptp(expected)
+
+
 def test_slices_hardly_thicker_than_the_result_stay_where_they_are(identity):
     cases = ("exact", 1.9, 19), ("exact", 2.0, 40), ("exact", 6.0, 40), ("legacy", 6.0, 60)
     for geometry, spacing, voxels in cases:

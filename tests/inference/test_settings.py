@@ -64,7 +64,13 @@ def test_bad_resolutions_are_refused(text):
 
 
 def test_arguments_of_the_predictor_are_checked():
-    wrong = {"threshold": (0.0, 1.5), "batch_size": (0, 1.5), "threads": (0,), "spline_order": (6,)}
+    wrong = {
+        "threshold": (0.0, 1.5),
+        "slice_thickness": (0.0,),
+        "batch_size": (0, 1.5),
+        "threads": (0,),
+        "spline_order": (6,),
+    }
     texts = "engine precision geometry interp interpolation_type blend".split()
     for name, values in (wrong | dict.fromkeys(texts, ("steam",))).items():
         for value in values:
@@ -72,5 +78,8 @@ def test_arguments_of_the_predictor_are_checked():
                 PredictorSettings(**{name: value})
     with pytest.raises(UserError, match="legacy"):
         PredictorSettings(geometry="legacy", interp="sitk")
+    for clash in ({"interp": "scipy"}, {"geometry": "legacy"}):
+        with pytest.raises(UserError, match="interp"):
+            PredictorSettings(slice_thickness=2.0, **clash)
     with pytest.raises(UserError, match="whole number"):
         checked_patch(True)

@@ -148,6 +148,21 @@ def test_knowing_the_profile_undoes_its_blur(axis, ratio):
     assert profile > spline + 0.8
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.75, 1.0])
+def test_slices_of_known_thickness_are_never_interpolated_worse_than_by_splines(fraction):
+    # Two ellipsoids with sharp edges, as in a phantom; thinner slices leave gaps between them.
+    places = np.indices((36, 36, 36)).T - 17.5
+    body, core = (np.linalg.norm(places / a, axis=-1).T < 1 for a in ([12, 14, 15], [5, 4, 6]))
+    truth = Volume(np.where(core, 820, np.where(body, 600, 0)).astype(np.float32), (1, 1, 1))
+    low = degrade(truth, (1, 1, 3), thickness=3 * fraction)
+    settings = {"interp": "scipy"}, {"interp": "profile", "thickness": 3 * fraction}
+    images = [
+        resample_to(low, truth.grid, **how).array for how in (*settings, {"interp": "profile"})
+    ]
+    spline, known, assumed = (psnr(truth.array, image) for image in images)
+    assert known > spline + 0.05 and known >= assumed + 0.4 * (fraction < 1)
+
+
 def test_the_profile_is_known_along_the_thick_axis_alone():
     thick, isotropic = (Volume(noise((9, 9, 5)), (1, 1, size)) for size in (3, 1))
     for volume, spacing in ((thick, (0.5, 0.5, 3)), (isotropic, 0.5)):
@@ -177,6 +192,7 @@ VOLUME = Volume(noise((4, 4, 4)), (1, 1, 3))
         (lambda: resample(VOLUME, 1, "sitk", "Cubic"), "Lanczos"),
         (lambda: resample(VOLUME, 1, spline_order=6), "0 to 5"),
         (lambda: degrade(VOLUME, (1, 1, 6), thickness=0), "thickness"),
+        (lambda: resample(VOLUME, 1, "profile", thickness=0.0), "positive"),
         (lambda: resample_to(VOLUME, Grid((4, 4, 4), direction=OBLIQUE)), "parallel"),
     ],
 )
