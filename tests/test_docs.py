@@ -134,6 +134,7 @@ def test_the_tables_of_results_are_those_of_their_figures(path):
         ("supermask_speed", "supermask_speed", "docs/results/speed.md"),
         ("weights", "weights", "weights/README.md"),
         ("paper", "steps", "docs/results/segsrgan.md"),
+        ("weights", "thickness", "docs/results/segsrgan.md"),
     ],
 )
 def test_the_figures_of_the_pages_are_those_of_the_results(benchmark, result, page):
