@@ -27,3 +27,12 @@ def data_dir():
     if named:
         pytest.fail(f"SEGSRGAN_TEST_DATA names {folder}, which is no folder")
     pytest.skip(f"no real data in {folder}; name another folder in SEGSRGAN_TEST_DATA")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Lets pytest-xdist send what a test has logged, file names that are not UTF-8 included."""
+    report = yield
+    plain = [text.encode("utf-8", "backslashreplace").decode() for _, text in report.sections]
+    report.sections = [(name, text) for (name, _), text in zip(report.sections, plain, strict=True)]
+    return report
