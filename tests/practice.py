@@ -142,7 +142,15 @@ class Case:
     def train(self, table, *more):
         """Runs a training of one update."""
         (self.folder / "out").mkdir(exist_ok=True)
-        files = ("--dice_file", "out/d.csv", "--mse_file", "out/m.csv", "--csv", table, *more)
+        files = (
+            "--dice_file",
+            f"out/d_{table}",
+            "--mse_file",
+            f"out/m_{table}",
+            "--csv",
+            table,
+            *more,
+        )
         words = *SMALL, "--new_low_res", 1, 1, 4, "--snapshot_folder", f"out/{table}", *files
         return self.run("segsrgan.SegSRGAN_training", *words)
 
@@ -220,15 +228,16 @@ class Case:
         self.same(run, "le.dcm", "deflate|endian|syntax", "deflated.dcm", "big_endian.dcm")
         self.same(run, "le.dcm", "$^", "philips_private.dcm", factor=2.5)
         self.refused(run, "position|endian|syntax", "emri_small.dcm", "emri_small_big_endian.dcm")
-        words = "damaged|truncated|short|incomplete"
+        words = "damaged|truncated|incomplete|copy it again"
         self.refused(run, words, "emri_small_jpeg_2k_lossless_too_short.dcm")
 
     def case_10(self):
         run, name = self.job(mm="2,2,2"), "IM_0027_fMAP.dcm"
         if run.sr(name) is None:
             return self.refused(run, "magnitude|field.?map|image ?type|frame ?type", name)
-        largest = Result(self.folder / "ref_Philips_WIP_B0_NS_801_e1.nii").array.max()
-        self.check(0.7 < run.sr(name).array.max() / largest < 1.4, "values of the magnitude")
+        low, high = run.sr(name).array.min(), run.sr(name).array.max()
+        # The field map's values lie between -500 and 500.
+        self.check(low >= 0 and high > 600, f"values of the magnitude, {low:.0f} to {high:.0f}")
         self.check(run.says("warning", name), "warned about")
 
     def case_11(self):
@@ -417,7 +426,8 @@ class Case:
             ok = len(re.findall(r"\bfinished\b", run.text)) == 2 and "failed" not in run.text
             self.check(ok, f"{table}: both done")
         run = self.job(table="macroman.csv", more=("--overwrite",), mm="1,1,2")
-        self.check(run.status and run.says("e.nii.gz"), "macroman.csv: path named")
+        both = run.text.count(" finished ") == 2 or run.status and run.says("e.nii.gz")
+        self.check(both, "macroman.csv: both done or path named")
         run = self.run(EVALUATE, "--path", "ev_sep.csv")
         self.check(run.status == 0 or run.says("sep="), "ev_sep.csv done or named")
         run, masks = self.fused("--path", "patients_sep.csv", "--alignment", "none")
@@ -460,7 +470,7 @@ class Case:
 
     def case_41(self):
         run, masks = self.fused("--path", "p.csv")
-        geometries = run.says(r"1 ?x ?1 ?x ?1\b.*\b4\b|\b4\b.*1 ?x ?1 ?x ?1\b", "sagittal_mask.nii")
+        geometries = run.says(r"1 ?x ?1 ?x ?1\b.*\b4\b|\b4\b.*1 ?x ?1 ?x ?1\b", "eye")
         self.check(run.status == 1 and geometries, "eye: status 1, both geometries named")
         self.check("shift" in {mask.parent.name for mask in masks}, "shift used")
 
@@ -515,7 +525,7 @@ class Case:
         self.check(run.says(r"0\.50? mm", "half"), "half refused by 0.5 mm")
         run = self.run(EVALUATE, "--path", "ev.csv", "--resample")
         self.check(run.says(r"\b[1-4]\d\.\d\d ", "half"), "half: PSNR with --resample")
-        self.check(run.says(r"^ct .* 0\.\d{4}"), "ct: SSIM given")
+        self.check(run.says(r"^ct .* [01]\.\d{4}"), "ct: SSIM given")
         self.check(run.says(r"(?<![\d.])-1\b", "ignore"), "ignore: -1 noted")
 
     def case_48(self):
