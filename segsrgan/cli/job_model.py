@@ -229,7 +229,8 @@ def _report(job, outcomes, csv_path, quiet):
     """Writes the table, in the order of the CSV file, and prints it."""
     if not outcomes:
         return
-    outcomes = sorted(outcomes, key=lambda outcome: job.images.index(outcome.image))
+    places = {image: place for place, image in enumerate(job.images)}
+    outcomes = sorted(outcomes, key=lambda outcome: places[outcome.image])
     try:
         path = jobs.write_summary(outcomes, csv_path, job.output)
         logger.info("summary: %s", path)

@@ -36,6 +36,7 @@ def build_parser():
     add("-p", "--path", metavar="PLACE", help="CSV file or folder of the patients")
     add("--views", nargs="+", metavar="STACK", help="one to three stacks of one patient")
     add("--masks", nargs="+", metavar="MASK", help="their masks, in the same order")
+    add("--patient", metavar="NAME", help="name of the patient of --views (default: patient)")
     add("-o", "--output", required=True, metavar="FOLDER", help="where the results go")
     add("-w", "--weights", metavar="WEIGHTS", help="weight file of segmentor and AlignNet")
     add("--segsrgan", metavar="WEIGHTS", help="super-resolve each stack by SegSRGAN first")
@@ -55,7 +56,7 @@ def build_parser():
 def _run(args):
     settings = typed(args, PredictionSettings)
     labels = Rule(tuple[int, ...] | None).checked(args.labels, "labels")
-    patients = _patients(args.path, args.views, args.masks)
+    patients = _patients(args.path, args.views, args.masks, args.patient)
     if args.weights:
         import_quietly("supermask.networks")
     if args.segsrgan:
@@ -78,18 +79,18 @@ def _run(args):
     return int(is_bad)
 
 
-def _patients(path, views, masks):
+def _patients(path, views, masks, name):
     if (path is None) == (views is None):
         raise UserError("give either --path or --views")
     from supermask.patients import Patient, read_patients
 
     if path is not None:
-        if masks:
-            raise UserError("--masks goes with --views; put masks into the CSV or folder")
+        if masks or name:
+            raise UserError("--masks and --patient go with --views; put them into the CSV")
         return read_patients(path)
     if masks and len(masks) != len(views):
         raise UserError(f"expected as many masks as views, received {len(masks)} and {len(views)}")
-    return [Patient("patient", tuple(views), tuple(masks or ()))]
+    return [Patient(name or "patient", tuple(views), tuple(masks or ()))]
 
 
 def _line(outcome):

@@ -73,14 +73,25 @@ class State:
             found = {name: list(stored[name].values()) for name in expected if name in stored}
             if expected != found or networks.specs() != self.specs:
                 raise StateError(
-                    f"{self.path}: holds the networks {self.specs}, the settings ask for "
-                    f"{networks.specs()}; resume with the flags of the training that wrote it "
-                    "(--config settings.toml has them)"
+                    f"{self.path}: holds other networks than the settings ask for "
+                    f"({_differences(self.specs, networks.specs())}); resume with the flags of the "
+                    "training that wrote it (--config settings.toml has them)"
                 )
             for name, group in variables.items():
                 arrays = hdf5.read_arrays(file[name], stored[name], dtype=None)
                 for variable, array in zip(group, arrays.values(), strict=True):
                     variable.assign(array)
+
+
+def _differences(made, asked):
+    """What differs between the specs of networks, `{name: dict}`, in words."""
+    names = [n for n in {**made, **asked} if n not in made or n not in asked]
+    found = [f"{name} only in the {'state' if name in made else 'settings'}" for name in names]
+    for name in made.keys() & asked.keys():
+        values = made[name], asked[name]
+        keys = [k for k in {**values[0], **values[1]} if values[0].get(k) != values[1].get(k)]
+        found += [f"{name}: {k} {values[0].get(k)}, not {values[1].get(k)}" for k in keys]
+    return "; ".join(found) or "their weights have other shapes"
 
 
 def save_state(folder, networks, progress):

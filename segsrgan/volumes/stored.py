@@ -177,9 +177,8 @@ class StoredVoxels:
             ) from error
         array = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         dtype = self.dtype.newbyteorder("=") if labels else np.float32
-        with np.errstate(
-            over="ignore"
-        ):  # beyond float32 becomes infinite, refused where it is used
+        # Beyond float32 it becomes infinite, which is refused where it is used.
+        with np.errstate(over="ignore"):
             return np.array(array.reshape(self.shape, order="F"), dtype=dtype, order="C")
 
     def _text(self):

@@ -126,6 +126,8 @@ def test_results_of_other_stacks_are_never_taken_for_those_wanted(folder, result
     status, out, err = run("--views", second, "--masks", masks[1])
     assert status == 1 and "patient: failed" in out and time_of(results) == before
     assert f"holds the results of other files (stack {first})" in err
+    status, out, err = run("--views", second, "--masks", masks[1], "--patient", "Ben/2")
+    assert status == 0 and "Ben_2: finished" in out and time_of(results) == before
     write_volume(read_volume(first).with_array(read_volume(first).array + 1), first)
     os.utime(first, (1, 1))
     status, _, err = run("--views", first, "--masks", masks[0])
@@ -273,7 +275,7 @@ def test_a_bad_patient_and_a_bad_stack_do_not_stop_the_others(views, tmp_path, r
     [
         ("", "give either --path or --views"),
         ("--path . --views a.nii", "give either --path or --views"),
-        ("--path . --masks a.nii", "--masks goes with --views"),
+        ("--path . --masks a.nii", "--masks and --patient go with --views"),
         ("--views a.nii --masks a.nii b.nii", "expected as many masks as views"),
         ("--views a b c d", "expected one to three stacks, received 4"),
         ("--path missing", "missing: no such file; expected a CSV file"),

@@ -88,7 +88,9 @@ def test_an_unreadable_state_gives_way_to_the_one_before(tmp_path):
 @pytest.mark.parametrize("other", [{"kernel": 3}, {"residual": False}, {"scaled": True}])
 def test_the_state_of_other_networks_is_refused(other, tmp_path):
     save_state(tmp_path, make(), Progress())
-    with pytest.raises(StateError, match="resume with the flags of the training"):
+    (name,) = other
+    message = rf"\(generator: {name} .*\); resume with the flags of the training"
+    with pytest.raises(StateError, match=message):
         newest_state(tmp_path).restore(make(GeneratorSpec(**{"kernel": 2, "blocks": 1, **other})))
 
 
