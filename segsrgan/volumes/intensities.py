@@ -64,7 +64,7 @@ def usual_range(array, name=None):
     if name:
         for text in (
             *_extremes(array, (lowest, low), (highest, high), top),
-            *_backgrounds(sample, (usual, counts.max()), (low, top), highest),
+            *_backgrounds(sample, (usual, counts.max()), (low, top), highest, high == highest),
         ):
             _logger.warning("%s: %s", name, text)
     return low, high
@@ -87,8 +87,11 @@ def _extremes(array, minima, maxima, top):
         )
 
 
-def _backgrounds(sample, most, usual, highest):
-    """Texts on backgrounds that are not dark; `most` is the most frequent value and its number."""
+def _backgrounds(sample, most, usual, highest, is_kept):
+    """Texts on backgrounds that are not dark.
+
+    `most` is the most frequent value and its number; `is_kept`, whether the highest counts.
+    """
     (value, number), (low, top) = most, usual
     if number > _LARGE * sample.size and value - low > _GREY * (top - low):
         yield (
@@ -97,11 +100,12 @@ def _backgrounds(sample, most, usual, highest):
             "the image before that step, or set the background to the minimum"
         )
     rest = sample[sample < highest]
-    if min(sample.size - rest.size, rest.size) >= max(_FEWEST, _PADDED * sample.size):
-        top, base = np.percentile(rest, _BRIGHT), min(0, low)
+    tissue = rest[rest > value] if value < highest else rest
+    if is_kept and tissue.size >= _FEWEST:
+        top, base = np.percentile(tissue, _BRIGHT), min(0, low)
         if base < top and highest - base > _FAR * (top - base):
             yield (
-                f"{1 - rest.size / sample.size:.0%} of its voxels are {highest:.6g}, far above all "
+                f"{1 - rest.size / sample.size:.2%} of its voxels are {highest:.6g}, far above all "
                 f"others (up to {top:.6g}); if that is padding, set it to 0, for it sets the range"
             )
 

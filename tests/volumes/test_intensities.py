@@ -149,9 +149,12 @@ def test_a_background_that_is_not_the_minimum_is_pointed_out(caplog):
     (record,) = caplog.records
     assert "a.nii: 83% of its voxels are 0, a background that is not the minimum" in record.message
     caplog.clear()
-    white = padded(65535)
-    assert usual_range(white, "a.nii") == (0, 65535)
-    assert "25% of its voxels are 65535, far above all others" in caplog.records[-1].message
+    corner = with_spikes(65535)
+    corner[:2, :2, :10] = 65535  # fewer than a hundredth of the voxels
+    for white, fraction in ((padded(65535), "25.00%"), (corner, "0.33%")):
+        assert usual_range(white, "a.nii") == (0, 65535)
+        expected = f"{fraction} of its voxels are 65535, far above all others"
+        assert expected in caplog.records[-1].message
     caplog.clear()
     usual_range(np.where(head() > 0, head(), 3), "a.nii")  # brighter than no tissue
     usual_range(scored + 3 * (head() > 0), "a.nii")
