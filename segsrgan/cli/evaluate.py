@@ -2,6 +2,7 @@
 """The command `segsrgan evaluate`: measures predictions against references."""
 
 import logging
+import os
 from pathlib import Path
 
 from segsrgan.cli.console import Parser, ProgressBar, command
@@ -100,14 +101,15 @@ def _place(args, name):
 
 def _check_outputs(args, cases):
     """Makes sure, before the work, that the results can be written and replace nothing else."""
-    inputs = {path.resolve() for case in cases for path in case.files.values()}
-    inputs |= {expanded(args.path).resolve()} if args.path else set()
+    # Path.resolve raises at a link that leads to itself; that is for its case to report.
+    inputs = {os.path.realpath(path) for case in cases for path in case.files.values()}
+    inputs |= {os.path.realpath(expanded(args.path))} if args.path else set()
     outputs = {flag: path for flag in ("csv", "json") if (path := getattr(args, flag))}
-    paths = [Path(path).resolve() for path in outputs.values()]
+    paths = [Path(os.path.realpath(path)) for path in outputs.values()]
     if len(set(paths)) < len(paths):
         raise UserError(f"--csv and --json must differ, received {args.csv} for both")
     for (flag, name), path in zip(outputs.items(), paths, strict=True):
-        if path in inputs:
+        if str(path) in inputs:
             raise UserError(f"--{flag} {name}: is an input; name another file")
         if path.is_dir() or not path.parent.is_dir():
             what = "is a folder" if path.is_dir() else "its folder does not exist"

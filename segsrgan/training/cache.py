@@ -8,6 +8,7 @@ depend on, so that an entry is right or absent, and several trainings may share 
 import hashlib
 import json
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -96,7 +97,7 @@ class Cache:
 def _state(path):
     """What changes with a file or folder."""
     try:
-        stats = [(str(part.resolve()), part.stat()) for part in parts_of(path)]
+        stats = [(os.path.realpath(part), part.stat()) for part in parts_of(path)]
     except OSError:  # whoever reads it says so better
         return [str(path)]
     return [[name, s.st_size, s.st_mtime_ns] for name, s in stats]

@@ -3,6 +3,7 @@
 
 import logging
 import math
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -245,7 +246,7 @@ def _problems_of_bases(groups, needed):
         for base in needed
         if not groups[base]
     ]
-    train, test = ({case.image.resolve() for case in group} for group in groups.values())
+    train, test = ({os.path.realpath(case.image) for case in group} for group in groups.values())
     return problems + [
         f"{image}: is in both Train and Test; leave it out of one, or the scores mean nothing"
         for image in sorted(train & test)

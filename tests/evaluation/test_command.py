@@ -107,6 +107,15 @@ def test_every_role_of_a_missing_file_is_reported(role, tmp_path, table, labels,
     assert row["error"] == f"{tmp_path / 'none.nii'}: no such file or folder; check the path"
 
 
+def test_a_link_to_itself_fails_its_case_alone(tmp_path, table, labels, capsys, command):
+    loop = tmp_path / "loop.nii"
+    loop.symlink_to(loop)
+    path = table({"case": "a", **labels, "label": loop}, {"case": "b", **labels})
+    assert command("-p", path, "--csv", tmp_path / "out.csv") == 1
+    assert "loop.nii: " in errors(capsys)[0]
+    assert [row["dice"] for row in rows_of(tmp_path / "out.csv")] == ["", "0.75"]
+
+
 def test_empty_masks_and_lines_without_partner_are_reported(save, table, images, capsys, command):
     empty = {**images, "mask": save("empty.nii", cube(value=0))}
     assert command("-p", table(empty, {"case": "half", "image": images["image"]})) == 1

@@ -91,13 +91,15 @@ def test_hot_voxels_and_scaled_labels_are_taken_and_pointed_out(tmp_path, caplog
 
 
 def test_all_problems_are_listed_at_once(tmp_path):
-    table = write_table(tmp_path, ("Train",) * 10 + ("Test",))
+    table = write_table(tmp_path, ("Train",) * 11 + ("Test",))
     image, label = ball()
     broken = image.array.copy()
     broken[12, 12, 12] = np.nan  # not from the border on
-    for index, array in ((4, broken), (9, image.array * 0), (10, np.ones_like(broken))):
+    for index, array in ((4, broken), (9, image.array * 0), (11, np.ones_like(broken))):
         put(tmp_path / f"image{index}.nii.gz", array)
     (tmp_path / "image0.nii.gz").unlink()
+    (tmp_path / "image10.nii.gz").unlink()
+    (tmp_path / "image10.nii.gz").symlink_to("image10.nii.gz")
     angle = np.deg2rad(3)  # about x, through the first voxel: both ends of x stay
     cos, sin = np.cos(angle), np.sin(angle)
     shear = (0, 0, 0), np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
@@ -113,7 +115,7 @@ def test_all_problems_are_listed_at_once(tmp_path):
         put(tmp_path / f"label{index}.nii.gz", array, *geometry)
     table.write_text(table.read_text().replace("label5.nii.gz,Train", "label5.nii.gz,Trian"))
     message = refused(table)
-    assert "12 problem(s)" in message
+    assert "13 problem(s)" in message
     for words in (
         ("image0.nii.gz", "no such file"),
         ("label1.nii.gz", "another grid", "23 x 24 x 24 voxels", "against 24 x 24 x 24"),
@@ -126,7 +128,8 @@ def test_all_problems_are_listed_at_once(tmp_path):
         ("label7.nii.gz", "1.70 mm beside"),  # 23 sqrt(2) 2 sin(1.5)
         ("label8.nii.gz", "found 0, 1, 2, 3, 4, 5, 6, 7 ... 138 (139 values)"),
         ("image9.nii.gz", "no positive voxel"),
-        ("image10.nii.gz", "all voxels are 1"),
+        ("image10.nii.gz", "is a link to image10.nii.gz"),
+        ("image11.nii.gz", "all voxels are 1"),
     ):
         assert problem(message, *words), words
 
