@@ -44,7 +44,7 @@ def read_dicom_series(folder, files, series=None):
     uids = chosen.uid.split(",")
     if lost := [error for error in (*damaged, *refused) if error.series[0] in uids]:
         raise VolumeError(f"{lost[0]} ({len(lost)} files of its series)")
-    for error in refused:
+    for error in (*refused, *(error for error in damaged if not error.series[0])):
         _logger.warning("left out: %s", error)
     taken = {id(image) for image in chosen.slices}
     others = [stack for stack in stacks if id(stack.slices[0]) not in taken]
@@ -152,13 +152,14 @@ def _check_choice(chosen, stacks, folder):
 def _completes(stack, chosen):
     """Whether the slices of two series alternate or follow each other on one even grid."""
     first, other = chosen.slices[0], stack.slices[0]
-    if not first.is_parallel(other) or _positions(chosen) < 2:
+    if not first.is_parallel(other) or stack.patient != chosen.patient or _positions(chosen) < 2:
         return False
     if any(first.labels[name] != other.labels[name] for name in _SAME_CONTRAST):
         return False
     offsets = np.array([image.origin for image in (*chosen.slices, *stack.slices)]) - first.origin
     offsets = offsets @ first.direction
-    gaps = np.diff(np.unique(offsets[:, 2].round(2)))
+    heights = np.split(offsets[:, 2].round(2), [len(chosen.slices)])
+    gaps = np.diff(np.sort(np.concatenate([np.unique(part) for part in heights])))
     aligned = (np.abs(offsets[:, :2]) < 0.5 * np.array(first.spacing[:2])).all()
     return bool(aligned and gaps.min() > 0.5 * gaps.max())
 
@@ -179,6 +180,11 @@ def _named(stacks, text, folder, no_scans):
         raise VolumeError(
             f"{folder}: {' and '.join(map(str, found))} differ in ImageOrientationPatient, "
             "PixelSpacing, Rows or Columns, and cannot be merged; name one"
+        )
+    if len(patients := {stack.patient for stack in found}) > 1:
+        raise VolumeError(
+            f"{folder}: {' and '.join(map(str, found))} are of several patients (PatientID "
+            f"{', '.join(map(repr, sorted(patients)))}), and cannot be merged; name one"
         )
     first, uids = found[0], ",".join(stack.uid for stack in found)
     slices = [image for stack in found for image in stack.slices]

@@ -146,8 +146,9 @@ def _scan_opened(file, path):
     dataset = pydicom.dcmread(
         file, stop_before_pixels=True, force=True, specific_tags=[*_READ, *_MOSAIC]
     )
-    kind = dataset.get("SOPClassUID")
-    kind = kind.name if isinstance(kind, pydicom.uid.UID) else "of unknown kind"
+    # Directories of discs, and files cut off early, name it only before the elements.
+    kind = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    kind = kind.name if isinstance(kind, pydicom.uid.UID) else "an object of unknown kind"
     values = _values(dataset, _READ)
     series = [text(values, name) for name in _SERIES]
     try:
@@ -200,6 +201,8 @@ def _check_is_scan(dataset, kind, path):
             "to NIfTI with dcm2niix"
         )
     if not {"Rows", "Columns"} & set(dataset.dir()):
+        if "Image Storage" in kind:
+            raise Damaged(f"{path}: cannot be read, it is damaged or truncated; copy it again")
         raise NoScan(f"{path}: expected a DICOM file with an image, received {kind}")
 
 
@@ -385,11 +388,13 @@ def read_pixels(path):
         warnings.simplefilter("ignore")
         names = [*_PIXELS, *_PADDING, "NumberOfFrames", "PixelData"]
         dataset = pydicom.dcmread(path, force=True, specific_tags=[*names, *_OVERLAYS])
+        if "PixelData" not in dataset:  # nor anything else where it is compressed and cut off
+            raise VolumeError(
+                f"{path}: its pixels (PixelData) are missing or cut off; copy it again"
+            )
         values = _values(dataset, names[:-1])
         pixels = _pixel_format(values, path)
         syntax = dataset.file_meta.get("TransferSyntaxUID")
-        if "PixelData" not in dataset:
-            raise VolumeError(f"{path}: it has no pixels (PixelData); copy it again")
         if syntax is None or syntax in pydicom.uid.UncompressedTransferSyntaxes:
             array = _uncompressed(dataset, pixels, path)
         else:

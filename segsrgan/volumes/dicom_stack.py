@@ -25,6 +25,7 @@ _INTERPOLATED = 0.25  # of the spacing
 _MOST_MISSING = 2  # in a row
 _TILTED = 0.05  # of a pixel
 _ROUNDED_POSITION = 0.1  # mm, of positions with one decimal
+_GAPS = 1.9  # of the slices' declared distance or thickness
 _STRAY = 5  # slices that tell which of them is displaced
 _PADDED = 0.05  # of the range
 _TURNED = 0.05  # degrees
@@ -49,6 +50,7 @@ def assembled(slices, name):
     if len(slices) > 1:
         slices, slope, places = _straight(slices, name)
         slices, weights, spacing = _even(slices, places, name)
+        _check_gaps(slices[0].spacing[2], spacing, name)
     elif not spacing > 0:
         raise VolumeError(
             f"{name}: a single slice must say how thick it is (SliceThickness), received nothing; "
@@ -63,6 +65,15 @@ def assembled(slices, name):
         [direction[:, :2] * first.spacing[:2], direction @ step * spacing, first.origin]
     )
     return volume_of(array, affine, name)
+
+
+def _check_gaps(declared, spacing, name):
+    if 0 < _GAPS * declared < spacing:
+        text = (
+            "%s: the slices lie %.2f mm apart, the header says %.2f mm (SpacingBetweenSlices, else "
+            "SliceThickness); are slices missing?"
+        )
+        _logger.warning(text, name, spacing, declared)
 
 
 def places_of(slices):
@@ -111,12 +122,33 @@ def _without_repeats(slices, name):
                 text = "%s: several images per position; of %s taking %s (they differ in: %s)"
                 _logger.warning(text, name, kinds, taken, rest or "nothing else")
                 return part
-    kinds = "; ".join(_differences(label, values) for label, values in varied.items())
+    if len(single := _without_equals(slices)) == count:
+        text = "%s: %d of %d slices are copies (same place, same pixels); taking each once"
+        _logger.warning(text, name, len(slices) - count, len(slices))
+        return single
+    kinds = [_differences(label, values) for label, values in varied.items()]
+    offsets = np.array([image.origin for image in slices]) @ slices[0].direction[:, :2]
+    if (far := np.ptp(offsets, axis=0).max()) > max(slices[0].spacing[:2]):
+        kinds.append(f"their place within the plane, by up to {far:.0f} mm")
+    remedy = "put the files of one image into a folder of their own"
+    if count == 1:
+        remedy = "export the series again, with the position of each slice"
     raise VolumeError(
         f"{name}: expected one slice per position, received {len(slices)} slices in {count} "
         f"positions (ImagePositionPatient); what differs is "
-        f"{kinds or 'nothing that is known'}; put the files of one image into a folder of their own"
+        f"{'; '.join(kinds) or 'nothing that is known'}; {remedy}"
     )
+
+
+def _without_equals(slices):
+    """One slice of those with the same place, scale and pixels, whatever their identifiers."""
+    files = {image.path: None for image in slices}
+    pixels = {path: [hash(frame.tobytes()) for frame in read_pixels(path)[0]] for path in files}
+    found = {
+        (*np.round(image.origin, 2), image.scale, pixels[image.path][image.frame]): image
+        for image in reversed(slices)
+    }
+    return places_of(list(found.values()))[0]
 
 
 def _separated(slices, places, labels):

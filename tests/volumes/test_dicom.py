@@ -103,7 +103,7 @@ def test_folders_and_links_are_searched_whatever_else_lies_there_and_loops_are_n
         ([0, 3, 6, 60], {}, "distances of 3.00 to 54.00 mm"),
         ([0, 4, 8, 16, 24], {}, "quarter of all"),
         ([0, 3, 6, 9, 12, 24, 27], {}, "2 missing in a row"),
-        ([*EVEN, EVEN[2]], {}, "7 slices in 6 positions"),
+        (EVEN, {"ImagePositionPatient": [0, 0, 0]}, "1 positions.*the position of each slice"),
         (EVEN, {"PixelSpacing": None}, "PixelSpacing"),
         (EVEN, {"PixelSpacing": [0, 1]}, "PixelSpacing"),
         (EVEN, {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "ImageOrientationPatient"),
@@ -164,6 +164,44 @@ def test_copies_of_a_file_count_once_but_not_slices_of_one_instance_uid(tmp_path
     assert caplog.text == ""
 
 
+def test_images_in_one_place_are_one_if_they_are_equal(tmp_path, caplog):
+    folder = write_series(tmp_path / "s", EVEN)
+    write_slice(folder / "again", EVEN[2])
+    assert levels(read_volume(folder)) == pytest.approx(EVEN)
+    assert "1 of 7 slices are copies" in caplog.text
+    write_slice(folder / "again", EVEN[2], slice_pixels(0))
+    with pytest.raises(VolumeError, match="7 slices in 6 positions.*nothing that is known"):
+        read_volume(folder)
+    write_slice(folder / "again", 0, ImagePositionPatient=[203, 4, EVEN[2]])
+    with pytest.raises(VolumeError, match="their place within the plane, by up to 200 mm"):
+        read_volume(folder)
+
+
+@pytest.mark.parametrize("kept", [250, "SeriesInstanceUID"])
+def test_a_file_cut_off_within_its_header_is_damaged(tmp_path, caplog, kept):
+    victim = write_series(tmp_path / "s", EVEN) / "00000003"
+    raw, words = victim.read_bytes(), "00000003: cannot be read, it is damaged or truncated"
+    victim.write_bytes(raw[: kept if kept == 250 else raw.index(b"1.2.3.4\0") + 20])
+    with pytest.raises(VolumeError, match=words):
+        read_volume(victim)
+    if kept == 250:  # of which series is not known
+        read_volume(tmp_path)
+        assert "left out" in caplog.text and words in caplog.text
+    else:
+        with pytest.raises(VolumeError, match=words):
+            read_volume(tmp_path)
+
+
+def test_compressed_pixels_that_are_cut_off_are_named(tmp_path):
+    path = write_slice(tmp_path / "a", 5, LARGE, Rows=64, Columns=64)
+    dataset = pydicom.dcmread(path)
+    dataset.compress(pydicom.uid.RLELossless)
+    dataset.save_as(path)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(VolumeError, match="PixelData. are missing or cut off"):
+        read_volume(path)
+
+
 def test_a_damaged_slice_is_not_taken_for_a_missing_one(tmp_path):
     victim = write_series(tmp_path / "s", EVEN) / "00000003"
     victim.write_bytes(victim.read_bytes()[:-20])
@@ -209,7 +247,11 @@ def test_frames_of_several_echoes_are_told_apart(tmp_path, caplog):
     assert levels(read_volume(path)) == pytest.approx([0, 3, 6])
     assert "of effective echo time 9.0, 80.0 taking 9.0" in caplog.text
     with pytest.raises(VolumeError, match="6 slices in 3 positions"):
-        read_volume(write_multiframe(tmp_path / "a", [0, 0, 3, 3, 6, 6]))
+        read_volume(write_multiframe(tmp_path / "a", [0, 0, 3, 3, 6, 6], change=renumbered))
+
+
+def renumbered(dataset):
+    dataset.PixelData = np.arange(180, dtype=np.uint16).tobytes()
 
 
 def test_an_icon_and_the_older_header_of_philips_say_nothing_of_the_frames(tmp_path):
@@ -262,6 +304,8 @@ def test_the_directory_of_a_disc_is_no_damaged_image(tmp_path):
     index.preamble = bytes(128)
     index.save_as(tmp_path / "DICOMDIR", enforce_file_format=True)
     assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
+    with pytest.raises(VolumeError, match="the directory of a disc"):
+        read_volume(tmp_path / "DICOMDIR")
 
 
 def test_an_old_file_without_a_preamble_is_read(tmp_path):

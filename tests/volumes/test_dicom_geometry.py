@@ -112,6 +112,13 @@ def test_missing_slices_are_told_by_the_spacing_of_the_others(
     assert levels(volume) == pytest.approx(np.arange(0, positions[-1] + 1, 4), abs=0.01)
 
 
+def test_slices_farther_apart_than_their_header_says_are_told(tmp_path, caplog):
+    read_volume(write_series(tmp_path / "s", EVEN, SpacingBetweenSlices=2))
+    assert caplog.text == ""
+    read_volume(write_series(tmp_path / "s", EVEN, SpacingBetweenSlices=1.5))
+    assert "lie 3.00 mm apart, the header says 1.50 mm" in caplog.text
+
+
 @pytest.mark.parametrize(
     "name", ["PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"]
 )

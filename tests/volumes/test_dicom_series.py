@@ -86,6 +86,18 @@ def test_halves_of_a_scan_are_named_and_merged(tmp_path, caplog):
         read_volume(tmp_path, series="1.9,1.7")
 
 
+@pytest.mark.parametrize(("patient", "shift"), [("", 0), ("18", 0), ("18", 1.5)])
+def test_copies_and_other_patients_do_not_complete_a_scan(tmp_path, caplog, patient, shift):
+    write_series(tmp_path / "s", EVEN)
+    tags = {"SeriesInstanceUID": "1.9", "PatientID": patient}
+    write_series(tmp_path / "t", np.add(EVEN, shift), start=50, **tags)
+    assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
+    assert "others are as large" in caplog.text and "merges" not in caplog.text
+    if patient:
+        with pytest.raises(VolumeError, match="several patients .PatientID '', '18'"):
+            read_volume(tmp_path, series="1.2.3.4,1.9")
+
+
 def test_a_series_of_each_slice_is_refused_but_merged_by_name(tmp_path):
     for k, position in enumerate(EVEN):
         write_slice(tmp_path / f"{k}", position, SeriesInstanceUID=f"1.9.{k}")
