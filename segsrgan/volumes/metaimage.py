@@ -24,6 +24,7 @@ _TRUTH = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": F
 _SPACINGS = ("ElementSpacing", "ElementSize")
 _MATRICES = ("TransformMatrix", "Rotation", "Orientation")
 _OFFSETS = ("Offset", "Position", "Origin")
+_ROUNDED = 0.01  # lengths of axes in two decimals deviate less from 1
 _ORDERS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 _PATIENT = {letter: sign * axis for sign, letters in ((1, "RAI"), (-1, "LPS"))
             for letter, axis in zip(letters, np.eye(3), strict=True)}  # fmt: skip
@@ -78,7 +79,13 @@ def _parse(path):
 
 
 def _first(header, names):
-    return next((name for name in names if name in header.fields), None)
+    """The first name that is there; others must say the same, but for the size of voxels."""
+    found = [name for name in names if name in header.fields]
+    for name in found[1:]:
+        words = [header.fields[k].lower().split() for k in (found[0], name)]
+        if names is not _SPACINGS and words[0] != words[1]:
+            raise header.error(name, f"{found[0]} says something else; remove the wrong line")
+    return found[0] if found else None
 
 
 def _affine(header, count):
@@ -98,6 +105,10 @@ def _affine(header, count):
         matrix = header.numbers(name, count**2).reshape(count, count).T
         if matrix[3:, :3].any():
             raise header.error(name, "expected three axes in three dimensions of space")
+        lengths = np.linalg.norm(matrix, axis=0)
+        if 1e-3 < np.abs(lengths - 1).max() < _ROUNDED:
+            header.warn("%s is rounded; taking %s for the voxel size", name, field)
+            matrix = matrix / lengths
     else:
         text = (
             "its header has no orientation (TransformMatrix); taking LPS axes (left may be right)"

@@ -217,6 +217,7 @@ def _origin(header, count, axes, spacing):
         return header.numbers("space origin", 3, header.fields["space origin"].strip(" ()"))
     words = header.fields.get("axis mins", "").split()
     if not words:
+        header.warn("its header has no space origin; taking the first voxel at (0, 0, 0)")
         return np.zeros(3)
     if len(words) != count:
         raise header.error("axis mins", f"expected {count} numbers")

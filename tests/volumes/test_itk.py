@@ -231,6 +231,8 @@ def test_axes_and_position_are_those_of_itk(tmp_path):
 PLACELESS = {"space": None, "space_directions": None, "space_origin": None}
 ASSUMED = {
     "spacings alone": ("a.nrrd", {**PLACELESS, "spacings": "1 2 4"}, "orientation"),
+    "spacings without a place": ("a.nrrd", {**PLACELESS, "spacings": "1 2 4"}, "no space origin"),
+    "rounded": ("a.mha", {"TransformMatrix": "1.004 0 0 0 1 0 0 0 .996"}, "Matrix is rounded"),
     "spacings in microns": (
         "a.nrrd",
         {**PLACELESS, "spacings": "1000 2000 4000", "units": UM},
@@ -307,6 +309,8 @@ REFUSED = {
     "no file": ("a.mha", {"ElementDataFile": ""}, "ElementDataFile"),
     "matrix": ("a.mha", {"TransformMatrix": "1 0 0 0 1 0 0 0 0"}, "unusable geometry"),
     "offset": ("a.mha", {"Offset": "0 0 inf"}, "Offset says '0 0 inf'"),
+    "two orders": ("a.mha", {"ElementByteOrderMSB": "True"}, "MSB says something else"),
+    "two origins": ("a.mha", {"Origin": "1 2 3"}, "Origin says '1 2 3'; Offset says something"),
     "wide pattern": ("a.mhd", {"ElementDataFile": "%999999999d.raw 1 4 1"}, "missing"),
 }  # fmt: skip
 
