@@ -24,6 +24,7 @@ _TRUTH = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": F
 _SPACINGS = ("ElementSpacing", "ElementSize")
 _MATRICES = ("TransformMatrix", "Rotation", "Orientation")
 _OFFSETS = ("Offset", "Position", "Origin")
+_SCALES = {"ElementToIntensityFunctionSlope": 1, "ElementToIntensityFunctionOffset": 0}
 _ROUNDED = 0.01  # lengths of axes in two decimals deviate less from 1
 _ORDERS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 _PATIENT = {letter: sign * axis for sign, letters in ((1, "RAI"), (-1, "LPS"))
@@ -50,6 +51,9 @@ def read_metaimage(path, labels=False):
             f"{path}: expected one real number per voxel, received {channels} "
             "(ElementNumberOfChannels); extract one of them first, for instance with 3D Slicer"
         )
+    for name, neutral in _SCALES.items():
+        if name in header.fields and header.numbers(name, 1)[0] != neutral:
+            header.warn("%s = %s is ignored, as ITK does", name, header.fields[name])
     affine = _affine(header, count)
     return volume_of(_voxels(header, shape, names, start).read(labels), affine, path, labels)
 

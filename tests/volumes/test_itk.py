@@ -232,6 +232,7 @@ PLACELESS = {"space": None, "space_directions": None, "space_origin": None}
 ASSUMED = {
     "spacings alone": ("a.nrrd", {**PLACELESS, "spacings": "1 2 4"}, "orientation"),
     "spacings without a place": ("a.nrrd", {**PLACELESS, "spacings": "1 2 4"}, "no space origin"),
+    "scale": ("a.mha", {"ElementToIntensityFunctionSlope": "2"}, "Slope = 2 is ignored"),
     "rounded": ("a.mha", {"TransformMatrix": "1.004 0 0 0 1 0 0 0 .996"}, "Matrix is rounded"),
     "spacings in microns": (
         "a.nrrd",
