@@ -29,9 +29,9 @@ import numpy as np
 
 from benchmarks.common import markdown, mean_and_deviation
 from segsrgan.errors import UserError
+from segsrgan.evaluation.metrics import METRICS, PAPER_NAMES, LabelPair
 from segsrgan.tables import image_files, stem
 from segsrgan.volumes import Volume, dice
-from supermask.fusion import score
 from supermask.geometry import sample
 from supermask.networks import Networks, load_networks, save_networks, segment, without_islands
 from supermask.prediction import predict_views
@@ -248,8 +248,10 @@ def scored(case, name, networks):
     elif (result := _predicted(case, name, networks)) is not None:
         found = sample(result.probability, truth.grid) >= 0.5
         between = _between(result, truth) if len(views) == 3 else None
-    scores = score(found, truth.array)._asdict().items()
-    return {k: float(v) if math.isfinite(v) else None for k, v in scores} | {"between": between}
+    pair = LabelPair(found, truth.array, truth.spacing)
+    scores = {k: float(METRICS[name].measure(pair)) for k, name in PAPER_NAMES.items()}
+    finite = {k: v if math.isfinite(v) else None for k, v in scores.items()}
+    return finite | {"between": between}
 
 
 def _predicted(case, name, networks):

@@ -2,9 +2,9 @@
 """CSV files, image suffixes and image names: one reader for every command.
 
 Comma, semicolon or tab separate, or what a first line `sep=;` says (Excel's); UTF-8, UTF-16 and
-Windows' CP1252 are read, other bytes if they are a file's name; blank lines count in line numbers
-and are otherwise ignored; `~` is the home folder; relative paths start from the CSV's folder. A row
-is one line: cells hold no line breaks.
+Windows' CP1252 are read, other bytes if they are a file's name; blank lines and comments,
+which begin with `# `, count in line numbers and are otherwise ignored; `~` is the home folder;
+relative paths start from the CSV's folder. A line break in quotes within a cell is a blank.
 """
 
 import codecs
@@ -79,15 +79,16 @@ class Table(NamedTuple):
             )
 
 
-def read_table(path, expected, base=None, strict=True):
+def read_table(path, expected, base=None):
     """Reads a CSV file whose first line names the columns, as a `Table`.
 
     `expected` is what it should hold, for messages: "columns HR_image, Label_image, Base";
-    relative paths start from `base`, the CSV's folder when None.
+    relative paths start from `base`, the CSV's folder when None. A line with more cells than there
+    are columns is a `Row` with a `problem`.
 
     Raises:
-        TableError: if the file is missing or not a text file, holds nothing, names a column
-            twice, or, when `strict`, a line has more cells than there are columns.
+        TableError: if the file is missing or not a text file, holds nothing, or names a column
+            twice.
     """
     path = find_table(path, expected)
     lines = _cells(path, expected, base or path.parent)
@@ -105,8 +106,6 @@ def read_table(path, expected, base=None, strict=True):
                 f"line {number} has {len(cells)} cells, the first line names {len(columns)} "
                 "columns; put a cell that holds a separator in quotes"
             )
-            if strict:
-                raise TableError(f"{path}: {problem}")
         named = zip(columns, cells, strict=False)
         found = {name.lower(): cell for name, cell in named if name and cell}
         rows.append(Row(number, found, problem))
@@ -207,19 +206,43 @@ def _cells(path, expected, base, whole=False):
     if numbered and (match := re.fullmatch(r'"?sep=(.)"?[,;\s]*', numbered[0][1], re.IGNORECASE)):
         separator, numbered = match[1], numbered[1:]
     separator = separator or _separator([line for _, line in numbered])
-    rows = []
-    for number, line in numbered:
+    rows, width, following = [], None, 0
+    for index, (number, line) in enumerate(numbered):
+        if index < following:
+            continue
         if whole and os.path.lexists(resolved(line.strip(), base)):
             cells = [line]
+        elif re.match(r"\s*#( |$)", line):
+            logger.info("%s: line %d is a comment and left out", path, number)
+            continue
         else:
             try:
-                cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+                cells, count = _split(numbered, index, separator, width)
             except csv.Error as error:
                 raise TableError(f"{path}: line {number} cannot be read ({error})") from error
-        cells = [_as_on_disk(cell.strip(), base) for cell in cells]
+            following = index + count
+            width = width or len(cells)
+        cells = [_as_on_disk(" ".join(cell.split("\n")).strip(), base) for cell in cells]
         if any(cells):
             rows.append((number, cells))
     return rows
+
+
+def _split(numbered, index, separator, width):
+    """The cells of a line, and of how many lines: more where a quote that it opens closes later.
+
+    All must make up a row of `width` cells: else the quote was forgotten, or is an inch.
+    """
+    options = {"delimiter": separator, "skipinitialspace": True}
+    line = numbered[index][1]
+    if line.count('"') % 2:
+        following = (f"{numbered[k][1]}\n" for k in range(index, len(numbered)))
+        with suppress(csv.Error):
+            reader = csv.reader(following, strict=True, **options)
+            cells = next(reader)
+            if len(cells) == width or width is None and len(cells) > 1:
+                return cells, reader.line_num
+    return next(csv.reader([line], **options)), 1
 
 
 def _separator(lines):

@@ -11,7 +11,6 @@ from segsrgan import __version__  # noqa: F401 - the version of both packages
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "fusion": ["score"],
         "geometry": ["Rigid", "read_transform"],
         "networks": [
             *("AlignNetSpec", "SegmentorSpec", "build_alignnet", "build_segmentor"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Aligned views made into one (Gu et al. 2023, sec. 2.4), and how good the mask is (sec. 3.3).
+"""Aligned views made into one (Gu et al. 2023, sec. 2.4), and how well they agree.
 
 Each view is sure of itself on its acquired slices and less so between them. Equation 3 as printed
 divides by `P_i / sum P`, which cancels the confidences P; like the paper's code, this multiplies.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from segsrgan.volumes import boundary_agreement, dice, overlap_errors
+from segsrgan.volumes import dice
 from supermask.registration import correlation
 
 LEAST_DICE = 0.7
@@ -167,44 +167,3 @@ def agreements(names, masks, images, insides):
         overlap = np.count_nonzero(both) / max(1, np.count_nonzero(insides[i]))
         result.append(Agreement(names[i], names[j], common, resemblance, overlap))
     return result
-
-
-class Scores(NamedTuple):
-    """The paper's scores of a mask, each from 0 to 1."""
-
-    dsc: float  # Dice, better high
-    us: float  # "under-segmentation", the fraction of the prediction that is false, better low
-    os: float  # "over-segmentation", the fraction of the truth that is missed, better low
-    rms: float  # root of the mean square of both, better low
-    mba: float  # boundary accuracy, slice by slice as in the paper's code, better high
-    mba_3d: float  # boundary accuracy in space, with a ball, better high
-
-
-def score(prediction, truth):
-    """All `Scores` of a mask.
-
-    Args:
-        prediction: (x, y, z), every voxel other than 0 belongs to the object.
-        truth: (x, y, z), every voxel other than 0, on the same isotropic grid.
-
-    Returns:
-        `Scores`; nan where the prediction or the truth is empty and a score therefore undefined.
-
-    Raises:
-        ValueError: if the shapes differ or are not 3-D.
-
-    Example:
-        >>> truth = np.zeros((8, 8, 8), bool)
-        >>> truth[2:6, 2:6, 2:6] = True
-        >>> score(truth, truth).dsc
-        1.0
-    """
-    errors = overlap_errors(prediction, truth)
-    return Scores(
-        dice(prediction, truth),
-        errors.false,
-        errors.missed,
-        errors.rms,
-        boundary_agreement(prediction, truth),
-        boundary_agreement(prediction, truth, flat=False),
-    )

@@ -130,9 +130,7 @@ class Rigid:
 
     def angle(self):
         """How far it turns in all, degrees, 0 to 180."""
-        # By the sine of half the angle: the cosine of the whole loses small ones.
-        half = np.linalg.norm(self.rotation - np.eye(3)) / np.sqrt(8)
-        return float(np.rad2deg(2 * np.arcsin(min(1.0, half))))
+        return turn_between(self.rotation, np.eye(3))
 
     def to_itk(self):
         """The `SimpleITK.Euler3DTransform`; a resampler to the reference takes it as it is."""
@@ -204,6 +202,13 @@ def rotation(angles):
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
     return about_z @ about_x @ about_y
+
+
+def turn_between(first, second):
+    """The angle between two rotation matrices (3, 3), degrees, 0 to 180."""
+    # By the sine of half of it: the cosine of the whole loses small ones.
+    half = np.linalg.norm(first - second) / np.sqrt(8)
+    return float(np.rad2deg(2 * np.arcsin(min(1.0, half))))
 
 
 def _angles(turn):

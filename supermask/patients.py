@@ -135,7 +135,7 @@ def read_patients(path):
 
 
 def _of_table(path):
-    table = read_table(path, _EXPECTED, strict=False)
+    table = read_table(path, _EXPECTED)
     if not table.rows:
         raise TableError(f"{path}: names no patient; expected a line for each, with {_EXPECTED}")
     roles = _roles(table)

@@ -29,6 +29,18 @@ def data_dir():
     pytest.skip(f"no real data in {folder}; name another folder in SEGSRGAN_TEST_DATA")
 
 
+@pytest.fixture
+def csv(tmp_path):
+    """Return a function that writes a CSV file of a text, or bytes, and returns its path."""
+
+    def write(content, encoding="utf-8"):
+        path = tmp_path / "data.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+        return path
+
+    return write
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Lets pytest-xdist send what a test has logged, file names that are not UTF-8 included."""

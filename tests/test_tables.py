@@ -12,13 +12,11 @@ from segsrgan.tables import find_table, image_files, read_paths, read_table, ste
 
 
 @pytest.fixture
-def names(tmp_path):
+def names(tmp_path, csv):
     """Return a function: the paths that a CSV of this content names, beside it."""
 
-    def read(content, encoding="utf-8"):
-        path = tmp_path / "data.csv"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
-        return [str(image.relative_to(tmp_path)) for image in read_paths(path)]
+    def read(*content):
+        return [str(image.relative_to(tmp_path)) for image in read_paths(csv(*content))]
 
     return read
 
@@ -154,16 +152,41 @@ def test_the_line_by_which_excel_names_the_separator_is_no_row(tmp_path, names, 
         ("", "is empty; expected a CSV file with the columns image"),
         ("image,Image\na,b\n", "more than one column image"),
         (f"image\n{'x' * 200_000}\n", "line 2 cannot be read"),
-        ("image,mask\n\na,b,c\n", "line 3 has 3 cells, the first line names 2 columns"),
     ],
 )
-def test_a_table_that_cannot_be_read_is_explained(tmp_path, content, words):
-    (tmp_path / "data.csv").write_text(content)
+def test_a_table_that_cannot_be_read_is_explained(csv, content, words):
     with pytest.raises(TableError, match=words):
-        read_table(tmp_path / "data.csv", "columns image")
+        read_table(csv(content), "columns image")
 
 
-def test_unknown_columns_are_named(tmp_path, caplog):
-    (tmp_path / "data.csv").write_text("image,Age,mask\na,3,b\n")
-    read_table(tmp_path / "data.csv", "columns").warn_of_unknown(("Image", "Mask"))
+def test_a_line_with_too_many_cells_is_a_row_with_a_problem(csv):
+    bad, good = read_table(csv("image,mask\n\na,b,c\nd,e,,\n"), "columns image").rows
+    assert bad.problem.startswith("line 3 has 3 cells, the first line names 2 columns")
+    assert good == (4, {"image": "d", "mask": "e"}, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('image,"the\nnote"\na,"b\n\n""c""\nd"\ne,f\n', ["a", "e"]),
+        ('image,note\na,"b\ne,f\n', ["a", "e"]),  # forgotten to the end of the file
+        ('image,note\na,"b\ne,"f"\n', ["a", "e"]),  # closed by the beginning of another one
+        ('image,note\na,5" b\ne,f"\n', ["a", "e"]),
+        ('image,note\n"a,b\ne,f\ng",\n', ["a,b e,f g"]),
+        ("# one, two\nimage,note\n# b,c\na,b\n #\n#e,f\n", ["a", "#e"]),
+    ],
+)
+def test_line_breaks_in_quotes_and_comments(csv, names, content, expected):
+    assert names(content) == expected
+    assert [row.get("image") for row in read_table(csv(content), "columns").rows] == expected
+
+
+def test_an_image_whose_name_begins_like_a_comment_is_none(tmp_path, names):
+    (tmp_path / "# a.nii").touch()
+    assert names("# a.nii\n# b.nii\nc.nii\n") == ["# a.nii", "c.nii"]
+
+
+def test_unknown_columns_are_named(csv, caplog):
+    table = read_table(csv("image,Age,mask\na,3,b\n"), "columns")
+    table.warn_of_unknown(("Image", "Mask"))
     assert "ignored columns: Age; known are Image, Mask" in caplog.text

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segsrgan.errors import UserError
+from segsrgan.errors import UserError, problems_error
 from segsrgan.tables import IMAGE_SUFFIXES, image_files, read_table, resolved, stem
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Case:
         mask: the region, such as the brain, in which images are compared: every voxel but 0.
         baseline: the image of low resolution, measured beside `image` after interpolation.
         name: of the case; the stem of its reference by default.
+        problem: what is wrong with the line that names the case, None if it is right.
     """
 
     image: Path | None = None
@@ -51,6 +52,7 @@ class Case:
     mask: Path | None = None
     baseline: Path | None = None
     name: str = ""
+    problem: str | None = None
 
     def __post_init__(self):
         for role in _NEEDS:
@@ -74,6 +76,8 @@ class Case:
 
     def check(self):
         """Raises `UserError` if nothing can be compared, or a file lacks its partner."""
+        if self.problem:
+            raise UserError(self.problem)
         for role, lacking in _lacking(self.files):
             raise UserError(
                 f"{role} ({self.files[role]}) is given without {' and '.join(lacking)}; "
@@ -103,7 +107,8 @@ def read_cases(path):
 
     Raises:
         UserError: if the file is missing or not a text file, columns are missing or have no
-            partner, a line has too many cells, or there is no case.
+            partner, or there is no case. A line with too many cells is a case with a `problem`;
+            all of them are an error.
     """
     table = read_table(path, _COLUMNS)
     roles = [role for role in _NEEDS if table.has(role)]
@@ -120,12 +125,14 @@ def read_cases(path):
     table.warn_of_unknown(("case", *_NEEDS))
     cases = []
     for row in table.rows:
-        cells = {role: row.get(role) for role in roles}
+        cells = {} if row.problem else {role: row.get(role) for role in roles}
         files = {role: resolved(cell, table.path.parent) for role, cell in cells.items() if cell}
         name = row.get("case") or ("" if files else f"line {row.line}")
-        cases.append((row.line, Case(**files, name=name)))
+        cases.append((row.line, Case(**files, name=name, problem=row.problem)))
     if not cases:
         raise UserError(f"{table.path}: names columns but no case; add a line for each")
+    if all(row.problem for row in table.rows):
+        raise problems_error(table.path, [row.problem for row in table.rows])
     counts = Counter(case.name for _, case in cases)
     return [
         replace(case, name=f"{case.name} (line {line})") if counts[case.name] > 1 else case

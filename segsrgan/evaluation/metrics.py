@@ -135,7 +135,7 @@ _ROWS = (
 )
 METRICS = {row[0]: Metric(*row, _TEXTS[row[0]]) for row in _ROWS}
 # The names of the SuperMask paper (Gu et al. 2023).
-_ALIASES = {
+PAPER_NAMES = {
     "dsc": "dice",
     "us": "false_share",
     "os": "missed_share",
@@ -165,7 +165,7 @@ class EvaluationSettings:
     metrics: tuple[str, ...] | None = setting(
         None,
         f"by comma, some of {', '.join(METRICS)} (default: all possible)",
-        choices=(*METRICS, *_ALIASES),
+        choices=(*METRICS, *PAPER_NAMES),
         metavar="NAMES",
     )
     labels: tuple[int, ...] | None = setting(
@@ -189,7 +189,7 @@ class EvaluationSettings:
 
     def __post_init__(self):
         check(self)
-        names = self.metrics and tuple(_ALIASES.get(name, name) for name in self.metrics)
+        names = self.metrics and tuple(PAPER_NAMES.get(name, name) for name in self.metrics)
         if names and len(set(names)) < len(names):
             raise UserError(f"metrics must differ, received {', '.join(names)}; name each once")
         object.__setattr__(self, "metrics", names)

@@ -10,6 +10,7 @@ import numpy as np
 from segsrgan.errors import UserError, VolumeError, one_line
 from segsrgan.evaluation.cases import Case
 from segsrgan.evaluation.metrics import EvaluationSettings, ImagePair, LabelPair
+from segsrgan.files import real_path
 from segsrgan.volumes import (
     foreground,
     object_of,
@@ -94,6 +95,8 @@ def _measured(case, settings, metrics):
             if kind in case.kinds and wanted:
                 measured, where, noted = measure(case, settings, wanted)
                 values, region, notes = values | measured, region or where, notes + noted
+                paths = {real_path(case.files[role]) for role in (kind, f"reference_{kind}")}
+                notes += [f"{kind} is its own reference"] * (len(paths) == 1)
         if not values:
             notes = [*notes, "has no files for the metrics"]
         return Scores(case, values, region, tuple(notes))

@@ -199,7 +199,7 @@ def read_cases(
             groups[case.base].append(case)
             values |= {case.labels[MASK]: found} if found else {}
             problems += wrong
-    problems += _problems_of_bases(groups, needed)
+    problems += _problems_of_bases(groups, needed, path)
     if fit_mask:
         classes, wrong = _count_classes(values)
         problems += wrong
@@ -227,7 +227,9 @@ def _rows(table, columns, base_path, label_values):
     cases, problems = [], []
     for row in table.rows:
         empty = [name for name in (IMAGE, *columns, BASE) if not row.get(name)]
-        if empty:
+        if row.problem:
+            problems.append(row.problem)
+        elif empty:
             problems.append(f"line {row.line}: {', '.join(empty)} is empty")
         elif row.get(BASE) not in BASES:
             base = row.get(BASE)
@@ -239,17 +241,20 @@ def _rows(table, columns, base_path, label_values):
     return cases, problems
 
 
-def _problems_of_bases(groups, needed):
-    """What is wrong with the division into Train and Test."""
+def _problems_of_bases(groups, needed, path):
+    """What is wrong with the division into Train and Test; a warning of images named twice."""
     problems = [
         f"no row has {base} in the column Base; at least one is needed"
         for base in needed
         if not groups[base]
     ]
-    train, test = ({os.path.realpath(case.image) for case in group} for group in groups.values())
+    train, test = ([os.path.realpath(case.image) for case in group] for group in groups.values())
+    for image, count in (Counter(train) + Counter(test)).items():
+        if count > 1 and not (image in train and image in test):
+            _logger.warning("%s: %s is in %d rows, each of which counts", path, image, count)
     return problems + [
         f"{image}: is in both Train and Test; leave it out of one, or the scores mean nothing"
-        for image in sorted(train & test)
+        for image in sorted({*train} & {*test})
     ]
 
 

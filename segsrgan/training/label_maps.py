@@ -108,6 +108,9 @@ def read_maps(path, base_path=None, cortex=MapFile.cortex, tissues=MapFile.tissu
     base = Path(base_path or table.path.parent).absolute()
     problems, files = [], []
     for row in table.rows:
+        if row.problem:
+            problems.append(row.problem)
+            continue
         try:
             files.append(_file(row, base, cortex, tissues, table.has("Fraction")))
         except ValueError as error:

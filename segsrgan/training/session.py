@@ -342,7 +342,7 @@ class Session(ABC):
                 )
         for folder in (self.folder, *(path.parent for path in tables.values())):
             check_writable(folder)
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder, stack)
         try:
             stack.enter_context(locked(self.folder, wait=False))
         except BlockingIOError as error:
@@ -409,6 +409,19 @@ class Session(ABC):
             progress(f"epoch {epoch}/{self.epochs[-1]}", done, total, ", ".join(texts))
 
         return report
+
+
+def _make_folder(folder, stack):
+    """Makes a folder and those above it; the end of `stack` removes what has stayed empty."""
+    missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        stack.callback(_remove_empty, path)
+
+
+def _remove_empty(folder):
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager

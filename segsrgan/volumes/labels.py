@@ -14,7 +14,6 @@ from segsrgan.errors import VolumeError
 _logger = logging.getLogger(__name__)
 
 _ROUNDING = 1e-3  # of label values: scaled headers round
-_EXACT = 2**24  # whole numbers beyond are not all in float32
 _RINGING = 0.5  # beyond 0 and 1; splines overshoot by 0.4 at most in corners
 # Least and largest maximum of per cent and of 8 bits.
 _FULL = ((90, 105, 100), (230, 270, 255))
@@ -30,7 +29,7 @@ def select_labels(array, values, name):
 
     Whole numbers are compared exactly, others within a thousandth of a label. A warning says
     where there is none. Raises `VolumeError` where fractions show that these are no labels, or
-    where float32 has merged labels above 2^24.
+    for labels of which floating point has merged neighbours: float32 above 2^24, float64 2^53.
     """
     if array.dtype.kind in "biu":
         kind = np.uint8 if array.dtype.kind == "b" else array.dtype
@@ -56,10 +55,11 @@ def _check_labels(array, values, name):
             f"and {high:.4g}; choose no labels if these are probabilities, and check that the "
             "label map was not interpolated"
         )
-    if array.dtype.itemsize < 8 and max(values) > _EXACT:
+    exact, largest = 2 ** (np.finfo(array.dtype).nmant + 1), max(values, key=abs)
+    if abs(largest) > exact:
         raise VolumeError(
-            f"{name}: its voxels are float32, in which labels above {_EXACT} such as {max(values)} "
-            "cannot be told apart; save the label map as whole numbers (int32, uint32)"
+            f"{name}: its voxels are {array.dtype.name}, in which labels above {exact} such as "
+            f"{largest} cannot be told apart; save the label map as whole numbers (int64, uint64)"
         )
 
 
@@ -178,5 +178,5 @@ def _unclear(values, name, what):
 
 def listed(values):
     """The first values, separated by commas."""
-    text = ", ".join(f"{value:.10g}" for value in values[:_LISTED])
-    return text + (" ..." if len(values) > _LISTED else "")
+    texts = (f"{value:.10g}" if value % 1 else str(int(value)) for value in values[:_LISTED])
+    return ", ".join(texts) + (" ..." if len(values) > _LISTED else "")

@@ -159,8 +159,8 @@ def _rows_of_csv(path, problems):
     rows, folder = [], table.path.parent
     for row in table.rows:
         mask, image, base = (row.get(name) for name in _COLUMNS)
-        if not mask:
-            problems.append(f"line {row.line}: has no mask")
+        if row.problem or not mask:
+            problems.append(row.problem or f"line {row.line}: has no mask")
         elif base not in ("", *_BASES):
             problems.append(f"line {row.line}: base must be Train or Test, received {base}")
         else:

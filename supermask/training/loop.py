@@ -14,6 +14,7 @@ from segsrgan.training.session import EpochLoop
 from segsrgan.training.step_tensorflow import ReplicatedStep
 from segsrgan.training.validation import planes_picture
 from segsrgan.volumes import dice
+from supermask.geometry import turn_between
 from supermask.losses import similarity_loss
 from supermask.networks import save_networks
 from supermask.training.dataset import Pairs, Singles
@@ -187,9 +188,7 @@ class Loop(EpochLoop):
 
 def motion_errors(first, second, spacing):
     """How far two motions (3, 4) are apart: degrees, and mm at the grid's middle."""
-    # By the sine of half the angle: the cosine of the whole tells small ones badly apart.
-    half = np.linalg.norm(first[:, :3] - second[:, :3]) / np.sqrt(8)
-    angle = float(np.rad2deg(2 * np.arcsin(min(1.0, half))))
+    angle = turn_between(first[:, :3], second[:, :3])
     shift = float(spacing * np.linalg.norm(first[:, 3] - second[:, 3]))
     return {"angle_error": angle, "shift_error": shift}
 

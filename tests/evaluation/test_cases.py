@@ -10,14 +10,9 @@ from segsrgan.evaluation import Case, match_cases, read_cases
 
 
 @pytest.fixture
-def read(tmp_path):
-    """Return a function that reads the cases of a CSV with a text."""
-
-    def read(text):
-        (tmp_path / "cases.csv").write_text(text)
-        return read_cases(tmp_path / "cases.csv")
-
-    return read
+def read(csv):
+    """The cases of a table's text."""
+    return lambda text: read_cases(csv(text))
 
 
 def test_cells_may_be_padded_and_columns_empty(tmp_path, read):
@@ -60,10 +55,11 @@ def test_names_that_occur_twice_get_their_line_and_unknown_columns_a_warning(rea
         ("label,image,reference_image\n", "column label but no column reference_label"),
         ("label,reference_label,mask\n", "column mask but no column image"),
         ("label,reference_label,baseline\n", "column baseline but no column image"),
+        ("label,reference_label\na,b,c\na,b,d\n", "2 problem.*\n  line 2 .*\n  line 3 has 3 cells"),
     ],
 )
 def test_a_csv_that_cannot_be_right_is_refused(read, text, message):
-    with pytest.raises(UserError, match=f"cases.csv: .*{message}"):
+    with pytest.raises(UserError, match=f"data.csv: .*{message}"):
         read(text)
 
 

@@ -124,6 +124,13 @@ def test_empty_masks_and_lines_without_partner_are_reported(save, table, images,
     assert "half: image" in half and "without reference_image" in half
 
 
+def test_a_line_with_too_many_cells_fails_alone(table, labels, capsys, command, tmp_path):
+    path = table({"case": "a", **labels}, {"case": "b, c", **labels}, {"case": "d", **labels})
+    assert command("-p", path, "--csv", tmp_path / "out.csv") == 1
+    assert "b: line 3 has 4 cells, the first line names 3 columns" in errors(capsys)[0]
+    assert [row["dice"] for row in rows_of(tmp_path / "out.csv")] == ["0.75", "", "0.75"]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -52,10 +52,11 @@ def test_labels_by_hand(labels):
 
 
 def test_the_papers_names_mean_the_same_and_keep_their_order(labels, images):
-    row = measure({**labels, **images}, metrics=("mba_3d", "ssim", "dsc"))
-    columns = EvaluationSettings(metrics=("mba_3d", "ssim", "dsc")).columns([row.case])
-    assert [metric.name for metric in columns] == ["boundary_agreement_3d", "ssim", "dice"]
-    assert set(row.values) == {"boundary_agreement_3d", "ssim", "dice"}
+    names = ("mba_3d", "ssim", "dsc", "us", "os")
+    row = measure({**labels, **images}, metrics=names)
+    columns = [metric.name for metric in EvaluationSettings(metrics=names).columns([row.case])]
+    assert columns == ["boundary_agreement_3d", "ssim", "dice", "false_share", "missed_share"]
+    assert set(row.values) == set(columns)
 
 
 def test_more_than_the_reference_is_a_positive_difference(save):
@@ -141,6 +142,8 @@ def test_large_labels_are_told_apart_and_ignored_ones_pointed_out(save):
         [Case(**pair(save, cube(), truth.astype(np.float32)))], EvaluationSettings(labels=(2**25,))
     )
     assert "cannot be told apart" in row.error
+    files = {"label": files["label"], "reference_label": files["label"]}
+    assert measure(files).notes == ("label is its own reference",)
 
 
 def test_a_reference_has_a_background_of_any_value(save):

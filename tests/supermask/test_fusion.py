@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Confidences, the fusion of views, and the paper's scores under the paper's names."""
-
-import math
+"""Confidences and the fusion of views."""
 
 import numpy as np
 import pytest
 
 from segsrgan.volumes import Grid
-from supermask.fusion import confidence, fuse, fuse_images, score
+from supermask.fusion import confidence, fuse, fuse_images
 from supermask.geometry import sampling
 
 
@@ -94,24 +92,3 @@ def test_images_are_fused_by_mean_median_or_the_surest():
     assert fused("gaussian") == [32.5, pytest.approx(50 / 3), 0]
     assert fused("vote") == [20, 15, 0]
     assert fused("nearest") == [10, 20, 0]
-
-
-def box(low, high, shape=(12, 12, 12)):
-    mask = np.zeros(shape, bool)
-    mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
-    return mask
-
-
-def test_over_is_what_is_missed_and_under_what_is_false():
-    truth = box((2, 2, 2), (6, 6, 6))
-    assert score(truth, truth) == (1, 0, 0, 0, 1, 1)
-    dsc, us, os, rms, *_ = score(box((2, 2, 2), (4, 6, 6)), truth)  # half of the truth
-    assert (dsc, us, os, rms) == pytest.approx((2 / 3, 0, 0.5, math.sqrt(0.125)))
-
-
-def test_the_boundary_is_scored_slice_by_slice_and_in_space():
-    truth = box((6, 6, 6), (26, 26, 12), (32, 32, 32))
-    wrong = truth.copy()
-    wrong[12:20, 12:20, 11] = False  # far from the outline of its slice, on that of the volume
-    found = score(wrong, truth)
-    assert found.mba == 1 > found.mba_3d

@@ -14,14 +14,9 @@ from supermask.views import read_view
 
 
 @pytest.fixture
-def read(tmp_path):
+def read(csv):
     """The patients of a table's text."""
-
-    def patients(text):
-        (tmp_path / "patients.csv").write_text(text)
-        return read_patients(tmp_path / "patients.csv")
-
-    return patients
+    return lambda text: read_patients(csv(text))
 
 
 def names(paths):

@@ -78,6 +78,10 @@ def test_labels_are_told_apart_in_their_stored_type(tmp_path):
         assert np.array_equal(case.load_label("Label_image"), label.array > 0)
     write_volume(label.with_array(large.astype(np.float32)), tmp_path / "label0.nii.gz")
     assert "cannot be told apart" in refused(table, label_values=(2**29 + 1,))
+    large = np.where(label.array > 0, 2.0**53, 0)  # which is 2^53 + 1 in float64, too
+    write_volume(label.with_array(large), tmp_path / "label0.nii.gz")
+    message = refused(table, label_values=(2**53 + 1,))
+    assert problem(message, "float64", f"above {2**53} such as {2**53 + 1} cannot be told apart")
 
 
 def test_hot_voxels_and_scaled_labels_are_taken_and_pointed_out(tmp_path, caplog):
@@ -88,6 +92,9 @@ def test_hot_voxels_and_scaled_labels_are_taken_and_pointed_out(tmp_path, caplog
     case = read_cases(table).train[0]
     assert "image0.nii.gz: 1 of its voxels are up to" in caplog.text
     assert (case.load_label("Label_image") > 0.5).sum() == label.array.sum()
+    table.write_text(table.read_text() + "image0.nii.gz,label0.nii.gz,Train\n")
+    assert len(read_cases(table).train) == 2
+    assert "image0.nii.gz is in 2 rows, each of which counts" in caplog.text
 
 
 def test_all_problems_are_listed_at_once(tmp_path):
@@ -113,9 +120,10 @@ def test_all_problems_are_listed_at_once(tmp_path):
         (8, np.arange(24.0**3).reshape(24, 24, 24) // 100),
     ):
         put(tmp_path / f"label{index}.nii.gz", array, *geometry)
-    table.write_text(table.read_text().replace("label5.nii.gz,Train", "label5.nii.gz,Trian"))
+    text = table.read_text().replace("label5.nii.gz,Train", "label5.nii.gz,Trian")
+    table.write_text(f"{text}a.nii,b, c.nii,Train\n")
     message = refused(table)
-    assert "13 problem(s)" in message
+    assert "14 problem(s)" in message
     for words in (
         ("image0.nii.gz", "no such file"),
         ("label1.nii.gz", "another grid", "23 x 24 x 24 voxels", "against 24 x 24 x 24"),
@@ -125,6 +133,7 @@ def test_all_problems_are_listed_at_once(tmp_path):
         ("label4.nii.gz", "found -1, 0, 2; write a label of the one structure"),
         ("label6.nii.gz", "NaN or infinite"),
         ("line 7", "received Trian"),
+        ("line 14", "has 4 cells"),
         ("label7.nii.gz", "1.70 mm beside"),  # 23 sqrt(2) 2 sin(1.5)
         ("label8.nii.gz", "found 0, 1, 2, 3, 4, 5, 6, 7 ... 138 (139 values)"),
         ("image9.nii.gz", "no positive voxel"),
