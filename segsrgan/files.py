@@ -242,9 +242,12 @@ class ResultsFolder:
         return label in self._read().get("results", {})
 
     def entry(self, label=""):
-        """The entry of whole results, a dict; None if there is none."""
+        """The entry of whole results, a dict; None if there is none, or one of its files is gone."""
         found = self._read().get("results", {}).get(label)
-        return found if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            return None
+        files = [self.folder / label / Path(name).name for name in found.get("files") or ()]
+        return found if all(map(os.path.isfile, files)) else None
 
     def claim(self):
         """Makes the folder and takes it for the source, unless another one has it already.
@@ -288,7 +291,8 @@ class ResultsFolder:
             yield temporary
             files = sorted(path.name for path in temporary.iterdir())
             with locked(self.folder):
-                old = {*((self.entry(label) or {}).get("files") or ()), *possible} - {*files}
+                entry_before = self._read().get("results", {}).get(label) or {}
+                old = {*(entry_before.get("files") or ()), *possible} - {*files}
                 self._note(label, None)
                 target.mkdir(exist_ok=True)
                 for file in files:

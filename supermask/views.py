@@ -10,8 +10,7 @@ import numpy as np
 from segsrgan.errors import UserError, one_line
 from segsrgan.volumes import Grid, Volume, object_of, read_volume, select_labels, usual_range
 from segsrgan.volumes.comparison import SHIFTED, compare, match
-from segsrgan.volumes.nifti import has_orientation
-from segsrgan.volumes.reading import read_with_patient
+from segsrgan.volumes.reading import read_with_source
 from supermask.geometry import overlaps, sample
 from supermask.patients import unused_name
 from supermask.settings import PLANES
@@ -37,6 +36,8 @@ class View:
         patient: the ID in its DICOM header, "" where there is none.
         acquired: the `Grid` on which the scanner acquired it, if `volume` has been super-resolved
             since; None: that of `volume`.
+        frame: the frame of reference in its DICOM header, "" where there is none; the places of
+            stacks in different frames do not compare.
         is_oriented: whether its header says how the stack lies in the patient.
 
     Raises:
@@ -54,6 +55,7 @@ class View:
     path: str = ""
     patient: str = ""
     acquired: Grid | None = None
+    frame: str = ""
     is_oriented: bool = True
 
     def __post_init__(self):
@@ -167,12 +169,11 @@ def read_view(path, mask_path=None, series=None, labels=None):
         VolumeError: if a file cannot be read.
         UserError: see `View`.
     """
-    volume, patient = read_with_patient(path, series)
+    volume, source = read_with_source(path, series)
     mask = None if mask_path is None else read_mask(mask_path, labels)
     if mask is not None:
         mask, _ = match(mask, volume.grid, mask_path, path)
-    is_oriented = has_orientation(path)
-    return View(volume, mask, path=str(path), patient=patient, is_oriented=is_oriented)
+    return View(volume, mask, path=str(path), **source._asdict())
 
 
 def load_views(patient, labels=None):
@@ -236,7 +237,7 @@ def check_together(views):
     if unknown and len(views) > 1:
         raise UserError(
             f"{', '.join(unknown)}: no orientation in the header, so that the way the stacks lie "
-            "to each other is not known; convert them from DICOM again, or write the qform or sform"
+            "to each other is not known; convert them from DICOM again, or write it there, such as NIfTI's qform"
         )
     warnings = [text for view in views if view.mask is not None for text in _mask_warnings(view)]
     warnings += [
@@ -263,14 +264,21 @@ def _check_pair(first, second):
             f"{names}: do not meet anywhere in patient space; check that they are of one patient "
             "and one examination, and that no program has changed their headers"
         )
+    warnings = []
+    if first.frame != second.frame and first.frame and second.frame:
+        warnings.append(
+            f"{names}: have different frames of reference (FrameOfReferenceUID), so that their "
+            "headers do not say how they lie to each other; look at the aligned masks"
+        )
     if first.normal is None or second.normal is None:
-        return []
+        return warnings
     angle = np.rad2deg(np.arccos(min(1.0, abs(float(first.normal @ second.normal)))))
     if angle >= _SAME_PLANE:
-        return []
+        return warnings
     return [
+        *warnings,
         f"{names}: their slices are {angle:.0f} degrees apart, both are {first.plane}; along that "
-        "axis the result is as coarse as they are; take stacks of different planes"
+        "axis the result is as coarse as they are; take stacks of different planes",
     ]
 
 

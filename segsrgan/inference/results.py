@@ -77,10 +77,10 @@ class ImageResults:
             prefixes = _ORIGINAL
             if self.home or self.folder.parent != self.image.parent or not _is_alone(self.image):
                 return False
-        elif self.record.entry(label) is None:
-            return False
-        names = self.entry(pair).get("files") or [self.file_name(p, pair) for p in prefixes]
-        return all(os.path.isfile(self.folder / label / name) for name in names)
+        elif (entry := self.record.entry(label)) is None or entry.get("files"):
+            return entry is not None
+        files = [self.folder / label / self.file_name(prefix, pair) for prefix in prefixes]
+        return all(map(os.path.isfile, files))
 
     def has_changed(self, pair):
         """Whether the image is another than when the results of a pair were made, if known."""

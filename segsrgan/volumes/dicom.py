@@ -3,11 +3,12 @@
 
 import logging
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 
 from segsrgan.errors import VolumeError
-from segsrgan.volumes.dicom_files import Damaged, NoScan, Stack, scan
+from segsrgan.volumes.dicom_files import Damaged, NoScan, scan
 from segsrgan.volumes.dicom_stack import assembled, is_derived, places_of
 
 _logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ _SAME_CONTRAST = ("EchoTime", "InversionTime", "FlipAngle", "ImageType")
 
 
 def read_dicom_file(path):
-    """The volume of one file and its PatientID: a multi-frame image, or one slice.
+    """The volume of one file and its `Stack`: a multi-frame image, or one slice.
 
     The spacing across a lone slice is its SpacingBetweenSlices, else its SliceThickness.
     """
@@ -27,11 +28,11 @@ def read_dicom_file(path):
     if len(stack.slices) == 1:
         _logger.warning("%s: one slice; give its folder to read the whole series", path)
     _check_kind(stack, path)
-    return assembled(stack.slices, path), stack.patient
+    return assembled(stack.slices, path), stack
 
 
 def read_dicom_series(folder, files, series=None):
-    """The volume of one series, see `read_volume`, of files of a folder, and its PatientID."""
+    """The volume of one series, see `read_volume`, of files of a folder, and its `Stack`."""
     stacks, damaged, refused, no_scans = _scan_all(files)
     usable = [stack for stack in stacks if not stack.slices[0].problem]
     if not usable:
@@ -54,7 +55,7 @@ def read_dicom_series(folder, files, series=None):
     names = ", ".join(map(str, others)) or "nothing"
     _logger.info("%s: taking %s; also there: %s", folder, chosen, names)
     _check_rest(chosen, [stack for stack in others if stack.uid in uids], folder)
-    return assembled(chosen.slices, f"{folder}: {chosen}"), chosen.patient
+    return assembled(chosen.slices, f"{folder}: {chosen}"), chosen
 
 
 def find_scans(files):
@@ -186,9 +187,8 @@ def _named(stacks, text, folder, no_scans):
             f"{folder}: {' and '.join(map(str, found))} are of several patients (PatientID "
             f"{', '.join(map(repr, sorted(patients)))}), and cannot be merged; name one"
         )
-    first, uids = found[0], ",".join(stack.uid for stack in found)
     slices = [image for stack in found for image in stack.slices]
-    return Stack(uids, first.number, first.description, first.patient, first.image_type, slices)
+    return replace(found[0], uid=",".join(stack.uid for stack in found), slices=slices)
 
 
 def _find(stacks, text, folder):

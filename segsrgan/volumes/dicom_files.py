@@ -32,7 +32,10 @@ LABELS = (
     *("DiffusionBValue", "SequenceName", "InversionTime", "FlipAngle", "TriggerTime"),
     *("AcquisitionNumber",),
 )
-_SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID", "ImageType")
+_SERIES = (
+    *("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID", "ImageType"),
+    *("FrameOfReferenceUID",),
+)
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _ACROSS = ("SpacingBetweenSlices", "SliceThickness")
 _PLANE = ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
@@ -116,6 +119,7 @@ class Stack:
     description: str
     patient: str  # PatientID
     image_type: str
+    frame: str  # FrameOfReferenceUID
     slices: list[Slice] = field(default_factory=list)
 
     def __str__(self):

@@ -32,7 +32,7 @@ _PATIENT = {letter: sign * axis for sign, letters in ((1, "RAI"), (-1, "LPS"))
 
 
 def read_metaimage(path, labels=False):
-    """The volume of a file whose voxels are in it or beside it, see `read_volume`.
+    """The volume of a file whose voxels are in it or beside it, and whether it is oriented.
 
     Units are honoured. A missing orientation or position is taken as ITK's, with a warning.
 
@@ -55,7 +55,8 @@ def read_metaimage(path, labels=False):
         if name in header.fields and header.numbers(name, 1)[0] != neutral:
             header.warn("%s = %s is ignored, as ITK does", name, header.fields[name])
     affine = _affine(header, count)
-    return volume_of(_voxels(header, shape, names, start).read(labels), affine, path, labels)
+    array = _voxels(header, shape, names, start).read(labels)
+    return volume_of(array, affine, path, labels), _first(header, _MATRICES) is not None
 
 
 def _parse(path):

@@ -39,7 +39,7 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 def read_nifti(path, labels=False):
-    """The volume of a file, or of either file of a .hdr/.img pair, see `read_volume`.
+    """The volume of a file, or of either file of a .hdr/.img pair, and whether it is oriented.
 
     Compression is seen by content.
     """
@@ -47,7 +47,7 @@ def read_nifti(path, labels=False):
     affine = _RAS_TO_LPS @ header.affine()
     with _damage_named(path):
         array = _scaled(_voxels(header, data_path), *header.scale(), labels)
-    return volume_of(array, affine, path, labels)
+    return volume_of(array, affine, path, labels), header.has_orientation
 
 
 @contextmanager
@@ -80,13 +80,6 @@ def other_grid(path):
     if not is_orthonormal(affine[:, :3] / spacing, 1e-3):
         return None
     return Grid(header.shape, spacing, affine[:, 3], nearest_rotation(affine[:, :3]))
-
-
-def has_orientation(path):
-    """Whether a file says how its axes lie in the patient: not all of NIfTI and Analyze do."""
-    if Path(path).is_dir() or not Path(path).name.lower().endswith(NIFTI_SUFFIXES):
-        return True
-    return _header(path)[0].has_orientation
 
 
 def _header(path):

@@ -56,7 +56,7 @@ _FIELDS = {
 
 
 def read_nrrd(path, labels=False):
-    """The volume of a file whose voxels are in it or beside it, see `read_volume`.
+    """The volume of a file whose voxels are in it or beside it, and whether it is oriented.
 
     Units are honoured. A missing orientation or position is taken as ITK's, with a warning.
 
@@ -71,7 +71,8 @@ def read_nrrd(path, labels=False):
     shape = spatial_shape([sizes[k] for k in axes], path)
     affine = _affine(header, count, axes[:3])
     voxels = _voxels(header, shape, names, start)
-    return volume_of(voxels.read(labels), affine, path, labels)
+    is_oriented = "space directions" in header.fields and _space(header) in _SPACES
+    return volume_of(voxels.read(labels), affine, path, labels), is_oriented
 
 
 def _parse(path):
@@ -147,7 +148,7 @@ def _vectors(header, count):
 
 def _affine(header, count, axes):
     """From indices along the three axes in space to LPS, mm, (3, 4)."""
-    space = header.fields.get("space", "").lower().removesuffix("-time")
+    space = _space(header)
     signs = np.array(_SPACES.get(space, (1, 1, 1)))
     if "space directions" not in header.fields:
         return signs[:, None] * _affine_of_spacings(header, count, axes)
@@ -175,6 +176,10 @@ def _affine(header, count, axes):
         units = [_units(header, "units", count)[k] for k in axes]
     factors = signs if units is None else signs * units[:3]
     return factors[:, None] * affine[:3]
+
+
+def _space(header):
+    return header.fields.get("space", "").lower().removesuffix("-time")
 
 
 def _space_dimension(header, space):

@@ -4,6 +4,7 @@
 import logging
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,14 @@ _logger = logging.getLogger(__name__)
 
 _NRRD_SUFFIXES = (".nrrd", ".nhdr")
 _NIBABEL_SUFFIXES = NIFTI_SUFFIXES + FREESURFER_SUFFIXES
+
+
+class Source(NamedTuple):
+    """What a file says of an image besides voxels and geometry."""
+
+    patient: str = ""  # the PatientID of DICOM, "" of all else
+    frame: str = ""  # the FrameOfReferenceUID of DICOM: the places of two frames do not compare
+    is_oriented: bool = True  # whether the header says how the axes lie in the patient
 
 
 def read_volume(path, series=None, labels=False):
@@ -42,15 +51,15 @@ def read_volume(path, series=None, labels=False):
         >>> volume.array.shape, volume.spacing
         ((320, 320, 26), (0.75, 0.75, 5.5))
     """
-    return read_with_patient(path, series, labels)[0]
+    return read_with_source(path, series, labels)[0]
 
 
-def read_with_patient(path, series=None, labels=False):
-    """The volume, as `read_volume` gives it, and the PatientID of DICOM, "" of all else."""
+def read_with_source(path, series=None, labels=False):
+    """The volume, as `read_volume` gives it, and its `Source`."""
     path = Path(path)
     try:
-        volume, patient = _read(path, series, labels)
-        return _with_background(volume, path), patient
+        volume, source = _read(path, series, labels)
+        return _with_background(volume, path), source
     except OSError as error:
         raise VolumeError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
@@ -107,7 +116,8 @@ def _read(path, series, labels):
     if path.is_dir():
         from segsrgan.volumes.dicom import read_dicom_series
 
-        return read_dicom_series(path, _dicom_files(path), series)
+        volume, stack = read_dicom_series(path, _dicom_files(path), series)
+        return volume, Source(stack.patient, stack.frame)
     if not path.exists():
         raise VolumeError(f"{path}: {missing(path)}")
     if path.stat().st_size == 0:
@@ -116,21 +126,19 @@ def _read(path, series, labels):
     if is_dicom(path, old=not name.endswith(_NIBABEL_SUFFIXES + ITK_SUFFIXES)):
         from segsrgan.volumes.dicom import read_dicom_file
 
-        return read_dicom_file(path)
+        volume, stack = read_dicom_file(path)
+        return volume, Source(stack.patient, stack.frame)
     check_kind(path)
     if name.endswith(_NIBABEL_SUFFIXES):
-        from segsrgan.volumes.nifti import read_nifti
-
-        return read_nifti(path, labels), ""
-    if name.endswith(_NRRD_SUFFIXES):
-        from segsrgan.volumes.nrrd import read_nrrd
-
-        return read_nrrd(path, labels), ""
-    if name.endswith(ITK_SUFFIXES):
-        from segsrgan.volumes.metaimage import read_metaimage
-
-        return read_metaimage(path, labels), ""
-    raise VolumeError(
-        f"{path}: expected an image, received an unknown kind of file; give one of "
-        f"{', '.join(_NIBABEL_SUFFIXES + ITK_SUFFIXES)}, a DICOM file or a DICOM folder"
-    )
+        from segsrgan.volumes.nifti import read_nifti as read
+    elif name.endswith(_NRRD_SUFFIXES):
+        from segsrgan.volumes.nrrd import read_nrrd as read
+    elif name.endswith(ITK_SUFFIXES):
+        from segsrgan.volumes.metaimage import read_metaimage as read
+    else:
+        raise VolumeError(
+            f"{path}: expected an image, received an unknown kind of file; give one of "
+            f"{', '.join(_NIBABEL_SUFFIXES + ITK_SUFFIXES)}, a DICOM file or a DICOM folder"
+        )
+    volume, is_oriented = read(path, labels)
+    return volume, Source(is_oriented=is_oriented)

@@ -116,6 +116,8 @@ def test_finished_patients_are_skipped_and_overwritten_when_asked(folder, result
     assert status == 0 and "but with fusion gaussian; --overwrite makes it anew" in err
     assert time_of(results) == before
     assert run("--path", folder, "--overwrite")[0] == 0 and time_of(results) > before
+    (results / "image.nii.gz").unlink()
+    assert "patient 1: finished" in run("--path", folder)[1] and set(os.listdir(results)) == FILES
 
 
 def test_results_of_other_stacks_are_never_taken_for_those_wanted(folder, results, run):

@@ -21,7 +21,7 @@ from volumes.samples import (
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes import read_volume
-from segsrgan.volumes.reading import read_with_patient
+from segsrgan.volumes.reading import read_with_source
 
 SECONDARY_UID = "1.2.3.9"
 # Of a usual size: the JPEG 2000 encoder aborts the process on very small images.
@@ -229,7 +229,7 @@ def test_the_patient_is_that_of_the_file_or_the_series(tmp_path):
         (tmp_path, None, "18"),
         (tmp_path, SECONDARY_UID, "18"),
     ):
-        assert read_with_patient(given, series)[1] == patient
+        assert read_with_source(given, series)[1].patient == patient
 
 
 @pytest.mark.parametrize("implicit", [False, True])

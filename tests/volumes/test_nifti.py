@@ -19,7 +19,8 @@ from volumes.samples import DIRECTIONS, noise, rotation
 from segsrgan.errors import VolumeError
 from segsrgan.files import temporary_beside
 from segsrgan.volumes import Grid, Volume, read_volume, write_volume
-from segsrgan.volumes.nifti import has_orientation, other_grid, write_gzip
+from segsrgan.volumes.nifti import other_grid, write_gzip
+from segsrgan.volumes.reading import read_with_source
 
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS <-> LPS
 PIXDIM, SFORM_CODE = 76, 254  # byte offsets in a NIfTI-1 header
@@ -211,18 +212,27 @@ def test_without_orientation_itk_is_followed_with_a_warning(tmp_path, caplog, ki
 
 
 def test_which_files_hold_an_orientation(tmp_path):
-    assert not has_orientation(save(tmp_path / "a.nii", CUBE))
-    assert has_orientation(save(tmp_path / "b.nii", CUBE, qform=UPRIGHT))
+    save(tmp_path / "a.nii", CUBE)
+    save(tmp_path / "b.nii", CUBE, qform=UPRIGHT)
     nibabel.save(nibabel.AnalyzeImage(CUBE.astype("i2"), None), tmp_path / "c.img")
     nibabel.save(nibabel.MGHImage(CUBE.astype("f4"), UPRIGHT), tmp_path / "d.mgz")
-    assert not has_orientation(tmp_path / "c.img") and has_orientation(tmp_path / "d.mgz")
-    assert has_orientation(tmp_path) and has_orientation("any.nrrd")
+    for name in ("e.nrrd", "f.mha"):
+        sitk.WriteImage(sitk.Image(4, 4, 4, sitk.sitkUInt8), tmp_path / name)
+    for name, whole, line, less in (
+        ("g.nrrd", "e.nrrd", rb"space: .*", b"space dimension: 3"),
+        ("h.nrrd", "e.nrrd", rb"space directions: .*", b"spacings: 1 1 1"),
+        ("i.mha", "f.mha", rb"TransformMatrix = .*\n", b""),
+    ):
+        (tmp_path / name).write_bytes(re.sub(line, less, (tmp_path / whole).read_bytes()))
+    files = [path for path in sorted(tmp_path.iterdir()) if path.suffix != ".hdr"]
+    found = {path.name[0]: read_with_source(path)[1].is_oriented for path in files}
+    assert [name for name, is_oriented in found.items() if is_oriented] == ["b", "d", "e", "f"]
 
 
 def test_questions_about_a_damaged_file_are_refused_as_its_reading_is(tmp_path):
     path = save(tmp_path / "a.nii.gz", CUBE)
     path.write_bytes(path.read_bytes()[:50])
-    for question in (read_volume, other_grid, has_orientation):
+    for question in (read_volume, other_grid):
         with pytest.raises(VolumeError, match=r"a\.nii\.gz: the compressed file is truncated or"):
             question(path)
         with pytest.raises(VolumeError, match=r"b\.nii: (cannot be read|no such file)"):
