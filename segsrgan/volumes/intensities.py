@@ -6,22 +6,25 @@ not set the range to which networks see everything else.
 """
 
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 _logger = logging.getLogger(__name__)
 
 _SAMPLE = 2**18  # voxels of which percentiles are taken
 _FEWEST = 100  # voxels that make a percentile
 _BRIGHT = 99.5  # percentile of what is brighter than the background
-# Real scans reach 2.9 times that percentile.
-_FAR = 4
+_FAR = 4  # times that percentile; real scans reach 2.9
 _KEPT = 2  # times that percentile, up to which voxels still count where some lie far beyond
 _DARK = 5  # percentile of what is brighter than the minimum
 _MARGIN = 0.1  # of the range from that percentile on
 _PADDED = 0.01  # fraction of the voxels; so many equal ones were written by a program
-_GREY = 0.1  # of the range; a background above it is not dark
+_AIR = (-1100, -900)  # Hounsfield units
+_HOT = 3  # times its neighbours' brightness, and 2 times that of any other slice
+_GREY = 0.15  # of the range; a background above it is not dark
 _LARGE = 0.2  # fraction of the voxels that only a background fills with one value
 _LEVEL = 1e-3  # of the range; background may deviate so much
 _ZEROS = 0.05  # fraction of the voxels; so many zeros are the background
@@ -32,17 +35,19 @@ def usual_range(array, name=None):
 
     They are the minimum and the maximum, unless
 
+    - one or two slices are 3 times as bright as their neighbours and twice as bright as any other:
+      they do not count;
     - the maximum lies more than 4 times as far above 0 (or a negative minimum) as the 99.5th
       percentile of what is brighter than the most frequent value; then voxels beyond twice that
       percentile do not count;
-    - the minimum lies further below 0 (or the 5th percentile of the rest, if negative) than the
-      99.5th percentile lies above, where at least 1 % of the voxels have it, or 4 times as far,
-      where fewer have it; then it is padding and does not count.
+    - the minimum is padding. At least 1 % of the voxels have it, and it lies further below 0 (or
+      the 5th percentile of the rest, if negative) than the 99.5th percentile lies above, or below
+      the air of a CT; or fewer have it, 4 times as far.
 
     Args:
         array: of any shape, finite.
-        name: of the image, for warnings of such voxels and of a background that is not the
-            minimum; None: no warnings.
+        name: of the image, for warnings of such voxels and of a background that is not dark;
+            None: no warnings.
     """
     sample = array.flat[:: array.size // _SAMPLE | 1].astype(np.float64)
     values, counts = np.unique(sample, return_counts=True)
@@ -50,24 +55,50 @@ def usual_range(array, name=None):
     above = sample[sample > usual]
     lowest, highest = float(np.min(array)), float(np.max(array))
     top = np.percentile(above, _BRIGHT, method="lower") if above.size >= _FEWEST else highest
-    low, high, base = lowest, highest, min(0.0, lowest)
+    low, high = lowest, highest
     if values.size > 1:
         bottom = min(0, np.percentile(sample[sample > values[0]], _DARK, method="lower"))
         spread = top - bottom
         is_block = counts[0] >= max(_FEWEST, _PADDED * sample.size)
-        if spread > 0 and lowest < bottom - spread * (1 if is_block else _FAR):
+        is_far = lowest < bottom - spread * (1 if is_block else _FAR)
+        is_below_air = is_block and lowest < _AIR[0] < bottom < _AIR[1]
+        if spread > 0 and (is_far or is_below_air):
             kept = array >= bottom - _MARGIN * spread  # not what interpolation left at the padding
             low = float(np.min(array, where=kept, initial=highest))
-            base = min(0.0, low)
+    base = min(0.0, low)
+    axis, hot = _hot_slices(array, base)
+    if hot.size:
+        low, high = usual_range(np.delete(array, hot, axis), name)
+        if name:
+            text = (
+                "%s: slices %s of %d along axis %d are far brighter than those beside them: they "
+            )
+            text += "do not set the range, and come back as %.6g at most"
+            numbers = ", ".join(map(str, hot + 1))
+            _logger.warning(text, name, numbers, array.shape[axis], axis + 1, high)
+        return low, high
     if highest - base > _FAR * (top - base):
         high = float(np.max(array, where=array <= base + _KEPT * (top - base), initial=low))
     if name:
         for text in (
             *_extremes(array, (lowest, low), (highest, high), top),
-            *_backgrounds(sample, (usual, counts.max()), (low, top), highest, high == highest),
+            *_backgrounds(array, sample, usual, (base, top, high)),
         ):
             _logger.warning("%s: %s", name, text)
     return low, high
+
+
+def _hot_slices(array, base):
+    """The axis along which brightness jumps for a slice or two, and their indices, mostly none."""
+    for axis in range(3 if array.ndim == 3 else 0):
+        slices = np.moveaxis(array, axis, 0)
+        step = math.isqrt(array.size // _SAMPLE) + 1
+        slices = slices[:, ::step, ::step].astype(np.float64)
+        bright = np.percentile(slices, 95, axis=(1, 2)) - base
+        hot = bright > _HOT * ndimage.median_filter(bright, 5, mode="constant")
+        if 0 < hot.sum() <= bright.size / 4 and bright[hot].min() > 2 * bright[~hot].max() > 0:
+            return axis, np.flatnonzero(hot)
+    return 0, np.empty(0, int)
 
 
 def _extremes(array, minima, maxima, top):
@@ -79,30 +110,40 @@ def _extremes(array, minima, maxima, top):
             f"others from {low:.6g}): taken for padding, that is, for background"
         )
     if high < highest:
-        times = (highest - min(0, low)) / (top - min(0, low))
+        times = np.rint((highest - min(0, low)) / (top - min(0, low)))
         yield (
-            f"{np.count_nonzero(array > high)} of its voxels are up to {times:.0f} times as bright "
+            f"{np.count_nonzero(array > high)} of its voxels are up to {times:.6g} times as bright "
             f"as the {_BRIGHT}th percentile ({top:.6g}): they do not set the range, and come back "
             f"as {high:.6g} at most"
         )
 
 
-def _backgrounds(sample, most, usual, highest, is_kept):
+def _backgrounds(array, sample, usual, ends):
     """Texts on backgrounds that are not dark.
 
-    `most` is the most frequent value and its number; `is_kept`, whether the highest counts.
+    `usual` is the most frequent value; `ends` are 0 or the minimum below it, the 99.5th percentile
+    and the highest value that counts.
     """
-    (value, number), (low, top) = most, usual
-    if number > _LARGE * sample.size and value - low > _GREY * (top - low):
-        yield (
-            f"{number / sample.size:.0%} of its voxels are {value:.6g}, a background that is not "
-            f"the minimum ({low:.6g}), as after z-scoring; networks know a dark background: give "
-            "the image before that step, or set the background to the minimum"
-        )
+    (base, top, highest), candidates = ends, [(usual, 0.0)]
+    if array.ndim == 3:
+        corners = [0, 0, -1, -1], [0, -1, 0, -1]
+        edges = [np.moveaxis(array, axis, 0)[:, *corners].ravel() for axis in range(3)]
+        low, value, high = np.percentile(np.concatenate(edges), (10, 50, 90)).tolist()
+        candidates.append((value, high - low))
+    for value, deviation in candidates:
+        fraction, place = np.mean(np.abs(sample - value) <= deviation), value - base
+        if fraction > _LARGE and place > _GREY * (top - base) > deviation:
+            yield (
+                f"{fraction:.0%} of its voxels are {'about ' if deviation else ''}{value:.6g}, a "
+                f"background that is not dark ({place / (top - base):.0%} of the range), as after "
+                "z-scoring or inverting; networks know a dark background: give the image before "
+                "that step, or set the background to the minimum"
+            )
+            break
     rest = sample[sample < highest]
-    tissue = rest[rest > value] if value < highest else rest
-    if is_kept and tissue.size >= _FEWEST:
-        top, base = np.percentile(tissue, _BRIGHT), min(0, low)
+    tissue = rest[rest > usual] if usual < highest else rest
+    if tissue.size >= _FEWEST:
+        top = np.percentile(tissue, _BRIGHT)
         if base < top and highest - base > _FAR * (top - base):
             yield (
                 f"{1 - rest.size / sample.size:.2%} of its voxels are {highest:.6g}, far above all "
@@ -125,8 +166,8 @@ def foreground(array):
     counts, edges = np.histogram(sample, bins=int(1 / _LEVEL), range=(low, high))
     inside = sample[np.abs(sample - edges[counts.argmax()] - near / 2) <= near / 2 * (1 + 1e-6)]
     if low == high or inside.size < _LARGE * sample.size:
-        return array != 0
-    return np.abs(array - np.median(inside)) > near
+        return (array != 0) & (array >= low)
+    return (np.abs(array - np.median(inside)) > near) & (array >= low)
 
 
 @dataclass(frozen=True)
@@ -164,17 +205,19 @@ class Normalisation:
         low, high = usual_range(array, name)
         shift = min(0.0, low)
         scale = high - shift
-        if scale < np.finfo(np.float32).tiny:
+        if not float(np.finfo(np.float32).tiny) <= scale <= 1e38:
             raise ValueError(
-                f"the image's largest value must exceed 0 by more than {scale:g}; scale it up"
+                "the image's values must reach from 0, or a negative minimum, 1e-38 to 1e38 "
+                f"upwards, received {scale:.3g}; scale it to ordinary numbers"
             )
         # Padding becomes 0, as the background of an MR image is.
         return cls(shift, scale, low if low == lowest else shift, (low, high) != (lowest, highest))
 
     def apply(self, array):
         """Subtract shift and divide by scale: a new float32 array, clipped where `clips` says."""
-        result = np.subtract(array, self.shift, dtype=np.float32)
-        result /= np.float32(self.scale)
+        with np.errstate(over="ignore"):  # beyond float32 is clipped
+            result = np.subtract(array, self.shift, dtype=np.float32)
+            result /= np.float32(self.scale)
         return np.clip(result, 0, 1, out=result) if self.clips else result
 
     def invert(self, array):

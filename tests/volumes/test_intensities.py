@@ -42,6 +42,7 @@ def test_invert_undoes_apply_and_never_falls_below_the_minimum(offset):
         *(([0, bad, bad, 1], "2 of 4 NaN or infinite") for bad in (np.nan, np.inf, -np.inf)),
         *(([value, value], "all equal") for value in (0, 5, -5)),
         ([0, 1e-42], "scale it"),
+        ([-3.3e38, 3.3e38], "1e-38 to 1e38 upwards, received 6.6e.38; scale it"),
     ],
 )
 def test_images_without_numbers_contrast_or_a_usable_scale_are_refused(values, match):
@@ -115,6 +116,7 @@ def test_scaling_and_shifting_intensities_commute(kind):
     [
         head(),
         head() - 500,
+        head()[:, :, ::3] + 1,
         np.where(head() > 0, 700 + head() / 10, -3.2),  # tissue of little contrast
         noise((20, 20, 20)) ** 3,
         np.random.default_rng(0).rayleigh(20, (20, 20, 20)) + head()[:20, :20],  # a noisy scan
@@ -126,6 +128,34 @@ def test_scaling_and_shifting_intensities_commute(kind):
 def test_ordinary_images_keep_their_extremes(array, caplog):
     assert usual_range(array, "a.nii") == (array.min(), array.max())
     assert not Normalisation.of(array).clips and not caplog.records
+
+
+@pytest.mark.parametrize("times", [5, 20])
+@pytest.mark.parametrize(("axis", "slices"), [(2, [9]), (2, [10, 11]), (0, [8, 12])])
+def test_slices_far_brighter_than_those_beside_them_do_not_set_the_range(
+    axis, slices, times, caplog
+):
+    array = head() + 10 * noise(head().shape)
+    moved = np.moveaxis(array, axis, 0)
+    expected = usual_range(np.delete(array, slices, axis))
+    moved[slices] *= times
+    assert usual_range(array, "a.nii") == expected and expected[1] < 811
+    numbers = ", ".join(str(number + 1) for number in slices)
+    assert f"a.nii: slices {numbers} of {len(moved)} along axis {axis + 1} are" in caplog.text
+    assert Normalisation.of(array).apply(array).max() == 1
+
+
+@pytest.mark.parametrize("value", [-1500, -2000, -3024, -3.4e38])
+def test_padding_below_the_air_of_a_ct_is_background(value, caplog):
+    plain = np.where(head() > 0, head() - 100, 10 * noise(head().shape) - 1005).astype(np.float32)
+    array = plain.copy()
+    array[:4, :5] = array[-4:, :5] = value
+    assert usual_range(array, "a.nii") == pytest.approx((-1005, 700), abs=1)
+    assert f"of its voxels lie far below all others ({value:g}; others from -100" in caplog.text
+    assert "that is not dark" not in caplog.text
+    assert Normalisation.of(array).apply(array).min() == 0
+    even = np.where((array > -900) | (array < -1100), array, -1000)
+    assert np.array_equal(foreground(even), even > -900)
 
 
 def test_what_interpolation_leaves_between_padding_and_tissue_is_padding():
@@ -142,12 +172,16 @@ def test_the_range_of_a_large_image_needs_few_of_its_voxels():
     assert usual_range(array) == (0, head().max())
 
 
-def test_a_background_that_is_not_the_minimum_is_pointed_out(caplog):
+def test_a_background_that_is_not_dark_is_pointed_out(caplog):
     tissue = head()[head() > 0]
     scored = np.where(head() > 0, (head() - tissue.mean()) / tissue.std(), 0)
     assert usual_range(scored, "a.nii") == (scored.min(), scored.max())
     (record,) = caplog.records
-    assert "a.nii: 83% of its voxels are 0, a background that is not the minimum" in record.message
+    assert "a.nii: 83% of its voxels are 0, a background that is not dark (50%" in record.message
+    for array in (np.where(head() > 0, head(), 1000), head() + 1000):  # darker, brighter than it
+        caplog.clear()
+        usual_range(array + 10 * noise(array.shape), "a.nii")
+        assert "% of its voxels are about 1005" in caplog.text
     caplog.clear()
     corner = with_spikes(65535)
     corner[:2, :2, :10] = 65535  # fewer than a hundredth of the voxels
