@@ -242,7 +242,7 @@ class ResultsFolder:
         return label in self._read().get("results", {})
 
     def entry(self, label=""):
-        """The entry of whole results, a dict; None if there is none, or one of its files is gone."""
+        """The entry of whole results, a dict; None without one, or if one of its files is gone."""
         found = self._read().get("results", {}).get(label)
         if not isinstance(found, dict):
             return None

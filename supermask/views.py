@@ -237,7 +237,7 @@ def check_together(views):
     if unknown and len(views) > 1:
         raise UserError(
             f"{', '.join(unknown)}: no orientation in the header, so that the way the stacks lie "
-            "to each other is not known; convert them from DICOM again, or write it there, such as NIfTI's qform"
+            "to each other is not known; convert them from DICOM again, or write it into them"
         )
     warnings = [text for view in views if view.mask is not None for text in _mask_warnings(view)]
     warnings += [
