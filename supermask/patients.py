@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segsrgan.errors import TableError, UserError, one_line, problems_error
-from segsrgan.files import real_path
+from segsrgan.files import fitting_name, real_path
 from segsrgan.tables import expanded, image_files, read_table, resolved, stem
 from segsrgan.volumes.reading import is_dicom, scans_below
 from supermask.settings import PLANES
@@ -26,13 +26,18 @@ _EXPECTED = (
 _PLANE = "(axial|coronal|sagittal)"
 # What a column is, by its name in lower case; the group is the number or plane of a view.
 _ROLES = {
-    "patient": "patient|case|subject|name|id",
+    "patient": "(?:patient|case|subject|participant)(?:_(?:id|name))?|name|id",
     "truth": "truth",
     "base": "base",
-    "view": rf"(?:view|stack|image)_?([1-3])|{_PLANE}(?:_(?:view|stack|image))?",
-    "mask": rf"mask_?([1-3])|{_PLANE}_mask|mask_{_PLANE}",
-    "series": rf"series_?([1-3])|{_PLANE}_series|series_{_PLANE}",
+    "view": rf"(?:view|stack|image)_?([1-9])|{_PLANE}(?:_(?:view|stack|image))?",
+    "mask": rf"mask_?([1-9])|{_PLANE}_mask|mask_{_PLANE}",
+    "series": rf"series_?([1-9])|{_PLANE}_series|series_{_PLANE}",
 }
+# Names of masks in a folder, which begin with that of the stack, or hold it.
+_MASK_NAME = re.compile(
+    r"(?:(?:mask|seg|labels?)[\W_]+(?P<stack>.+)|.*mask|(?:.*[\W_])?(?:d?seg|segmentation|labels?))",
+    re.IGNORECASE,
+)
 _PROBED = 20  # files of a folder looked at for DICOM
 
 
@@ -83,12 +88,13 @@ class Patient:
 
 def safe_name(name):
     """A name without what a folder's cannot have."""
-    return re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", str(name)).strip(" .") or "patient"
+    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", str(name)).strip(" .")
+    return fitting_name(name or "patient")
 
 
 def unused_name(name, taken, number):
     """The name, or with the first number from `number` on that makes it new; it is taken now."""
-    numbered = (f"{name}_{k}" for k in itertools.count(number))
+    numbered = (fitting_name(name, f"_{k}") for k in itertools.count(number))
 
     def key(name):  # Some file systems do not tell a from A, or how an accent is written.
         return unicodedata.normalize("NFC", name).casefold()
@@ -107,8 +113,9 @@ def read_patients(path):
     series; `truth` the high-resolution mask; `patient` a name; `base` Train or Test.
 
     Folder: of one patient, or of folders of patients. A patient's folder holds the stacks, files
-    or DICOM folders. A file whose name ends with "mask" is the mask of the stack whose name it
-    begins with; one whose name begins with "truth" is not a stack, `truth.nii.gz` is the truth.
+    or DICOM folders. A file whose name ends with "mask", "seg" or "label" is the mask of the stack
+    whose name it begins with, as is `mask_axial.nii.gz`; one whose name begins with "truth" is not
+    a stack, `truth.nii.gz` is the truth.
     DICOM of several series in one folder, or folders deeper, as on a CD: each series that is a
     scan is a stack, named by its plane, if they are one to three of different planes.
 
@@ -126,11 +133,16 @@ def read_patients(path):
     """
     path = expanded(path)
     patients = _of_folder(path) if path.is_dir() else _of_table(path)
-    taken, result = set(), []
+    taken, result, renamed = set(), [], []
     if patients and all(patient.problem for patient in patients):
         raise problems_error(path, [patient.problem for patient in patients])
     for patient in patients:
         result.append(replace(patient, name=unused_name(patient.name, taken, 2)))
+        if result[-1].name != patient.name:
+            renamed.append(f"{patient.name} ({result[-1].name})")
+    if renamed:
+        text = "%s: names patients more than once; the later ones are called as in brackets: %s"
+        logger.warning(text, path, ", ".join(renamed))
     return result
 
 
@@ -236,7 +248,7 @@ def _patient_of(folder):
     """The patient whose stacks lie directly in a folder, None if none do."""
     images = _by_stem(path for path in image_files(folder) if path.suffix.lower() != ".dcm")
     truths = {name: images.pop(name) for name in list(images) if name.lower().startswith("truth")}
-    masks = {name: images.pop(name) for name in list(images) if name.lower().endswith("mask")}
+    masks = {name: images.pop(name) for name in list(images) if _MASK_NAME.fullmatch(name)}
     series = [path for path in _folders_of(folder) if _holds_dicom(path)]
     scans = {path: scans_below(path) for path in series}
     mixed = [path for path in series if len(set(map(_plane, scans[path]))) > 1]
@@ -263,7 +275,8 @@ def _patient_of(folder):
     masked = {}
     for name, path in masks.items():
         # The stack with the longest name that the mask's begins with.
-        stack = max((other for other in stacks if name.startswith(other)), key=len, default=None)
+        start = _MASK_NAME.fullmatch(name)["stack"] or name
+        stack = max((other for other in stacks if start.startswith(other)), key=len, default=None)
         if stack is None or stack in masked:
             raise UserError(
                 f"{path}: of which stack is this the only mask? Begin its name with that of one of "

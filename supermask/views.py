@@ -246,6 +246,11 @@ def check_together(views):
         for view in views
         if _slices(view) < _FEW
     ]
+    warnings += [
+        f"{view.path}: has only two values, as a mask does; is it the stack?"
+        for view in views
+        if np.isin(view.volume.array, [view.volume.array.min(), view.volume.array.max()]).all()
+    ]
     for first, second in itertools.combinations(views, 2):
         warnings += _check_pair(first, second)
     return warnings

@@ -7,6 +7,7 @@ from segsrgan.cli.console import Parser, ProgressBar, command, import_quietly
 from segsrgan.config import Rule, add_flags, typed
 from segsrgan.errors import UserError
 from segsrgan.inference.engines import choose
+from segsrgan.tables import expanded
 from supermask.settings import PredictionSettings
 
 _EPILOG = """
@@ -70,7 +71,7 @@ def _run(args):
     is_bad = False
     with ProgressBar(args.quiet, unit="step") as bar:
         others = {"labels": labels, "overwrite": args.overwrite, "progress": bar}
-        job = Job(output=args.output, settings=settings, models=models, **others)
+        job = Job(output=expanded(args.output), settings=settings, models=models, **others)
         for outcome in job.run(patients):
             is_bad |= outcome.result == FAILED or bool(outcome.lost) or outcome.doubtful
             bar.close()
@@ -90,7 +91,8 @@ def _patients(path, views, masks, name):
         return read_patients(path)
     if masks and len(masks) != len(views):
         raise UserError(f"expected as many masks as views, received {len(masks)} and {len(views)}")
-    return [Patient(name or "patient", tuple(views), tuple(masks or ()))]
+    masks = [mask and expanded(mask) or None for mask in masks or ()]
+    return [Patient(name or "patient", tuple(map(expanded, views)), tuple(masks))]
 
 
 def _line(outcome):

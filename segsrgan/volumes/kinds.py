@@ -95,6 +95,8 @@ def check_kind(path, expected="an image"):
 
 def missing(path):
     """Why there is no file under a name, a link to nothing included, and what to do."""
+    if re.search(r"(?:^|/)(?:https?|ftp|s3|gs|file):/", str(path).replace("\\", "/")):
+        return "is an address, not a file; download the file and name that"
     if not os.path.islink(path):
         return "no such file or folder; check the path"
     target = os.readlink(path)

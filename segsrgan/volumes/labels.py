@@ -95,6 +95,9 @@ def object_of(array, name):
         raise _unclear(labels, name, "labels below 0, which may be the object's or not")
     if labels.size > 1 and zeros < _ZEROS * array.size:
         raise _unclear(labels, name, "of which 0 is not the background")
+    if labels.size > 2:
+        text = "%s: all its labels but 0 are taken for the object: %s; --labels chooses"
+        _logger.info(text, name, listed(labels[labels > 0]))
     return (np.abs(array) > 0.5).astype(np.float32)
 
 

@@ -2,6 +2,7 @@
 """Which files belong to which patient."""
 
 import logging
+import os
 
 import pytest
 from examinations import touch_files
@@ -25,7 +26,7 @@ def names(paths):
 
 def test_columns_in_any_order_and_empty_cells(read, tmp_path):
     anna, ben = read(
-        "mask_2,view_2,Patient,view_1,mask_1,view_3,truth,base\n"
+        "mask_2,view_2,Participant ID,view_1,mask_1,view_7,truth,base\n"
         "m2.nii,c.nii,Anna/1,/data/a.nii,,s.nii,t.nii,Test\n"
         ",,Ben,a.nii,,,,\n"
     )
@@ -42,11 +43,12 @@ def test_planes_as_columns(read):
     assert patient.series == ("T2", None)
 
 
-def test_one_dicom_folder_may_hold_several_stacks_and_names_are_made_different(read):
+def test_one_dicom_folder_may_hold_several_stacks_and_names_are_made_different(read, caplog):
     first = "view_1,series_1,view_2,series_2,patient\ndicom,ax,dicom,sag,x\n"
     patients = read(f"{first}b,,,,X\nc,,,,x_2\nd,,,,x\n")
     assert patients[0].series == ("ax", "sag")
     assert [patient.name for patient in patients] == ["x", "X_2", "x_2_2", "x_3"]
+    assert "names patients more than once" in caplog.text and "X (X_2), x_2 (x_2_2)" in caplog.text
 
 
 def test_all_problems_are_listed_with_their_lines(read):
@@ -113,6 +115,8 @@ def test_folders_of_patients(tmp_path, caplog):
     assert names(first.views) == ["axial.nii.gz", "sagittal.nii.gz", "dicom"]
     assert names(first.masks) == ["axial_mask.nii.gz", None, None]
     assert names(second.views) == ["sub-01_run-11_T2w.nii", "sub-01_run-1_T2w.nii"]
+    touch_files(tmp_path, *(f"set/p3/{name}.nii" for name in ("a", "B", "mask_a", "B_seg")))
+    assert names(read_patients(tmp_path / "set")[2].masks) == ["B_seg.nii", "mask_a.nii"]
     assert names(second.masks) == [None, "sub-01_run-1_T2w_desc-brain_mask.nii"]
     assert read_patients(tmp_path / "set/p1") == [first]
 
@@ -201,3 +205,4 @@ def test_a_patient_is_checked():
     with pytest.raises(UserError, match="as many masks as stacks, received 1 and 2"):
         Patient("a", ("1", "2"), masks=("m",))
     assert Patient(" ../a:b ", ("1",)).name == "_a_b"
+    assert len(os.fsencode(Patient("ü" * 200, ("1",)).name)) == 255

@@ -252,7 +252,7 @@ def test_files_of_others_are_never_replaced(folder, results, run):
 
 
 def test_a_bad_patient_and_a_bad_stack_do_not_stop_the_others(views, tmp_path, run):
-    rows = ["patient,view_1,mask_1,view_2,mask_2", "lacking,none/nothing.nii,,,"]
+    rows = ["patient,view_1,mask_1,view_2,mask_2", "lacking,https://a.org/nothing.nii,,,"]
     for name in ("half", "whole"):
         laid_out(tmp_path / name, views)
         files = [f"{name}/{plane}{end}.nii.gz" for plane in NAMES for end in ("", "_mask")]
@@ -262,7 +262,7 @@ def test_a_bad_patient_and_a_bad_stack_do_not_stop_the_others(views, tmp_path, r
     status, out, err = run("--path", tmp_path / "table.csv")
     assert status == 1
     lines = {line.partition(":")[0]: line for line in out.splitlines()}
-    assert "failed" in lines["lacking"] and "nothing.nii: no such file" in lines["lacking"]
+    assert "failed" in lines["lacking"] and "nothing.nii: is an address" in lines["lacking"]
     assert "finished" in lines["half"] and "finished" in lines["whole"]
     assert "sagittal.nii.gz" in err and "going on without this stack, its detail is lost" in err
     report = recorded(tmp_path / "out" / "half")
@@ -293,6 +293,14 @@ def test_wrong_flags_are_explained(tmp_path, run, monkeypatch, flags, message):
     status, _, err = run(*flags.split())
     assert status == 2 and message in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_home_folder_and_a_mask_left_out(folder, run, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    flags = "--views ~/axial.nii.gz ~/sagittal.nii.gz -o ~/out --masks ~/axial_mask.nii.gz"
+    status, _, err = run(*flags.split(), "")
+    assert status == 1 and "sagittal.nii.gz: has no mask; it is left out" in err
+    assert (folder / "out" / "patient" / "mask.nii.gz").exists()
 
 
 def test_the_function_does_as_the_command(folder, tmp_path):

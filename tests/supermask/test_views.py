@@ -126,6 +126,8 @@ def test_a_stack_of_one_slice_is_pointed_out_and_no_reference():
     assert choose_reference([one, sagittal]) == 1 and choose_reference([one]) == 0
     (warning,) = check_together([one, sagittal])
     assert warning.startswith("one.nii: has 1 slice(s), which show little")
+    (warning,) = check_together([View(axial.mask, axial.mask)])
+    assert "axial stack: has only two values, as a mask does" in warning
 
 
 def test_stacks_of_one_plane_have_names_of_their_own_and_are_pointed_out():
