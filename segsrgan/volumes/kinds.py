@@ -152,6 +152,8 @@ def _misnamed(head, name):
         return "an NRRD file", "end its name with .nrrd"
     if b"\nElementDataFile" in head:
         return "a MetaImage file", "end its name with .mha"
+    if head[:4] == b"\0\0\0\1" == b"\0\0" + head[28:30] and not name.endswith(FREESURFER_SUFFIXES):
+        return "an MGH file (FreeSurfer)", "end its name with .mgh (or .mgz, if it is compressed)"
     if head[344:347] in (b"n+1", b"ni1") and not name.endswith(NIFTI_SUFFIXES):
         return "a NIfTI file", "end its name with .nii (or .nii.gz, if it is compressed)"
     if head and not head.translate(None, _TEXT_BYTES):

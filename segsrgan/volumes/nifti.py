@@ -9,6 +9,7 @@ one ordinary gzip member as pigz does it.
 
 import gzip
 import itertools
+import logging
 import math
 import os
 import struct
@@ -25,8 +26,11 @@ from segsrgan.errors import VolumeError
 from segsrgan.files import remove_stale, replaced_file
 from segsrgan.tables import NIFTI_SUFFIXES
 from segsrgan.volumes.affine import problem, volume_of
+from segsrgan.volumes.kinds import check_kind, missing
 from segsrgan.volumes.nifti_header import LONGEST, parse
 from segsrgan.volumes.volume import Grid, is_orthonormal, nearest_rotation
+
+_logger = logging.getLogger(__name__)
 
 _PAIRED = {".hdr.gz": ".img", ".hdr": ".img", ".img.gz": ".hdr", ".img": ".hdr"}
 _CHUNK = 2**27  # bytes
@@ -111,6 +115,10 @@ def _header_and_data(path):
         return not name.startswith(base), end.isupper() != given.isupper(), len(end) != len(given)
 
     partner = path.with_name(min(names, key=difference))  # written most alike
+    if not partner.is_file():
+        reason = missing(partner) if partner.is_symlink() else "is not a file"
+        raise VolumeError(f"{path}: its other half {partner.name} {reason}")
+    check_kind(partner, "the other half of a pair")
     return (path, partner) if other == ".img" else (partner, path)
 
 
@@ -132,8 +140,13 @@ def _voxels(header, path):
             while len(raw) < header.end and (piece := file.read(_CHUNK)):
                 raw += piece
         total = len(raw) if is_packed else stored
-        while is_packed and (piece := file.read(2**20)):  # at its end the checksum is compared
-            total += len(piece)
+        try:
+            while is_packed and (piece := file.read(2**20)):  # at its end the checksum is compared
+                total += len(piece)
+        except gzip.BadGzipFile as error:
+            if "Not a gzipped file" not in str(error):
+                raise
+            _logger.warning("%s: ignoring what follows the compressed data, as gunzip does", path)
     start, count = header.start(total), math.prod(header.shape)
     return np.frombuffer(raw, header.dtype, count, start).reshape(header.shape, order="F")
 

@@ -23,7 +23,7 @@ from segsrgan.volumes.volume import is_orthonormal, nearest_rotation, spatial_sh
 
 _logger = logging.getLogger(__name__)
 
-LONGEST = nibabel.Nifti2Header.sizeof_hdr
+LONGEST = nibabel.Nifti2Header.sizeof_hdr + 8  # and the size of an extension
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre, micron; everything else is taken as mm
 _NO_SCALARS = {
     "complex": "give the magnitude of its complex numbers",
@@ -33,6 +33,7 @@ _NO_SCALARS = {
 _POSITIVE = "repair the voxel size, it must be positive in mm"
 _FORMS = ("sform", "qform")
 _LONGEST_QUATERNION = 1.001  # squared; rounding makes it longer than 1
+_HEADER = 348  # bytes
 _SAME_ROTATION = 2e-3  # elements of matrices; a sheared form's nearest rotation differs by more
 
 
@@ -56,7 +57,9 @@ def parse(raw, path, paired):
         kind = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
         fields = kind(raw[:size], code, check=False)
         if fields["magic"].item()[:3] in (kind.single_magic[:3], kind.pair_magic[:3]):
-            return Header(fields, path, paired)
+            has_extension = raw[size : size + 1] not in (b"", b"\0")
+            extension = int.from_bytes(raw[size + 4 : size + 8], order) if has_extension else 0
+            return Header(fields, path, paired, extension)
         if paired and size == 348:
             return Header(nibabel.AnalyzeHeader(raw[:size], code, check=False), path, paired)
         raise VolumeError(
@@ -100,8 +103,10 @@ class Header:
 
     _size_field, _type_field, _codes = "dim", "datatype", nibabel.nifti1.data_type_codes
 
-    def __init__(self, fields, path, paired):
+    def __init__(self, fields, path, paired, extension=0):
         self._fields, self.path, self._paired = fields, path, paired
+        # Bytes of the first extension; what is no multiple of 16 is none.
+        self._extension = extension if extension % 16 == 0 and extension < 2**24 else 0
         self._is_nifti = isinstance(fields, nibabel.Nifti1Header)
         self.shape = self._shape(*self._sizes())
         self.dtype = self._dtype()
@@ -158,8 +163,9 @@ class Header:
         """The first byte at which voxels can begin in their file, and that of vox_offset."""
         declared = float(self._fields["vox_offset"])
         if not declared.is_integer() or declared < 0:
-            raise self._damaged("vox_offset", f"{declared:g}", "it must be a number of bytes")
-        return 0 if self._paired else self._fields.single_vox_offset, int(declared)
+            raise self._damaged("vox_offset", f"{declared:.9g}", "it must be a number of bytes")
+        least = 0 if self._paired else self._fields.single_vox_offset + self._extension
+        return least, int(declared)
 
     def start(self, total):
         """The byte at which the voxels begin in their file of `total` bytes.
@@ -168,6 +174,8 @@ class Header:
         """
         least, start = self._offsets()
         magic = self._fields["magic"].item().decode("latin-1")[:3] if self._is_nifti else ""
+        if not self._paired and total - self.size == start < least:
+            least -= self._extension  # there is none
         if start < least or magic[1:2] == ("+" if self._paired else "i"):
             layout = "a .hdr/.img pair" if self._paired else "a single file"
             text = f"magic {magic!r} and vox_offset {start} in {layout} of {total} bytes"
@@ -193,8 +201,14 @@ class Header:
             if surplus:
                 raise self._damaged("bitpix", f"{bits} beside datatype {self.dtype}")
             self._warn("bitpix = %d beside datatype %s; taking the latter", bits, self.dtype)
+        elif surplus and self._paired and surplus >= min(_HEADER, self.size // self.shape[2]):
+            raise VolumeError(
+                f"{self.path}: expected {text}, the file of its voxels holds {surplus} more; give "
+                "the two halves of one image, or repair dim"
+            )
         elif surplus:
-            self._warn("its header speaks of %s, the file has %d more; check dim", text, surplus)
+            text = f"its header speaks of {text}, the file has {surplus} more"
+            self._warn("%s; check dim and datatype", text)
 
     def scale(self):
         """Slope and intercept of the intensities (float32 of a stored v is slope * v + inter)."""
@@ -280,6 +294,8 @@ class Header:
 
     def affine(self):
         """The affine (3, 4), RAS, mm, of the sform, else of the qform, else of pixdim alone."""
+        if self._is_nifti and (unit := self._fields["xyzt_units"] & 7) > 3:
+            self._warn("xyzt_units = %d is no unit of length; taking mm", unit)
         affine = self._form() if self.has_orientation else self._without_form()
         if self._mm != 1 and (reason := problem(affine, self.shape)):
             raise self._damaged("xyzt_units", f"{self._mm:g} mm", reason)
@@ -350,6 +366,9 @@ class _MGH(Header):
         sizes = self._fields["delta"]
         if not np.all(np.isfinite(sizes) & (sizes > 0)):
             raise self._damaged("delta", f"{_product(sizes)} mm", _POSITIVE)
+        cosines = self._fields["Mdc"]
+        if not np.allclose(np.linalg.norm(cosines, axis=1), 1, atol=0.01):
+            raise self._damaged("Mdc", cosines.tolist(), "its rows must have length 1")
         return self._fields.get_affine()[:3]
 
 

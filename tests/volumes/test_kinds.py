@@ -90,6 +90,7 @@ def test_what_is_no_image_is_recognised_under_any_name(tmp_path, name, content, 
     [
         ("a.xyz", NIFTI, "a NIfTI file; end its name with .nii"),
         ("a.mgz", packed(NIFTI), "a NIfTI file inside gzip; end its name with .nii"),
+        ("a.nii.gz", packed(b"\0\0\0\1" + bytes(24) + b"\0\1"), "an MGH file .* inside gzip; end"),
         ("a.nii", b"NRRD0004\ntype: short\n", "an NRRD file; end its name with .nrrd"),
         ("a.nii.gz", packed(b"NRRD0004\n"), "an NRRD file inside gzip"),
         ("a.xyz", b"NDims = 3\nElementDataFile = LOCAL\n\0", "a MetaImage file"),

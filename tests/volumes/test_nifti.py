@@ -122,12 +122,13 @@ def test_the_sform_wins_over_qform_and_pixdim(tmp_path, caplog):
     assert "taking the sform" in caplog.text  # 1 x 2 x 3 mm
 
 
-@pytest.mark.parametrize(("code", "unit"), [(3, 1e3), (1, 1e-3), (2, 1), (0, 1)])
-def test_micrometres_and_metres_become_mm(tmp_path, code, unit):
+@pytest.mark.parametrize(("code", "unit"), [(3, 1e3), (1, 1e-3), (2, 1), (0, 1), (5, 1)])
+def test_micrometres_and_metres_become_mm(tmp_path, caplog, code, unit):
     path = save(tmp_path / "a.nii", noise((4, 5, 6)), sform=RAS * [[unit], [unit], [unit], [1]])
     patch(path, 123, "B", code)
     patch(path, PIXDIM + 4, "<3f", unit, 2 * unit, 3 * unit)
     assert affine(read_volume(path).grid) == pytest.approx(RAS, abs=1e-4)
+    assert ("xyzt_units = 5 is no unit of length; taking mm" in caplog.text) == (code == 5)
 
 
 # The third axis leans within the plane of the first two; or the second leans, too.
@@ -283,7 +284,7 @@ INTEGERS = (noise((4, 5, 6)) * 100).astype(np.int16)  # 240 bytes
         (b"ni1", 0, 0, "magic 'ni1' and vox_offset 0 in a single file of 592 bytes; taking the"),
         (b"ni1", 352, 0, "magic 'ni1' and vox_offset 352 in a single file"),
         (b"n+1", 0, 0, "magic 'n+1' and vox_offset 0 in a single file"),
-        (b"n+1", 352, 16, "has 16 more; check dim"),
+        (b"n+1", 352, 16, "has 16 more; check dim and datatype"),
     ],
 )
 def test_the_voxels_of_a_single_file_follow_its_header(
@@ -294,6 +295,53 @@ def test_the_voxels_of_a_single_file_follow_its_header(
     raw = path.read_bytes() + bytes(more)
     path.write_bytes(gzip.compress(raw) if packed else raw)
     assert np.array_equal(read_volume(path).array, INTEGERS) and warning in caplog.text
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_voxels_begin_behind_an_extension(tmp_path, caplog, kind):
+    image = kind(INTEGERS, RAS)
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, b"text" * 9))
+    nibabel.save(image, path := tmp_path / "a.nii")
+    assert np.array_equal(read_volume(path).array, INTEGERS) and not caplog.text
+    is_first = kind is nibabel.Nifti1Image
+    place, form, start = (VOX_OFFSET, "<f", 352) if is_first else (168, "<q", 544)
+    assert np.array_equal(read_volume(patch(path, place, form, start)).array, INTEGERS)
+    assert f"vox_offset {start} in a single file" in caplog.text
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(VolumeError, match=f"240 bytes of voxels begin at {start + 48} or later"):
+        read_volume(path)
+    flag = patch(save(path, INTEGERS, sform=RAS), 348, "B", 1)  # of no extension
+    assert np.array_equal(read_volume(flag).array, INTEGERS)
+
+
+@pytest.mark.parametrize("more", [b"\n", b"garbage", bytes(9) + b"x"])
+def test_what_follows_compressed_data_is_ignored_as_gunzip_does(tmp_path, caplog, more):
+    path = save(tmp_path / "a.nii.gz", VOLUME.array, sform=RAS)
+    path.write_bytes(path.read_bytes() + more)
+    assert np.array_equal(read_volume(path).array, VOLUME.array)
+    assert f"{path}: ignoring what follows the compressed data" in caplog.text
+
+
+OTHER_HALVES = {
+    "another image": (bytes(480), "holds 240 more; give the two halves of one image"),
+    "a whole file": (bytes(352) + INTEGERS.tobytes(), "holds 352 more; give the two halves"),
+    "smaller": (bytes(239), "truncated, expected 240 bytes"),
+    "page": (b"<html>404</html>", "a.img: expected the other half of a pair, received a web page"),
+    "annex": (b"/annex/objects/MD5E-s2\n", "a.img: .* a git-annex pointer; fetch"),
+}
+
+
+@pytest.mark.parametrize(("content", "match"), OTHER_HALVES.values(), ids=OTHER_HALVES)
+@pytest.mark.parametrize("kind", [nibabel.AnalyzeImage, nibabel.Nifti1Pair])
+def test_the_other_half_of_a_pair_is_that_of_the_same_image(tmp_path, kind, content, match):
+    nibabel.save(kind(INTEGERS, None), tmp_path / "a.img")
+    (tmp_path / "a.img").write_bytes(content)
+    with pytest.raises(VolumeError, match=match):
+        read_volume(tmp_path / "a.hdr")
+    (tmp_path / "a.img").unlink()
+    (tmp_path / "a.img").symlink_to("../.git/annex/objects/x")
+    with pytest.raises(VolumeError, match="its other half a.img is a git-annex link"):
+        read_volume(tmp_path / "a.hdr")
 
 
 @pytest.mark.parametrize(("offset", "more"), [(0, 0), (352, 0), (352, 352), (352, 8)])

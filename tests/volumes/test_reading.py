@@ -144,7 +144,8 @@ BAD = {
     "other type mgh": ("a.mgh", patched(20, ">i", 2), "one real number per voxel"),
     "no spacing mgh": ("a.mgh", patched(28, ">h", 0), "goodRASFlag"),
     "zero mgh": ("a.mgh", patched(30, ">f", 0), "positive in mm"),
-    "singular mgh": ("a.mgh", patched(42, ">9f", *[0] * 9), "unusable geometry"),
+    "singular mgh": ("a.mgh", patched(42, ">9f", *[0] * 9), "rows must have length 1"),
+    "scaled mgh": ("a.mgh", patched(42, ">9f", 2, 0, 0, 0, 2, 0, 0, 0, 2), "Mdc = .*2.0, 0.0"),
     "folder": ("a", lambda path: path.mkdir(), "expected a folder with DICOM images"),
 }
 
