@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segsrgan.volumes.nifti import other_grid
+from segsrgan.volumes.nifti import other_grid, placed
 from segsrgan.volumes.volume import Grid, Volume
 
 _logger = logging.getLogger(__name__)
@@ -96,18 +96,20 @@ def match(volume, grid, path="", reference=""):
             (ours, grid, path),
             (ours, theirs, f"{path} and of {reference}"),
         ):
-            if source is None or target is None:
+            if source is None or target is None or source.shape != volume.grid.shape:
+                continue  # made upright, as a sheared image is
+            if not compare(source, target).shift <= _ROUNDED_FORM * min(target.spacing):
                 continue
-            if (source.shape, target.shape) != (volume.grid.shape, grid.shape):
-                continue  # a sheared image has been made upright
-            if compare(source, target).shift <= _ROUNDED_FORM * min(target.spacing):
-                text = "%s: fits %s by the other form (qform, sform) of %s, %.1f mm away; its "
-                text += "voxels are taken for those of %s"
-                shift = _distance(source, volume.grid) or _distance(target, grid)
-                _logger.warning(text, path, reference, name, shift, reference)
-                moved = reordered(Volume.from_grid(volume.array, source), target)
+            moved = reordered(Volume.from_grid(volume.array, source), target)
+            if target.shape == grid.shape:
                 moved = Volume.from_grid(moved.array, grid)
-                return moved, Comparison(OTHER_FORM, shift, volume.grid, grid)
+            elif not compare((moved := placed(moved.array, reference, path)).grid, grid).fits:
+                continue
+            text = "%s: fits %s by the other form (qform, sform) of %s, %.1f mm away; its voxels "
+            text += "are taken for those of %s"
+            shift = _distance(source, volume.grid) or _distance(target, grid)
+            _logger.warning(text, path, reference, name, shift, reference)
+            return moved, Comparison(OTHER_FORM, shift, volume.grid, grid)
     if found.kind == REORDERED:
         _logger.info("%s: its axes are stored otherwise than those of %s", path, reference)
     return (reordered(volume, grid) if found.fits else volume), found

@@ -76,14 +76,22 @@ def other_grid(path):
     if not Path(path).name.lower().endswith(NIFTI_SUFFIXES):
         return None
     header, _ = _header(path)
-    affine = header.other_form()
-    if affine is None or problem(affine, header.shape):
+    forms = header.two_forms()
+    if not forms or problem(forms[1], header.shape):
         return None
-    affine = _RAS_TO_LPS @ affine
+    affine = _RAS_TO_LPS @ forms[1]
     spacing = np.linalg.norm(affine[:, :3], axis=0)
     if not is_orthonormal(affine[:, :3] / spacing, 1e-3):
         return None
     return Grid(header.shape, spacing, affine[:, 3], nearest_rotation(affine[:, :3]))
+
+
+def placed(array, path, name):
+    """The volume of labels (x, y, z) that are stored as a file's voxels are; `name` is of theirs.
+
+    The file's qform and sform disagree, see `other_grid`; `read_volume` may make it upright.
+    """
+    return volume_of(array, _RAS_TO_LPS @ _header(path)[0].two_forms()[0], name, labels=True)
 
 
 def _header(path):

@@ -281,12 +281,10 @@ class Header:
             aligned and sheared and nearest > _SAME_ROTATION
         )
 
-    def other_form(self):
-        """The affine (3, 4), RAS, mm, of the form that is not taken; None if it agrees with it."""
-        forms = list(self._forms()[0].values()) if self.has_orientation else ()
-        if len(forms) < 2 or self._is_close(*forms):
-            return None
-        return forms[1]
+    def two_forms(self):
+        """Affines (3, 4), RAS, mm, of the form that is taken and the other; () if they agree."""
+        forms = tuple(self._forms()[0].values()) if self.has_orientation else ()
+        return () if len(forms) < 2 or self._is_close(*forms) else forms
 
     def _is_close(self, affine, other):
         half = np.linalg.norm(affine[:, :3], axis=0).min() / 2
@@ -359,8 +357,8 @@ class _MGH(Header):
     def scale(self):
         return 1.0, 0.0
 
-    def other_form(self):
-        return None
+    def two_forms(self):
+        return ()
 
     def affine(self):
         sizes = self._fields["delta"]

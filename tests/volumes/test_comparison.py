@@ -8,6 +8,7 @@ import math
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from examinations import acquire, reordered, stack_grid
 from training.samples import ball, problem, refusal, write_table
 from volumes.samples import noise, rotation
@@ -131,6 +132,23 @@ def test_a_mask_written_by_the_other_form_lies_on_its_image(
     view = read_view(image, path)
     assert np.array_equal(view.mask.array, array) and check_together([view]) == []
     assert align(read_volume(path), grid, 0, False, path, image)[1] == OTHER_FORM
+
+
+@pytest.mark.parametrize("suffix", ["nii.gz", "nrrd"])
+def test_a_mask_written_by_itk_lies_on_its_sheared_image(tmp_path, caplog, suffix):
+    volume = acquire(stack_grid())
+    sheared = FIRST.copy()
+    sheared[:3, 2] += (0, 1.5, 0)
+    image = write_forms(tmp_path / "image.nii", volume.mask, sheared, FIRST)
+    itk = sitk.ReadImage(str(image))  # by its qform, as no grid of ITK is sheared
+    path = tmp_path / f"mask.{suffix}"
+    sitk.WriteImage(sitk.Flip(itk, (True, False, False)), str(path))
+    expected = read_volume(image, labels=True)
+    assert expected.array.shape != volume.mask.array.shape
+    found, comparison = match(read_volume(path, labels=True), expected.grid, path, image)
+    assert comparison.kind == OTHER_FORM and found.grid.is_close(expected.grid)
+    assert np.array_equal(found.array, expected.array)
+    assert f"{path}: fits {image} by the other form (qform, sform) of {image}" in caplog.text
 
 
 def test_labels_that_are_stored_otherwise_or_a_little_beside_train_the_same(tmp_path, caplog):
