@@ -9,6 +9,7 @@ Reference: the NIfTI-1 and NIfTI-2 standards, https://nifti.nimh.nih.gov.
 
 import logging
 import math
+from functools import cached_property
 
 import nibabel
 import numpy as np
@@ -61,7 +62,7 @@ def parse(raw, path, paired):
             extension = int.from_bytes(raw[size + 4 : size + 8], order) if has_extension else 0
             return Header(fields, path, paired, extension)
         if paired and size == 348:
-            return Header(nibabel.AnalyzeHeader(raw[:size], code, check=False), path, paired)
+            return _Analyze(nibabel.AnalyzeHeader(raw[:size], code, check=False), path, paired)
         raise VolumeError(
             f"{path}: damaged header, its magic is {fields['magic'].item()!r} instead of "
             f"{kind.single_magic!r} (vox_offset says {float(fields['vox_offset']):g}); convert the "
@@ -107,7 +108,6 @@ class Header:
         self._fields, self.path, self._paired = fields, path, paired
         # Bytes of the first extension; what is no multiple of 16 is none.
         self._extension = extension if extension % 16 == 0 and extension < 2**24 else 0
-        self._is_nifti = isinstance(fields, nibabel.Nifti1Header)
         self.shape = self._shape(*self._sizes())
         self.dtype = self._dtype()
         self.size = math.prod(self.shape) * self.dtype.itemsize
@@ -116,13 +116,12 @@ class Header:
     @property
     def has_orientation(self):
         """Whether the header says how the axes lie in the patient."""
-        return self._is_nifti and any(self._fields[f"{form}_code"] > 0 for form in _FORMS)
+        return any(self._fields[f"{form}_code"] > 0 for form in _FORMS)
 
     @property
     def _mm(self):
         """Millimetres in the unit of length."""
-        code = int(self._fields["xyzt_units"]) & 7 if self._is_nifti else 0
-        return _MM_PER_UNIT.get(code, 1.0)
+        return _MM_PER_UNIT.get(int(self._fields["xyzt_units"]) & 7, 1.0)
 
     def _damaged(self, field, value, remedy="export the image again"):
         return VolumeError(f"{self.path}: damaged header, {field} = {value}; {remedy}")
@@ -139,12 +138,18 @@ class Header:
         sizes = [1 if k > 2 and size == 0 else size for k, size in enumerate(sizes[:count])]
         if not 1 <= count <= 7 or min(sizes) < 1:
             raise self._damaged(self._size_field, [count, *sizes])
-        if self._is_nifti and 3000 <= self._fields["intent_code"] < 3100:
+        if self._is_cifti():
             raise VolumeError(
                 f"{self.path}: a CIFTI file, whose numbers belong to points of the brain's "
                 "surface; give the image, or extract one with `wb_command -cifti-separate`"
             )
         return spatial_shape(sizes, self.path)
+
+    def _is_cifti(self):
+        return 3000 <= self._fields["intent_code"] < 3100
+
+    def _magic(self):
+        return self._fields["magic"].item().decode("latin-1")[:3]
 
     def _dtype(self):
         code = int(self._fields[self._type_field])
@@ -173,7 +178,7 @@ class Header:
         Where magic or vox_offset contradicts the layout, the size of the file must leave no doubt.
         """
         least, start = self._offsets()
-        magic = self._fields["magic"].item().decode("latin-1")[:3] if self._is_nifti else ""
+        magic = self._magic()
         if not self._paired and total - self.size == start < least:
             least -= self._extension  # there is none
         if start < least or magic[1:2] == ("+" if self._paired else "i"):
@@ -212,10 +217,6 @@ class Header:
 
     def scale(self):
         """Slope and intercept of the intensities (float32 of a stored v is slope * v + inter)."""
-        if not self._is_nifti:  # SPM99's scale is where others write zeros
-            slope = float(self._fields["funused1"])
-            is_scale = math.isfinite(slope) and abs(slope) > np.finfo(np.float32).tiny
-            return slope if is_scale else 1.0, 0.0
         slope, inter = float(self._fields["scl_slope"]), float(self._fields["scl_inter"])
         if math.isnan(slope):
             self._warn("scl_slope = nan; taking the intensities as they are stored")
@@ -292,7 +293,7 @@ class Header:
 
     def affine(self):
         """The affine (3, 4), RAS, mm, of the sform, else of the qform, else of pixdim alone."""
-        if self._is_nifti and (unit := self._fields["xyzt_units"] & 7) > 3:
+        if (unit := self._fields["xyzt_units"] & 7) > 3:
             self._warn("xyzt_units = %d is no unit of length; taking mm", unit)
         affine = self._form() if self.has_orientation else self._without_form()
         if self._mm != 1 and (reason := problem(affine, self.shape)):
@@ -339,7 +340,47 @@ class Header:
             self._warn(text, _product(spacing), _product(sizes))
 
 
-class _MGH(Header):
+class _Analyze(Header):
+    """Analyze 7.5's, which has no orientation; SPM writes it into a file of MATLAB beside."""
+
+    _mm = 1.0
+
+    def _is_cifti(self):
+        return False
+
+    def _magic(self):
+        return ""
+
+    def scale(self):  # SPM99's is where others write zeros
+        slope = float(self._fields["funused1"])
+        is_scale = math.isfinite(slope) and abs(slope) > np.finfo(np.float32).tiny
+        return slope if is_scale else 1.0, 0.0
+
+    def two_forms(self):
+        return ()
+
+    @property
+    def has_orientation(self):
+        return self._spm is not None
+
+    @cached_property
+    def _spm(self):
+        """The affine (3, 4), RAS, mm, of SPM's file; None where there is none."""
+        if not self.path.with_suffix(".mat").is_file():
+            return None
+        try:
+            return nibabel.Spm2AnalyzeImage.from_filename(self.path).affine[:3]
+        except Exception:  # other programs' files of that name fail in many ways
+            return None
+
+    def affine(self):
+        if not self.has_orientation:
+            return self._without_form()
+        self._warn("taking the orientation of %s.mat (SPM)", self.path.stem)
+        return self._spm
+
+
+class _MGH(_Analyze):
     """FreeSurfer's."""
 
     _size_field, _type_field, _codes = "dims", "type", mghformat.data_type_codes
@@ -356,9 +397,6 @@ class _MGH(Header):
 
     def scale(self):
         return 1.0, 0.0
-
-    def two_forms(self):
-        return ()
 
     def affine(self):
         sizes = self._fields["delta"]

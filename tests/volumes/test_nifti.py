@@ -19,7 +19,7 @@ from volumes.samples import DIRECTIONS, noise, rotation
 from segsrgan.errors import VolumeError
 from segsrgan.files import temporary_beside
 from segsrgan.volumes import Grid, Volume, read_volume, write_volume
-from segsrgan.volumes.nifti import other_grid, write_gzip
+from segsrgan.volumes.nifti import other_grid, read_nifti, write_gzip
 from segsrgan.volumes.reading import read_with_source
 
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS <-> LPS
@@ -461,6 +461,17 @@ def test_the_scale_of_spm99_is_that_of_analyze(tmp_path):
     assert np.array_equal(read_volume(tmp_path / "a.hdr").array, INTEGERS * 0.25)
     patch(tmp_path / "a.hdr", 112, "<f", np.nan)
     assert np.array_equal(read_volume(tmp_path / "a.hdr").array, INTEGERS)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Spm99AnalyzeImage, nibabel.Spm2AnalyzeImage])
+def test_the_orientation_of_an_analyze_image_is_in_spm_s_file(tmp_path, caplog, kind):
+    nibabel.save(kind(INTEGERS, TURNED), tmp_path / "a.img")
+    volume, is_oriented = read_nifti(tmp_path / "a.hdr")
+    assert affine(volume.grid) == pytest.approx(TURNED, abs=1e-5) and is_oriented
+    assert "a.hdr: taking the orientation of a.mat (SPM)" in caplog.text
+    (tmp_path / "a.mat").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")  # FSL's
+    volume, is_oriented = read_nifti(tmp_path / "a.img")
+    assert volume.spacing == pytest.approx((1, 2, 3)) and not is_oriented
 
 
 def test_of_several_halves_the_one_written_alike_is_taken(tmp_path):
