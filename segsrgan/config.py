@@ -173,7 +173,7 @@ class Rule:
     def _checked_text(self, value):
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
-        if not isinstance(value, str) or not (value or self.default == ""):
+        if not isinstance(value, str) or not (value or self.default == "") or "\0" in value:
             return None
         return value if not self.choices or value in self.choices else None
 
@@ -295,6 +295,8 @@ def checked(values, settings_class, where=""):
         if name not in rules:
             near = get_close_matches(name, rules, 1)
             hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(rules)}"
+            if isinstance(values[name], dict):
+                hint = f"settings stand in no section, so leave out the line [{name}]"
             raise UserError(f"{where}{name} is not a setting; {hint}")
     return {name: rules[name].checked(value, where + name) for name, value in values.items()}
 

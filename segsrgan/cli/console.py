@@ -60,10 +60,15 @@ def command(build_parser, run, interrupted="", text=one_line):
 
 
 def accept_all_characters():
-    """Lets stdout and stderr escape what their encoding lacks, so that no message is an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    """Makes stdout and stderr take any message: what their encoding lacks is escaped.
+
+    What is written to one that is closed is lost, instead of landing in the next file opened.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 @contextmanager
@@ -154,14 +159,20 @@ class ProgressBar:
 
 
 class _BarHandler(logging.Handler):
-    """Writes above a progress bar instead of into it; `program` stands before warnings."""
+    """Writes above a progress bar instead of into it; `program` stands before warnings.
+
+    What is no error is written once: a training reads its images in every epoch.
+    """
 
     def __init__(self, program):
         super().__init__()
-        self._program = program
+        self._program, self._written = program, set()
 
     def emit(self, record):
         text = self.format(record)
+        if record.levelno < logging.ERROR and text in self._written:
+            return
+        self._written.add(text)
         if record.levelno >= logging.WARNING:
             text = f"{self._program}: {record.levelname.lower()}: {text}"
         if "tqdm" in sys.modules:

@@ -9,6 +9,7 @@ appears whole or not at all; the newest two are kept.
 import io
 import json
 import logging
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _KEPT = 2
 _EXPECTED = "the state of a training"
+_NAME = re.compile(r"state_\d{5,}_\d{7,}\.h5")
 
 
 @dataclass
@@ -46,6 +48,9 @@ class Progress:
     waiting: float = 0.0
     history: list = field(default_factory=list)
     best: dict = field(default_factory=dict)
+
+
+_TYPES = [*map(type, vars(Progress()).values()), dict]  # of progress and specs
 
 
 @dataclass(frozen=True)
@@ -147,15 +152,19 @@ def snapshot_of(folder, name, epoch):
 
 
 def _states(folder):
-    return sorted(Path(folder).glob("state_*_*.h5"))
+    """The states by their place; not copies that users have made of them."""
+    return sorted(path for path in Path(folder).glob("state_*") if _NAME.fullmatch(path.name))
 
 
 def _read(path):
     with hdf5.opened(path, _EXPECTED, StateError) as file:
         progress = Progress(**json.loads(file.attrs["progress"]))  # long after many epochs
+        specs = hdf5.read_json(file, "specs")
+        if [*map(type, vars(progress).values()), type(specs)] != _TYPES:
+            raise StateError(f"{path}: its progress or specs are not what a training writes")
         # A file cut short is noticed here, while an earlier one can still take its place.
         hdf5.declared_shapes(file)
-        return State(path, progress, hdf5.read_json(file, "specs"))
+        return State(path, progress, specs)
 
 
 def _by_number(group):

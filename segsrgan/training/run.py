@@ -106,12 +106,12 @@ class Loop(EpochLoop):
         recent = [past["dice"] for past in self.progress.history[-_PATIENCE:]]
         if row["epoch"] % _PATIENCE == 0 and len(recent) == _PATIENCE and max(recent) < _COLLAPSED:
             logger.warning(
-                "the segmentation has been empty for %d epochs (Dice %.3f): look whether the "
-                "labels lie on the images (epoch_%d.png), try --reconstruction_loss dice, a "
+                "epoch %d: the segmentation has been empty for %d epochs (Dice %.3f): look whether "
+                "the labels lie on the images (epoch_<n>.png), try --reconstruction_loss dice, a "
                 "larger --lambrec or --lrgen",
+                row["epoch"],
                 _PATIENCE,
                 row["dice"],
-                row["epoch"],
             )
 
     def _discriminator_updates(self):

@@ -180,8 +180,9 @@ class Loop(EpochLoop):
         logger.info("epoch %d, stage %d: %s", row["epoch"], row["stage"], ", ".join(texts))
         if row.get("dice", 1.0) < 0.01 and row["epoch"] % 10 == 0:
             logger.warning(
-                "the segmentation is empty (Dice %.3f): see whether the masks lie on the images "
-                "(epoch_<n>.png), try another --lr1",
+                "epoch %d: the segmentation is empty (Dice %.3f): see whether the masks lie on the "
+                "images (epoch_<n>.png), try another --lr1",
+                row["epoch"],
                 row["dice"],
             )
 

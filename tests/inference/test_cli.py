@@ -2,12 +2,14 @@
 """The front door: `segsrgan predict`, `train` and `weights`."""
 
 import json
+import logging
 import sys
 import types
 
 import pytest
 from networks.variants import write_released
 
+from segsrgan.cli.console import messages
 from segsrgan.cli.main import main
 from segsrgan.networks import GeneratorSpec, build_generator
 
@@ -56,6 +58,23 @@ def test_a_wrong_command_and_unknown_weights_are_one_line(capsys, words):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(("segsrgan: error: ", "segsrgan weights: error: "))
     assert "none" in line or "none" not in words
+
+
+def test_messages_are_written_once_and_errors_each_time(capsys):
+    logger = logging.getLogger("segsrgan.test")
+    with messages("program"):
+        for _ in range(2):
+            logger.warning("%s: is odd", "a.nii")
+            logger.error("b.nii: is broken")
+    lines = capsys.readouterr().err.splitlines()
+    broken = "program: error: b.nii: is broken"
+    assert lines == ["program: warning: a.nii: is odd", broken, broken]
+
+
+def test_closed_streams_change_no_status(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert [main(["nonsense"]), main(["weights", "list"])] == [2, 0]
 
 
 def test_weights_convert_writes_our_layout_and_show_says_so(tmp_path, capsys):

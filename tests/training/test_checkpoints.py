@@ -59,9 +59,10 @@ def test_a_state_comes_back_as_it_was(tmp_path):
 def test_the_newest_two_are_kept_and_what_a_killed_run_left_half_written_is_removed(
     tmp_path, monkeypatch
 ):
+    (tmp_path / "state_00001_0000009_mine.h5").touch()  # a user's copy
     for epoch, cycle in ((1, 0), (1, 9), (1, 10), (2, 0)):
         save_state(tmp_path, Numbers([1]), Progress(epoch, cycle))
-    names = ["state_00001_0000010.h5", "state_00002_0000000.h5"]
+    names = ["state_00001_0000009_mine.h5", "state_00001_0000010.h5", "state_00002_0000000.h5"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     host = os.uname().nodename.replace(".", "-")
     left = tmp_path / f".state_00001_0000002.h5.{host}.999999999.0123456789ab.segsrgan-partial"
@@ -78,7 +79,11 @@ def test_an_unreadable_state_gives_way_to_the_one_before(tmp_path):
     for cycle in (1, 2):
         save_state(tmp_path, Numbers(range(9)), Progress(1, cycle))
     newest = max(tmp_path.iterdir())
-    newest.write_bytes(newest.read_bytes()[:-9])
+    whole = newest.read_bytes()
+    with h5py.File(newest, "r+") as file:
+        file.attrs["progress"] = '{"epoch": "1", "cycle": 2}'
+    assert newest_state(tmp_path).progress.cycle == 1
+    newest.write_bytes(whole[:-9])
     assert newest_state(tmp_path).progress.cycle == 1
     min(tmp_path.iterdir()).write_bytes(b"nothing")
     with pytest.raises(StateError, match="no state that can be read.*start from the last snapshot"):

@@ -20,7 +20,7 @@ REQUIRED = {
 # Those that a rule does not suggest; none has its default but those that others rule out.
 UNUSUAL = {
     "csv": r"C:\new\table ünï 表.csv",
-    "base_path": "a \"quoted\" 'path'\twith\n[brackets] = # \x7f\x00 and \\",
+    "base_path": "a \"quoted\" 'path'\twith\n[brackets] = # \x7f\x01 and \\",
     "snapshot_folder": "😀",
     "low_res": (0.1, 1 / 3, 1e-5),
     "low_res_upper": (0.1, 1 / 3, 1e17),
@@ -112,7 +112,8 @@ def test_a_file_may_be_partial_and_begin_with_a_byte_order_mark(tmp_path):
     ("text", "words"),
     [
         ("epochs = 2", "epochs is not a setting; did you mean epoch?"),
-        ("[data]\ncsv = 'a'", "data is not a setting"),
+        ("[data]\ncsv = 'a'", "data is not a setting; settings stand in no section"),
+        ('csv = "a\\u0000"', "csv must be a text that is not empty, received 'a\\x00'"),
         ("xyzzy = 2", "expected some of precision, seed"),
         ("epoch = 2.0", "epoch must be a whole number from 1 up, received 2.0"),
         ("epoch = true", "epoch must be a whole number"),
