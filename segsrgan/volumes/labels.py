@@ -86,7 +86,11 @@ def object_of(array, name):
     labels = np.unique(whole)
     zeros = counts[whole == 0].sum()
     if labels.size == 2 and labels[1] > 0:
-        return (array >= labels.mean()).astype(np.float32)
+        inside = array >= labels.mean()
+        if inside[np.ix_(*[[0, -1]] * 3)].all():
+            text = "%s: its object, %g, fills all corners of the image; check that the mask is not "
+            _logger.warning(text + "inverted", name, labels[1])
+        return inside.astype(np.float32)
     if labels.size > _MANY and not _is_patchy(array, labels):
         return _of_fractions(array, values, counts, name)  # rounded to 8 bits
     if labels.size > _MOST:

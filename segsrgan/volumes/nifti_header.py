@@ -35,6 +35,7 @@ _POSITIVE = "repair the voxel size, it must be positive in mm"
 _FORMS = ("sform", "qform")
 _LONGEST_QUATERNION = 1.001  # squared; rounding makes it longer than 1
 _HEADER = 348  # bytes
+_MGH_VERSION = b"\0\0\0\1"
 _SAME_ROTATION = 2e-3  # elements of matrices; a sheared form's nearest rotation differs by more
 
 
@@ -77,10 +78,10 @@ def parse(raw, path, paired):
 
 
 def _mgh_fields(raw, path):
-    if len(raw) < mghformat.DATA_OFFSET or raw[:4] != b"\0\0\0\1":
+    if len(raw) < mghformat.DATA_OFFSET or raw[:4] != _MGH_VERSION:
         raise VolumeError(
-            f"{path}: expected an MGH header, received {len(raw)} bytes of something else "
-            f"(version says {int.from_bytes(raw[:4], 'big')} instead of 1); check that the file is "
+            f"{path}: expected an MGH header of {mghformat.DATA_OFFSET} bytes, received {len(raw)}, "
+            f"the first {raw[:4]!r} (version 1 is {_MGH_VERSION!r}); check that the file is "
             "complete and its name right"
         )
     if raw[28:30] != b"\0\1":  # nibabel would make up 1 mm

@@ -102,6 +102,14 @@ def test_of_two_values_the_larger_is_the_object(inside, floor):
     assert np.array_equal(object_of(array, "a.nii") >= 0.5, BOX)
 
 
+def test_a_mask_that_seems_inverted_is_pointed_out(caplog):
+    assert np.array_equal(object_of(levels(255, 0), "a.nii"), ~BOX)
+    assert "a.nii: its object, 255, fills all corners of the image; check that" in caplog.text
+    caplog.clear()
+    object_of(np.where(BOX, 1, one_voxel(BOX * 0, 1)), "a.nii")
+    assert not caplog.text
+
+
 def test_probabilities_stay_and_what_is_nowhere_probable_is_no_object():
     assert object_of(FINE, "a.nii") == pytest.approx(FINE, abs=1e-6)
     assert object_of(FINE * 100, "a.nii") == pytest.approx(FINE, abs=0.01)
