@@ -80,9 +80,9 @@ def parse(raw, path, paired):
 def _mgh_fields(raw, path):
     if len(raw) < mghformat.DATA_OFFSET or raw[:4] != _MGH_VERSION:
         raise VolumeError(
-            f"{path}: expected an MGH header of {mghformat.DATA_OFFSET} bytes, received {len(raw)}, "
-            f"the first {raw[:4]!r} (version 1 is {_MGH_VERSION!r}); check that the file is "
-            "complete and its name right"
+            f"{path}: expected an MGH header of {mghformat.DATA_OFFSET} bytes, received "
+            f"{len(raw)}, the first {raw[:4]!r} (version 1 is {_MGH_VERSION!r}); check that the "
+            "file is complete and its name right"
         )
     if raw[28:30] != b"\0\1":  # nibabel would make up 1 mm
         raise VolumeError(
