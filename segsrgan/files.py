@@ -6,6 +6,7 @@ What is not complete yet bears a hidden name that says who writes it:
 takes the link's place. Text is UTF-8; what a file name holds that is not comes back as it was.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -63,6 +64,11 @@ def replaced_file(path, put=None):
     `OSError` names `path`. `put` moves the file, `os.replace` when None.
     """
     path = Path(path)
+    if not path.is_symlink() and path.exists() and not (path.is_file() or path.is_dir()):
+        # Such as /dev/null, which the file would replace for everybody.
+        raise FileExistsError(
+            errno.EEXIST, "is a device or a pipe, not an ordinary file", str(path)
+        )
     temporary = temporary_beside(path)
     try:
         with open(temporary, "xb") as file:

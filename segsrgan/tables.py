@@ -183,8 +183,11 @@ def stem(path):
 
 
 def image_files(folder):
-    """The image files of a folder by name, hidden ones left out; of a pair only the header."""
-    paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
+    """The image files of a folder by name, hidden ones left out; of a pair only the header.
+
+    A link that leads nowhere counts, too: whoever reads it says why.
+    """
+    paths = sorted(path for path in Path(folder).iterdir() if not path.is_dir())
     names = (path.name.lower() for path in paths)
     voxels = {n.replace(".hdr", ".img") for n in names if n.endswith((".hdr", ".hdr.gz"))}
     return [

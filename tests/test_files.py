@@ -52,6 +52,13 @@ def test_what_ends_the_writing_leaves_the_old_file_and_nothing_else(tmp_path, er
         assert caught.value.errno == errno.ENOSPC and "a.txt" in str(caught.value)
 
 
+def test_a_device_or_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="device or pipe.*pipe'"):
+        write_bytes(tmp_path / "pipe", b"new")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
     (tmp_path / "target").write_text("target")
     (tmp_path / "link").symlink_to(tmp_path / "target")

@@ -111,8 +111,9 @@ def _check_outputs(args, cases):
     for (flag, name), path in zip(outputs.items(), paths, strict=True):
         if str(path) in inputs:
             raise UserError(f"--{flag} {name}: is an input; name another file")
-        if path.is_dir() or not path.parent.is_dir():
-            what = "is a folder" if path.is_dir() else "its folder does not exist"
+        is_special = path.exists() and not path.is_file()
+        if is_special or not path.parent.is_dir():
+            what = "is not an ordinary file" if is_special else "its folder does not exist"
             raise UserError(f"--{flag} {name}: {what}; name a file in an existing folder")
         if path.exists() and not args.overwrite:
             raise UserError(f"--{flag} {name}: exists; --overwrite replaces it")

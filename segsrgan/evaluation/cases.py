@@ -5,6 +5,7 @@ import glob
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -207,6 +208,7 @@ def _files_by_name(place):
         raise UserError(f"{place}: has no image; expected one of {', '.join(IMAGE_SUFFIXES)}")
     names = {}
     for name, path in files:
+        name = unicodedata.normalize("NFC", name)  # macOS writes an accent as a letter of its own
         if name in names:
             raise UserError(
                 f"{names[name]} and {path}: expected one file for each case, both are named "

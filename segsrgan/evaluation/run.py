@@ -113,11 +113,11 @@ def _measure_labels(case, settings, metrics):
     reference = _read(case.reference_label, labels=True)
     grid, notes = reference.grid, []
     inside = class_of(reference.array, settings.labels, case.reference_label)
-    notes += _negative_note("reference", reference.array, settings.labels)
+    notes += _negative_note("reference", reference.array, inside, settings.labels)
     inside = inside >= settings.threshold
     volume = _read(case.label, labels=True)
-    notes += _negative_note("prediction", volume.array, settings.predicted_labels)
     found = class_of(volume.array, settings.predicted_labels, case.label)
+    notes += _negative_note("prediction", volume.array, found, settings.predicted_labels)
     soft = not np.isin(found, (0, 1)).all()
     paths = case.label, case.reference_label
     array, how = align(volume.with_array(found), grid, int(soft), settings.resample, *paths)
@@ -133,10 +133,10 @@ def _measure_labels(case, settings, metrics):
     return values, "", notes + undefined
 
 
-def _negative_note(role, array, values):
-    """A note where values below 0, which often mean "ignore", belong to the class."""
-    lowest = float(array.min())
-    return [f"{role} {lowest:.0f} counts"] if values is None and lowest <= -0.5 else []
+def _negative_note(role, array, found, values):
+    """A note where values below 0, which often mean "ignore", belong to the class found."""
+    negative = array[(found > 0.5) & (array <= -0.5)]
+    return [f"{role} {negative.min():.0f} counts"] if values is None and negative.size else []
 
 
 def _measure_images(case, settings, metrics):

@@ -107,6 +107,12 @@ def test_folders_match_by_name_without_suffix_and_prefix(place):
     }
 
 
+def test_accents_match_however_they_are_written_and_links_without_content_count(place, tmp_path):
+    predictions, references = place("p", "e\u0301.nii"), place("r", "\u00e9.nii", "b.nii")
+    (tmp_path / "p" / "b.nii").symlink_to("annex")
+    assert list(found(predictions, references, "image")) == ["b", "\u00e9"]
+
+
 def test_masks_and_baselines_go_with_images(place):
     names = ("a.nii", "b.nii")
     places = [place("p", "SR_a.nii", "SR_b.nii"), *(place(folder, *names) for folder in "rmb")]

@@ -2,6 +2,7 @@
 """`segsrgan evaluate` on good and bad input: what it prints and writes, and its exit status."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -152,7 +153,8 @@ def test_a_line_with_too_many_cells_fails_alone(table, labels, capsys, command, 
         (["--path", "{csv}", "--json", "{truth}", "--overwrite"], "is an input"),
         (["--path", "{csv}", "--csv", "a.csv", "--json", "a.csv"], "must differ"),
         (["--path", "{csv}", "--csv", "none/a.csv"], "its folder does not exist"),
-        (["--path", "{csv}", "--csv", "."], "is a folder"),
+        (["--path", "{csv}", "--csv", "."], "is not an ordinary file"),
+        (["--path", "{csv}", "--csv", "pipe", "--overwrite"], "is not an ordinary file"),
         (["--predictions", "a", "b", "--references", "r", "--kind", "image"], "in quotes"),
     ],
 )
@@ -160,6 +162,7 @@ def test_a_wrong_command_is_one_line_and_status_2(
     argv, message, tmp_path, monkeypatch, table, labels, capsys, command
 ):
     monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
     names = {"csv": table(labels), "truth": labels["reference_label"]}
     before = sorted(tmp_path.rglob("*")), names["csv"].read_text()
     assert command(*(word.format(**names) for word in argv)) == 2

@@ -138,6 +138,8 @@ def test_large_labels_are_told_apart_and_ignored_ones_pointed_out(save):
     row = measure(pair(save, cube(), ignored))
     assert row.notes == ("reference -1 counts",)
     assert row.values["dice"] == 2 * 64 / (64 + 74)
+    row = measure(pair(save, cube() * 2 - np.int16(1), cube()))  # of -1 and 1 the larger
+    assert (row.notes, row.values["dice"]) == ((), 1)
     (row,) = evaluate(
         [Case(**pair(save, cube(), truth.astype(np.float32)))], EvaluationSettings(labels=(2**25,))
     )

@@ -319,13 +319,14 @@ def test_a_segmentation_that_stays_empty_is_reported(caplog, monkeypatch):
         ("--weights nonsense", "nonsense: no such weights"),
         ("--csv none.csv", "none.csv: no such file; expected a CSV file with the columns HR_image"),
         ("--image_cropping_method overlapping_with_mask --patch_size 24", "no patch"),
-        ("--dice_file /dev/null", "--dice_file /dev/null: exists and is not an ordinary file"),
+        ("--dice_file {}/pipe", "pipe: exists and is not an ordinary file"),
     ],
 )
 def test_what_cannot_be_trained_is_answered_before_anything_is_written(
     flags, message, train, capsys
 ):
-    assert train(PLAIN, flags) == 2
+    os.mkfifo(train.folder / "pipe")
+    assert train(PLAIN, flags.format(train.folder)) == 2
     assert message in capsys.readouterr().err
     assert not train.run.exists()
 
