@@ -66,9 +66,7 @@ def replaced_file(path, put=None):
     path = Path(path)
     if not path.is_symlink() and path.exists() and not (path.is_file() or path.is_dir()):
         # Such as /dev/null, which the file would replace for everybody.
-        raise FileExistsError(
-            errno.EEXIST, "is a device or a pipe, not an ordinary file", str(path)
-        )
+        raise FileExistsError(errno.EEXIST, "is a device or pipe, not an ordinary file", str(path))
     temporary = temporary_beside(path)
     try:
         with open(temporary, "xb") as file:
