@@ -122,7 +122,11 @@ class Header:
     @property
     def _mm(self):
         """Millimetres in the unit of length."""
-        return _MM_PER_UNIT.get(int(self._fields["xyzt_units"]) & 7, 1.0)
+        return _MM_PER_UNIT.get(self._unit, 1.0)
+
+    @property
+    def _unit(self):
+        return int(self._fields.get("xyzt_units", 0)) & 7
 
     def _damaged(self, field, value, remedy="export the image again"):
         return VolumeError(f"{self.path}: damaged header, {field} = {value}; {remedy}")
@@ -139,18 +143,12 @@ class Header:
         sizes = [1 if k > 2 and size == 0 else size for k, size in enumerate(sizes[:count])]
         if not 1 <= count <= 7 or min(sizes) < 1:
             raise self._damaged(self._size_field, [count, *sizes])
-        if self._is_cifti():
+        if 3000 <= self._fields.get("intent_code", 0) < 3100:
             raise VolumeError(
                 f"{self.path}: a CIFTI file, whose numbers belong to points of the brain's "
                 "surface; give the image, or extract one with `wb_command -cifti-separate`"
             )
         return spatial_shape(sizes, self.path)
-
-    def _is_cifti(self):
-        return 3000 <= self._fields["intent_code"] < 3100
-
-    def _magic(self):
-        return self._fields["magic"].item().decode("latin-1")[:3]
 
     def _dtype(self):
         code = int(self._fields[self._type_field])
@@ -179,7 +177,7 @@ class Header:
         Where magic or vox_offset contradicts the layout, the size of the file must leave no doubt.
         """
         least, start = self._offsets()
-        magic = self._magic()
+        magic = bytes(self._fields.get("magic", b"")).decode("latin-1")[:3]
         if not self._paired and total - self.size == start < least:
             least -= self._extension  # there is none
         if start < least or magic[1:2] == ("+" if self._paired else "i"):
@@ -262,7 +260,7 @@ class Header:
         """Affines (3, 4) by form, the one that is taken first, and why others are unusable."""
         forms, damage = {}, {}
         for name, form in (("sform", self._sform), ("qform", self._qform)):
-            if self._fields[f"{name}_code"] > 0:
+            if self._fields.get(f"{name}_code", 0) > 0:
                 try:
                     forms[name] = self._mm * form()
                 except VolumeError as error:
@@ -285,7 +283,7 @@ class Header:
 
     def two_forms(self):
         """Affines (3, 4), RAS, mm, of the form that is taken and the other; () if they agree."""
-        forms = tuple(self._forms()[0].values()) if self.has_orientation else ()
+        forms = tuple(self._forms()[0].values())
         return () if len(forms) < 2 or self._is_close(*forms) else forms
 
     def _is_close(self, affine, other):
@@ -294,8 +292,8 @@ class Header:
 
     def affine(self):
         """The affine (3, 4), RAS, mm, of the sform, else of the qform, else of pixdim alone."""
-        if (unit := self._fields["xyzt_units"] & 7) > 3:
-            self._warn("xyzt_units = %d is no unit of length; taking mm", unit)
+        if self._unit > 3:
+            self._warn("xyzt_units = %d is no unit of length; taking mm", self._unit)
         affine = self._form() if self.has_orientation else self._without_form()
         if self._mm != 1 and (reason := problem(affine, self.shape)):
             raise self._damaged("xyzt_units", f"{self._mm:g} mm", reason)
@@ -344,21 +342,10 @@ class Header:
 class _Analyze(Header):
     """Analyze 7.5's, which has no orientation; SPM writes it into a file of MATLAB beside."""
 
-    _mm = 1.0
-
-    def _is_cifti(self):
-        return False
-
-    def _magic(self):
-        return ""
-
     def scale(self):  # SPM99's is where others write zeros
         slope = float(self._fields["funused1"])
         is_scale = math.isfinite(slope) and abs(slope) > np.finfo(np.float32).tiny
         return slope if is_scale else 1.0, 0.0
-
-    def two_forms(self):
-        return ()
 
     @property
     def has_orientation(self):
@@ -374,9 +361,7 @@ class _Analyze(Header):
         except Exception:  # other programs' files of that name fail in many ways
             return None
 
-    def affine(self):
-        if not self.has_orientation:
-            return self._without_form()
+    def _form(self):
         self._warn("taking the orientation of %s.mat (SPM)", self.path.stem)
         return self._spm
 
