@@ -75,7 +75,8 @@ def replaced_file(path, put=None):
             os.fsync(file.fileno())
         (put or os.replace)(temporary, path)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # a full disk does not say where
+        # A full disk does not say where, and nobody knows the temporary name.
+        if error.errno is not None and str(error.filename) in ("None", str(temporary)):
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
     finally:

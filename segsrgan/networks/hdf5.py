@@ -8,7 +8,7 @@ none of it: plain arrays in groups, each under one name.
 
 import json
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import h5py
 import numpy as np
@@ -33,8 +33,19 @@ def opened(path, expected, error):
     except UserError as problem:
         raise error(str(problem)) from problem
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as problem:
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        reason = _mistaken(path) or (str(problem).splitlines() or [type(problem).__name__])[0]
         raise error(f"{path}: not readable as {expected} ({reason})") from problem
+
+
+def _mistaken(path):
+    """What stands in the place of a file that was not fetched, and what to do; None otherwise."""
+    with suppress(OSError), open(path, "rb") as file:
+        head = file.read(256).lstrip()
+        if head.startswith(b"version https://git-lfs"):
+            return "a Git LFS pointer; fetch its content, with `git lfs pull`"
+        if head[:1] == b"<":
+            return "a web page; download the file itself again"
+    return None
 
 
 def read_json(group, name):

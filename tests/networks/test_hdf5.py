@@ -156,3 +156,19 @@ def test_weights_of_supermask_are_read_with_the_same_care(path):
         file["alignnet"].create_dataset("conv_1/kernel", shape, "float32", external=source)
     with pytest.raises(WeightsError, match="in other files"):
         load_networks(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a Git LFS pointer.*lfs pull",
+        ),
+        ("\n<!DOCTYPE html>\n<html>", "a web page; download the file itself"),
+    ],
+)
+def test_what_stands_in_the_place_of_weights_is_named(content, words, tmp_path):
+    (tmp_path / "weights").write_text(content)
+    with pytest.raises(WeightsError, match=words):
+        read_generator(tmp_path / "weights")
