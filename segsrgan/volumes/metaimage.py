@@ -11,7 +11,7 @@ import numpy as np
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes.affine import volume_of
-from segsrgan.volumes.stored import StoredVoxels, TextHeader, read_header
+from segsrgan.volumes.stored import TRUTH, StoredVoxels, TextHeader, is_same, read_header
 from segsrgan.volumes.volume import spatial_shape
 
 _DTYPES = {
@@ -19,7 +19,6 @@ _DTYPES = {
     "met_int": "i4", "met_uint": "u4", "met_long": "i4", "met_ulong": "u4",
     "met_long_long": "i8", "met_ulong_long": "u8", "met_float": "f4", "met_double": "f8",
 }  # fmt: skip
-_TRUTH = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
 # Names of one thing, of which the first that is there counts.
 _SPACINGS = ("ElementSpacing", "ElementSize")
 _MATRICES = ("TransformMatrix", "Rotation", "Orientation")
@@ -44,7 +43,7 @@ def read_metaimage(path, labels=False):
     if header.fields.get("ObjectType", "Image").lower() != "image":
         raise header.error("ObjectType", "expected Image")
     count = header.integers("NDims", 1, 1, 16)[0]
-    shape = spatial_shape(header.sizes("DimSize", count), path)
+    shape = spatial_shape(header.integers("DimSize", count, 1, 2**31), path)
     channels = header.integer("ElementNumberOfChannels", 1, 1, 2**16)
     if channels > 1:
         raise VolumeError(
@@ -62,7 +61,7 @@ def read_metaimage(path, labels=False):
 def _parse(path):
     """The header, the lines behind it, and the byte at which the voxels begin."""
     raw = read_header(path)
-    fields, position = {}, 0
+    header, position = TextHeader(path), 0
     for number, line in enumerate(raw.split(b"\n", 2000)[:2000], 1):
         position += len(line) + 1
         text = line.decode("utf-8", "surrogateescape").strip()
@@ -70,25 +69,24 @@ def _parse(path):
         field, value = field.strip(), value.strip()
         if not text:
             continue
-        if not separator or "\0" in text or fields.get(field, value) != value:
+        if not separator or "\0" in text or not header.add(field, value):
             raise VolumeError(
                 f"{path}: damaged header, line {number} is {text[:60]!r}; expected one field = "
                 "value, the last ElementDataFile, of a MetaImage file"
             )
-        fields[field] = value
         if field == "ElementDataFile":
             is_list = value.upper().startswith("LIST")
             rest = raw[position:].decode("utf-8", "surrogateescape") if is_list else ""
-            return TextHeader(path, fields), rest.split("\n"), position
-    raise TextHeader(path, fields).error("ElementDataFile", "copy or export the image again")
+            return header, rest.split("\n"), position
+    raise header.error("ElementDataFile", "copy or export the image again")
 
 
 def _first(header, names):
     """The first name that is there; others must say the same, but for the size of voxels."""
     found = [name for name in names if name in header.fields]
     for name in found[1:]:
-        words = [header.fields[k].lower().split() for k in (found[0], name)]
-        if names is not _SPACINGS and words[0] != words[1]:
+        is_other = not is_same(header.fields[found[0]], header.fields[name])
+        if names is not _SPACINGS and is_other:
             raise header.error(name, f"{found[0]} says something else; remove the wrong line")
     return found[0] if found else None
 
@@ -145,7 +143,7 @@ def _warn_of_orientation(header, matrix, has_matrix):
 
 def _truth(header, names, default):
     name = _first(header, names)
-    return header.choice(name, _TRUTH) if name else default
+    return header.choice(name, {**TRUTH, "1": "1", "0": "0"}) == "1" if name else default
 
 
 def _voxels(header, shape, names, start):

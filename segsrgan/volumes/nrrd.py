@@ -5,6 +5,7 @@ Reference: the definition of the format, https://teem.sourceforge.net/nrrd/forma
 """
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ _ENCODINGS = {
     "raw": "raw",
     **dict.fromkeys(("gzip", "gz"), "gzip"),
     **dict.fromkeys(("bzip2", "bz2"), "bzip2"),
+    "hex": "hex",
     **dict.fromkeys(("txt", "text", "ascii"), "ascii"),
 }
 # Signs that turn axes of a space into ITK's left, posterior, superior.
@@ -66,7 +68,7 @@ def read_nrrd(path, labels=False):
     """
     header, names, start = _parse(path)
     count = header.integers("dimension", 1, 1, 16)[0]
-    sizes = header.sizes("sizes", count)
+    sizes = header.integers("sizes", count, 1, 2**31)
     axes = _spatial_axes(header, sizes)
     shape = spatial_shape([sizes[k] for k in axes], path)
     affine = _affine(header, count, axes[:3])
@@ -86,21 +88,20 @@ def _parse(path):
     end = re.search(rb"\n\r?\n", raw)
     text = (raw[: end.start()] if end else raw).decode("utf-8", "surrogateescape")
     lines = [line.rstrip("\r") for line in text.split("\n")]
-    header = TextHeader(path, {})
+    header = TextHeader(path)
     for number, line in enumerate(lines[1:], 2):
         field, colon, value = line.partition(":")
         name = re.sub(r"\s", "", field.lower())
         name = _FIELDS.get(name, name)
         if line.startswith("#") or value.startswith("=") or not line.strip():
             continue
-        if not colon or header.fields.get(name, value.strip()) != value.strip():
+        if not colon or "\0" in line or not header.add(name, value):
             raise VolumeError(
                 f"{path}: damaged header, line {number} says {line[:60]!r}; expected one field: "
                 "value"
             )
         if name not in _FIELDS.values():
-            header.warn("its header has an unknown field %r, which is ignored", field)
-        header.fields[name] = value.strip()
+            header.warn("its header has an unknown field %r, which is ignored", field[:60])
         if name == "data file" and value.split()[:1] == ["LIST"]:
             return header, lines[number:], None
     if "data file" in header.fields:
@@ -148,90 +149,86 @@ def _vectors(header, count):
 
 def _affine(header, count, axes):
     """From indices along the three axes in space to LPS, mm, (3, 4)."""
-    space = _space(header)
-    signs = np.array(_SPACES.get(space, (1, 1, 1)))
-    if "space directions" not in header.fields:
-        return signs[:, None] * _affine_of_spacings(header, count, axes)
-    if space not in _SPACES:
+    space = header.fields.get("space", "").lower()
+    is_timed = space.endswith(("-time", "rast", "last", "lpst"))
+    signs = np.array(_SPACES.get(_space(header), (1, 1, 1)))
+    has_steps, size = "space directions" in header.fields, 3
+    if has_steps:
+        size = header.integer("space dimension", 4 if is_timed else 3, 3, 4)
+        vectors = [_vectors(header, count)[k] for k in axes]
+        steps = [header.numbers("space directions", size, vector) for vector in vectors]
+        _compare_spacings(header, count, axes, steps)
+    else:
+        steps = np.diag(_spacings(header, count, axes))
+    if not has_steps:
+        header.warn(
+            "its header has no orientation (space directions); taking LPS axes (left may be right)"
+        )
+    elif _space(header) not in _SPACES:
         header.warn(
             "its header does not say how its axes lie in the patient (space%s); taking LPS axes "
             "(left may be right)",
             f" is {space}" if space else "",
         )
-    vectors = [_vectors(header, count)[k] for k in axes]
-    size = _space_dimension(header, space)
-    columns = [header.numbers("space directions", size, vector) for vector in vectors]
-    origin = header.fields.get("space origin", "")
-    if not re.fullmatch(r"\([^()]*\)", origin.strip()):
-        if origin:
-            raise header.error("space origin", f"expected {size} numbers in brackets")
-        header.warn("its header has no space origin; taking the first voxel at (0, 0, 0)")
-        origin = f"({','.join('0' * size)})"
-    columns.append(header.numbers("space origin", size, origin.strip()[1:-1]))
-    affine = np.array(columns).T
+    affine = np.array([*steps, _origin(header, count, axes, size)]).T
     if affine[3:, :3].any():
         raise header.error("space directions", "expected three axes in three dimensions of space")
-    units = _units(header, "space units", size) if "space units" in header.fields else None
-    if units is None and "units" in header.fields:  # belongs to spacings, but some write it
-        units = [_units(header, "units", count)[k] for k in axes]
-    factors = signs if units is None else signs * units[:3]
-    return factors[:, None] * affine[:3]
+    # Units of space belong to directions, units of axes to spacings, but some write the other.
+    fields = [("space units", range(size)), ("units", axes)][:: 1 if has_steps else -1]
+    field, wanted = next((pair for pair in fields if pair[0] in header.fields), (None, ()))
+    if field:
+        units = _units(header, field, size if field == "space units" else count)
+        signs = signs * [units[k] for k in wanted][:3]
+    return signs[:, None] * affine[:3]
 
 
 def _space(header):
     return header.fields.get("space", "").lower().removesuffix("-time")
 
 
-def _space_dimension(header, space):
-    """Components of a vector in space."""
-    timed = header.fields.get("space", "").lower().endswith(("-time", "rast", "last", "lpst"))
-    default = 4 if timed else 3
-    return header.integer("space dimension", default, 3, 4)
-
-
-def _affine_of_spacings(header, count, axes):
-    """Where only the distances of voxels are known, and perhaps where the first lies."""
-    remedy = "add the line `spacings: ` with the voxel size, or convert the scan again"
+def _spacings(header, count, axes):
+    """The voxel size (3,), where only that is known."""
     if "spacings" not in header.fields:
         raise VolumeError(
             f"{header.path}: its header does not say the voxel size (spacings or space "
-            f"directions); {remedy}"
+            "directions); add the line `spacings: ` with it, or convert the scan again"
         )
-    words = header.fields["spacings"].split()
-    if len(words) != count:
-        raise header.error("spacings", f"expected {count} numbers")
-    spacing = header.numbers("spacings", 3, " ".join(words[k] for k in axes))
+    spacing = header.numbers("spacings", 3, _along(header, "spacings", count, axes))
     if spacing.min() <= 0:
         raise header.error("spacings", "the voxel size must be positive in mm; repair the header")
-    header.warn(
-        "its header has no orientation (space directions); taking LPS axes (left may be right)"
-    )
-    units = [1.0] * 3
-    if "units" in header.fields:
-        units = [_units(header, "units", count)[k] for k in axes]
-    elif "space units" in header.fields:
-        units = _units(header, "space units", 3)
-    return np.column_stack([np.diag(spacing), _origin(header, count, axes, spacing)]) * np.array(
-        units
-    ).reshape(3, 1)
+    return spacing
 
 
-def _origin(header, count, axes, spacing):
-    """The first voxel's centre of "space origin" or of "axis mins", which are edges of cells."""
-    if "space origin" in header.fields:
-        return header.numbers("space origin", 3, header.fields["space origin"].strip(" ()"))
-    words = header.fields.get("axis mins", "").split()
-    if not words:
-        header.warn("its header has no space origin; taking the first voxel at (0, 0, 0)")
-        return np.zeros(3)
+def _compare_spacings(header, count, axes, steps):
+    """Tell a voxel size that is not that of the directions."""
+    if "spacings" in header.fields:
+        words = _along(header, "spacings", count, axes)
+        with suppress(VolumeError):
+            given = header.numbers("spacings", 3, words)
+            if not np.allclose(given, np.linalg.norm(steps, axis=1), rtol=0.01):
+                header.warn("spacings is %s, space directions say otherwise and are taken", words)
+
+
+def _along(header, field, count, axes):
+    """The words of a field, one per axis, that belong to these axes."""
+    words = header.fields[field].split()
     if len(words) != count:
-        raise header.error("axis mins", f"expected {count} numbers")
-    name = next((name for name in ("centerings", "centers") if name in header.fields), "")
-    centers = header.fields.get(name, "").lower().split() or ["cell"] * count
-    if len(centers) != count:
-        raise header.error(name, f"expected {count} words")
-    half = [0.0 if centers[k] == "node" else 0.5 for k in axes]
-    return header.numbers("axis mins", 3, " ".join(words[k] for k in axes)) + spacing * half
+        raise header.error(field, f"expected {count} words, one per axis")
+    return " ".join(words[k] for k in axes)
+
+
+def _origin(header, count, axes, size):
+    """The first voxel's centre, of "space origin" or of "axis mins", which are edges of cells."""
+    if origin := header.fields.get("space origin", "").strip(" ()"):
+        return header.numbers("space origin", size, origin)
+    if "space directions" in header.fields or not header.fields.get("axis mins"):
+        header.warn("its header has no space origin; taking the first voxel at (0, 0, 0)")
+        return np.zeros(size)
+    edges = header.numbers("axis mins", 3, _along(header, "axis mins", count, axes))
+    name = next((name for name in ("centerings", "centers") if header.fields.get(name)), None)
+    centers = _along(header, name, count, axes).lower().split() if name else [""] * 3
+    half = [0.0 if center == "node" else 0.5 for center in centers]
+    return edges + _spacings(header, count, axes) * half
 
 
 def _units(header, field, count):

@@ -2,6 +2,7 @@
 """Voxels behind a header in text (NRRD, MetaImage): what it declares against what is stored."""
 
 import bz2
+import gzip
 import logging
 import math
 import os
@@ -19,9 +20,9 @@ _logger = logging.getLogger(__name__)
 
 _LONGEST = 2**24  # bytes of a header; those of 3D Slicer's segmentations are long
 _CHUNK = 2**20
-_MOST_PACKED = 1032  # a byte of a gzip stream holds at most as many
+_MOST_HELD = {"raw": 1, "hex": 1, "gzip": 1032, "bzip2": 2**30}  # bytes in a stored byte
 _MOST_FILES = 2**16
-_LARGEST = 2**31  # voxels along an axis
+TRUTH = {"true": "1", "t": "1", "false": "0", "f": "0"}
 _LINE_END = 2  # bytes that an editor may have left behind the voxels
 _MM_PER_UNIT = {
     **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-6),
@@ -34,15 +35,17 @@ _UNKNOWN = ("", "?", "??", "???", "none", "unknown")
 
 
 class TextHeader:
-    """The fields of a header, by name, each of which is validated where it is taken.
+    """The fields of a header, text by name, each of which is validated where it is taken."""
 
-    Args:
-        path: of the file, for messages.
-        fields: text by name.
-    """
+    def __init__(self, path):
+        self.path, self.fields = path, {}
 
-    def __init__(self, path, fields):
-        self.path, self.fields = path, fields
+    def add(self, field, value):
+        """Keep the value of a field; whether it had no other one before."""
+        value = re.sub(r'^"([^"]*)"$', r"\1", value.strip()).strip()
+        is_new = is_same(self.fields.get(field, value), value)
+        self.fields[field] = value
+        return is_new
 
     def error(self, field, remedy):
         """A `VolumeError`, to be raised, of a field that is missing or damaged."""
@@ -78,10 +81,6 @@ class TextHeader:
         """One integer; `default` where the field is missing."""
         return self.integers(field, 1, least, most)[0] if field in self.fields else default
 
-    def sizes(self, field, count):
-        """Numbers of voxels along `count` axes."""
-        return self.integers(field, count, 1, _LARGEST)
-
     def choice(self, field, choices):
         """What a word stands for; `choices` has lower-case keys."""
         word = self.fields.get(field, "").strip().lower()
@@ -100,10 +99,7 @@ class TextHeader:
     def data_files(self, field, words, names):
         """The files of the voxels: one, or of a list or pattern (C's printf) one per slice.
 
-        Args:
-            field: that names them.
-            words: its value in words; "LIST", or pattern, first and last number, step.
-            names: the lines behind the header.
+        `words` are the value of the field that names them, `names` the lines behind the header.
         """
         if words and words[0].upper() == "LIST":
             found = [name.strip() for name in names if name.strip()]
@@ -118,6 +114,19 @@ class TextHeader:
         if not found or not all(found) or any("\0" in name for name in found):
             raise self.error(field, "expected the name of the file that holds the voxels")
         return [_beside(Path(self.path).parent / name) for name in found]
+
+
+def is_same(text, other):
+    """Whether two values say one thing, however it is spelled."""
+    return _spelled(text) == _spelled(other)
+
+
+def _spelled(text):
+    words = [TRUTH.get(word, word) for word in re.findall(r'[^\s,()"]+', text.lower())]
+    try:
+        return [str(float(word)) for word in words]
+    except ValueError:
+        return words
 
 
 def _beside(path):
@@ -136,27 +145,16 @@ def read_header(path):
 
 @dataclass(frozen=True)
 class StoredVoxels:
-    """Where and how the voxels of a header are stored.
-
-    Args:
-        path: of the header, for messages.
-        shape: (x, y, z).
-        dtype: of a stored voxel, byte order included.
-        encoding: "raw", "gzip" (or zlib), "bzip2" or "ascii".
-        files: each holds as many slices, one after the other.
-        start: the byte at which they begin in each.
-        lines: that are skipped then.
-        skipped: bytes that are skipped then, of what is decompressed; -1: all but the voxels.
-    """
+    """Where and how the voxels of a header, which messages name by its `path`, are stored."""
 
     path: Path
-    shape: tuple
-    dtype: np.dtype
-    encoding: str
-    files: list
-    start: int = 0
-    lines: int = 0
-    skipped: int = 0
+    shape: tuple  # (x, y, z)
+    dtype: np.dtype  # of a stored voxel, byte order included
+    encoding: str  # "raw", "gzip" (or zlib), "bzip2", "hex" or "ascii"
+    files: list  # each holds as many slices, one after the other
+    start: int = 0  # the byte at which they begin in each
+    lines: int = 0  # that are skipped then
+    skipped: int = 0  # bytes that are skipped then, of what is decompressed; -1: all but the voxels
 
     def read(self, labels):
         """The array (x, y, z), C-contiguous: float32, of `labels` in the stored type."""
@@ -166,16 +164,7 @@ class StoredVoxels:
                 f"{self.path}: {len(self.files)} files cannot hold {self._text()} in equal parts; "
                 "repair the list of files"
             )
-        try:
-            pieces = [self._piece(file, count) for file in self.files]
-        except (zlib.error, EOFError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise VolumeError(
-                f"{self.path}: the compressed voxels are truncated or damaged ({error}); copy the "
-                "file again"
-            ) from error
-        array = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        array = np.concatenate([self._piece(file, count) for file in self.files])
         dtype = self.dtype.newbyteorder("=") if labels else np.float32
         # Beyond float32 it becomes infinite, which is refused where it is used.
         with np.errstate(over="ignore"):
@@ -192,23 +181,24 @@ class StoredVoxels:
         with open(path, "rb") as file:
             file.seek(self.start)
             for _ in range(self.lines):
-                if not file.readline(_CHUNK):
-                    break
+                file.readline(_CHUNK)
             size, stored = count * self.dtype.itemsize, os.path.getsize(path) - file.tell()
             if self.encoding == "ascii":
                 return self._ascii(file, path, count, stored)
-            first = self.skipped if self.skipped >= 0 else max(stored - size, 0)
-            if self.encoding == "raw":
-                self._compare(path, size + first, stored)
-                file.seek(first, os.SEEK_CUR)
-                data = file.read(size)
-            else:
-                if self.encoding == "gzip" and size + first > stored * _MOST_PACKED:
-                    self._compare(path, size + first, stored * _MOST_PACKED)
-                data = self._unpacked(file, size + first + _CHUNK)
-                self._compare(path, size + first, len(data))
-                data = memoryview(data)[first : first + size]
-        return np.frombuffer(data, self.dtype)
+            declared = size + (self.skipped if self.skipped >= 0 else max(stored - size, 0))
+            most = stored * _MOST_HELD[self.encoding]
+            if self.encoding == "raw" or declared > most:
+                self._compare(path, declared, most)
+            try:
+                data = self._bytes(file, declared + _CHUNK)
+            except (zlib.error, EOFError, OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+                raise VolumeError(
+                    f"{self.path}: its voxels are truncated or damaged ({error}); copy it again"
+                ) from error
+        self._compare(path, declared, len(data))
+        return np.frombuffer(data, self.dtype, count, declared - size)
 
     def _compare(self, path, declared, stored):
         """Refuse voxels that are not as many bytes as a header declares."""
@@ -222,30 +212,28 @@ class StoredVoxels:
             f"{'at most ' if self.encoding == 'gzip' else ''}{stored}; {hint}"
         )
 
-    def _unpacked(self, file, most):
-        """At most so many decompressed bytes; several streams may follow each other."""
-        result, left = bytearray(), b""
-        while piece := left or file.read(_CHUNK):
-            unpacker = zlib.decompressobj(47) if self.encoding == "gzip" else bz2.BZ2Decompressor()
-            while not unpacker.eof:
-                if len(result) > most:
-                    return result
-                unpacked = unpacker.decompress(piece, _CHUNK)
-                result += unpacked
-                piece = getattr(unpacker, "unconsumed_tail", b"")  # bz2 keeps it
-                if not (piece or unpacked or unpacker.eof) and not (piece := file.read(_CHUNK)):
-                    raise EOFError("it ends early")
-            left = unpacker.unused_data.lstrip(b"\0\r\n")
+    def _bytes(self, file, most):
+        """At most so many bytes of what an open file holds from here on, or a little more."""
+        if self.encoding == "hex":
+            return bytes.fromhex(file.read().decode("latin-1"))
+        start, result = file.peek(2)[:2], bytearray()
+        if self.encoding == "gzip" and start != b"\x1f\x8b":
+            unpacker = zlib.decompressobj()
+            result = unpacker.decompress(file.read(), most)
+            if not unpacker.eof and len(result) < most:
+                raise EOFError("it ends early")
+            return result
+        stream = {"raw": file, "gzip": gzip.GzipFile(fileobj=file), "bzip2": bz2.BZ2File(file)}
+        while len(result) < most and (piece := stream[self.encoding].read(_CHUNK)):
+            result += piece
         return result
 
     def _ascii(self, file, path, count, stored):
-        if 2 * count - 1 > stored:
-            self._compare(path, 2 * count - 1, stored)
-        words = file.read().split()
+        words = file.read().split() if stored >= 2 * count - 1 else []
         if len(words) != count:
             raise VolumeError(
                 f"{self.path}: damaged header, expected {count} numbers, {path.name} holds "
-                f"{len(words)}; copy it again, or repair it"
+                f"{len(words) or 'fewer'}; copy it again, or repair it"
             )
         try:
             return np.array(words).astype(self.dtype)
