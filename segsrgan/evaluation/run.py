@@ -14,7 +14,7 @@ from segsrgan.files import real_path
 from segsrgan.volumes import (
     foreground,
     object_of,
-    read_volume,
+    read_finite,
     resample_to,
     select_labels,
 )
@@ -110,12 +110,12 @@ def _measured(case, settings, metrics):
 
 
 def _measure_labels(case, settings, metrics):
-    reference = _read(case.reference_label, labels=True)
+    reference = read_finite(case.reference_label, labels=True)
     grid, notes = reference.grid, []
     inside = class_of(reference.array, settings.labels, case.reference_label)
     notes += _negative_note("reference", reference.array, inside, settings.labels)
     inside = inside >= settings.threshold
-    volume = _read(case.label, labels=True)
+    volume = read_finite(case.label, labels=True)
     found = class_of(volume.array, settings.predicted_labels, case.label)
     notes += _negative_note("prediction", volume.array, found, settings.predicted_labels)
     soft = not np.isin(found, (0, 1)).all()
@@ -140,12 +140,12 @@ def _negative_note(role, array, found, values):
 
 
 def _measure_images(case, settings, metrics):
-    reference, notes = _read(case.reference_image), []
+    reference, notes = read_finite(case.reference_image), []
     grid = reference.grid
 
     def aligned(role, order):
         path = getattr(case, role)
-        volume = _read(path, labels=role == "mask")
+        volume = read_finite(path, labels=role == "mask")
         if role == "mask":
             volume = volume.with_array(np.rint(class_of(volume.array, None, path)))
         array, how = align(volume, grid, order, settings.resample, path, case.reference_image)
@@ -175,7 +175,7 @@ def _baseline_pair(case, pair, grid):
 
     The baseline may cover a part of the reference.
     """
-    volume = _read(case.baseline)
+    volume = read_finite(case.baseline)
     inside = overlap(volume, grid, case.baseline, case.reference_image)
     covered = np.count_nonzero(inside & pair.region) / np.count_nonzero(pair.region)
     if covered < _COVERED:
@@ -194,16 +194,6 @@ def _apply(metrics, pair):
             values[metric.name] = math.nan
             notes.append(f"{metric.name} undefined: {error}")
     return values, notes
-
-
-def _read(path, labels=False):
-    """A volume whose voxels are all numbers."""
-    volume = read_volume(path, labels=labels)
-    if not np.isfinite(volume.array).all():
-        raise UserError(
-            f"{path}: has voxels that are NaN or infinite; expected numbers, repair the file"
-        )
-    return volume
 
 
 def class_of(array, values, path):

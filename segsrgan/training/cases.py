@@ -16,8 +16,9 @@ from scipy import ndimage
 from segsrgan.errors import TableError, VolumeError, problems_error
 from segsrgan.networks.outputs import HEADS
 from segsrgan.tables import read_table, resolved
-from segsrgan.volumes import Grid, foreground, read_volume, resample, select_labels, usual_range
+from segsrgan.volumes import Grid, foreground, read_finite, resample, select_labels, usual_range
 from segsrgan.volumes.comparison import match, reordered
+from segsrgan.volumes.labels import listed
 
 _logger = logging.getLogger(__name__)
 
@@ -26,7 +27,6 @@ BASES = ("Train", "Test")
 # Columns whose files hold whole numbers of classes; those of the others hold probabilities.
 CLASSES = frozenset(head.target for head in HEADS if head.activation == "softmax") | {MASK}
 _THREADS = 2  # each holds the volumes of one case
-_SHOWN = 8  # values that a message lists
 _TOLERANCE = 1e-3  # of labels, which scaling and interpolation round
 
 
@@ -106,10 +106,9 @@ class Case:
         """One of the labels, see `load`; the grid of the image is that of its extent by default."""
         grid = grid or (self.extent and self.extent.grid)
         path, kind = self.labels[column], "mask" if column in CLASSES else "label"
-        label = read_volume(path, labels=True)
+        label = read_finite(path, labels=True)
         if grid is not None:  # the image can be read
             label = _on_grid(label, grid, path, kind, self.image)
-        check_finite(label, path, f"repair the {kind}")
         if column == LABEL and self.values:
             label = label.with_array(select_labels(label.array, self.values, path))
         return (_classes if kind == "mask" else _probabilities)(label.array, path)
@@ -271,17 +270,15 @@ def _count_classes(values):
     ]
     absent = sorted(set(range(usual + 1)) - set().union(*values.values()))
     if absent:
-        numbers = ", ".join(map(str, absent[:_SHOWN])) + (" ..." if len(absent) > _SHOWN else "")
         problems.append(
-            f"no mask has a voxel of the class {numbers} although classes go up to {usual}; "
+            f"no mask has a voxel of the class {listed(absent)} although classes go up to {usual}; "
             f"number them 0 to {usual - len(absent)}"
         )
     return usual + 1, problems
 
 
 def _read_image(path):
-    image = read_volume(path)
-    check_finite(image, path, "repair the image")
+    image = read_finite(path)
     if image.array.max() <= 0:
         raise VolumeError(f"{path}: has no positive voxel; expected an MR image")
     if min(image.array.shape) < 2:
@@ -298,8 +295,8 @@ def _probabilities(array, path):
     if array.min() < -_TOLERANCE or array.max() > 1 + _TOLERANCE:
         raise VolumeError(
             f"{path}: a label holds 0 and 1, or probabilities between them; found "
-            f"{_values(array)}; write a label of the one structure to segment, or name its values "
-            "(--label_values)"
+            f"{listed(np.unique(array))}; write a label of the one structure to segment, or name "
+            "its values (--label_values)"
         )
     if not (array > 0.5).any():
         raise VolumeError(f"{path}: the label is empty; expected voxels above 0.5")
@@ -314,26 +311,12 @@ def _classes(array, path):
     result = np.rint(np.clip(array, 0, 255)).astype(np.uint8)
     if not np.allclose(result, array, rtol=0, atol=_TOLERANCE):
         raise VolumeError(
-            f"{path}: a mask holds the classes 0, 1, 2 ... up to 255; found {_values(array)}; "
-            "number the classes from 0, the background"
+            f"{path}: a mask holds the classes 0, 1, 2 ... up to 255; found "
+            f"{listed(np.unique(array))}; number the classes from 0, the background"
         )
     if not result.any():
         raise VolumeError(f"{path}: the mask is empty; expected voxels above 0")
     return result
-
-
-def _values(array):
-    values = np.unique(array)
-    text = ", ".join(f"{value:g}" for value in values[:_SHOWN])
-    if len(values) <= _SHOWN:
-        return text
-    return f"{text} ... {values[-1]:g} ({len(values)} values)"
-
-
-def check_finite(volume, path, remedy):
-    """Raises `VolumeError` if voxels are not numbers."""
-    if not np.isfinite(volume.array).all():
-        raise VolumeError(f"{path}: has voxels that are NaN or infinite; {remedy}")
 
 
 def _on_grid(label, grid, path, kind, image_path):

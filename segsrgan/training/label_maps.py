@@ -12,11 +12,11 @@ import numpy as np
 from segsrgan.config import Rule
 from segsrgan.errors import TableError, VolumeError, problems_error
 from segsrgan.tables import read_table, resolved
-from segsrgan.training.cases import check_finite, filled_box
+from segsrgan.training.cases import filled_box
 from segsrgan.training.painting import NUMBERINGS, LabelMap, prepare_labels
 from segsrgan.training.settings import SYNTHETIC, TISSUES
 from segsrgan.training.sources import SyntheticSource
-from segsrgan.volumes import read_volume
+from segsrgan.volumes import read_finite
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class MapFile:
 
     def load(self):
         """The `Map`; a `VolumeError` names it if it is unreadable or not a label map."""
-        volume = read_volume(self.path, labels=True)
+        volume = read_finite(self.path, labels=True)
         _check(volume, self.path)
         window = tuple(slice(*pair) for pair in filled_box(volume.array > 0))
         array = np.rint(volume.array[window]).astype(np.int32)  # beyond it all is background
@@ -160,13 +160,12 @@ def _file(row, base, cortex, tissues, fractions):
 def _check(volume, path):
     """Raises `VolumeError` unless a volume may be a label map."""
     array = volume.array
-    check_finite(volume, path, "repair the map")
     fractional = np.abs(array - np.rint(array)) > _ROUNDING
     odd = array[fractional | (array < -_ROUNDING) | (array > _LARGEST)]
     if odd.size:
         raise VolumeError(
-            f"{path}: a label map holds whole numbers from 0 to {_LARGEST}; found {odd[0]:g}; was "
-            "it interpolated, or is it an image?"
+            f"{path}: a label map holds whole numbers from 0 to {_LARGEST}; found {odd[0]:.10g}; "
+            "was it interpolated, or is it an image?"
         )
     if min(array.shape) < 2:
         raise VolumeError(f"{path}: its shape is {array.shape}; expected a volume")

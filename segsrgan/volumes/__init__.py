@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             *("dice", "overlap_errors", "psnr", "ssim", "surface_distances", "surface_voxels"),
         ],
         "nifti": ["write_volume"],
-        "reading": ["read_volume"],
+        "reading": ["read_finite", "read_volume"],
         "resampling": ["degrade", "legacy_resample", "resample", "resample_to"],
         "tiling": ["Accumulator", "Tiling", "plan"],
         "volume": ["Grid", "Volume"],

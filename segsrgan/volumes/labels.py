@@ -184,6 +184,8 @@ def _unclear(values, name, what):
 
 
 def listed(values):
-    """The first values, separated by commas."""
-    texts = (f"{value:.10g}" if value % 1 else str(int(value)) for value in values[:_LISTED])
-    return ", ".join(texts) + (" ..." if len(values) > _LISTED else "")
+    """Values separated by commas; of many the first, the last and how many there are."""
+    shown = [*values[:_LISTED], *values[-1:]]
+    texts = [f"{value:.6g}" if value % 1 else str(int(value)) for value in shown]
+    more = f" ... {texts[-1]} ({len(values)} values)" if len(values) > _LISTED else ""
+    return ", ".join(texts[:-1]) + more

@@ -54,6 +54,14 @@ def read_volume(path, series=None, labels=False):
     return read_with_source(path, series, labels)[0]
 
 
+def read_finite(path, labels=False):
+    """A volume, see `read_volume`, whose voxels are all numbers; else a `VolumeError`."""
+    volume = read_volume(path, labels=labels)
+    if not np.isfinite(volume.array).all():
+        raise VolumeError(f"{path}: has voxels that are NaN or infinite; repair the file")
+    return volume
+
+
 def read_with_source(path, series=None, labels=False):
     """The volume, as `read_volume` gives it, and its `Source`."""
     path = Path(path)

@@ -191,7 +191,7 @@ def test_a_result_is_not_replaced_without_overwrite(
     ("place", "error", "status", "message"),
     [
         ("cli.evaluate.create_text", OSError(28, "Full", "out.csv"), 1, "not be written (Full"),
-        ("evaluation.run.read_volume", KeyboardInterrupt(), 130, "; nothing was written"),
+        ("evaluation.run.read_finite", KeyboardInterrupt(), 130, "; nothing was written"),
     ],
 )
 def test_a_full_disk_and_ctrl_c_leave_no_file(

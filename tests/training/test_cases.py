@@ -135,7 +135,7 @@ def test_all_problems_are_listed_at_once(tmp_path):
         ("line 7", "received Trian"),
         ("line 14", "has 4 cells"),
         ("label7.nii.gz", "1.70 mm beside"),  # 23 sqrt(2) 2 sin(1.5)
-        ("label8.nii.gz", "found 0, 1, 2, 3, 4, 5, 6, 7 ... 138 (139 values)"),
+        ("label8.nii.gz", "found 0, 1, 2,", "10, 11 ... 138 (139 values)"),
         ("image9.nii.gz", "no positive voxel"),
         ("image10.nii.gz", "is a link to image10.nii.gz"),
         ("image11.nii.gz", "all voxels are 1"),
