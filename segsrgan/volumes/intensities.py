@@ -70,17 +70,15 @@ def usual_range(array, name=None):
     if hot.size:
         low, high = usual_range(np.delete(array, hot, axis), name)
         if name:
-            text = (
-                "%s: slices %s of %d along axis %d are far brighter than those beside them: they "
-            )
-            text += "do not set the range, and come back as %.6g at most"
-            numbers = ", ".join(map(str, hot + 1))
-            _logger.warning(text, name, numbers, array.shape[axis], axis + 1, high)
+            text = "%s: %s are far brighter than those beside them: they do not set the range, and "
+            text += "come back as %.6g at most"
+            _logger.warning(text, name, _slice_numbers(array, axis, hot), high)
         return low, high
     if highest - base > _FAR * (top - base):
         high = float(np.max(array, where=array <= base + _KEPT * (top - base), initial=low))
     if name:
         for text in (
+            *_empty_slices(array),
             *_extremes(array, (lowest, low), (highest, high), top),
             *_backgrounds(array, sample, usual, (base, top, high)),
         ):
@@ -88,17 +86,38 @@ def usual_range(array, name=None):
     return low, high
 
 
+def _slices(array):
+    """For each axis it and the slices along it, with some of their voxels in large images."""
+    step = math.isqrt(array.size // _SAMPLE) + 1
+    for axis in range(3 if array.ndim == 3 and min(array.shape) > 3 else 0):
+        yield axis, np.moveaxis(array, axis, 0)[:, ::step, ::step].astype(np.float64)
+
+
 def _hot_slices(array, base):
     """The axis along which brightness jumps for a slice or two, and their indices, mostly none."""
-    for axis in range(3 if array.ndim == 3 else 0):
-        slices = np.moveaxis(array, axis, 0)
-        step = math.isqrt(array.size // _SAMPLE) + 1
-        slices = slices[:, ::step, ::step].astype(np.float64)
+    for axis, slices in _slices(array):
         bright = np.percentile(slices, 95, axis=(1, 2)) - base
         hot = bright > _HOT * ndimage.median_filter(bright, 5, mode="constant")
         if 0 < hot.sum() <= bright.size / 4 and bright[hot].min() > 2 * bright[~hot].max() > 0:
             return axis, np.flatnonzero(hot)
     return 0, np.empty(0, int)
+
+
+def _empty_slices(array):
+    """Texts on slices of one value, one or two between others of many."""
+    for axis, slices in _slices(array):
+        is_filled = np.ptp(np.percentile(slices, (5, 95), axis=(1, 2)), axis=0) > 0
+        # Closing fills gaps of one or two, and at either end nothing.
+        is_lost = ndimage.binary_closing(np.pad(is_filled, 3), np.ones(3))[3:-3] & ~is_filled
+        is_lost &= np.ptp(slices, axis=(1, 2)) == 0
+        if is_lost.any():
+            numbers = _slice_numbers(array, axis, np.flatnonzero(is_lost))
+            yield f"{numbers} are empty between others: if they were lost, give the whole scan"
+
+
+def _slice_numbers(array, axis, indices):
+    numbers = ", ".join(str(index + 1) for index in indices)
+    return f"slices {numbers} of {array.shape[axis]} along axis {axis + 1}"
 
 
 def _extremes(array, minima, maxima, top):

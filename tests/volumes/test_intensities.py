@@ -145,6 +145,22 @@ def test_slices_far_brighter_than_those_beside_them_do_not_set_the_range(
     assert Normalisation.of(array).apply(array).max() == 1
 
 
+def test_slices_that_are_empty_between_others_are_pointed_out(caplog):
+    array = head()
+    array[:, :, [9, 10]] = array[12] = 0
+    assert usual_range(array, "a.nii") == (0, array.max())
+    expected = ("13 of 24 along axis 1", "10, 11 of 20 along axis 3")
+    assert [record.message for record in caplog.records] == [
+        f"a.nii: slices {numbers} are empty between others: if they were lost, give the whole scan"
+        for numbers in expected
+    ]
+    caplog.clear()
+    array[8:16] = 0  # a gap between two objects
+    array[:, :, 8:12] = 0
+    usual_range(array, "a.nii")
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("value", [-1500, -2000, -3024, -3.4e38])
 def test_padding_below_the_air_of_a_ct_is_background(value, caplog):
     plain = np.where(head() > 0, head() - 100, 10 * noise(head().shape) - 1005).astype(np.float32)
