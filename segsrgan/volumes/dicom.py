@@ -9,7 +9,7 @@ import numpy as np
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes.dicom_files import Damaged, NoScan, scan
-from segsrgan.volumes.dicom_stack import assembled, is_derived, places_of
+from segsrgan.volumes.dicom_stack import PHASE, assembled, is_derived, places_of
 
 _logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _PROJECTIONS = ("PROJECTION", "MIP", "MINIP")
 _SAME_CONTRAST = ("EchoTime", "InversionTime", "FlipAngle", "ImageType")
 
 
-def read_dicom_file(path):
+def read_dicom_file(path, labels=False):
     """The volume of one file and its `Stack`: a multi-frame image, or one slice.
 
     The spacing across a lone slice is its SpacingBetweenSlices, else its SliceThickness.
@@ -28,10 +28,10 @@ def read_dicom_file(path):
     if len(stack.slices) == 1:
         _logger.warning("%s: one slice; give its folder to read the whole series", path)
     _check_kind(stack, path)
-    return assembled(stack.slices, path), stack
+    return assembled(stack.slices, path, labels), stack
 
 
-def read_dicom_series(folder, files, series=None):
+def read_dicom_series(folder, files, series=None, labels=False):
     """The volume of one series, see `read_volume`, of files of a folder, and its `Stack`."""
     stacks, damaged, refused, no_scans = _scan_all(files)
     usable = [stack for stack in stacks if not stack.slices[0].problem]
@@ -55,7 +55,7 @@ def read_dicom_series(folder, files, series=None):
     names = ", ".join(map(str, others)) or "nothing"
     _logger.info("%s: taking %s; also there: %s", folder, chosen, names)
     _check_rest(chosen, [stack for stack in others if stack.uid in uids], folder)
-    return assembled(chosen.slices, f"{folder}: {chosen}"), chosen
+    return assembled(chosen.slices, f"{folder}: {chosen}", labels), chosen
 
 
 def find_scans(files):
@@ -91,6 +91,9 @@ def _scan_all(files):
             )
             found = next(alike, None)
             stacks.append(new) if found is None else found.extend(new.slices)
+    for stack in stacks:  # it is an original where one of its slices is
+        kinds = [image.labels["ImageType"] or stack.image_type for image in stack.slices]
+        stack.image_type = min(kinds, key=is_derived)
     return stacks, damaged, refused, no_scans
 
 
@@ -247,9 +250,13 @@ def _check_rest(chosen, rest, folder):
 
 
 def _check_kind(stack, name):
-    if any(word in stack.image_type.upper() for word in _PROJECTIONS):
+    kinds = [image.labels["ImageType"] for image in stack.slices]
+    if all(any(word in kind.upper() for word in _PROJECTIONS) for kind in kinds):
         text = "%s: its slices are projections (ImageType %s), not a scan's"
         _logger.warning(text, name, stack.image_type)
+    elif all(is_derived(kind, PHASE) for kind in kinds):
+        text = "%s: its slices are of phase or a part of complex numbers (ImageType %s)"
+        _logger.warning(text + ", not a scan's magnitude", name, stack.image_type)
 
 
 def _lies_between(stack, chosen):

@@ -7,9 +7,11 @@ for where it finds no spacing, position or orientation it makes one up.
 Reference: DICOM PS3.3, sections C.7.6.2 (image plane) and C.7.6.16 (functional groups).
 """
 
+import logging
 import os
 import tempfile
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +32,7 @@ LABELS = (
     *("StackID", "EffectiveEchoTime", "EchoTime", "EchoNumbers", "FrameType", "ImageType"),
     *("ComplexImageComponent", "TemporalPositionIndex", "TemporalPositionIdentifier"),
     *("DiffusionBValue", "SequenceName", "InversionTime", "FlipAngle", "TriggerTime"),
-    *("AcquisitionNumber",),
+    *("AcquisitionNumber", "PhotometricInterpretation"),
 )
 _SERIES = (
     *("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID", "ImageType"),
@@ -127,15 +129,27 @@ class Stack:
         return f"series {self.uid} ('{name}', number {number}, {len(self.slices)} slices)"
 
 
+@contextmanager
+def _unheard():
+    """Without pydicom's warnings of what the standard forbids; values used here are checked."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def scan(path):
     """The `Stack` of the slices in a file, one for each frame, without their pixels.
 
     `NoScan`, `Damaged` or another `VolumeError` if there are none; a slice whose place is not known
     says so.
     """
-    with open(path, "rb") as file, warnings.catch_warnings():
-        # pydicom's, of values that the standard does not allow; those used here are checked.
-        warnings.simplefilter("ignore")
+    with open(path, "rb") as file, _unheard():
         try:
             return _scan_opened(file, path)
         except VolumeError:
@@ -388,8 +402,7 @@ def read_pixels(path):
     None in place of the latter where nothing is said. What else the file says of where its bytes
     begin and end is compared with its size.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _unheard():
         names = [*_PIXELS, *_PADDING, "NumberOfFrames", "PixelData"]
         dataset = pydicom.dcmread(path, force=True, specific_tags=[*names, *_OVERLAYS])
         if "PixelData" not in dataset:  # nor anything else where it is compressed and cut off
@@ -454,6 +467,7 @@ def _decompressed(dataset, pixels, path):
             raise ValueError(f"{array.shape} pixels, Rows and Columns say {expected}")
     except Exception as error:  # pydicom's and SimpleITK's, of any damage
         why = reason(error) if isinstance(error, RuntimeError) else one_line(error)
+        why = why.partition(" Traceback ")[0]  # pydicom's
         raise VolumeError(
             f"{path}: its pixels, of transfer syntax {syntax} ({syntax.name}), cannot be read "
             f"({why}); decompress it with another program (gdcmconv --raw, dcmdjpeg) or copy it "

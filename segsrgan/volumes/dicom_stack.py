@@ -24,24 +24,23 @@ _UNEVEN = 0.05  # of the spacing
 _INTERPOLATED = 0.25  # of the spacing
 _MOST_MISSING = 2  # in a row
 _TILTED = 0.05  # of a pixel
+_STEEPEST = np.tan(np.radians(32))
 _ROUNDED_POSITION = 0.1  # mm, of positions with one decimal
 _GAPS = 1.9  # of the slices' declared distance or thickness
 _STRAY = 5  # slices that tell which of them is displaced
 _PADDED = 0.05  # of the range
 _TURNED = 0.05  # degrees
-# Words of an ImageType; the last line is Siemens's and Philips's, of phase and its like.
-_DERIVED = (
-    *("DERIVED", "MPR", "MIP", "MINIP", "PROJECTION", "REFORMATTED", "LOCALIZER"),
-    *("P", "R", "I", "REAL", "IMAGINARY", "VELOCITY"),
-)
+# Words of an ImageType; the first are Siemens's and Philips's, of phase and its like.
+PHASE = ("P", "R", "I", "REAL", "IMAGINARY", "VELOCITY")
+_DERIVED = ("DERIVED", "MPR", "MIP", "MINIP", "PROJECTION", "REFORMATTED", "LOCALIZER", *PHASE)
 _SHOWN = 6  # values of an element, in messages
 
 
-def assembled(slices, name):
-    """The float32 volume of parallel slices; `name` stands in messages.
+def assembled(slices, name, labels=False):
+    """The float32 volume of parallel slices, of `labels` as stored; `name` stands in messages.
 
     The spacing across comes from their positions. Missing slices and uneven distances are
-    interpolated linearly onto an even grid, each with a warning.
+    interpolated linearly (`labels`: nearest) onto an even grid, each with a warning.
     """
     if lost := [image for image in slices if image.problem]:
         raise VolumeError(f"{lost[0].path}: {lost[0].problem}")
@@ -58,13 +57,27 @@ def assembled(slices, name):
         )
     first = slices[0]
     direction, step = _turned(first, slope, spacing * len(slices), name)
-    array = _array(slices, name)
+    _check_photometric(slices, name)
+    array = _array(slices, name, labels)
     if weights is not None:
-        array = array @ weights
+        array = array[..., weights.argmax(axis=0)] if labels else array @ weights
     affine = np.column_stack(
         [direction[:, :2] * first.spacing[:2], direction @ step * spacing, first.origin]
     )
-    return volume_of(array, affine, name)
+    return volume_of(array, affine, name, labels)
+
+
+def _check_photometric(slices, name):
+    """Values are taken as stored, also where low ones are meant to be bright (MONOCHROME1)."""
+    inverted = [k for k in slices if k.labels["PhotometricInterpretation"] == "MONOCHROME1"]
+    if 0 < len(inverted) < len(slices):
+        raise VolumeError(
+            f"{inverted[0].path}: PhotometricInterpretation is MONOCHROME1 ({len(inverted)} of "
+            f"{len(slices)} slices), that of the others is not; export the series again"
+        )
+    if inverted:
+        text = "%s: PhotometricInterpretation is MONOCHROME1, low values are meant to be bright"
+        _logger.warning(text + "; taking the values as they are stored", name)
 
 
 def _check_gaps(declared, spacing, name):
@@ -84,13 +97,13 @@ def places_of(slices):
     return [slices[k] for k in order], [0, *places.tolist()]
 
 
-def is_derived(image_type):
+def is_derived(image_type, words=_DERIVED):
     """Whether an ImageType or FrameType is that of a reformat, a projection, a localizer or phase.
 
     The real and imaginary parts and maps of the field count as phase.
     """
     parts = re.split(r"[\\ _]", image_type.upper())
-    return any(part in _DERIVED or part.startswith(("PHASE", "FIELD", "B0")) for part in parts)
+    return any(part in words or part.startswith(("PHASE", "FIELD", "B0")) for part in parts)
 
 
 def _without_repeats(slices, name):
@@ -118,7 +131,11 @@ def _without_repeats(slices, name):
             if part := _separated(slices, places, labels):
                 kinds = "; ".join(_differences(label, varied[label]) for label in labels)
                 taken = ", ".join(part[0].labels[label] for label in labels)
-                rest = "; ".join(_differences(k, varied[k]) for k in varied if k not in labels)
+                rest = "; ".join(
+                    f"{_differences(k, varied[k])}, taking {part[0].labels[k] or '-'}"
+                    for k in varied
+                    if k not in labels
+                )
                 text = "%s: several images per position; of %s taking %s (they differ in: %s)"
                 _logger.warning(text, name, kinds, taken, rest or "nothing else")
                 return part
@@ -228,11 +245,10 @@ def _straight(slices, name):
                 keep, slope, error = rest, other, remaining
     tilt = np.abs(slope * np.ptp(offsets[keep, 2]))
     is_upright = (tilt <= allowed * pixel).all()
-    if (
-        error > allowed
-        or (tilt > pixel * slices[0].size / 2).any()
-        or (keep.sum() < 3 and not is_upright)
-    ):
+    # A gantry tilts by 30 degrees at most; slices that move faster must be mostly in view.
+    in_view = 1.0 if np.linalg.norm(slope) < _STEEPEST else 0.5
+    out_of_view = (tilt > pixel * slices[0].size * in_view).any()
+    if error > allowed or out_of_view or (keep.sum() < 3 and not is_upright):
         far = np.linalg.norm(np.ptp(offsets[:, :2], axis=0))
         raise VolumeError(
             f"{name}: the slices do not lie above each other, ImagePositionPatient differs by up "
@@ -305,14 +321,18 @@ def _grid(positions):
     return 0, 0.0, 0.0
 
 
-def _array(slices, name):
-    """Float32 array (x, y, z) of the slices, padding set to the lowest value of the rest."""
-    array = np.empty((*slices[0].size, len(slices)), np.float32)
-    padded, files = None, {}
+def _array(slices, name, labels):
+    """Array (x, y, z) of the slices, padding set to the lowest value of the rest.
+
+    It is float32, of `labels` of the stored type, float64 where they are scaled.
+    """
+    array = np.empty((*slices[0].size, len(slices)), np.float64 if labels else np.float32)
+    padded, files, types = None, {}, set()
     for k, image in enumerate(slices):
         files.setdefault(image.path, []).append(k)
     for path, numbers in files.items():
         stored, padding = read_pixels(path)
+        types.add(stored.dtype)
         for k in numbers:
             plane, (slope, intercept) = stored[slices[k].frame].T, slices[k].scale
             array[..., k] = plane.astype(np.float64) * slope + intercept
@@ -327,4 +347,5 @@ def _array(slices, name):
             text = "%s: %d voxels of padding (PixelPaddingValue, %g) are set to %g"
             _logger.warning(text, name, padded.sum(), array[padded].min(), low)
             array[padded] = low
-    return array
+    is_plain = labels and all(image.scale == (1, 0) for image in slices)
+    return array.astype(np.result_type(*types)) if is_plain else array

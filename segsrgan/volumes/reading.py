@@ -116,15 +116,26 @@ def scans_below(folder):
 
 def _dicom_files(folder):
     # A file that several links lead to is read once.
-    files = {os.path.realpath(file): file for file in files_below(folder)}.values()
-    return list(filter(is_dicom, files))
+    files = list({os.path.realpath(file): file for file in files_below(folder)}.values())
+    found = list(filter(is_dicom, files))
+    suffixes = {Path(file).suffix for file in found}
+    lost = [file for file in files if Path(file).suffix in suffixes and _is_blank(file)]
+    if lost:
+        text = "%s: %d files are empty or nothing but zeros, such as %s; are they lost slices?"
+        _logger.warning(text, folder, len(lost), lost[0])
+    return found
+
+
+def _is_blank(path):
+    with open(path, "rb") as file:
+        return os.path.basename(path)[0] != "." and not file.read(4096).strip(b"\0")
 
 
 def _read(path, series, labels):
     if path.is_dir():
         from segsrgan.volumes.dicom import read_dicom_series
 
-        volume, stack = read_dicom_series(path, _dicom_files(path), series)
+        volume, stack = read_dicom_series(path, _dicom_files(path), series, labels)
         return volume, Source(stack.patient, stack.frame)
     if not path.exists():
         raise VolumeError(f"{path}: {missing(path)}")
@@ -134,7 +145,7 @@ def _read(path, series, labels):
     if is_dicom(path, old=not name.endswith(_NIBABEL_SUFFIXES + ITK_SUFFIXES)):
         from segsrgan.volumes.dicom import read_dicom_file
 
-        volume, stack = read_dicom_file(path)
+        volume, stack = read_dicom_file(path, labels)
         return volume, Source(stack.patient, stack.frame)
     check_kind(path)
     if name.endswith(_NIBABEL_SUFFIXES):

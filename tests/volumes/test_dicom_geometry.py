@@ -62,6 +62,7 @@ def test_rounded_cosines_are_the_nearest_rotation_along_the_positions(
         ([(0, 180 * (k % 2)) for k in range(12)], "up to 180 mm"),  # two stations
         ([(k**2 / 20, 0) for k in range(12)], "up to 6.05 mm"),  # a curve
         ([(12.0 * k, 0) for k in range(12)], "up to 132 mm"),  # a stair
+        ([(1.4 * k * 4, 0) for k in range(3)], "up to 11.2 mm"),  # steep, half out of view
         ([(0, 0), (3, 0)], "up to 3 mm"),  # two slices fit any line
     ],
 )
@@ -69,6 +70,13 @@ def test_offsets_that_are_no_tilt_are_refused_in_mm(tmp_path, shifts, match):
     folder = placed(tmp_path / "s", 4 * np.arange(len(shifts)), shifts)
     with pytest.raises(VolumeError, match=f"not lie above each other.*{match}"):
         read_volume(folder)
+
+
+def test_a_gantry_tilted_by_30_degrees_is_made_upright_over_a_small_field(tmp_path, caplog):
+    shifts = [(0, 4 * np.tan(np.radians(30)) * k) for k in range(7)]
+    volume = read_volume(placed(tmp_path / "s", 4 * np.arange(7), shifts))
+    assert "shifted by up to 13.9 mm" in caplog.text and volume.array.shape == (20, 34, 7)
+    assert volume.spacing == pytest.approx((1, 1, 4)) and volume.origin == pytest.approx((0, 0, 0))
 
 
 def test_positions_with_one_decimal_are_no_reason_to_refuse(tmp_path, caplog):

@@ -173,12 +173,35 @@ def test_originals_are_taken_before_what_was_made_of_them_in_one_series(tmp_path
         tags = {"ImageType": ["ORIGINAL", "PRIMARY", "M"]}
         write_slice(tmp_path / f"{k}", height, np.full((6, 5), 7, np.uint16), **tags)
     assert (read_volume(tmp_path).array == 7).all() and "taking ORIGINAL" in caplog.text
+    caplog.clear()
+    scan = write_series(tmp_path / "u", EVEN, ImageType=["ORIGINAL", "PRIMARY", "M"])
+    write_slice(scan / "0", EVEN[0], ImageType=["DERIVED", "SECONDARY", "MIP"])
+    assert levels(read_volume(scan)) == pytest.approx(EVEN)
+    assert "taking ORIGINAL" in caplog.text and "projections" not in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", bytes(999)])
+def test_slices_that_became_empty_or_zeros_are_pointed_out(tmp_path, caplog, content):
+    folder = write_series(tmp_path / "s", EVEN)
+    (folder / "00000009").write_bytes(content)
+    (folder / ".keep").write_bytes(content)
+    assert levels(read_volume(folder)) == pytest.approx(EVEN)
+    assert "1 files are empty or nothing but zeros, such as" in caplog.text
+    assert "00000009; are they lost" in caplog.text
+
+
+def test_character_sets_that_do_not_exist_are_no_reason_for_warnings(tmp_path, caplog):
+    folder = write_series(tmp_path / "s", EVEN, SpecificCharacterSet="nonsense")
+    caplog.clear()
+    assert levels(read_volume(folder)) == pytest.approx(EVEN) and not caplog.text
 
 
 def test_projections_and_lone_slices_are_pointed_out(tmp_path, caplog):
     folder = write_series(tmp_path / "s", EVEN, ImageType=["DERIVED", "SECONDARY", "MIP"])
     read_volume(folder)
     assert "are projections (ImageType DERIVED" in caplog.text
+    read_volume(write_series(tmp_path / "p", EVEN, ImageType=["ORIGINAL", "PRIMARY", "P", "ND"]))
+    assert "of phase or a part of complex numbers (ImageType ORIGINAL" in caplog.text
     (tmp_path / "t").mkdir()
     write_slice(tmp_path / "t" / "a", 0)
     assert read_volume(tmp_path / "t").array.shape == (5, 6, 1)

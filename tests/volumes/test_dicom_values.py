@@ -9,6 +9,7 @@ from volumes.samples import (
     item,
     slice_pixels,
     write_multiframe,
+    write_series,
     write_slice,
 )
 
@@ -73,6 +74,12 @@ def test_the_first_echos_magnitude_is_taken(tmp_path, caplog):
     assert volume.array.shape == (5, 6, 6) and (volume.array == 20).all()
     assert "echo time 20.0, 90.0; image type" in caplog.text
     assert "taking 20.0, ORIGINAL" in caplog.text
+    for folder in (tmp_path / "s").iterdir():
+        dataset = pydicom.dcmread(folder)
+        dataset.EchoNumbers = 1 + (dataset.EchoTime > 50)
+        dataset.save_as(folder)
+    read_volume(tmp_path / "s")
+    assert "differ in: echo number(s) 1, 2, taking 1)" in caplog.text
 
 
 def test_what_differs_is_named_where_nothing_separates_the_images(tmp_path):
@@ -140,3 +147,23 @@ def test_values_of_a_file_with_zeros_behind_its_pixels_are_those_of_the_plain_on
     dataset.PixelData += bytes(20)
     dataset.save_as(path)
     assert np.array_equal(read_volume(path).array, plain)
+
+
+@pytest.mark.parametrize(("slope", "kind"), [(1, np.uint16), (0.5, np.float64)])
+def test_labels_keep_their_stored_type_and_are_not_mixed(tmp_path, slope, kind):
+    positions = [*EVEN[:2], *EVEN[3:]]
+    volume = read_volume(write_series(tmp_path / "s", positions, RescaleSlope=slope), labels=True)
+    assert volume.array.dtype == kind and volume.array.shape == (5, 6, 6)
+    assert set(np.unique(volume.array / slope)) == set(np.ravel([*map(slice_pixels, positions)]))
+
+
+def test_values_meant_to_be_shown_inverted_are_pointed_out(tmp_path, caplog):
+    folder = write_series(tmp_path / "s", EVEN, PhotometricInterpretation="MONOCHROME1")
+    assert np.array_equal(read_volume(folder).array[..., 0].T, slice_pixels(EVEN[0]))
+    assert "MONOCHROME1, low values are meant to be bright" in caplog.text
+    for path in list(folder.iterdir())[:2]:
+        dataset = pydicom.dcmread(path)
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.save_as(path)
+    with pytest.raises(VolumeError, match="MONOCHROME1 .4 of 6 slices"):
+        read_volume(folder)
