@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 # Epochs after which a segmentation that is still empty is reported, and again as many later.
 _PATIENCE = 10
 _COLLAPSED = 0.01
+_FEWEST = 3  # slices of a low-resolution image
 
 
 def run(settings, progress=None, stop=None):
@@ -310,11 +311,17 @@ def _warn(settings, table):
     largest = np.array(settings.low_res_upper)
     fine = [case for case in cases if not (largest > 1.01 * np.array(case.extent.spacing)).any()]
     small = [case for case in cases if min(case.extent.shape) < settings.patch_size]
+    extents = [np.multiply(case.extent.shape, case.extent.spacing) for case in cases]
+    thin = [c for c, mm in zip(cases, extents, strict=True) if (mm < _FEWEST * largest).any()]
     for found, text in (
         (
             fine,
             "have voxels as large as --new_low_res along every axis and will not be degraded, %s "
             "for one: expected high-resolution images",
+        ),
+        (
+            thin,
+            f"have fewer than {_FEWEST} slices at --new_low_res, which is in mm, %s for one",
         ),
         (
             small,

@@ -337,4 +337,7 @@ def test_images_that_are_hardly_meant_are_pointed_out(train, begin, capsys):
     err = capsys.readouterr().err
     assert "3 of 3 images have voxels as large as --new_low_res" in err
     assert "3 of 3 images are smaller than --patch_size 40" in err
+    assert "fewer than" not in err
     assert "--stride is larger than --patch_size" in err
+    begin(train, PLAIN, "--epoch 1 -n 1 1 30")
+    assert "3 of 3 images have fewer than 3 slices at --new_low_res" in capsys.readouterr().err
