@@ -32,7 +32,7 @@ LABELS = (
     *("StackID", "EffectiveEchoTime", "EchoTime", "EchoNumbers", "FrameType", "ImageType"),
     *("ComplexImageComponent", "TemporalPositionIndex", "TemporalPositionIdentifier"),
     *("DiffusionBValue", "SequenceName", "InversionTime", "FlipAngle", "TriggerTime"),
-    *("AcquisitionNumber", "PhotometricInterpretation"),
+    *("AcquisitionNumber", "PhotometricInterpretation", "SpacingBetweenSlices"),
 )
 _SERIES = (
     *("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID", "ImageType"),
@@ -310,9 +310,11 @@ def _slices(values, pixels, path):
     ]
     lost = [image.problem for image in slices if image.problem]
     if not lost and not all(slices[0].is_parallel(image) for image in slices):
+        stacks = sorted({image.labels["StackID"] or "-" for image in slices})
         raise Unusable(
             f"{path}: expected frames of one orientation (ImageOrientationPatient) and one "
-            "PixelSpacing, received several; convert it to NIfTI"
+            f"PixelSpacing, received several (StackID {', '.join(stacks)}); convert it to NIfTI "
+            "with dcm2niix and give the stack that is meant"
         )
     if lost:
         raise Unusable(f"{path}: {len(lost)} of {count} frames are without a place: {lost[0]}")

@@ -27,6 +27,7 @@ _TILTED = 0.05  # of a pixel
 _STEEPEST = np.tan(np.radians(32))
 _ROUNDED_POSITION = 0.1  # mm, of positions with one decimal
 _GAPS = 1.9  # of the slices' declared distance or thickness
+_STACKS = ("StackID", "AcquisitionNumber")
 _STRAY = 5  # slices that tell which of them is displaced
 _PADDED = 0.05  # of the range
 _TURNED = 0.05  # degrees
@@ -49,7 +50,7 @@ def assembled(slices, name, labels=False):
     if len(slices) > 1:
         slices, slope, places = _straight(slices, name)
         slices, weights, spacing = _even(slices, places, name)
-        _check_gaps(slices[0].spacing[2], spacing, name)
+        _check_gaps(slices[0], spacing, name)
     elif not spacing > 0:
         raise VolumeError(
             f"{name}: a single slice must say how thick it is (SliceThickness), received nothing; "
@@ -80,13 +81,16 @@ def _check_photometric(slices, name):
         _logger.warning(text + "; taking the values as they are stored", name)
 
 
-def _check_gaps(declared, spacing, name):
+def _check_gaps(image, spacing, name):
+    declared = image.spacing[2]
     if 0 < _GAPS * declared < spacing:
-        text = (
-            "%s: the slices lie %.2f mm apart, the header says %.2f mm (SpacingBetweenSlices, else "
-            "SliceThickness); are slices missing?"
-        )
-        _logger.warning(text, name, spacing, declared)
+        doubt = "(SpacingBetweenSlices, else SliceThickness); are slices missing?"
+    elif _rank(image.labels["SpacingBetweenSlices"])[1] == declared > _GAPS * spacing:
+        doubt = "(SpacingBetweenSlices); are they of several acquisitions?"
+    else:
+        return
+    text = "%s: the slices lie %.2f mm apart, the header says %.2f mm %s"
+    _logger.warning(text, name, spacing, declared, doubt)
 
 
 def places_of(slices):
@@ -291,9 +295,14 @@ def _even(slices, positions, name):
                 )
     found = f"{len(positions)} slices at distances of {gaps.min():.2f} to {gaps.max():.2f} mm"
     if not count:
+        values = {label: {image.labels[label] for image in slices} for label in _STACKS}
+        parts = [_differences(k, sorted(found)) for k, found in values.items() if len(found) > 1]
+        remedy = (
+            f"they differ in {'; '.join(parts)}: give one of them" if parts else "copy it again"
+        )
         raise VolumeError(
             f"{name}: expected slices at even distances, at most {_MOST_MISSING} missing in a "
-            f"row and a quarter of all, received {found} (ImagePositionPatient); copy it again"
+            f"row and a quarter of all, received {found} (ImagePositionPatient); {remedy}"
         )
     if count == len(positions) and error <= _UNEVEN:
         return slices, None, spacing

@@ -125,6 +125,23 @@ def test_slices_farther_apart_than_their_header_says_are_told(tmp_path, caplog):
     assert caplog.text == ""
     read_volume(write_series(tmp_path / "s", EVEN, SpacingBetweenSlices=1.5))
     assert "lie 3.00 mm apart, the header says 1.50 mm" in caplog.text
+    caplog.clear()
+    read_volume(write_series(tmp_path / "s", EVEN, SpacingBetweenSlices=6))
+    assert "header says 6.00 mm (SpacingBetweenSlices); are they of several" in caplog.text
+
+
+@pytest.mark.parametrize("is_turned", [True, False])
+def test_several_stacks_of_frames_are_refused_by_their_names(tmp_path, is_turned):
+    def change(dataset):
+        for k, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+            frame.FrameContentSequence = [item(StackID=str(1 + k // 6))]
+            if is_turned:
+                plane = [0, 1, 0, 0, 0, -1] if k < 6 else [1, 0, 0, 0, 1, 0]
+                frame.PlaneOrientationSequence = [item(ImageOrientationPatient=plane)]
+
+    path = write_multiframe(tmp_path / "a", [*EVEN, *np.add(EVEN, 50)], change=change)
+    with pytest.raises(VolumeError, match="StackID 1, 2" if is_turned else "in stack id 1, 2:"):
+        read_volume(path)
 
 
 @pytest.mark.parametrize(
