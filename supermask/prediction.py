@@ -191,7 +191,7 @@ def _assembled(views, transforms, masks, grid, settings, lost, warnings):
     binary = [mask >= settings.threshold for mask in masks]
     probability, mask, doubts = _fused(views, masks, binary, confidences, settings)
     near = ndimage.binary_dilation(mask, iterations=_SURROUNDINGS) if mask.any() else ~mask
-    images = [sample(view.volume, grid, transform, order=3) for view, transform in pairs]
+    images = [sample(view.clipped, grid, transform, order=3) for view, transform in pairs]
     image = fuse_images(images, confidences, near, settings.fusion)
     names = [view.name for view in views]
     agreement = agreements(names, binary, images, [item.inside for item in samplings])

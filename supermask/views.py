@@ -17,6 +17,7 @@ from supermask.settings import PLANES
 
 ISOTROPIC = "isotropic"
 _PERCENTILES = (2, 98)
+_MOST = 1e30  # float32 sums of intensities and of their squares stay finite
 _SAME_PLANE = 30.0  # degrees between slice normals
 _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
 _FEW = 3  # slices
@@ -64,9 +65,10 @@ class View:
         if not self.path:
             object.__setattr__(self, "path", f"the {self.name} stack")
         for what, volume in (("", self.volume), ("its mask ", self.mask)):
-            if volume is not None and not np.isfinite(volume.array).all():
+            if volume is not None and not -_MOST < volume.array.min() <= volume.array.max() < _MOST:
                 raise UserError(
-                    f"{self.path}: {what}has voxels that are NaN or infinite; repair the file"
+                    f"{self.path}: {what}has voxels that are NaN or infinite, or beyond {_MOST:g}; "
+                    "repair the file"
                 )
         if self.volume.array.min() == self.volume.array.max():
             raise UserError(
@@ -120,16 +122,25 @@ class View:
         return self.mask is not None and bool((self.mask.array >= 0.5).any())
 
     @cached_property
+    def extremes(self):
+        """The lowest and highest intensity, see `segsrgan.volumes.usual_range`."""
+        return usual_range(self.volume.array)
+
+    @property
+    def clipped(self):
+        """The stack without padding and isolated extremes, which splines would spread."""
+        return self.volume.with_array(np.clip(self.volume.array, *self.extremes))
+
+    @cached_property
     def scaled(self):
         """The stack with the 2nd and 98th percentile at 0 and 1, clipped, a float32 `Volume`.
 
         Where these are equal, its extremes are 0 and 1. Padding counts as background.
         """
         array = self.volume.array
-        extremes = usual_range(array)
-        low, high = np.clip(np.percentile(array, _PERCENTILES), *extremes).tolist()
+        low, high = np.clip(np.percentile(array, _PERCENTILES), *self.extremes).tolist()
         if low == high:
-            low, high = extremes
+            low, high = self.extremes
         array = (array.astype(np.float32) - np.float32(low)) / np.float32(high - low)
         return self.volume.with_array(np.clip(array, 0, 1, out=array))
 

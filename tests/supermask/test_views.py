@@ -75,12 +75,18 @@ def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path, caplog):
         (["nothing"], VolumeError, "nothing.nii"),
         (["small", "no_mask"], VolumeError, "no_mask.nii"),
         (["nan"], UserError, "nan.nii: has voxels that are NaN"),
+        (["vast"], UserError, "vast.nii: has voxels that are NaN or infinite, or beyond 1e.30"),
         (["flat"], UserError, "flat.nii: all voxels are 3"),
         (["scan", "scan"], UserError, "scan.nii: holds .* as an image has"),
     ],
 )
 def test_files_that_cannot_be_used_are_named(tmp_path, names, error, message):
-    volumes = {"small": volume(), "nan": full(value=np.nan), "flat": full(value=3)}
+    volumes = {
+        "small": volume(),
+        "nan": full(value=np.nan),
+        "vast": full(value=1e31),
+        "flat": full(value=3),
+    }
     for name, content in {**volumes, "scan": acquire(stack_grid()).volume}.items():
         write_volume(content, tmp_path / f"{name}.nii")
     with pytest.raises(error, match=message):
