@@ -105,11 +105,12 @@ def _matched(image, reference, region):
     """An image with the mean, deviation and sign that the reference has in a region."""
     if np.count_nonzero(region) < 2:
         return image
-    deviation, target = float(image[region].std()), float(reference[region].std())
+    seen, wanted = image[region].astype(np.float64), reference[region].astype(np.float64)
+    deviation, target = float(seen.std()), float(wanted.std())
     gain = target / deviation if deviation > 0 and target > 0 else 1.0
-    if deviation * target > 0 and np.corrcoef(image[region], reference[region])[0, 1] < _INVERTED:
+    if deviation * target > 0 and np.corrcoef(seen, wanted)[0, 1] < _INVERTED:
         gain = -gain
-    offset = float(reference[region].mean()) - gain * float(image[region].mean())
+    offset = float(wanted.mean()) - gain * float(seen.mean())
     return (image * np.float32(gain) + np.float32(offset)).astype(np.float32)
 
 

@@ -17,7 +17,7 @@ from supermask.settings import PLANES
 
 ISOTROPIC = "isotropic"
 _PERCENTILES = (2, 98)
-_MOST = 1e30  # float32 sums of intensities and of their squares stay finite
+_MOST = 1e30  # sums of a few intensities stay finite in float32
 _SAME_PLANE = 30.0  # degrees between slice normals
 _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
 _FEW = 3  # slices
