@@ -35,15 +35,26 @@ class TrainingError(RuntimeError):
 _LONGEST = 300
 
 
+def printable(text):
+    """The text in one line: control characters and line breaks as Python writes them."""
+    return re.sub(
+        r"[\0-\x1f\x7f-\x9f\u2028\u2029]",
+        lambda match: match[0].encode("unicode_escape").decode(),
+        text,
+    )
+
+
 def one_line(error):
     """The error in one line, as a user reads it: no class name where the text speaks for itself."""
-    # Only at line breaks: other blanks may be part of a file's name.
-    lines = re.split(r"[\r\n]+", str(error))
+    # Of ours a line break is part of a file's name; other blanks may be that, too.
+    lines = [printable(str(error))] if isinstance(error, UserError) else str(error).splitlines()
     name, text = type(error).__name__, " ".join(filter(None, map(str.strip, lines)))
     if isinstance(error, UnicodeEncodeError):  # which names but a character
         return f"{error.object[:_LONGEST]}: is not UTF-8, which is needed here; rename it"
     if isinstance(error, MemoryError) or name == "ResourceExhaustedError":  # TensorFlow's
         return "out of memory; take a smaller patch or a coarser resolution"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return printable(f"{error.filename}: {error.strerror}")
     if isinstance(error, (ValueError, OSError)) and text:
         return text
     # Unforeseen: enough to recognise it by, --verbose shows the rest.

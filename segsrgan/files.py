@@ -25,8 +25,8 @@ from segsrgan.errors import UserError
 
 RECORD = "results.json"
 _OLD_REPORT = "report.json"
-_PARTIAL = re.compile(
-    r"\.(?P<name>.+)\.(?P<host>[^.]*)\.(?P<process>\d+)\.[0-9a-f]{12}\.segsrgan-partial"
+PARTIAL = re.compile(
+    r"\.(?P<name>[^/]+)\.(?P<host>[^./]*)\.(?P<process>\d+)\.[0-9a-f]{12}\.segsrgan-partial"
 )
 _STALE_SECONDS = 600
 _LONGEST_NAME = 255  # bytes, of nearly all file systems
@@ -149,7 +149,7 @@ def remove_stale(folder):
     if it has written nothing for ten minutes.
     """
     for path in Path(folder).glob(".*.segsrgan-partial"):
-        match = _PARTIAL.fullmatch(path.name)
+        match = PARTIAL.fullmatch(path.name)
         if match and _is_stale(path, match["host"], int(match["process"])):
             remove(path)
 
@@ -191,6 +191,11 @@ def files_below(folder):
         folders.sort()
         files += [Path(place, name) for name in sorted(names)]
     return [path for path in files if path.is_file()]
+
+
+def has_content(path):
+    """Whether there is a file, and not an empty one as a full disk leaves."""
+    return os.path.isfile(path) and os.path.getsize(path) > 0
 
 
 def real_path(path):
@@ -251,8 +256,8 @@ class ResultsFolder:
         found = self._read().get("results", {}).get(label)
         if not isinstance(found, dict):
             return None
-        files = [self.folder / label / Path(name).name for name in found.get("files") or ()]
-        return found if all(map(os.path.isfile, files)) else None
+        files = [self.folder / label / Path(str(name)).name for name in found.get("files") or ()]
+        return found if all(map(has_content, files)) else None
 
     def claim(self):
         """Makes the folder and takes it for the source, unless another one has it already.
@@ -314,9 +319,9 @@ class ResultsFolder:
     def _read(self):
         names = [self.name, *(_OLD_REPORT,) * (self.name == RECORD)]
         try:
-            path = next((self.folder / n for n in names if (self.folder / n).exists()), None)
+            path = next((self.folder / n for n in names if (self.folder / n).is_file()), None)
             record = json.loads(path.read_text(encoding="utf-8")) if path else {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         record = _modern(record, path) if isinstance(record, dict) else {}
         return record if isinstance(record.get("results"), dict) else {}

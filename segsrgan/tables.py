@@ -160,9 +160,9 @@ def expanded(path):
     return Path(os.path.expanduser(path))
 
 
-def resolved(cell, base):
+def resolved(cell, base=""):
     """The absolute `Path` that a cell names, relative to a folder; links are not followed."""
-    return Path(os.path.normpath(Path(base) / expanded(cell)))
+    return Path(os.path.abspath(Path(base) / expanded(cell)))
 
 
 def is_image_name(name):

@@ -89,6 +89,17 @@ def test_images_of_any_name_are_done_named_in_the_summary_and_known_again(tmp_pa
     assert status == 0 and text.count(" skipped ") == 9
 
 
+def test_a_name_with_line_breaks_and_control_characters_is_named_in_one_line(tmp_path, run):
+    folder = tmp_path / "a\nb\x1b[2J"
+    folder.mkdir()
+    (folder / "bad.nii").write_text("no image")
+    table = write_lines(folder / "t.csv", "missing.nii", "bad.nii")
+    status, text = run(job_model.main, "--path", table, "--patch", "16")
+    lines = [line for line in text.splitlines() if str(tmp_path) in line]
+    assert status == 1 and "\x1b" not in text and len(lines) == 3
+    assert all(line.count("a\\nb\\x1b[2J") == 1 for line in lines)
+
+
 def test_a_patient_of_any_name_is_done_and_known_again(tmp_path, run):
     stack = thick(tmp_path, LATIN)
     mask = thick(tmp_path, f"{LATIN}_mask", largest=2)

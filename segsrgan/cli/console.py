@@ -4,11 +4,12 @@
 import argparse
 import logging
 import os
+import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
-from segsrgan.errors import UserError, one_line
+from segsrgan.errors import UserError, one_line, printable
 
 _PACKAGES = ("segsrgan", "supermask")
 
@@ -36,7 +37,7 @@ def command(build_parser, run, interrupted="", text=one_line):
     Returns:
         A function of the arguments without the program's name, `sys.argv[1:]` by default, and of
         another `prog` than the parser's. It returns the exit status: that of `run`, 2 after an
-        error of the user or the system, 130 after Ctrl-C.
+        error of the user or the system, 130 after Ctrl-C or SIGTERM.
     """
 
     def main(argv=None, prog=None):
@@ -46,7 +47,7 @@ def command(build_parser, run, interrupted="", text=one_line):
         try:
             args = parser.parse_args(argv)
             flags = (getattr(args, name, False) for name in ("quiet", "verbose"))
-            with messages(parser.prog, *flags):
+            with messages(parser.prog, *flags), _ended_by_sigterm():
                 return run(args) or 0
         except KeyboardInterrupt:
             left = f"; {interrupted}" if interrupted else ""
@@ -57,6 +58,19 @@ def command(build_parser, run, interrupted="", text=one_line):
             return 2
 
     return main
+
+
+@contextmanager
+def _ended_by_sigterm():
+    """Lets SIGTERM, which batch systems send, end a command as Ctrl-C does: nothing is left."""
+    before = None
+    with suppress(ValueError):  # only the main thread may
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def accept_all_characters():
@@ -158,6 +172,13 @@ class ProgressBar:
         self.close()
 
 
+class _OneLine(logging.Formatter):
+    """A message in one line, whatever the names of files hold; a traceback has several."""
+
+    def formatMessage(self, record):  # noqa: N802 - the library's name
+        return printable(super().formatMessage(record))
+
+
 class _BarHandler(logging.Handler):
     """Writes above a progress bar instead of into it; `program` stands before warnings.
 
@@ -167,6 +188,7 @@ class _BarHandler(logging.Handler):
     def __init__(self, program):
         super().__init__()
         self._program, self._written = program, set()
+        self.setFormatter(_OneLine())
 
     def emit(self, record):
         text = self.format(record)

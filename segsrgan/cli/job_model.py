@@ -3,6 +3,7 @@
 
 import logging
 import os
+import sys
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -183,7 +184,7 @@ def _plan(args, settings, csv_path):
     pairs = parse_pairs(" ".join(args.patch), args.step and " ".join(args.step))
     resolution = checked_resolution(" ".join(args.new_low_res))
     chosen = _predictor_settings(args, settings.by_batch)
-    start = resolved(settings.debut_path or csv_path.parent, Path.cwd())
+    start = resolved(settings.debut_path or csv_path.parent)
     images = read_paths(csv_path, start)
 
     from segsrgan.networks.registry import default_weights, resolve
@@ -206,7 +207,7 @@ def _plan(args, settings, csv_path):
         overwrite=settings.overwrite,
         series=settings.series,
         settings=record,
-        output=settings.output and resolved(settings.output, Path.cwd()),
+        output=settings.output and resolved(settings.output),
         start=start,
     )
     # Other computers may have the package, and the weights in it, elsewhere.
@@ -236,8 +237,11 @@ def _report(job, outcomes, csv_path, quiet):
         logger.info("summary: %s", path)
     except OSError as error:
         logger.warning("the summary could not be written: %s", one_line(error))
-    if not quiet:  # last: a pipe may have closed
-        print(jobs.format_table(outcomes))
+    if not quiet:
+        try:
+            print(jobs.format_table(outcomes), flush=True)
+        except BrokenPipeError:  # `| head`: nobody reads on, and all is done
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 main = command(build_parser, _run, "the same command goes on from here")

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from segsrgan.errors import MemoryShortage, UserError, one_line
-from segsrgan.files import check_writable, fitting_name, stamp, write_text
+from segsrgan.errors import MemoryShortage, UserError, one_line, printable
+from segsrgan.files import PARTIAL, check_writable, fitting_name, stamp, write_text
 from segsrgan.inference.results import choose_folders, result_files
 from segsrgan.memory import PeakMemory
 from segsrgan.volumes.kinds import missing
@@ -85,7 +85,8 @@ def run_job(job, make_predictor, progress=None, compute=None):
             continue
         try:
             _check_readable(results.image)
-            check_writable(results.folder, remedy)
+            for pair in pairs:
+                check_writable(results.folder / results.label(pair), remedy)
         except (ValueError, OSError) as error:
             yield from failures(results, pairs, error)
         else:
@@ -107,7 +108,9 @@ def run_here(job, waiting, make_predictor, progress):
 def failures(results, pairs, error, seconds=0.0):
     """Logs the error of an image, once, and returns an `Outcome` for each of its pairs."""
     image = results.image
-    detail = one_line(error).removeprefix(f"{image}: ").removeprefix(f"{image} ")
+    name = printable(str(image))
+    detail = one_line(error).removeprefix(f"{name}: ").removeprefix(f"{name} ")
+    detail = PARTIAL.sub(r"\g<name>", detail)  # what could not be written, as it is known
     logger.error("%s: %s", image, detail)
     logger.debug("%s", image, exc_info=error)
     return [
@@ -120,7 +123,7 @@ def format_table(outcomes):
     """The outcomes as lines of aligned columns: image, patch, step, result, seconds, memory."""
     rows = [[column.replace("_", " ") for column in COLUMNS[:6]]]
     for outcome in outcomes:
-        image, *cells = _row(outcome)[:6]
+        image, *cells = map(printable, _row(outcome)[:6])
         rows.append([image if len(image) <= 50 else f"...{image[-47:]}", *cells])
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     line = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segsrgan.errors import UserError
-from segsrgan.files import ResultsFolder, real_path, stamp
+from segsrgan.files import ResultsFolder, has_content, real_path, stamp
 from segsrgan.networks import outputs
 from segsrgan.tables import IMAGE_SUFFIXES, stem
 
@@ -80,7 +80,7 @@ class ImageResults:
         elif (entry := self.record.entry(label)) is None or entry.get("files"):
             return entry is not None
         files = [self.folder / label / self.file_name(prefix, pair) for prefix in prefixes]
-        return all(map(os.path.isfile, files))
+        return all(map(has_content, files))
 
     def has_changed(self, pair):
         """Whether the image is another than when the results of a pair were made, if known."""

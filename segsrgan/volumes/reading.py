@@ -139,6 +139,8 @@ def _read(path, series, labels):
         return volume, Source(stack.patient, stack.frame)
     if not path.exists():
         raise VolumeError(f"{path}: {missing(path)}")
+    if not path.is_file():
+        raise VolumeError(f"{path}: is a pipe, a socket or a device; save the image as a file")
     if path.stat().st_size == 0:
         raise VolumeError(f"{path}: the file is empty; copy or export it again")
     name = path.name.lower()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segsrgan.errors import printable
 from segsrgan.job_model import main
 from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.volume import Volume
@@ -25,6 +26,7 @@ BAD_IMAGES = {
     "nan": lambda path: write_values(path, 1, 2, np.nan),
     "constant": lambda path: write_values(path, 7),
     "an empty folder": lambda path: path.mkdir(),
+    "a pipe": lambda path: os.mkfifo(path),
 }
 BAD_CELLS = {
     "x" * 300 + ".nii": "File name too long",
@@ -66,7 +68,7 @@ def test_bad_images_are_named_and_the_good_one_is_done(tmp_path, image, job_mode
         (line,) = [line for line in lines if line.startswith(f"job_model.py: error: {path}: ")]
         assert "Traceback" not in line and line.count(str(path)) == 1
     for cell, words in BAD_CELLS.items():
-        (line,) = [line for line in lines if cell in line]
+        (line,) = [line for line in lines if printable(cell) in line]
         assert words in line
     assert [sorted(path.parent.rglob("*")) for path in bad] == inside
     assert_done(good)
@@ -77,6 +79,9 @@ def test_closed_and_unwritable_folders_are_seen_before_anything_is_computed(
 ):
     closed, full, good = (image(f"{name}/lr.nii.gz") for name in ("closed", "full", "good"))
     (full.parent / "Result_with_tiny").write_text("a file in the way")
+    in_the_way = image("in the way/lr.nii.gz")
+    (in_the_way.parent / "Result_with_tiny").mkdir()
+    (in_the_way.parent / "Result_with_tiny" / "patch_16_step_8").touch()
     real = os.stat
 
     def stat(path, *args, **kwargs):
@@ -85,10 +90,11 @@ def test_closed_and_unwritable_folders_are_seen_before_anything_is_computed(
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", stat)
-    assert job_model(table(closed, full, good)) == 1
-    first, second = lines_of(capsys.readouterr().err)
+    assert job_model(table(closed, full, in_the_way, good)) == 1
+    first, second, third = lines_of(capsys.readouterr().err)
     assert f"{closed}: cannot be opened (Permission denied)" in first
     assert f"{full}: cannot write into" in second
+    assert f"{in_the_way}: cannot write into" in third and "patch_16_step_8 (Not a dir" in third
     assert_done(good)
     monkeypatch.setattr("segsrgan.inference.predictor.read_generator", None)  # not even loaded
     assert job_model(table(closed, full)) == 1

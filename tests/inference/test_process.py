@@ -59,7 +59,11 @@ def written(images):
 
 @pytest.mark.parametrize(
     ("sign", "status", "engine"),
-    [(signal.SIGINT, 130, "tensorflow"), (signal.SIGKILL, -signal.SIGKILL, "auto")],
+    [
+        (signal.SIGINT, 130, "tensorflow"),
+        (signal.SIGTERM, 130, "auto"),
+        (signal.SIGKILL, -signal.SIGKILL, "auto"),
+    ],
 )
 def test_a_signal_leaves_whole_results_and_the_next_run_goes_on(
     image, start, job_model, table, capsys, sign, status, engine
@@ -74,7 +78,8 @@ def test_a_signal_leaves_whole_results_and_the_next_run_goes_on(
     assert process.returncode == status
     # TensorFlow starts silently.
     assert "Traceback" not in errors and not start_up_lines(errors)
-    if sign == signal.SIGINT:
+    if status == 130:
+        assert not [path for image in images for path in image.parent.rglob(".*")]
         assert errors.splitlines()[-1] == (
             "job_model.py: interrupted; the same command goes on from here"
         )
