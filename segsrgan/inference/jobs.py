@@ -321,6 +321,7 @@ class _Pipeline:
             "settings": self._job.settings,
             "engine": self._predictor.engine.name,
             "precision": self._predictor.engine.precision,
+            "measures": prediction.measures,
         }
         prefixes = result_files()
         try:

@@ -3,7 +3,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from segsrgan.config import checked
 from segsrgan.errors import UserError
 from segsrgan.files import check_writable
+from segsrgan.inference.consistency import make_consistent
 from segsrgan.inference.engines import make_engine
 from segsrgan.inference.results import result_files
 from segsrgan.inference.settings import (
@@ -49,9 +50,14 @@ class Prediction:
 
     Attributes:
         volumes: name -> `Volume`, of the heads of `segsrgan.networks.outputs`.
+        measures: what was measured on the way, name -> number; `noise` and `residual` (root mean
+            square of what the network's image contradicts in the scan) in the input's intensities,
+            `profile_width` over the slice thickness and `correction`, the fraction of the
+            contradiction that was taken back, see `segsrgan.inference.consistency`.
     """
 
     volumes: dict
+    measures: dict = field(default_factory=dict)
 
     def __getattr__(self, name):
         if name in result_files():
@@ -68,6 +74,7 @@ class Prepared:
     normalisation: Normalisation
     resolution: float  # of the input's slices in mm, for conditional generators
     axis: int  # the input's low-resolution axis, shown to the generator as the last one
+    scan: Volume | None  # normalised, as acquired; None where the result need not agree with it
 
 
 class Predictor:
@@ -95,6 +102,9 @@ class Predictor:
               distance of the slices when None.
             - `spline_order`: 0 to 5, used with `interp="scipy"`.
             - `blend`: mean of overlapping patches, `"uniform"` (the paper's) or `"gaussian"`.
+            - `consistency`: `"on"`: the image agrees with the scan's slices, see
+              `segsrgan.inference.consistency`; `"off"`, and with the legacy geometry: the network's
+              image as it is.
             - `threshold`: probability from which a voxel belongs to the cortex mask.
             - `max_memory`: GiB that the process may have in all, as far as can be foreseen; what
               the machine has when None.
@@ -179,13 +189,15 @@ class Predictor:
         self._plan_memory(sizes, spacing, patch)
         name = "the image" if isinstance(image, Volume) else str(image)
         normalisation = _normalisation(volume.array, legacy, name)
-        result = self._interpolate(volume.with_array(normalisation.apply(volume.array)), network)
+        scan = volume.with_array(normalisation.apply(volume.array))
+        result = self._interpolate(scan, network)
         grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
         slices = volume.spacing[2] if legacy else max(volume.spacing)
         axis = 2 if thick is None else thick
-        prepared = Prepared(result, grid, normalisation, float(slices), axis)
-        self.memory.hold(prepared, result.array.nbytes)
+        scan = scan if self.settings.consistency == "on" else None
+        prepared = Prepared(result, grid, normalisation, float(slices), axis, scan)
+        self.memory.hold(prepared, result.array.nbytes + (scan.array.nbytes if scan else 0))
         return prepared
 
     def _network_spacing(self, volume, thick, spacing):
@@ -240,7 +252,7 @@ class Predictor:
 
     def _prediction(self, output, prepared):
         """The results that the channels of an output stand for."""
-        volumes, grid = {}, prepared.grid
+        volumes, measures, grid = {}, {}, prepared.grid
         for head, channels in output_channels(self.spec).items():
             parts, order = np.moveaxis(output[..., channels], -1, 0), head.spline_order
             if not prepared.volume.grid.is_close(grid):
@@ -249,7 +261,7 @@ class Predictor:
                     for part in parts
                 ]
             if head.activation == "image":
-                array = prepared.normalisation.invert(parts[0])
+                array, measures = self._consistent(parts[0], prepared)
             elif head.activation == "sigmoid":
                 array = np.clip(parts[0], 0, 1)
                 reached = (array >= self.settings.threshold).astype(np.uint8)
@@ -257,7 +269,22 @@ class Predictor:
             else:
                 array = np.argmax(parts, axis=0).astype(np.uint8)
             volumes[head.name] = Volume.from_grid(array, grid)
-        return Prediction(volumes)
+        return Prediction(volumes, measures)
+
+    def _consistent(self, array, prepared):
+        """The image in the input's intensities, and the measures."""
+        normalisation = prepared.normalisation
+        if prepared.scan is None:
+            return normalisation.invert(array), {}
+        image = Volume.from_grid(array, prepared.grid)
+        found = make_consistent(image, prepared.scan, self.settings.slice_thickness)
+        measures = {
+            "noise": found.noise * normalisation.scale,
+            "residual": found.residual * normalisation.scale,
+            "profile_width": found.width,
+            "correction": found.correction,
+        }
+        return normalisation.invert(found.volume.array), measures
 
     def _plan_memory(self, shape, spacing, patch, present=0):
         """The batch size that fits, and the bytes needed besides the `present` ones."""

@@ -24,7 +24,7 @@ _WHOLE = Rule(int)
 # What the numbers of a result depend on, besides weights and resolution; kept in its record.
 _NUMBERS = (
     *("geometry", "interp", "interpolation_type", "spline_order", "blend", "threshold"),
-    *("precision", "slice_thickness"),
+    *("precision", "slice_thickness", "consistency"),
 )
 
 
@@ -70,6 +70,12 @@ class PredictorSettings:
     blend: str = setting(
         "uniform", "mean of overlapping patches (default: uniform, as in the paper)", choices=BLENDS
     )
+    consistency: str = setting(
+        "on",
+        "on: what the network's image contradicts in the scan, beyond its noise, is taken back; "
+        "never with --geometry legacy",
+        choices=("on", "off"),
+    )
     threshold: float = setting(
         0.5, "probability from which a voxel belongs to the cortex mask", "(0, 1)", metavar="P"
     )
@@ -96,6 +102,8 @@ class PredictorSettings:
                     f"slice_thickness needs interp=profile, received {self.interp}; leave one out"
                 )
             object.__setattr__(self, "interp", "profile")
+        if self.geometry == "legacy":
+            object.__setattr__(self, "consistency", "off")
         if self.geometry == "legacy" and self.interp not in (None, "scipy"):
             raise UserError(
                 f"the legacy geometry is defined for interp=scipy only, received {self.interp}; "

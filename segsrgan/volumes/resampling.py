@@ -8,7 +8,7 @@ matrix per axis, (new size, old size), holds either, and applying it is a matrix
 import math
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, special
 
 from segsrgan.config import INTERPOLATION_TYPES, INTERPS
 from segsrgan.volumes.volume import Volume, check_spacing
@@ -66,7 +66,7 @@ def resample_to(
         else:
             matrices.append(_spline_matrix(source.shape[axis], points, spline_order))
     dtype = array.dtype if spline_order == 0 else np.float32
-    return Volume.from_grid(_apply(matrices, array).astype(dtype, copy=False), grid)
+    return Volume.from_grid(apply_matrices(matrices, array).astype(dtype, copy=False), grid)
 
 
 def resample(
@@ -115,7 +115,7 @@ def legacy_resample(volume, spacing, spline_order=3):
     for axis, (old, new) in enumerate(zip(volume.spacing, spacing, strict=True)):
         if old != new:
             matrices[axis] = ndimage.zoom(matrices[axis], (old / new, 1), order=spline_order)
-    return Volume(_apply(matrices, volume.array), spacing, volume.origin, volume.direction)
+    return Volume(apply_matrices(matrices, volume.array), spacing, volume.origin, volume.direction)
 
 
 def degrade(volume, spacing, thickness=None):
@@ -141,8 +141,8 @@ def degrade(volume, spacing, thickness=None):
     target = source.corner_aligned(np.where(grows, spacing, source.spacing))
     matrices = [np.eye(size) for size in source.shape]
     for axis in np.flatnonzero(grows):
-        matrices[axis] = _profile_matrix(source, target, axis, thickness[axis] / _FWHM_PER_SIGMA)
-    return Volume.from_grid(_apply(matrices, volume.array), target)
+        matrices[axis] = profile_matrix(source, target, axis, thickness[axis])
+    return Volume.from_grid(apply_matrices(matrices, volume.array), target)
 
 
 def _spline_matrix(size, points, order):
@@ -181,17 +181,29 @@ def _profile_inverse(size, points, width):
     return np.linalg.solve(between, covariance(slices, points, profile)).T
 
 
-def _profile_matrix(source, target, axis, sigma):
-    """Matrix (target size, source size) of Gaussian weights; every row sums to one."""
-    fine = (np.arange(source.shape[axis]) + 0.5) * source.spacing[axis]
+def profile_matrix(source, target, axis, thickness):
+    """The matrix (target's size, source's size) that blurs and decimates along an axis.
+
+    `source` and `target` are grids over one field of view, the profile is a Gaussian whose full
+    width at half maximum is the thickness in mm; every row sums to one.
+    """
+    step = source.spacing[axis]
+    fine = (np.arange(source.shape[axis]) + 0.5) * step
     coarse = (np.arange(target.shape[axis]) + 0.5) * target.spacing[axis]
-    squares = (coarse[:, None] - fine) ** 2
-    # Less the smallest: a profile much thinner than a voxel still meets the nearest one.
-    weights = np.exp((squares.min(axis=1, keepdims=True) - squares) / (2 * sigma**2))
+    distance = fine - coarse[:, None]
+    # The source is taken as linear between its voxels, which widens the profile by this much.
+    sigma = math.sqrt(max((thickness / _FWHM_PER_SIGMA) ** 2 - step**2 / 6, (1e-9 * step) ** 2))
+
+    def twice_integrated(x):
+        z = x / sigma
+        return sigma * (z * special.ndtr(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))
+
+    left, middle, right = (twice_integrated(distance + k * step) for k in (-1, 0, 1))
+    weights = np.maximum(left - 2 * middle + right, 0)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _apply(matrices, array):
+def apply_matrices(matrices, array):
     """Multiply each axis of `array` by its (new, old) matrix; float32, C order."""
     array = np.ascontiguousarray(array, dtype=np.float32)
     # Axes that shrink most go first, so that the later products are small.

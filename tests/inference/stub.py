@@ -22,7 +22,7 @@ ENGINE = SimpleNamespace(name="stub", precision="float64")
 def prediction(value):
     """A `Prediction` of 2x2x2 voxels."""
     volume = Volume(np.full((2, 2, 2), float(value), np.float32), (1, 1, 1))
-    return Prediction(dict.fromkeys(("sr", "cortex", "cortex_mask"), volume))
+    return Prediction(dict.fromkeys(("sr", "cortex", "cortex_mask"), volume), {"noise": 1.5})
 
 
 def wait_for(condition, process=None):

@@ -106,6 +106,7 @@ def test_the_record_names_inputs_settings_engine_and_precision(job, stage):
     entry = record["results"]["patch_8_step_4"]
     assert entry["inputs"] == {"lr.nii": stamp(todo.images[0])}
     assert (entry["settings"], entry["engine"], entry["precision"]) == ({"k": 1}, "stub", "float64")
+    assert entry["measures"] == {"noise": 1.5}
     names = [f"{kind}_patch_8_step_4.nii.gz" for kind in ("Cortex_mask", "Cortex", "SR")]
     assert entry["files"] == names
 

@@ -134,7 +134,7 @@ def test_axes_whose_resolution_does_not_fall_stay_untouched():
     result = degrade(volume, (0.5, 1, 4))
     assert (result.spacing, result.array.shape) == ((1, 1, 4), (6, 5, 3))
     assert np.array_equal(degrade(volume, (1, 1, 1)).array, volume.array)
-    thin = degrade(volume, (1, 1, 3), thickness=1e-3)  # takes the nearest voxel
+    thin = degrade(volume, (1, 1, 3), thickness=1e-3)  # takes the voxel there
     assert thin.array == pytest.approx(volume.array[..., 1::3])
 
 
