@@ -125,7 +125,7 @@ def _write(path, text, overwrite):
     try:
         (write_text if overwrite else create_text)(Path(path), text)
     except OSError as error:
-        logger.error("%s: could not be written (%s)", path, one_line(error))
+        logger.error("%s: could not be written (%s)", path, error.strerror or one_line(error))
         return False
     logger.info("written: %s", path)
     return True
