@@ -138,7 +138,7 @@ def score(predictor, truth, cortex, brain, patch=128, step=64, condition="z"):
     spline = resample_to(low, truth.grid).array
     if condition == "gaps known":
         predictor, thickness = copy(predictor), GAPS * max(low.spacing)
-        predictor.settings = replace(predictor.settings, slice_thickness=thickness)
+        predictor.settings = replace(predictor.settings, thickness=thickness)
     return {
         "psnr_spline": psnr(truth.array, spline, brain),
         "ssim_spline": ssim(truth.array, spline, brain),

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 from keras import layers, ops
-from scipy import ndimage
 
 from segsrgan.config import check, setting
 from segsrgan.errors import UserError, WeightsError
@@ -25,7 +24,7 @@ from segsrgan.networks import resolve
 from segsrgan.networks.hdf5 import declared_shapes, opened, read_arrays, read_json, subgroups
 from segsrgan.networks.models import assign_weights, named_weights, read_weights
 from segsrgan.networks.weights import write_networks
-from segsrgan.volumes import Accumulator, Volume, plan
+from segsrgan.volumes import Accumulator, Volume, islands, plan
 from supermask.geometry import THROUGH, Rigid, corners, isotropic_grid, sample, sampling, voxels_of
 from supermask.settings import PATCH
 
@@ -153,13 +152,9 @@ def without_islands(view):
     A segmentor sees a few voxels of the object in other places, too. They would move its middle,
     to which AlignNet looks, and enlarge the grid around it.
     """
-    parts, count = ndimage.label(view.mask.array >= 0.5)
-    if count < 2:
-        return view
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    islands = (sizes < _ISLAND * sizes.max())[parts] & (parts > 0)
-    return _masked(view, view.mask.with_array(np.where(islands, np.float32(0), view.mask.array)))
+    array = view.mask.array
+    kept = np.where(islands(array >= 0.5, _ISLAND), np.float32(0), array)
+    return _masked(view, view.mask.with_array(kept))
 
 
 def _masked(view, mask):

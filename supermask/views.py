@@ -184,7 +184,8 @@ def read_view(path, mask_path=None, series=None, labels=None):
     mask = None if mask_path is None else read_mask(mask_path, labels)
     if mask is not None:
         mask, _ = match(mask, volume.grid, mask_path, path)
-    return View(volume, mask, path=str(path), **source._asdict())
+    where = {"frame": source.frame, "is_oriented": source.is_oriented}
+    return View(volume, mask, path=str(path), patient=source.patient, **where)
 
 
 def load_views(patient, labels=None):

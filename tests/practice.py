@@ -411,7 +411,7 @@ class Case:
         size = result.height() / truth.height()
         self.check(abs(size - 1) < 0.02, f"head's height times {size:.3f}")
         # The slices are samples of the truth, as thick as its voxels.
-        self.job(mm="1,1,0.5", more=("--slice_thickness", 0.5, "--overwrite"))
+        self.job(mm="1,1,0.5", more=("--thickness", 0.5, "--overwrite"))
         table = f"image,reference_image,baseline\n{result.path},hr.nii.gz,lr.nii.gz\n"
         (self.folder / "ev.csv").write_text(table)
         self.run(EVALUATE, "--path", "ev.csv", "--resample", "--csv", "measures.csv")

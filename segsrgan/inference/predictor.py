@@ -4,6 +4,8 @@
 import math
 import os
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +29,17 @@ from segsrgan.networks.architecture import GeneratorSpec
 from segsrgan.networks.outputs import output_channels
 from segsrgan.networks.weights import read_generator
 from segsrgan.volumes.intensities import Normalisation
+from segsrgan.volumes.labels import islands
 from segsrgan.volumes.nifti import write_volume
-from segsrgan.volumes.reading import read_volume
+from segsrgan.volumes.reading import Source, read_with_source
 from segsrgan.volumes.resampling import legacy_resample, resample, resample_to
+from segsrgan.volumes.thickness import slice_thickness
 from segsrgan.volumes.tiling import plan
 from segsrgan.volumes.volume import Grid, Volume
 
 # Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
 _LARGEST_SIZE = 10**18
+_ISLAND = 0.02  # of the largest part's volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +80,7 @@ class Prepared:
     resolution: float  # of the input's slices in mm, for conditional generators
     axis: int  # the input's low-resolution axis, shown to the generator as the last one
     scan: Volume | None  # normalised, as acquired; None where the result need not agree with it
+    thickness: float | None  # of its slices in mm; None: their distance
 
 
 class Predictor:
@@ -98,13 +104,16 @@ class Predictor:
               `"profile"`, see `segsrgan.volumes.resample_to`; what the weights were trained with
               when None.
             - `interpolation_type`: an interpolator of SimpleITK, used with `interp="sitk"`.
-            - `slice_thickness`: of the image's slices in mm, used with `interp="profile"`; the
-              distance of the slices when None.
+            - `thickness`: of the image's slices in mm, at most twice their distance; what DICOM or
+              a BIDS sidecar says when None, else the distance. `gap` instead: what lies between
+              them. Either means `interp="profile"`.
             - `spline_order`: 0 to 5, used with `interp="scipy"`.
             - `blend`: mean of overlapping patches, `"uniform"` (the paper's) or `"gaussian"`.
             - `consistency`: `"on"`: the image agrees with the scan's slices, see
               `segsrgan.inference.consistency`; `"off"`, and with the legacy geometry: the network's
               image as it is.
+            - `flips`: 1, 2, 4 or 8 mirrored inputs, of which the mean is taken.
+            - `islands`: `"drop"` or `"keep"` parts of the mask below 2 % of the largest one.
             - `threshold`: probability from which a voxel belongs to the cortex mask.
             - `max_memory`: GiB that the process may have in all, as far as can be foreseen; what
               the machine has when None.
@@ -180,7 +189,7 @@ class Predictor:
         first estimate of the memory.
         """
         spacing = checked_resolution(new_resolution)
-        volume = _volume(image, series)
+        volume, source = _volume(image, series)
         legacy = self.settings.geometry == "legacy"
         thick = None if legacy else volume.grid.thick_axis
         network = self._network_spacing(volume, thick, spacing)
@@ -188,15 +197,18 @@ class Predictor:
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
         self._plan_memory(sizes, spacing, patch)
         name = "the image" if isinstance(image, Volume) else str(image)
+        thickness = None
+        if not legacy:
+            thickness = slice_thickness(volume, name, source.thickness, self.settings)
         normalisation = _normalisation(volume.array, legacy, name)
         scan = volume.with_array(normalisation.apply(volume.array))
-        result = self._interpolate(scan, network)
+        result = self._interpolate(scan, network, thickness)
         grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
         slices = volume.spacing[2] if legacy else max(volume.spacing)
         axis = 2 if thick is None else thick
         scan = scan if self.settings.consistency == "on" else None
-        prepared = Prepared(result, grid, normalisation, float(slices), axis, scan)
+        prepared = Prepared(result, grid, normalisation, float(slices), axis, scan, thickness)
         self.memory.hold(prepared, result.array.nbytes + (scan.array.nbytes if scan else 0))
         return prepared
 
@@ -209,14 +221,13 @@ class Predictor:
         slices = volume.spacing[thick] / voxels
         return tuple(slices if axis == thick else size for axis, size in enumerate(spacing))
 
-    def _interpolate(self, volume, spacing):
+    def _interpolate(self, volume, spacing, thickness):
         """A volume of this voxel size, interpolated as the settings say."""
         order = self.settings.spline_order
         if self.settings.geometry == "legacy":
             return legacy_resample(volume, spacing, spline_order=order)
         settings, interp = self.settings, self.settings.interp or self.spec.interp
-        kind, thickness = settings.interpolation_type, settings.slice_thickness
-        return resample(volume, spacing, interp, kind, order, thickness)
+        return resample(volume, spacing, interp, settings.interpolation_type, order, thickness)
 
     def predict_prepared(self, prepared, patch, step, progress=None):
         """The `Prediction` of a prepared image; patch and step have been checked."""
@@ -225,20 +236,32 @@ class Predictor:
         batch_size, needed = self._plan_memory(shape, prepared.grid.spacing, patch, source.nbytes)
         array = np.moveaxis(source, prepared.axis, -1)
         with self.memory.promised(needed):
-            output = predict_tiled(
-                self.engine,
-                array,
-                self._tiling(array.shape, patch, step),
-                self.channels,
-                batch_size,
-                resolution=prepared.resolution if self.spec.conditional else None,
-                blend=self.settings.blend,
-                progress=progress,
-            )
+            tiling = self._tiling(array.shape, patch, step)
+            output = self._mean_output(array, tiling, batch_size, prepared.resolution, progress)
             prediction = self._prediction(np.moveaxis(output, 2, prepared.axis), prepared)
         volumes = prediction.volumes.values()
         self.memory.hold(prediction, sum(volume.array.nbytes for volume in volumes))
         return prediction
+
+    def _mean_output(self, array, tiling, batch_size, resolution, progress):
+        """The network's output `(x, y, z, channels)`, the mean over `flips` mirrored inputs."""
+        flips, mean = self.settings.flips, 0
+        axes = range(flips.bit_length() - 1)
+        for done, flipped in enumerate(chain(*(combinations(axes, n) for n in range(4)))):
+            output = predict_tiled(
+                self.engine,
+                np.ascontiguousarray(np.flip(array, flipped)),
+                tiling,
+                self.channels,
+                batch_size,
+                resolution=resolution if self.spec.conditional else None,
+                blend=self.settings.blend,
+                progress=progress and partial(_part_of, progress, done, flips),
+            )
+            if flips == 1:
+                return output
+            mean += np.flip(output, flipped) / np.float32(flips)
+        return mean
 
     def _tiling(self, shape, patch, step):
         geometry, voxels = self.settings.geometry, self.spec.slice_voxels
@@ -264,7 +287,10 @@ class Predictor:
                 array, measures = self._consistent(parts[0], prepared)
             elif head.activation == "sigmoid":
                 array = np.clip(parts[0], 0, 1)
-                reached = (array >= self.settings.threshold).astype(np.uint8)
+                reached = array >= self.settings.threshold
+                if self.settings.islands == "drop":
+                    reached &= ~islands(reached, _ISLAND)
+                reached = reached.astype(np.uint8)
                 volumes[f"{head.name}_mask"] = Volume.from_grid(reached, grid)
             else:
                 array = np.argmax(parts, axis=0).astype(np.uint8)
@@ -277,7 +303,7 @@ class Predictor:
         if prepared.scan is None:
             return normalisation.invert(array), {}
         image = Volume.from_grid(array, prepared.grid)
-        found = make_consistent(image, prepared.scan, self.settings.slice_thickness)
+        found = make_consistent(image, prepared.scan, prepared.thickness)
         measures = {
             "noise": found.noise * normalisation.scale,
             "residual": found.residual * normalisation.scale,
@@ -290,7 +316,8 @@ class Predictor:
         """The batch size that fits, and the bytes needed besides the `present` ones."""
         batch_size = self.settings.batch_size
         sizes = batch_size or 1, batch_size or default_batch_size(patch, self.engine)
-        kernel, channels = self.spec.kernel, self.channels
+        kernel = self.spec.kernel
+        channels = self.channels * (1 if self.settings.flips == 1 else 2)
         what, coarser = f"a result of {'x'.join(map(str, shape))} voxels", "a coarser resolution"
         remedy = f"{coarser} or a patch of 128"
         if patch is not None:
@@ -397,13 +424,17 @@ def _check_outputs(outputs, source):
         check_writable(path.parent)
 
 
+def _part_of(progress, done, flips, patches, total):
+    progress(done * total + patches, flips * total)
+
+
 def _volume(image, series):
     if isinstance(image, np.ndarray):
         raise UserError(
             f"image must be a path or a Volume, received an array of {image.shape}; give "
             "Volume(array, spacing), spacing in mm"
         )
-    return image if isinstance(image, Volume) else read_volume(image, series=series)
+    return (image, Source()) if isinstance(image, Volume) else read_with_source(image, series)
 
 
 def _normalisation(array, legacy, name):

@@ -24,7 +24,7 @@ _WHOLE = Rule(int)
 # What the numbers of a result depend on, besides weights and resolution; kept in its record.
 _NUMBERS = (
     *("geometry", "interp", "interpolation_type", "spline_order", "blend", "threshold"),
-    *("precision", "slice_thickness", "consistency"),
+    *("precision", "thickness", "gap", "consistency", "flips", "islands"),
 )
 
 
@@ -46,12 +46,23 @@ class PredictorSettings:
         choices=INTERPOLATION_TYPES,
         metavar="TYPE",
     )
-    slice_thickness: float | None = setting(
+    thickness: float | None = setting(
         None,
-        "thickness of the slices in mm where it is not their distance, as with gaps between them; "
-        "means --interp profile",
+        "of the slices, mm (default: what DICOM or a BIDS sidecar says, else the distance of the "
+        "slices); means --interp profile",
         "> 0",
         metavar="MM",
+    )
+    gap: float | None = setting(
+        None,
+        "between the slices, mm: their thickness is so much less than their distance",
+        ">= 0",
+        metavar="MM",
+    )
+    flips: int = setting(
+        1,
+        "mean over so many mirrored inputs, 1, 2, 4 or 8: better, and as many times slower",
+        metavar="N",
     )
     spline_order: int = setting(3, interval="[0, 5]")
     batch_size: int | None = setting(
@@ -76,6 +87,12 @@ class PredictorSettings:
         "never with --geometry legacy",
         choices=("on", "off"),
     )
+    islands: str = setting(
+        "drop",
+        "parts of the cortex mask below 2 %% of the largest one's volume; kept with --geometry "
+        "legacy",
+        choices=("drop", "keep"),
+    )
     threshold: float = setting(
         0.5, "probability from which a voxel belongs to the cortex mask", "(0, 1)", metavar="P"
     )
@@ -96,14 +113,22 @@ class PredictorSettings:
         check(self)
         if self.precision == "auto":  # the name of the default in version 3.0
             object.__setattr__(self, "precision", "float32")
-        if self.slice_thickness is not None:
+        if self.flips not in (1, 2, 4, 8):
+            raise UserError(f"flips must be 1, 2, 4 or 8, received {self.flips}; try 8")
+        if self.thickness is not None and self.gap is not None:
+            raise UserError(
+                f"thickness and gap say the same, received {self.thickness:g} and {self.gap:g} mm; "
+                "leave one out"
+            )
+        if self.thickness is not None or self.gap is not None:
             if self.interp not in (None, "profile"):
                 raise UserError(
-                    f"slice_thickness needs interp=profile, received {self.interp}; leave one out"
+                    f"thickness and gap need interp=profile, received {self.interp}; leave one out"
                 )
             object.__setattr__(self, "interp", "profile")
         if self.geometry == "legacy":
             object.__setattr__(self, "consistency", "off")
+            object.__setattr__(self, "islands", "keep")
         if self.geometry == "legacy" and self.interp not in (None, "scipy"):
             raise UserError(
                 f"the legacy geometry is defined for interp=scipy only, received {self.interp}; "

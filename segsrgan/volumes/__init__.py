@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "intensities": ["Normalisation", "foreground", "usual_range"],
-        "labels": ["object_of", "select_labels"],
+        "labels": ["islands", "object_of", "select_labels"],
         "metrics": [
             *("OverlapErrors", "SurfaceDistances", "boundary_agreement", "connected_components"),
             *("dice", "overlap_errors", "psnr", "ssim", "surface_distances", "surface_voxels"),
@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "nifti": ["write_volume"],
         "reading": ["read_finite", "read_volume"],
         "resampling": ["degrade", "legacy_resample", "resample", "resample_to"],
+        "thickness": ["estimated_width"],
         "tiling": ["Accumulator", "Tiling", "plan"],
         "volume": ["Grid", "Volume"],
     },

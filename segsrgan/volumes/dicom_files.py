@@ -94,6 +94,7 @@ class Slice:
     frame: int  # its number in the file, from 0
     size: tuple[int, int]  # pixels along (x, y)
     spacing: tuple[float, float, float]  # mm along x, y and across; 0 where the file says nothing
+    thickness: float  # mm; 0 where the file says nothing
     origin: np.ndarray  # position (LPS, mm) of the centre of the first pixel
     cosines: np.ndarray  # (6,) of its rows and columns, as the file has them
     direction: np.ndarray  # (3, 3): columns along x, y and their cross product
@@ -123,6 +124,11 @@ class Stack:
     image_type: str
     frame: str  # FrameOfReferenceUID
     slices: list[Slice] = field(default_factory=list)
+
+    @property
+    def thickness(self):
+        """Of the slices, mm; None where a file does not say it."""
+        return float(np.median([image.thickness for image in self.slices])) or None
 
     def __str__(self):
         name, number = self.description or "no description", self.number or "?"
@@ -350,6 +356,7 @@ def _slice(values, pixels, path, frame):
         frame=frame,
         size=(pixels["Columns"], pixels["Rows"]),
         spacing=(columns, rows, across),  # DICOM names the distance of rows first
+        thickness=_sizes(values, "SliceThickness", 1)[0],
         origin=np.zeros(3) if position is None else position,
         cosines=np.zeros(6) if cosines is None else cosines,
         direction=np.eye(3) if direction is None else direction,

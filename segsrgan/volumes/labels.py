@@ -8,6 +8,7 @@ a floor that rounding left. They all show the same object.
 import logging
 
 import numpy as np
+from scipy import ndimage
 
 from segsrgan.errors import VolumeError
 
@@ -181,6 +182,19 @@ def _unclear(values, name, what):
         f"{name}: holds {held}, {what}; expected a mask: 0 and another value, or probabilities; "
         "name the values of the object if it is a label map (--labels)"
     )
+
+
+def islands(binary, fraction):
+    """The voxels of a mask (bool) in parts below a fraction of the largest one's volume.
+
+    Parts are connected by 26 neighbours, as `connected_components` counts them.
+    """
+    parts, _ = ndimage.label(binary, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    small = sizes < fraction * sizes.max()
+    small[0] = False
+    return small[parts]
 
 
 def listed(values):

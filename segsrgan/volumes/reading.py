@@ -12,6 +12,7 @@ from segsrgan.errors import VolumeError
 from segsrgan.files import files_below
 from segsrgan.tables import FREESURFER_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES
 from segsrgan.volumes.kinds import check_kind, missing
+from segsrgan.volumes.thickness import sidecar_thickness
 
 _logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class Source(NamedTuple):
     patient: str = ""  # the PatientID of DICOM, "" of all else
     frame: str = ""  # the FrameOfReferenceUID of DICOM: the places of two frames do not compare
     is_oriented: bool = True  # whether the header says how the axes lie in the patient
+    thickness: float | None = None  # of the slices in mm, by DICOM or a BIDS sidecar
 
 
 def read_volume(path, series=None, labels=False):
@@ -136,7 +138,7 @@ def _read(path, series, labels):
         from segsrgan.volumes.dicom import read_dicom_series
 
         volume, stack = read_dicom_series(path, _dicom_files(path), series, labels)
-        return volume, Source(stack.patient, stack.frame)
+        return volume, Source(stack.patient, stack.frame, thickness=stack.thickness)
     if not path.exists():
         raise VolumeError(f"{path}: {missing(path)}")
     if not path.is_file():
@@ -148,7 +150,7 @@ def _read(path, series, labels):
         from segsrgan.volumes.dicom import read_dicom_file
 
         volume, stack = read_dicom_file(path, labels)
-        return volume, Source(stack.patient, stack.frame)
+        return volume, Source(stack.patient, stack.frame, thickness=stack.thickness)
     check_kind(path)
     if name.endswith(_NIBABEL_SUFFIXES):
         from segsrgan.volumes.nifti import read_nifti as read
@@ -162,4 +164,4 @@ def _read(path, series, labels):
             f"{', '.join(_NIBABEL_SUFFIXES + ITK_SUFFIXES)}, a DICOM file or a DICOM folder"
         )
     volume, is_oriented = read(path, labels)
-    return volume, Source(is_oriented=is_oriented)
+    return volume, Source(is_oriented=is_oriented, thickness=sidecar_thickness(path, volume))

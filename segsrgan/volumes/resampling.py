@@ -190,7 +190,8 @@ def profile_matrix(source, target, axis, thickness):
     step = source.spacing[axis]
     fine = (np.arange(source.shape[axis]) + 0.5) * step
     coarse = (np.arange(target.shape[axis]) + 0.5) * target.spacing[axis]
-    distance = fine - coarse[:, None]
+    # The last voxel of the target may have its centre beyond the source.
+    distance = fine - np.clip(coarse, fine[0], fine[-1])[:, None]
     # The source is taken as linear between its voxels, which widens the profile by this much.
     sigma = math.sqrt(max((thickness / _FWHM_PER_SIGMA) ** 2 - step**2 / 6, (1e-9 * step) ** 2))
 

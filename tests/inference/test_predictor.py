@@ -105,13 +105,52 @@ def test_results_lie_on_the_grid_asked_for_whatever_the_network_sees(axis, new, 
 
 def test_the_thickness_of_the_slices_is_that_of_their_profile(identity):
     volume = random_volume((10, 9, 7), (1.0, 1.0, 4.0), low=40)
-    predictor = Predictor(identity, slice_thickness=2.0)
+    predictor = Predictor(identity, thickness=2.0)
     assert predictor.settings.record()["interp"] == "profile"
     prepared = predictor.prepare(volume, 1.0)
     scaled = volume.with_array(prepared.normalisation.apply(volume.array))
     expected, assumed = (resample(scaled, 1.0, "profile", thickness=mm).array for mm in (2.0, 4.0))
     np.testing.assert_allclose(prepared.volume.array, expected, atol=1e-5)
     assert np.abs(expected - assumed).max() > 0.05
+
+
+class Uneven:
+    """An engine whose output depends on the direction: the image, and ramps along the axes."""
+
+    def predict_batch(self, patches, resolution=None):
+        index = np.indices(patches.shape[1:4], dtype=np.float32)
+        ramp = np.broadcast_to(index[0] + 10 * index[1] + 100 * index[2], patches.shape[:4])
+        return np.stack([patches[..., 0], ramp / 5000], axis=-1)
+
+
+@pytest.mark.parametrize("flips", [1, 2, 4, 8])
+def test_flips_take_the_mean_over_mirrored_inputs(flips, identity):
+    calls, volume = [], random_volume((16, 16, 16))
+    predictor = Predictor(identity, flips=flips)
+    predictor.engine = Uneven()
+    result = predictor.predict(volume, 16, 16, 1, progress=lambda *call: calls.append(call))
+    np.testing.assert_allclose(result.sr.array, volume.array, atol=1e-3)
+    assert (calls[0], calls[-1]) == ((0, flips), (flips, flips))
+    # Along mirrored axes a ramp becomes its mean, 7.5.
+    index = np.indices((16, 16, 16))
+    weights = np.array([1, 10, 100])
+    mirrored = [7.5 if k < flips.bit_length() - 1 else index[k] for k in range(3)]
+    ramp = sum(w * m for w, m in zip(weights, mirrored, strict=True)) / 5000
+    np.testing.assert_allclose(result.cortex.array, np.broadcast_to(ramp, (16, 16, 16)), atol=1e-4)
+
+
+def test_small_parts_of_the_mask_are_dropped_unless_told_otherwise(echo):
+    array = np.zeros((24, 24, 24), np.float32)
+    array[4:14, 4:14, 4:14] = 1  # 1000 voxels
+    array[20, 18:20, 2:12] = 1  # 20, 2 % of them
+    array[20:23, 2:5, 20:22] = 1  # 18
+    volume = Volume(array, (1, 1, 1))
+    kept = {"drop": 1020, "keep": 1038, "legacy": 1038}
+    for choice, voxels in kept.items():
+        options = {"geometry": "legacy"} if choice == "legacy" else {"islands": choice}
+        result = Predictor(model=echo, **options).predict(volume, 24, 24, 1)
+        assert np.count_nonzero(result.cortex_mask.array) == voxels
+        assert np.count_nonzero(result.cortex.array > 0.5) == 1038
 
 
 def test_slices_hardly_thicker_than_the_result_stay_where_they_are(identity):

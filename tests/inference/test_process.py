@@ -97,7 +97,7 @@ def test_a_signal_leaves_whole_results_and_the_next_run_goes_on(
 
 
 @pytest.mark.parametrize(
-    "moment", ["read_volume", "resample", "read_generator", "predict_tiled", "write_volume"]
+    "moment", ["read_with_source", "resample", "read_generator", "predict_tiled", "write_volume"]
 )
 def test_an_interrupt_at_any_moment_is_status_130_and_keeps_old_results(
     image, table, job_model, monkeypatch, capsys, moment

@@ -66,7 +66,11 @@ def test_bad_resolutions_are_refused(text):
 def test_arguments_of_the_predictor_are_checked():
     wrong = {
         "threshold": (0.0, 1.5),
-        "slice_thickness": (0.0,),
+        "thickness": (0.0, -1.0),
+        "gap": (-1.0,),
+        "flips": (0, 3, 16),
+        "islands": ("remove",),
+        "consistency": (True, "maybe"),
         "batch_size": (0, 1.5),
         "threads": (0,),
         "spline_order": (6,),
@@ -80,6 +84,8 @@ def test_arguments_of_the_predictor_are_checked():
         PredictorSettings(geometry="legacy", interp="sitk")
     for clash in ({"interp": "scipy"}, {"geometry": "legacy"}):
         with pytest.raises(UserError, match="interp"):
-            PredictorSettings(slice_thickness=2.0, **clash)
+            PredictorSettings(thickness=2.0, **clash)
+    with pytest.raises(UserError, match="leave one out"):
+        PredictorSettings(thickness=2.0, gap=1.0)
     with pytest.raises(UserError, match="whole number"):
         checked_patch(True)
