@@ -9,14 +9,13 @@ import numpy as np
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes.dicom_files import Damaged, NoScan, scan
-from segsrgan.volumes.dicom_stack import PHASE, assembled, is_derived, places_of
+from segsrgan.volumes.dicom_stack import assembled, is_derived, is_fat, places_of
 
 _logger = logging.getLogger(__name__)
 
 _FEW = 5  # slices; a series of fewer is a localizer rather than a scan
 _AS_LARGE = 0.8
-_PROJECTIONS = ("PROJECTION", "MIP", "MINIP")
-_SAME_CONTRAST = ("EchoTime", "InversionTime", "FlipAngle", "ImageType")
+_SAME_CONTRAST = ("EchoTime", "InversionTime", "FlipAngle", "ImageType", "FrameOfReferenceUID")
 
 
 def read_dicom_file(path, labels=False):
@@ -27,7 +26,6 @@ def read_dicom_file(path, labels=False):
     stack = scan(path)
     if len(stack.slices) == 1:
         _logger.warning("%s: one slice; give its folder to read the whole series", path)
-    _check_kind(stack, path)
     return assembled(stack.slices, path, labels), stack
 
 
@@ -118,7 +116,8 @@ def _positions(stack):
 
 def _rank(stack):
     """What is larger is taken first: scans before what was made of them, then the most slices."""
-    return not is_derived(stack.image_type) and _positions(stack) >= _FEW, _positions(stack)
+    is_scan = not is_derived(stack.image_type) and _positions(stack) >= _FEW
+    return is_scan, _positions(stack), not is_fat(stack.image_type)
 
 
 def _check_choice(chosen, stacks, folder):
@@ -222,7 +221,6 @@ def _check_rest(chosen, rest, folder):
     count, total = len(chosen.slices), sum(len(stack.slices) for stack in (chosen, *rest))
     if count == 1:
         _logger.warning("%s: %s has one slice; are files missing?", folder, chosen)
-    _check_kind(chosen, folder)
     for stack in rest:
         image = stack.slices[0]
         if stack.patient != chosen.patient:
@@ -247,16 +245,6 @@ def _check_rest(chosen, rest, folder):
             "%s: taking %d of %d slices (%s); the %d of other orientation or size are left out: %s",
             *(folder, count, total, gap, total - count, chosen),
         )
-
-
-def _check_kind(stack, name):
-    kinds = [image.labels["ImageType"] for image in stack.slices]
-    if all(any(word in kind.upper() for word in _PROJECTIONS) for kind in kinds):
-        text = "%s: its slices are projections (ImageType %s), not a scan's"
-        _logger.warning(text, name, stack.image_type)
-    elif all(is_derived(kind, PHASE) for kind in kinds):
-        text = "%s: its slices are of phase or a part of complex numbers (ImageType %s)"
-        _logger.warning(text + ", not a scan's magnitude", name, stack.image_type)
 
 
 def _lies_between(stack, chosen):

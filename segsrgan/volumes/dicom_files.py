@@ -33,7 +33,9 @@ LABELS = (
     *("ComplexImageComponent", "TemporalPositionIndex", "TemporalPositionIdentifier"),
     *("DiffusionBValue", "SequenceName", "InversionTime", "FlipAngle", "TriggerTime"),
     *("AcquisitionNumber", "PhotometricInterpretation", "SpacingBetweenSlices"),
+    *("ContrastBolusAgent", "FrameOfReferenceUID", "AcquisitionTime", "DimensionIndexValues"),
 )
+PER_SLICE = LABELS[-2:]  # also from slice to slice of one image
 _SERIES = (
     *("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID", "ImageType"),
     *("FrameOfReferenceUID",),
@@ -99,6 +101,7 @@ class Slice:
     cosines: np.ndarray  # (6,) of its rows and columns, as the file has them
     direction: np.ndarray  # (3, 3): columns along x, y and their cross product
     scale: tuple[float, float]  # slope and intercept of the stored values
+    is_scaled: bool  # whether the file says so
     instance: str  # what copies of the image share, a UID
     labels: dict  # keyword -> str, values that distinguish images in one position
     problem: str  # why its place is not known, a sentence that names the element, or ""
@@ -175,6 +178,7 @@ def _scan_opened(file, path):
     kind = kind.name if isinstance(kind, pydicom.uid.UID) else "an object of unknown kind"
     values = _values(dataset, _READ)
     series = [text(values, name) for name in _SERIES]
+    series[0] = series[0] or series[1]  # anonymised without a UID: by its number
     try:
         _check_is_scan(dataset, kind, path)
         pixels = _pixel_format(values, path)
@@ -361,6 +365,7 @@ def _slice(values, pixels, path, frame):
         cosines=np.zeros(6) if cosines is None else cosines,
         direction=np.eye(3) if direction is None else direction,
         scale=_scale(values, path),
+        is_scaled=bool(text(values, "RescaleSlope")),
         instance=text(values, "SOPInstanceUID"),
         labels={keyword: text(values, keyword) for keyword in LABELS},
         problem=problem,

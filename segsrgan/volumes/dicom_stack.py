@@ -7,14 +7,16 @@ one) is repaired with a warning where what remains deviates little, all else is 
 
 import logging
 import re
+from collections import Counter
 from itertools import combinations
 
 import numpy as np
 from pydicom.datadict import dictionary_description
+from scipy import ndimage
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes.affine import volume_of
-from segsrgan.volumes.dicom_files import LABELS, read_pixels
+from segsrgan.volumes.dicom_files import LABELS, PER_SLICE, read_pixels
 from segsrgan.volumes.volume import nearest_rotation
 
 _logger = logging.getLogger(__name__)
@@ -28,12 +30,20 @@ _STEEPEST = np.tan(np.radians(32))
 _ROUNDED_POSITION = 0.1  # mm, of positions with one decimal
 _GAPS = 1.9  # of the slices' declared distance or thickness
 _STACKS = ("StackID", "AcquisitionNumber")
+_CONTRAST = (
+    *("EffectiveEchoTime", "EchoTime", "InversionTime", "FlipAngle", "DiffusionBValue"),
+    *("SequenceName", "ContrastBolusAgent", "FrameType", "ImageType", "FrameOfReferenceUID"),
+)
+_CLOSE = 0.05  # of a number: scanners adjust it from slice to slice
 _STRAY = 5  # slices that tell which of them is displaced
 _PADDED = 0.05  # of the range
 _TURNED = 0.05  # degrees
 # Words of an ImageType; the first are Siemens's and Philips's, of phase and its like.
 PHASE = ("P", "R", "I", "REAL", "IMAGINARY", "VELOCITY")
 _DERIVED = ("DERIVED", "MPR", "MIP", "MINIP", "PROJECTION", "REFORMATTED", "LOCALIZER", *PHASE)
+_PROJECTIONS = ("PROJECTION", "MIP", "MINIP")
+_FAT = ("FAT", "F", "OUT", "OPP", "OPPOSED", "OP")  # and where it cancels water
+_DIXON = re.compile(r"\b(IN|OUT|OPP|OPPOSED)[_ ]?PHASE\b")
 _SHOWN = 6  # values of an element, in messages
 
 
@@ -49,8 +59,8 @@ def assembled(slices, name, labels=False):
     slope, weights, spacing = np.zeros(2), None, slices[0].spacing[2]
     if len(slices) > 1:
         slices, slope, places = _straight(slices, name)
-        slices, weights, spacing = _even(slices, places, name)
-        _check_gaps(slices[0], spacing, name)
+        slices, weights, spacing = _even(slices, places, name, labels)
+        _check_gaps(slices, spacing, name)
     elif not spacing > 0:
         raise VolumeError(
             f"{name}: a single slice must say how thick it is (SliceThickness), received nothing; "
@@ -58,35 +68,65 @@ def assembled(slices, name, labels=False):
         )
     first = slices[0]
     direction, step = _turned(first, slope, spacing * len(slices), name)
-    _check_photometric(slices, name)
+    _check_kinds(slices, name)
+    _check_contrast(slices, name)
     array = _array(slices, name, labels)
     if weights is not None:
-        array = array[..., weights.argmax(axis=0)] if labels else array @ weights
+        array = _on_even_grid(array, slices, weights, step[:2], spacing, labels)
     affine = np.column_stack(
         [direction[:, :2] * first.spacing[:2], direction @ step * spacing, first.origin]
     )
     return volume_of(array, affine, name, labels)
 
 
-def _check_photometric(slices, name):
-    """Values are taken as stored, also where low ones are meant to be bright (MONOCHROME1)."""
-    inverted = [k for k in slices if k.labels["PhotometricInterpretation"] == "MONOCHROME1"]
-    if 0 < len(inverted) < len(slices):
-        raise VolumeError(
-            f"{inverted[0].path}: PhotometricInterpretation is MONOCHROME1 ({len(inverted)} of "
-            f"{len(slices)} slices), that of the others is not; export the series again"
+def _check_kinds(slices, name):
+    """Refuse images of several kinds in one stack; report values that are not a scan's."""
+    for element, words, is_of_kind in _KINDS:
+        found = [image for image in slices if is_of_kind(image)]
+        if not found:
+            continue
+        value = found[0].labels[element]
+        if len(found) < len(slices):
+            raise VolumeError(
+                f"{found[0].path}: {element} is {value} ({len(found)} of {len(slices)} slices): "
+                f"{words}; that of the others is not; give the files of one image"
+            )
+        text = "%s: %s is %s: %s; taking the values as they are stored"
+        _logger.warning(text, name, element, value, words)
+
+
+def _check_contrast(slices, name):
+    """Warn of slices at different positions that can hardly be of one image."""
+    for label in _CONTRAST:
+        counts = Counter(image.labels[label] for image in slices)
+        if label != "ContrastBolusAgent":
+            counts.pop("", None)
+        numbers = [_rank(value)[1] for value in counts if not _rank(value)[0]]
+        is_close = len(numbers) == len(counts) and np.ptp(numbers or [0]) <= _CLOSE * max(
+            np.abs(numbers), default=0
         )
-    if inverted:
-        text = "%s: PhotometricInterpretation is MONOCHROME1, low values are meant to be bright"
-        _logger.warning(text + "; taking the values as they are stored", name)
+        if len(counts) > 1 and not is_close:
+            shown = [f"{value or '-'} ({n} slices)" for value, n in counts.most_common(_SHOWN)]
+            _logger.warning(
+                "%s: its slices differ in %s: %s; are they of several images?",
+                *(name, dictionary_description(label).lower(), ", ".join(shown)),
+            )
+    plain = [image for image in slices if not image.is_scaled]
+    scaled = {image.scale for image in slices if image.is_scaled} - {(1, 0)}
+    if plain and scaled:
+        text = "%s: RescaleSlope is missing in %d of %d slices; taking their values as stored"
+        _logger.warning(text, name, len(plain), len(slices))
 
 
-def _check_gaps(image, spacing, name):
-    declared = image.spacing[2]
+def _check_gaps(slices, spacing, name):
+    image, declared = slices[0], slices[0].spacing[2]
+    is_said = _rank(image.labels["SpacingBetweenSlices"])[1] == declared
+    is_mixed = len({image.labels["AcquisitionNumber"] for image in slices}) > 1
     if 0 < _GAPS * declared < spacing:
         doubt = "(SpacingBetweenSlices, else SliceThickness); are slices missing?"
-    elif _rank(image.labels["SpacingBetweenSlices"])[1] == declared > _GAPS * spacing:
-        doubt = "(SpacingBetweenSlices); are they of several acquisitions?"
+    elif declared > _GAPS * spacing and (is_said or is_mixed):
+        element = "SpacingBetweenSlices" if is_said else "SliceThickness"
+        doubt = f"({element}); are they of several acquisitions?"
     else:
         return
     text = "%s: the slices lie %.2f mm apart, the header says %.2f mm %s"
@@ -106,8 +146,42 @@ def is_derived(image_type, words=_DERIVED):
 
     The real and imaginary parts and maps of the field count as phase.
     """
-    parts = re.split(r"[\\ _]", image_type.upper())
-    return any(part in words or part.startswith(("PHASE", "FIELD", "B0")) for part in parts)
+    return any(
+        part in words or part.startswith(("PHASE", "FIELD", "B0")) for part in _parts(image_type)
+    )
+
+
+def is_fat(image_type):
+    """Whether an ImageType is that of fat, or of water less fat, by Dixon's method."""
+    return not _parts(image_type).isdisjoint(_FAT)
+
+
+def _parts(image_type):
+    return set(re.split(r"[\\ _]", _DIXON.sub(r"\1", image_type.upper())))
+
+
+def _kind(image):
+    return image.labels["FrameType"] or image.labels["ImageType"]
+
+
+# The element, what it says, and whether it says so of a slice.
+_KINDS = (
+    (
+        "PhotometricInterpretation",
+        "low values are meant to be bright",
+        lambda image: image.labels["PhotometricInterpretation"] == "MONOCHROME1",
+    ),
+    (
+        "ImageType",
+        "phase or a part of complex numbers, not a scan's magnitude",
+        lambda image: is_derived(f"{_kind(image)}\\{image.labels['ComplexImageComponent']}", PHASE),
+    ),
+    (
+        "ImageType",
+        "projections, not a scan's slices",
+        lambda image: any(word in image.labels["ImageType"].upper() for word in _PROJECTIONS),
+    ),
+)
 
 
 def _without_repeats(slices, name):
@@ -115,14 +189,14 @@ def _without_repeats(slices, name):
 
     Copies of one image count once. Where several images share positions (echoes, time points),
     those with the first value of the label, or of the two labels, that separate them are taken,
-    with a warning: originals and magnitude if there are any.
+    with a warning: originals, magnitude and water if there are any.
     """
-    # With the position, for some anonymisers give all images of a series one identifier.
-    copies = {
-        (image.instance or str(image.path), image.frame, *np.round(image.origin, 2)): image
-        for image in slices
-    }
-    slices, places = places_of(list(copies.values()))
+    # By their content, too, for some anonymisers give all images of a series one identifier.
+    slices = _without_copies(
+        slices,
+        lambda image: (image.instance or image.path, image.frame, *image.labels.values()),
+    )
+    slices, places = places_of(slices)
     count = places[-1] + 1
     if count == len(slices):
         return slices
@@ -130,24 +204,27 @@ def _without_repeats(slices, name):
         label: sorted({image.labels[label] for image in slices}, key=_rank) for label in LABELS
     }
     varied = {label: values for label, values in varied.items() if len(values) > 1}
+    # In one position each slice has a time of its own.
+    separating = [label for label in varied if count > 1 or label not in PER_SLICE]
     for number in (1, 2):
-        for labels in combinations(varied, number):
+        for labels in combinations(separating, number):
             if part := _separated(slices, places, labels):
                 kinds = "; ".join(_differences(label, varied[label]) for label in labels)
-                taken = ", ".join(part[0].labels[label] for label in labels)
+                taken = ", ".join(part[0].labels[label] or "-" for label in labels)
                 rest = "; ".join(
                     f"{_differences(k, varied[k])}, taking {part[0].labels[k] or '-'}"
                     for k in varied
-                    if k not in labels
+                    if k not in labels and len({image.labels[k] for image in part}) == 1
                 )
                 text = "%s: several images per position; of %s taking %s (they differ in: %s)"
                 _logger.warning(text, name, kinds, taken, rest or "nothing else")
                 return part
-    if len(single := _without_equals(slices)) == count:
+    if len(single := _without_copies(slices)) == count:
         text = "%s: %d of %d slices are copies (same place, same pixels); taking each once"
         _logger.warning(text, name, len(slices) - count, len(slices))
-        return single
+        return places_of(single)[0]
     kinds = [_differences(label, values) for label, values in varied.items()]
+    shared = places.index(next(k for k in places if places.count(k) > 1))
     offsets = np.array([image.origin for image in slices]) @ slices[0].direction[:, :2]
     if (far := np.ptp(offsets, axis=0).max()) > max(slices[0].spacing[:2]):
         kinds.append(f"their place within the plane, by up to {far:.0f} mm")
@@ -156,20 +233,27 @@ def _without_repeats(slices, name):
         remedy = "export the series again, with the position of each slice"
     raise VolumeError(
         f"{name}: expected one slice per position, received {len(slices)} slices in {count} "
-        f"positions (ImagePositionPatient); what differs is "
+        f"positions (ImagePositionPatient), such as {slices[shared].path.name} and "
+        f"{slices[shared + 1].path.name}; what differs is "
         f"{'; '.join(kinds) or 'nothing that is known'}; {remedy}"
     )
 
 
-def _without_equals(slices):
-    """One slice of those with the same place, scale and pixels, whatever their identifiers."""
-    files = {image.path: None for image in slices}
+def _without_copies(slices, key=lambda image: ()):
+    """One slice of those with the same key, place, scale and pixels."""
+    alike = {}
+    for image in slices:
+        place = (*np.round(image.origin, 2), image.scale, *key(image))
+        alike.setdefault(place, []).append(image)
+    files = {image.path for images in alike.values() for image in images if len(images) > 1}
     pixels = {path: [hash(frame.tobytes()) for frame in read_pixels(path)[0]] for path in files}
-    found = {
-        (*np.round(image.origin, 2), image.scale, pixels[image.path][image.frame]): image
-        for image in reversed(slices)
-    }
-    return places_of(list(found.values()))[0]
+    found = [
+        {pixels[image.path][image.frame]: image for image in reversed(images)}
+        if len(images) > 1
+        else {0: images[0]}
+        for images in alike.values()
+    ]
+    return [image for images in found for image in images.values()]
 
 
 def _separated(slices, places, labels):
@@ -178,15 +262,16 @@ def _separated(slices, places, labels):
     for image, place in zip(slices, places, strict=True):
         parts.setdefault(tuple(image.labels[label] for label in labels), []).append((place, image))
     whole = [
-        (any(_is_derived(image) for _, image in part), [_rank(value) for value in values], values)
+        (
+            any(is_derived(_kind(image)) for _, image in part),
+            any(is_fat(_kind(image)) for _, image in part),
+            [_rank(value) for value in values],
+            values,
+        )
         for values, part in parts.items()
         if len(part) == places[-1] + 1 == len({place for place, _ in part})
     ]
-    return [image for _, image in parts[min(whole)[2]]] if whole else None
-
-
-def _is_derived(image):
-    return is_derived(image.labels["FrameType"] or image.labels["ImageType"])
+    return [image for _, image in parts[min(whole)[-1]]] if whole else None
 
 
 def _rank(text):
@@ -279,7 +364,7 @@ def _leave_out(image, distance, name):
     _logger.warning(text, name, image.path.name, distance)
 
 
-def _even(slices, positions, name):
+def _even(slices, positions, name, labels):
     """The slices, the weights (slice, new slice) that make their grid even or None, the spacing."""
     positions = positions - positions[0]
     gaps = np.diff(positions)
@@ -290,15 +375,16 @@ def _even(slices, positions, name):
             if _grid(positions[rest])[0] and _grid(positions[rest])[2] <= _UNEVEN:
                 beside = positions[rest] - positions[k]
                 _leave_out(slices[k], np.abs(beside).min(), name)
-                return _even(
-                    [s for s, kept in zip(slices, rest, strict=True) if kept], positions[rest], name
-                )
+                kept = [s for s, kept in zip(slices, rest, strict=True) if kept]
+                return _even(kept, positions[rest], name, labels)
     found = f"{len(positions)} slices at distances of {gaps.min():.2f} to {gaps.max():.2f} mm"
     if not count:
-        values = {label: {image.labels[label] for image in slices} for label in _STACKS}
+        values = {k: {image.labels[k] for image in slices} for k in (*_STACKS, *_CONTRAST)}
         parts = [_differences(k, sorted(found)) for k, found in values.items() if len(found) > 1]
         remedy = (
-            f"they differ in {'; '.join(parts)}: give one of them" if parts else "copy it again"
+            f"they differ in {'; '.join(parts)}: give a folder with the files of one image"
+            if parts
+            else "copy it again"
         )
         raise VolumeError(
             f"{name}: expected slices at even distances, at most {_MOST_MISSING} missing in a "
@@ -306,8 +392,9 @@ def _even(slices, positions, name):
         )
     if count == len(positions) and error <= _UNEVEN:
         return slices, None, spacing
-    text = "%s: %s (%d missing); interpolating linearly to %d slices every %.3f mm"
-    _logger.warning(text, name, found, count - len(positions), count, spacing)
+    how = "taking the nearest ones for" if labels else "interpolating linearly to"
+    text = "%s: %s (%d missing); %s %d slices every %.3f mm"
+    _logger.warning(text, name, found, count - len(positions), how, count, spacing)
     grid = np.arange(count) * spacing
     weights = [np.interp(grid, positions, row) for row in np.eye(len(positions))]
     return slices, np.array(weights, dtype=np.float32), spacing
@@ -328,6 +415,27 @@ def _grid(positions):
         if error <= allowed and steps.min() > 0 and steps.max() <= _MOST_MISSING + 1:
             return number + missing, spacing, error
     return 0, 0.0, 0.0
+
+
+def _on_even_grid(array, slices, weights, slope, spacing, labels):
+    """Array (x, y, new slice); of a tilted stack each slice is moved to where the new one lies.
+
+    The stack moves by `slope` (2,) within its plane for each mm across.
+    """
+    if labels:
+        weights = np.eye(len(slices), dtype=array.dtype)[:, weights.argmax(axis=0)]
+    if not slope.any():
+        return array @ weights
+    first = slices[0]
+    heights = [(image.origin - first.origin) @ first.direction[:, 2] for image in slices]
+    result = np.zeros((*array.shape[:2], weights.shape[1]), array.dtype)
+    for k, new in np.argwhere(weights):
+        moved = slope * (heights[k] - new * spacing) / first.spacing[:2]
+        plane = ndimage.shift(
+            array[..., k], moved, order=0 if labels else 1, mode="grid-constant", cval=array.min()
+        )
+        result[..., new] += plane * weights[k, new]
+    return result
 
 
 def _array(slices, name, labels):

@@ -162,6 +162,10 @@ def test_copies_of_a_file_count_once_but_not_slices_of_one_instance_uid(tmp_path
     shutil.copytree(tmp_path / "s", tmp_path / "copy")
     assert levels(read_volume(tmp_path)) == pytest.approx(EVEN)
     assert caplog.text == ""
+    # Of the same place, but with pixels of its own, it is no copy.
+    write_slice(tmp_path / "edited", EVEN[2], slice_pixels(0), SOPInstanceUID="1.2.3.4.5")
+    with pytest.raises(VolumeError, match="7 slices in 6 positions.* such as .*edited; what"):
+        read_volume(tmp_path)
 
 
 def test_images_in_one_place_are_one_if_they_are_equal(tmp_path, caplog):

@@ -79,6 +79,18 @@ def test_a_gantry_tilted_by_30_degrees_is_made_upright_over_a_small_field(tmp_pa
     assert volume.spacing == pytest.approx((1, 1, 4)) and volume.origin == pytest.approx((0, 0, 0))
 
 
+@pytest.mark.parametrize("labels", [False, True])
+def test_missing_slices_of_a_tilted_stack_are_interpolated_where_they_lie(tmp_path, labels):
+    kept = [0, 1, 2, 3, 6, 7, 8, 9]  # an upright rod, two columns of 20 wide, of one value
+    for k in kept:
+        pixels = np.zeros((20, 20), np.uint16)
+        pixels[:, 12 - k : 14 - k] = 100
+        tags = {"PixelSpacing": [1, 1], "Rows": 20, "Columns": 20}
+        write_slice(tmp_path / f"{k}", 4 * k, pixels, ImagePositionPatient=[k, 0, 4 * k], **tags)
+    rod = read_volume(tmp_path, labels=labels).array[:20, 10]
+    assert rod == pytest.approx(100 * np.isin(np.arange(20), [12, 13])[:, None] * np.ones(10))
+
+
 def test_positions_with_one_decimal_are_no_reason_to_refuse(tmp_path, caplog):
     shifts = [(round(0.137 * k % 0.1 - 0.05, 2), 0) for k in range(9)]
     folder = placed(tmp_path / "s", 4 * np.arange(9), shifts, PixelSpacing=[0.4, 0.4])

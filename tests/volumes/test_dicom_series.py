@@ -81,6 +81,13 @@ def test_halves_of_a_scan_are_named_and_merged(tmp_path, caplog):
         volume = read_volume(tmp_path, series=name)
         assert levels(volume) == pytest.approx(positions) and volume.spacing[2] == 3
     assert caplog.text == ""
+    write_series(tmp_path / "s", positions[::2], FrameOfReferenceUID="1.6")
+    tags = {"SeriesInstanceUID": "1.9", "FrameOfReferenceUID": "1.8"}
+    write_series(tmp_path / "t", positions[1::2], 50, **tags)
+    read_volume(tmp_path)
+    assert "merges" not in caplog.text and "others are as large" in caplog.text
+    read_volume(tmp_path, series="1.2.3.4,1.9")
+    assert "frame of reference uid: 1.6 (6 slices), 1.8 (6 slices)" in caplog.text
     write_series(tmp_path / "u", EVEN, 90, SeriesInstanceUID="1.7", PixelSpacing=[1, 1])
     with pytest.raises(VolumeError, match="cannot be merged"):
         read_volume(tmp_path, series="1.9,1.7")
@@ -199,9 +206,9 @@ def test_character_sets_that_do_not_exist_are_no_reason_for_warnings(tmp_path, c
 def test_projections_and_lone_slices_are_pointed_out(tmp_path, caplog):
     folder = write_series(tmp_path / "s", EVEN, ImageType=["DERIVED", "SECONDARY", "MIP"])
     read_volume(folder)
-    assert "are projections (ImageType DERIVED" in caplog.text
+    assert "ImageType is DERIVED" in caplog.text and "projections" in caplog.text
     read_volume(write_series(tmp_path / "p", EVEN, ImageType=["ORIGINAL", "PRIMARY", "P", "ND"]))
-    assert "of phase or a part of complex numbers (ImageType ORIGINAL" in caplog.text
+    assert "ND: phase or a part of complex numbers, not a scan's" in caplog.text
     (tmp_path / "t").mkdir()
     write_slice(tmp_path / "t" / "a", 0)
     assert read_volume(tmp_path / "t").array.shape == (5, 6, 1)

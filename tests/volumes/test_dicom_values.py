@@ -82,6 +82,61 @@ def test_the_first_echos_magnitude_is_taken(tmp_path, caplog):
     assert "differ in: echo number(s) 1, 2, taking 1)" in caplog.text
 
 
+WATER, FAT, IN_PHASE = (["DERIVED", "DIXON", kind] for kind in ("WATER", "FAT", "IN_PHASE"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ({"ImageType": FAT}, {"ImageType": WATER}, r"taking DERIVED\DIXON\WATER"),
+        ({"ImageType": FAT}, {"ImageType": IN_PHASE}, r"taking DERIVED\DIXON\IN_PHASE"),
+        ({"ContrastBolusAgent": "Gd"}, {"ContrastBolusAgent": None}, "agent -, Gd taking -"),
+        ({"AcquisitionTime": "101500"}, {"AcquisitionTime": "101000"}, "taking 101000"),
+        ({"SeriesNumber": 5, "SeriesInstanceUID": None}, {"SeriesInstanceUID": None}, "series 5 "),
+    ],
+)
+def test_the_likeliest_scan_is_taken_of_images_in_one_place(tmp_path, caplog, first, second, words):
+    for name, tags, value in (("a", first, 7), ("b", second, 8)):
+        (tmp_path / name).mkdir()
+        for height in EVEN:
+            pixels = np.full((6, 5), value, np.uint16)
+            write_slice(tmp_path / name / f"{height}", height, pixels, SOPInstanceUID="1.9", **tags)
+    taken = 7 if "series" in words else 8
+    assert (read_volume(tmp_path).array == taken).all()
+    assert words in caplog.text and "phase or a part" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ({"EchoTime": 90}, "differ in echo time: 20.0 (3 slices), 90.0 (3 slices)"),
+        ({"EchoTime": 20.4}, ""),
+        ({"EchoTime": None, "AcquisitionTime": "101500"}, ""),
+        ({"ImageType": ["DERIVED", "PRIMARY", "M", "ND"]}, "differ in image type: ORIGINAL"),
+        ({"FrameOfReferenceUID": "1.8"}, "frame of reference uid: 1.7 (3 slices), 1.8"),
+        ({"ContrastBolusAgent": "Gd"}, "agent: - (3 slices), Gd (3 slices)"),
+        ({"RescaleSlope": 2.5}, "RescaleSlope is missing in 3 of 6 slices"),
+        ({"RescaleSlope": 1}, ""),
+        ({"AcquisitionNumber": 2}, "header says 9.00 mm (SliceThickness); are they of several"),
+        ({"ImageType": PHASE}, None),
+        ({"ComplexImageComponent": "PHASE"}, None),
+        ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, None),
+    ],
+)
+def test_slices_that_are_not_of_one_image_are_pointed_out_or_refused(
+    tmp_path, caplog, others, words
+):
+    shared = {"ImageType": MAGNITUDE, "EchoTime": 20, "FrameOfReferenceUID": "1.7"}
+    write_series(tmp_path / "s", EVEN[::2], **shared)
+    write_series(tmp_path / "t", EVEN[1::2], 50, **(shared | others))
+    if words is None:
+        with pytest.raises(VolumeError, match="3 of 6 slices.*that of the others is not"):
+            read_volume(tmp_path)
+    else:
+        read_volume(tmp_path)
+        assert words in caplog.text and bool(words) == bool(caplog.text)
+
+
 def test_what_differs_is_named_where_nothing_separates_the_images(tmp_path):
     folder = write_echoes(tmp_path / "s")
     (folder / "0_2").unlink()  # one each of the first echo's and of the second's
@@ -150,17 +205,18 @@ def test_values_of_a_file_with_zeros_behind_its_pixels_are_those_of_the_plain_on
 
 
 @pytest.mark.parametrize(("slope", "kind"), [(1, np.uint16), (0.5, np.float64)])
-def test_labels_keep_their_stored_type_and_are_not_mixed(tmp_path, slope, kind):
+def test_labels_keep_their_stored_type_and_are_not_mixed(tmp_path, caplog, slope, kind):
     positions = [*EVEN[:2], *EVEN[3:]]
     volume = read_volume(write_series(tmp_path / "s", positions, RescaleSlope=slope), labels=True)
     assert volume.array.dtype == kind and volume.array.shape == (5, 6, 6)
+    assert "1 missing); taking the nearest ones for 6 slices" in caplog.text
     assert set(np.unique(volume.array / slope)) == set(np.ravel([*map(slice_pixels, positions)]))
 
 
 def test_values_meant_to_be_shown_inverted_are_pointed_out(tmp_path, caplog):
     folder = write_series(tmp_path / "s", EVEN, PhotometricInterpretation="MONOCHROME1")
     assert np.array_equal(read_volume(folder).array[..., 0].T, slice_pixels(EVEN[0]))
-    assert "MONOCHROME1, low values are meant to be bright" in caplog.text
+    assert "MONOCHROME1: low values are meant to be bright" in caplog.text
     for path in list(folder.iterdir())[:2]:
         dataset = pydicom.dcmread(path)
         dataset.PhotometricInterpretation = "MONOCHROME2"
