@@ -2,20 +2,24 @@
 """Scores weights on volumes that their training never saw, beside cubic spline interpolation.
 
 Left-out fetal templates (real T2 contrast), nilearn's T1 template, and left-out adult label maps
-painted with random contrast; slices 4 times thicker, without noise, along the third axis. With
---conditions all also along the others, with the intensities turned over, squared and
-square-rooted, with 3 % noise, and with slices half as thick as their distance, of which the
-predictor does not know ("gaps") or does ("gaps known"). PSNR (peak: the reference's maximum) and
-SSIM (7^3 windows) inside the brain; Dice and connected components of the thresholded cortex.
-Reference of the cortex: the labels, for the T1 template the grey-matter map above 0.5, which also
-holds cerebellum and deep
-grey matter. --data is a folder with fetal_templates/ (*_T2w.nii.gz and *_labels.nii.gz, cortex = 5)
-and adult_labels/ (FreeSurfer's numbers).
+painted with random contrast, with --infants real infants, whose cortex nobody drew; slices 4 times
+thicker, without noise, along the third axis. With --conditions all also along the others, 3 and 6
+times thicker, with the intensities turned over, squared and square-rooted, with 1 and 3 % noise,
+with a box for the profile, and with slices half as thick as their distance, of which the predictor
+does not know ("gaps") or does ("gaps known"), or told a thickness 25 % off. --settings compares
+settings of the predictor, such as "consistency=off" "flips=8", on the same images in turns. PSNR
+(peak: the reference's maximum) and SSIM (7^3 windows) inside the brain; Dice and connected
+components of the thresholded cortex. Reference of the cortex: the labels, for the T1 template the
+grey-matter map above 0.5, which also holds cerebellum and deep grey matter. --data is a folder with
+fetal_templates/ (*_T2w.nii.gz and *_labels.nii.gz, cortex = 5), adult_labels/ (FreeSurfer's
+numbers) and infants/ (*_T1w.nii.gz, *_T2w.nii.gz).
 """
 
 import sys
+import time
 from copy import copy
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +35,23 @@ from segsrgan.volumes import connected_components, degrade, dice, psnr, resample
 HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20")
 FETAL_CORTEX, ADULT_CORTEX = (5,), (3, 42)
 RATIO = 4
-# Thickness of the slices over their distance where they have gaps.
-GAPS = 0.5
-# name -> (thick axis, change of the intensities in [0, 1], noise of the largest value), then GAPS
+# name -> arguments of `acquire`; the predictor is `told` a thickness, over the slices' distance
 CONDITIONS = {
-    "z": (2, None, 0.0),
-    "x": (0, None, 0.0),
-    "y": (1, None, 0.0),
-    "inverted": (2, lambda image: 1.05 - image, 0.0),
-    "squared": (2, np.square, 0.0),
-    "square root": (2, np.sqrt, 0.0),
-    "noise 3 %": (2, None, 0.03),
-    "gaps": (2, None, 0.0, GAPS),
-    "gaps known": (2, None, 0.0, GAPS),
+    "z": {},
+    "x": {"axis": 0},
+    "y": {"axis": 1},
+    "3 times": {"ratio": 3},
+    "6 times": {"ratio": 6},
+    "inverted": {"change": lambda image: 1.05 - image},
+    "squared": {"change": np.square},
+    "square root": {"change": np.sqrt},
+    "noise 1 %": {"noise": 0.01},
+    "noise 3 %": {"noise": 0.03},
+    "box": {"thickness": None},
+    "gaps": {"thickness": 0.5},
+    "gaps known": {"thickness": 0.5, "told": 0.5},
+    "told too wide": {"told": 1.25},
+    "told too narrow": {"told": 0.75},
 }
 
 
@@ -53,20 +61,41 @@ def add_arguments(parser):
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--step", type=int, default=64)
     parser.add_argument("--conditions", default="z", help="all, or some by comma (default: z)")
+    parser.add_argument("--infants", action="store_true", help="real infants, too")
+    parser.add_argument(
+        "--settings", nargs="+", default=[""], help="of the predictor, name=value by comma each"
+    )
 
 
 def run(args, save):
     predictor, rows, report = Predictor(args.weights), [], {}
+    variants = {text: _settings(text) for text in args.settings}
     conditions = CONDITIONS if args.conditions == "all" else args.conditions.split(",")
-    for group, name, *volumes in cases(args.data):
-        for condition in conditions:
-            scores = score(predictor, *volumes, args.patch, args.step, condition)
+    for group, name, *volumes in [*cases(args.data), *(infants(args.data) if args.infants else [])]:
+        for condition, (variant, settings) in product(conditions, variants.items()):
+            scores = score(predictor, *volumes, args.patch, args.step, condition, settings)
             scores = {key: float(value) for key, value in scores.items()}
-            rows.append({"set": group, "name": name, "condition": condition, **scores})
+            case = {"set": group, "name": name, "condition": condition}
+            rows.append(case | {"settings": variant} | scores)
             print(*rows[-1].values(), file=sys.stderr, flush=True)
             report = {"mean": means(rows), "cases": rows}
             save(report)
     return report
+
+
+def _settings(text):
+    """The settings in a text such as "flips=8,consistency=off", a dict."""
+    pairs = dict(item.split("=") for item in text.split(",") if item)
+    return {name: int(value) if value.isdigit() else value for name, value in pairs.items()}
+
+
+def infants(folder):
+    """Yields real infants as `cases` does, without a cortex."""
+    for path in sorted((folder / "infants").glob("*w.nii.gz")):
+        volume = read_volume(path)
+        brain = volume.array > 0
+        box = tuple(slice(p.min(), p.max() + 1) for p in brain.nonzero())
+        yield "infants", path.name[:-7], Volume(volume.array[box], volume.spacing), None, brain[box]
 
 
 def fetal_cases(folder):
@@ -105,16 +134,27 @@ def cases(folder):
         yield "adult, painted", path.name[:-7], Volume(image, volume.spacing), cortex, brain[box]
 
 
-def acquire(truth, brain, axis=2, change=None, noise=0.0, thickness=1.0, seed=0):
-    """`(truth, low)`: a volume with changed intensities, and its thick slices, see `CONDITIONS`."""
+def acquire(truth, brain, axis=2, change=None, noise=0.0, thickness=1.0, ratio=RATIO, seed=0):
+    """`(truth, low)`: a volume with changed intensities, and its thick slices.
+
+    The change is a function of intensities in [0, 1], the noise a fraction of the largest, the
+    thickness that of a Gaussian profile over the slices' distance; None: a box of that width.
+    """
     array = np.clip(truth.array / truth.array.max(), 0, None)
     # Turned over, the background would be the brightest: it stays dark.
     if change is not None:
         array = np.where(brain | (array > 0), change(array), 0)
     truth = truth.with_array(array.astype(np.float32))
     spacing = np.array(truth.spacing)
-    spacing[axis] *= RATIO
-    low = degrade(truth, tuple(spacing), tuple(thickness * spacing))
+    spacing[axis] *= ratio
+    if thickness is None:
+        whole = -truth.array.shape[axis] % ratio
+        padding = [(0, whole if k == axis else 0) for k in range(3)]
+        slices = np.split(np.pad(truth.array, padding, "edge"), range(ratio, 10**4, ratio), axis)
+        low = [part.mean(axis) for part in slices if part.size]
+        low = Volume.from_grid(np.stack(low, axis), truth.grid.corner_aligned(spacing))
+    else:
+        low = degrade(truth, tuple(spacing), tuple(thickness * spacing))
     return truth, low.with_array(add_noise(low.array, noise, np.random.default_rng(seed)))
 
 
@@ -123,22 +163,29 @@ def measure(truth, image, segmentation, cortex, brain):
     window = tuple(slice(0, n) for n in truth.array.shape)
     image, found = image[window], segmentation[window] > 0
     scores = {"psnr": psnr(truth.array, image, brain), "ssim": ssim(truth.array, image, brain)}
+    if cortex is None:
+        return scores | {"dice": np.nan, "components": connected_components(found)}
     return scores | {"dice": dice(found, cortex), "components": connected_components(found)}
 
 
 def predicted(predictor, low, truth, cortex, brain, patch=128, step=64):
     """The scores of what a predictor makes of an acquisition, a dict."""
+    start = time.perf_counter()
     result = predictor.predict(low, patch, step, truth.spacing)
-    return measure(truth, result.sr.array, result.cortex_mask.array, cortex, brain)
+    seconds = {"seconds": time.perf_counter() - start}
+    return measure(truth, result.sr.array, result.cortex_mask.array, cortex, brain) | seconds
 
 
-def score(predictor, truth, cortex, brain, patch=128, step=64, condition="z"):
+def score(predictor, truth, cortex, brain, patch=128, step=64, condition="z", settings=None):
     """The scores of one case under a condition, those of the spline beside them, a dict."""
-    truth, low = acquire(truth, brain, *CONDITIONS[condition])
+    condition, settings = dict(CONDITIONS[condition]), dict(settings or {})
+    told = condition.pop("told", None)
+    truth, low = acquire(truth, brain, **condition)
     spline = resample_to(low, truth.grid).array
-    if condition == "gaps known":
-        predictor, thickness = copy(predictor), GAPS * max(low.spacing)
-        predictor.settings = replace(predictor.settings, thickness=thickness)
+    if told is not None:
+        settings["thickness"] = told * max(low.spacing)
+    predictor = copy(predictor)
+    predictor.settings = replace(predictor.settings, **settings)
     return {
         "psnr_spline": psnr(truth.array, spline, brain),
         "ssim_spline": ssim(truth.array, spline, brain),
@@ -147,8 +194,10 @@ def score(predictor, truth, cortex, brain, patch=128, step=64, condition="z"):
 
 
 def means(rows):
-    """{set: {condition: mean scores}}."""
-    means = pd.DataFrame(rows).groupby(["set", "condition"], sort=False).mean(numeric_only=True)
+    """{set: {condition and settings: mean scores}}."""
+    table = pd.DataFrame(rows)
+    table["condition"] += (" " + table["settings"]).str.rstrip()
+    means = table.groupby(["set", "condition"], sort=False).mean(numeric_only=True)
     sets = means.groupby(level=0, sort=False)
     return {name: found.droplevel(0).T.to_dict() for name, found in sets}
 
@@ -160,5 +209,15 @@ def tables(report):
             cells = [f"{row['psnr']:.2f}", f"{row['psnr'] - row['psnr_spline']:+.2f}"]
             cells += [f"{row['ssim']:.3f}", f"{row['ssim'] - row['ssim_spline']:+.3f}"]
             lines.append([group, name, *cells, f"{row['dice']:.3f}", f"{row['components']:.0f}"])
-    heads = ["set", "condition", "PSNR, dB", "gain", "SSIM", "gain", "Dice", "components"]
+    heads = [
+        "set",
+        "condition",
+        "PSNR, dB",
+        "gain",
+        "SSIM",
+        "gain",
+        "Dice",
+        "components",
+        "seconds",
+    ]
     return markdown(heads, lines)

@@ -25,6 +25,7 @@ _WIDTHS = (0.3, 1.3)  # of the profile over the thickness, within which the like
 _LEAST = 1e-6  # s^2 over the mean of A A^T's eigenvalues, at least: beyond float32's precision
 # Immerkaer 1996: blind to constants, ramps and straight edges; how it raises a deviation of 1.
 _MASK, _RESPONSE = (1, -2, 1), 6.0
+_DARK = 0.05  # of the range; what is darker is background
 _MEDIAN = 0.6745  # of the absolute value of a normal variable
 
 
@@ -33,7 +34,8 @@ class Consistent:
     """A corrected image, and how well the network's agreed with the scan before."""
 
     volume: Volume  # float32, on the grid of the network's image
-    contradiction: Volume | None  # x - A y before, on the scan's grid; None where nothing is finer
+    scan: Volume  # x, interpolated where the image is coarser
+    contradiction: Volume | None  # x - A y before, on that grid; None where nothing is finer
     noise: float  # standard deviation, in the scan's intensities
     width: float | None = None  # of the profile that was taken, over the slices' distance
     correction: float = 0.0  # fraction of the contradiction that is taken back, of 0 to 1
@@ -65,7 +67,7 @@ def make_consistent(image, scan, thickness=None, width=None, noise=None):
     sizes = zip(image.grid.spacing, scan.grid.spacing, strict=True)
     fine = [axis for axis, (new, old) in enumerate(sizes) if new < old * (1 - 1e-6)]
     if not fine:
-        return Consistent(image, None, noise)
+        return Consistent(image, scan, None, noise)
     grid = scan.grid.corner_aligned(np.maximum(image.grid.spacing, scan.grid.spacing))
     seen = scan if grid.is_close(scan.grid) else resample_to(scan, grid)
     profile = np.array(grid.spacing)
@@ -82,13 +84,13 @@ def make_consistent(image, scan, thickness=None, width=None, noise=None):
     share = max(noise**2 / error, _LEAST * mean) if error > 0 else math.inf
     contradiction = Volume.from_grid(residual, grid)
     if math.isinf(share):
-        return Consistent(image, contradiction, noise, width)
+        return Consistent(image, seen, contradiction, noise, width)
     change = apply_matrices([v.T for v in vectors], residual)
     change /= power + np.float32(share)
     change = apply_matrices([m.T @ v for m, v in zip(matrices, vectors, strict=True)], change)
     change += image.array
     volume = Volume.from_grid(change, image.grid)
-    return Consistent(volume, contradiction, noise, width, mean / (mean + share))
+    return Consistent(volume, seen, contradiction, noise, width, mean / (mean + share))
 
 
 def noise_of(scan):
@@ -97,7 +99,9 @@ def noise_of(scan):
     Immerkaer's mask (1996), which does not see constants, ramps and straight edges, where there is
     no background; the median, because fine anatomy remains.
     """
-    array, inside = scan.array.astype(np.float32, copy=False), scan.array > scan.array.min()
+    array = scan.array.astype(np.float32, copy=False)
+    lowest, highest = float(array.min()), float(array.max())
+    inside = array > lowest + _DARK * (highest - lowest)
     thick = scan.grid.thick_axis
     for axis in {0, 1, 2} - {2 if thick is None else thick}:
         inner = array.shape[axis] - 2

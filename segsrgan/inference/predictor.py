@@ -40,6 +40,10 @@ from segsrgan.volumes.volume import Grid, Volume
 # Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
 _LARGEST_SIZE = 10**18
 _ISLAND = 0.02  # of the largest part's volume
+# Of the range of intensities: what is darker is background, and what noise is at least taken for.
+_DARK, _LEAST_NOISE = 0.05, 1e-3
+_SURE = 3  # times the noise, from which on the network contradicts the scan
+_POSSIBLE = 0.05  # probability of the cortex from which on it is not ruled out
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +56,19 @@ class Prediction:
     - `cortex`: probability of the cortex, float32 in [0, 1].
     - `cortex_mask`: uint8, 1 where the probability reaches the threshold.
     - `mask`: uint8 class numbers of the mask head.
+    - `invented`, `sr_disagreement`, `cortex_disagreement`: float32, with the setting `maps`: what
+      the network's image contradicted in the scan, over the noise; standard deviation of image and
+      probability over overlapping patches and flips.
 
     Attributes:
         volumes: name -> `Volume`, of the heads of `segsrgan.networks.outputs`.
         measures: what was measured on the way, name -> number; `noise` and `residual` (root mean
             square of what the network's image contradicts in the scan) in the input's intensities,
             `profile_width` over the slice thickness and `correction`, the fraction of the
-            contradiction that was taken back, see `segsrgan.inference.consistency`.
+            contradiction that was taken back, see `segsrgan.inference.consistency`; `invented`,
+            the fraction of the scan's foreground that it contradicts by more than 3 times the
+            noise; `sr_disagreement` in the input's intensities and `cortex_disagreement`, means
+            in the foreground and where the probability is not below 0.05.
     """
 
     volumes: dict
@@ -81,6 +91,14 @@ class Prepared:
     axis: int  # the input's low-resolution axis, shown to the generator as the last one
     scan: Volume | None  # normalised, as acquired; None where the result need not agree with it
     thickness: float | None  # of its slices in mm; None: their distance
+
+    def on_result(self, channels, spline_order):
+        """The channels (x, y, z, n) of an output on the grid of the result, a list of arrays."""
+        parts = np.moveaxis(channels, -1, 0)
+        if self.volume.grid.is_close(self.grid):
+            return list(parts)
+        volumes = map(self.volume.with_array, parts)
+        return [resample_to(v, self.grid, spline_order=spline_order).array for v in volumes]
 
 
 class Predictor:
@@ -114,6 +132,7 @@ class Predictor:
               image as it is.
             - `flips`: 1, 2, 4 or 8 mirrored inputs, of which the mean is taken.
             - `islands`: `"drop"` or `"keep"` parts of the mask below 2 % of the largest one.
+            - `maps`: whether the `Prediction` has maps of doubt.
             - `threshold`: probability from which a voxel belongs to the cortex mask.
             - `max_memory`: GiB that the process may have in all, as far as can be foreseen; what
               the machine has when None.
@@ -238,13 +257,21 @@ class Predictor:
         with self.memory.promised(needed):
             tiling = self._tiling(array.shape, patch, step)
             output = self._mean_output(array, tiling, batch_size, prepared.resolution, progress)
-            prediction = self._prediction(np.moveaxis(output, 2, prepared.axis), prepared)
+            # Back to the axes of the image.
+            output, deviation = (
+                found if found is None else np.moveaxis(found, 2, prepared.axis) for found in output
+            )
+            prediction = self._prediction(output, deviation, prepared)
         volumes = prediction.volumes.values()
         self.memory.hold(prediction, sum(volume.array.nbytes for volume in volumes))
         return prediction
 
     def _mean_output(self, array, tiling, batch_size, resolution, progress):
-        """The network's output `(x, y, z, channels)`, the mean over `flips` mirrored inputs."""
+        """The network's output and its deviation, `(x, y, z, channels)` each.
+
+        The mean and the standard deviation over patches and `flips` mirrored inputs; the second is
+        None with the legacy geometry.
+        """
         flips, mean = self.settings.flips, 0
         axes = range(flips.bit_length() - 1)
         for done, flipped in enumerate(chain(*(combinations(axes, n) for n in range(4)))):
@@ -256,12 +283,15 @@ class Predictor:
                 batch_size,
                 resolution=resolution if self.spec.conditional else None,
                 blend=self.settings.blend,
+                squares=self.settings.geometry == "exact",
                 progress=progress and partial(_part_of, progress, done, flips),
             )
-            if flips == 1:
-                return output
-            mean += np.flip(output, flipped) / np.float32(flips)
-        return mean
+            mean = output if flips == 1 else mean + np.flip(output, flipped) / np.float32(flips)
+        mean, squares = mean[..., : self.channels], mean[..., self.channels :]
+        if not squares.size:
+            return mean, None
+        squares -= np.square(mean)
+        return mean, np.sqrt(np.maximum(squares, 0, out=squares), out=squares)
 
     def _tiling(self, shape, patch, step):
         geometry, voxels = self.settings.geometry, self.spec.slice_voxels
@@ -273,51 +303,66 @@ class Predictor:
             step = (step, step, max(voxels, step - step % voxels))
         return plan(shape, patch, step, geometry=geometry)
 
-    def _prediction(self, output, prepared):
-        """The results that the channels of an output stand for."""
+    def _prediction(self, output, deviation, prepared):
+        """The results that the channels of an output, and of its deviation, stand for."""
         volumes, measures, grid = {}, {}, prepared.grid
         for head, channels in output_channels(self.spec).items():
-            parts, order = np.moveaxis(output[..., channels], -1, 0), head.spline_order
-            if not prepared.volume.grid.is_close(grid):
-                parts = [
-                    resample_to(prepared.volume.with_array(part), grid, spline_order=order).array
-                    for part in parts
-                ]
+            parts = prepared.on_result(output[..., channels], head.spline_order)
             if head.activation == "image":
-                array, measures = self._consistent(parts[0], prepared)
+                array = self._consistent(parts[0], prepared, volumes, measures)
             elif head.activation == "sigmoid":
                 array = np.clip(parts[0], 0, 1)
                 reached = array >= self.settings.threshold
                 if self.settings.islands == "drop":
                     reached &= ~islands(reached, _ISLAND)
-                reached = reached.astype(np.uint8)
-                volumes[f"{head.name}_mask"] = Volume.from_grid(reached, grid)
+                volumes[f"{head.name}_mask"] = Volume.from_grid(reached.astype(np.uint8), grid)
             else:
                 array = np.argmax(parts, axis=0).astype(np.uint8)
             volumes[head.name] = Volume.from_grid(array, grid)
+            if deviation is not None and head.activation != "softmax":
+                (spread,) = prepared.on_result(deviation[..., channels], 1)
+                self._disagreement(head, spread, prepared, volumes, measures)
         return Prediction(volumes, measures)
 
-    def _consistent(self, array, prepared):
-        """The image in the input's intensities, and the measures."""
+    def _consistent(self, array, prepared, volumes, measures):
+        """The image in the input's intensities; adds what was measured, and the map if wanted."""
         normalisation = prepared.normalisation
         if prepared.scan is None:
-            return normalisation.invert(array), {}
+            return normalisation.invert(array)
         image = Volume.from_grid(array, prepared.grid)
         found = make_consistent(image, prepared.scan, prepared.thickness)
-        measures = {
-            "noise": found.noise * normalisation.scale,
-            "residual": found.residual * normalisation.scale,
-            "profile_width": found.width,
-            "correction": found.correction,
-        }
-        return normalisation.invert(found.volume.array), measures
+        measures["noise"] = found.noise * normalisation.scale
+        measures["residual"] = found.residual * normalisation.scale
+        measures["profile_width"] = found.width
+        measures["correction"] = found.correction
+        if found.contradiction is not None:
+            noise = np.float32(max(found.noise, _LEAST_NOISE))
+            doubt = found.contradiction.with_array(np.abs(found.contradiction.array) / noise)
+            head = doubt.array[found.scan.array > _DARK]
+            measures["invented"] = float(np.mean(head > _SURE)) if head.size else 0.0
+            if self.settings.maps:
+                volumes["invented"] = resample_to(doubt, prepared.grid, spline_order=1)
+        return normalisation.invert(found.volume.array)
+
+    def _disagreement(self, head, spread, prepared, volumes, measures):
+        """Adds the mean of a deviation, float32 (x, y, z), where it says something, and the map."""
+        result = volumes[head.name].array
+        if head.activation == "image":
+            spread = spread * np.float32(prepared.normalisation.scale)
+            inside = prepared.normalisation.apply(result) > _DARK
+        else:
+            inside = result >= _POSSIBLE
+        name = f"{head.name}_disagreement"
+        measures[name] = float(np.mean(spread[inside])) if inside.any() else 0.0
+        if self.settings.maps:
+            volumes[name] = Volume.from_grid(spread, prepared.grid)
 
     def _plan_memory(self, shape, spacing, patch, present=0):
         """The batch size that fits, and the bytes needed besides the `present` ones."""
         batch_size = self.settings.batch_size
         sizes = batch_size or 1, batch_size or default_batch_size(patch, self.engine)
         kernel = self.spec.kernel
-        channels = self.channels * (1 if self.settings.flips == 1 else 2)
+        channels = self.channels * (2 if self.settings.flips == 1 else 4)
         what, coarser = f"a result of {'x'.join(map(str, shape))} voxels", "a coarser resolution"
         remedy = f"{coarser} or a patch of 128"
         if patch is not None:

@@ -34,14 +34,17 @@ _VERSION_3_0 = ("SR", "Cortex", "Cortex_mask")
 def result_files():
     """The results that networks may give: dict, name of the result -> prefix of its file.
 
-    Each head of `segsrgan.networks.outputs` has one, a probability a thresholded one, too.
+    Each head of `segsrgan.networks.outputs` has one, a probability a thresholded one, and those
+    of one channel a map of disagreement, too.
     """
     files = {}
     for head in outputs.HEADS:
         files[head.name] = head.file
         if head.activation == "sigmoid":
             files[f"{head.name}_mask"] = f"{head.file}_mask"
-    return files
+        if head.activation != "softmax":
+            files[f"{head.name}_disagreement"] = f"{head.file}_disagreement"
+    return files | {"invented": "Invented"}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ _WHOLE = Rule(int)
 # What the numbers of a result depend on, besides weights and resolution; kept in its record.
 _NUMBERS = (
     *("geometry", "interp", "interpolation_type", "spline_order", "blend", "threshold"),
-    *("precision", "thickness", "gap", "consistency", "flips", "islands"),
+    *("precision", "thickness", "gap", "consistency", "flips", "islands", "maps"),
 )
 
 
@@ -92,6 +92,11 @@ class PredictorSettings:
         "parts of the cortex mask below 2 %% of the largest one's volume; kept with --geometry "
         "legacy",
         choices=("drop", "keep"),
+    )
+    maps: bool = setting(
+        False,
+        "write maps of doubt, too: where the network contradicts the scan, and where patches and "
+        "flips disagree",
     )
     threshold: float = setting(
         0.5, "probability from which a voxel belongs to the cortex mask", "(0, 1)", metavar="P"

@@ -28,6 +28,8 @@ def default_batch_size(patch, engine=None):
 def predict_tiled(engine, array, tiling, channels, batch_size=1, progress=None, **options):
     """Runs a generator over a volume patch by patch: `(x, y, z)` to `(x, y, z, channels)`, float32.
 
+    With the option `squares` the channels are followed by the means of their squares over patches.
+
     Memory is the padded volume, the accumulator and one batch, whatever the number of patches.
     Where the engine runs out of it, the batch is halved, with a warning; if one patch is too much,
     that is a `MemoryError`. The result does not depend on `batch_size`.
@@ -39,7 +41,7 @@ def predict_tiled(engine, array, tiling, channels, batch_size=1, progress=None, 
         channels: output channels of the engine.
         batch_size: patches computed at once.
         progress: called as `progress(patches done, patches in all)`.
-        **options: `resolution` in mm (None) and `blend` (`"uniform"`).
+        **options: `resolution` in mm (None), `blend` (`"uniform"`) and `squares` (False).
     """
     padded = tiling.pad(array)
     sweep = _sweep(engine, padded, tiling, channels, **options)
@@ -52,12 +54,15 @@ class HostSweep:
     `padded` is the padded volume, float32 `(x, y, z)`, `resolution` that of the slices in mm.
     """
 
-    def __init__(self, engine, padded, tiling, channels, resolution=None, blend="uniform"):
+    def __init__(
+        self, engine, padded, tiling, channels, resolution=None, blend="uniform", squares=False
+    ):
         self._engine = engine
         self._padded = padded
         self._tiling = tiling
         self._resolution = resolution
-        self._accumulator = Accumulator(tiling, channels, blend=blend)
+        self._squares = squares
+        self._accumulator = Accumulator(tiling, channels * (2 if squares else 1), blend=blend)
 
     def compute(self, starts):
         """The outputs `(b, px, py, pz, channels)` of the patches at these starts."""
@@ -67,6 +72,8 @@ class HostSweep:
     def add(self, outputs, starts):
         """Puts the outputs of patches where they belong."""
         for output, start in zip(outputs, starts, strict=True):
+            if self._squares:
+                output = np.concatenate([output, np.square(output)], axis=-1)
             self._accumulator.add(output, start)
 
     def result(self):

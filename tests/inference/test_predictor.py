@@ -17,6 +17,8 @@ from segsrgan.volumes.reading import read_volume
 from segsrgan.volumes.resampling import resample
 from segsrgan.volumes.volume import Volume
 
+MAPS = ("invented", "sr_disagreement", "cortex_disagreement", "brain_disagreement")
+
 
 def random_volume(shape=(16, 12, 8), spacing=(1.0, 1.0, 1.0), low=10, high=200, seed=0):
     array = np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
@@ -139,6 +141,26 @@ def test_flips_take_the_mean_over_mirrored_inputs(flips, identity):
     np.testing.assert_allclose(result.cortex.array, np.broadcast_to(ramp, (16, 16, 16)), atol=1e-4)
 
 
+def test_patches_and_flips_that_disagree_are_measured(identity):
+    volume = random_volume((16, 16, 16))
+    predictor = Predictor(identity, flips=2, maps=True)
+    predictor.engine = Uneven()
+    result = predictor.predict(volume, 16, 16, 1)
+    # x and 15 - x: the deviation of the two is half of their difference.
+    expected = np.broadcast_to(np.abs(np.arange(16) - 7.5)[:, None, None] / 5000, (16, 16, 16))
+    np.testing.assert_allclose(result.cortex_disagreement.array, expected, atol=2e-4)
+    possible = result.cortex.array >= 0.05
+    measured = result.measures["cortex_disagreement"]
+    assert measured == pytest.approx(expected[possible].mean(), rel=0.1)
+    assert result.sr_disagreement.array.max() < 0.1  # of 200
+    one = Predictor(identity, maps=True)
+    one.engine = Uneven()
+    overlapping = one.predict(random_volume((24, 16, 16)), 16, 8, 1).cortex_disagreement.array
+    np.testing.assert_allclose(overlapping[:8], 0, atol=3e-4)
+    np.testing.assert_allclose(overlapping[8:16], 4 / 5000, atol=3e-4)
+    assert one.predict(volume, 16, 16, 1).mask is None
+
+
 def test_small_parts_of_the_mask_are_dropped_unless_told_otherwise(echo):
     array = np.zeros((24, 24, 24), np.float32)
     array[4:14, 4:14, 4:14] = 1  # 1000 voxels
@@ -169,9 +191,11 @@ def test_a_further_head_needs_an_entry_in_the_list_alone(monkeypatch, tmp_path, 
     path = weights("further", mask_classes=2, heads=("brain",))
     volume = random_volume()
     result = Predictor(path, threshold=0.4).predict(volume, patch=8, new_resolution=1)
-    assert list(result_files()) == ["sr", "cortex", "cortex_mask", "mask", "brain", "brain_mask"]
-    assert set(result.volumes) == set(result_files())
+    names = [name for name in result_files() if name not in MAPS]
+    assert names == ["sr", "cortex", "cortex_mask", "mask", "brain", "brain_mask"]
+    assert set(result.volumes) == set(names)
     np.testing.assert_array_equal(result.brain_mask.array, result.brain.array >= 0.4)
+    assert result.measures["brain_disagreement"] >= 0
     assert 0 < result.brain.array.min() < result.brain.array.max() < 1
     with pytest.raises(AttributeError, match="has no skull"):
         _ = result.skull

@@ -49,7 +49,8 @@ def test_files_are_named_as_the_original_did():
         assert file_of(results, prefix) == results.folder / name
     name = "patch_None/SR_whole_image.nii.gz"
     assert file_of(results, "SR", (None, None)) == results.folder / name
-    assert set(result_files().values()) == {"SR", "Cortex", "Cortex_mask", "Mask"}
+    maps = {"Invented", "SR_disagreement", "Cortex_disagreement"}
+    assert set(result_files().values()) == {"SR", "Cortex", "Cortex_mask", "Mask"} | maps
 
 
 def test_an_image_alone_in_its_folder_keeps_the_original_path(tmp_path):

@@ -83,12 +83,12 @@ class TensorFlowEngine:
         patches = np.ascontiguousarray(patches, dtype=np.float32)
         return self._compute(patches, resolution).numpy()
 
-    def device_sweep(self, padded, tiling, channels, resolution=None, blend="uniform"):
+    def device_sweep(self, padded, tiling, channels, resolution=None, **options):
         """A `DeviceSweep`, None without a graphics card, `MemoryError` if volumes do not fit."""
         if not self._on_device:
             return None
         network = partial(self._compute, resolution=resolution)
-        return DeviceSweep(network, padded, tiling, channels, blend)
+        return DeviceSweep(network, padded, tiling, channels, **options)
 
     def _compute(self, patches, resolution):
         if self._conditional and resolution is None:
@@ -127,13 +127,15 @@ class DeviceSweep:
     """
 
     @_memory_errors()
-    def __init__(self, network, padded, tiling, channels, blend):
+    def __init__(self, network, padded, tiling, channels, blend="uniform", squares=False):
         self._network = network
         self._tiling = tiling
         self._layer = PatchReassembly(tiling.padded_shape)
         weights = patch_weights(tiling, blend)
         self._weights = None if weights is None else keras.ops.convert_to_tensor(weights)
         self._volume = keras.ops.convert_to_tensor(padded)
+        self._squares = squares
+        channels *= 2 if squares else 1
         # The second, let go at once, stands for that which `add` makes of the first.
         self._total, _ = (self._layer.begin(channels) for _ in range(2))
 
@@ -147,6 +149,8 @@ class DeviceSweep:
     def add(self, outputs, starts):
         """Puts the outputs of patches where they belong."""
         starts = np.array(starts, np.int32)
+        if self._squares:
+            outputs = keras.ops.concatenate([outputs, keras.ops.square(outputs)], axis=-1)
         self._total = self._layer.add(self._total, outputs, starts, self._weights)
 
     @_memory_errors()
