@@ -177,10 +177,10 @@ def check_writable(folder, remedy="name another folder"):
         ) from error
 
 
-def files_below(folder):
+def files_below(folder, broken=False):
     """The files of a folder and its subfolders by path, links followed, each folder once.
 
-    A link that leads above the folder is not followed.
+    A link that leads above the folder is not followed; links to nothing count with `broken`.
     """
     seen, files = set(Path(os.path.realpath(folder)).parents), []
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -190,7 +190,7 @@ def files_below(folder):
         seen.add(real)
         folders.sort()
         files += [Path(place, name) for name in sorted(names)]
-    return [path for path in files if path.is_file()]
+    return [path for path in files if path.is_file() or (broken and not path.exists())]
 
 
 def has_content(path):

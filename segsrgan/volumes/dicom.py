@@ -82,17 +82,26 @@ def _scan_all(files):
             refused.append(error)
         else:
             alike = (
-                stack.slices
+                stack
                 for stack in stacks
-                if (stack.uid, stack.patient) == (new.uid, new.patient)
+                if stack.uid == new.uid
+                and _is_of_one_patient(stack, new)
                 and stack.slices[0].is_parallel(new.slices[0])
             )
-            found = next(alike, None)
-            stacks.append(new) if found is None else found.extend(new.slices)
+            if found := next(alike, None):
+                found.slices.extend(new.slices)
+                found.patient = found.patient or new.patient
+            else:
+                stacks.append(new)
     for stack in stacks:  # it is an original where one of its slices is
         kinds = [image.labels["ImageType"] or stack.image_type for image in stack.slices]
         stack.image_type = min(kinds, key=is_derived)
     return stacks, damaged, refused, no_scans
+
+
+def _is_of_one_patient(stack, other):
+    """Whether the PatientID is the same, or that of one has been removed."""
+    return stack.patient == other.patient or not (stack.patient and other.patient)
 
 
 def _refuse(folder, stacks, errors):
@@ -219,11 +228,9 @@ def _check_rest(chosen, rest, folder):
     """Refuse or report the slices of a series that do not belong to its chosen stack."""
     first = chosen.slices[0]
     count, total = len(chosen.slices), sum(len(stack.slices) for stack in (chosen, *rest))
-    if count == 1:
-        _logger.warning("%s: %s has one slice; are files missing?", folder, chosen)
     for stack in rest:
         image = stack.slices[0]
-        if stack.patient != chosen.patient:
+        if not _is_of_one_patient(stack, chosen):
             raise VolumeError(
                 f"{image.path}: one SeriesInstanceUID, but PatientID {stack.patient!r} and "
                 f"{chosen.patient!r}; give each patient a folder of its own"
@@ -233,11 +240,21 @@ def _check_rest(chosen, rest, folder):
                 f"{image.path}: {image.problem} ({len(stack.slices)} of {total} slices of {chosen})"
             )
         if not image.problem and _lies_between(stack, chosen):
-            name = "PixelSpacing" if image.size == first.size else "Rows or Columns"
+            name, sizes = "Rows or Columns", (image.size[::-1], first.size[::-1])
+            if image.size == first.size:
+                name, sizes = "PixelSpacing", (image.spacing[1::-1], first.spacing[1::-1])
+            found, expected = ("\\".join(map("{:g}".format, values)) for values in sizes)
             raise VolumeError(
-                f"{image.path}: {name} is not that of the other slices ({len(stack.slices)} of "
-                f"{total} slices of {chosen}); copy or export the series again"
+                f"{image.path}: {name} is not that of the other slices, {found} instead of "
+                f"{expected} ({len(stack.slices)} of {total} slices of {chosen}); copy or export "
+                "the series again"
             )
+    if rest and _positions(chosen) == 1:
+        raise VolumeError(
+            f"{folder}: expected a stack of parallel slices, received {total} slices of "
+            f"{len(rest) + 1} orientations or sizes (ImageOrientationPatient), such as radial ones "
+            f"or a localizer; give the scan itself ({chosen})"
+        )
     if rest:
         heights = np.unique([image.origin @ first.direction[:, 2] for image in chosen.slices])
         gap = f"{np.median(np.diff(heights)):.1f} mm apart" if len(heights) > 1 else "one position"
@@ -245,10 +262,15 @@ def _check_rest(chosen, rest, folder):
             "%s: taking %d of %d slices (%s); the %d of other orientation or size are left out: %s",
             *(folder, count, total, gap, total - count, chosen),
         )
+    elif count == 1:
+        _logger.warning("%s: %s has one slice; are files missing?", folder, chosen)
 
 
 def _lies_between(stack, chosen):
-    """Whether slices of one orientation, but another size, lie in the gaps of a stack."""
+    """Whether slices of one orientation, but another size, lie in the gaps of a stack.
+
+    Of nearly the same size they may also continue it.
+    """
     first, other = chosen.slices[0], stack.slices[0]
     if not np.allclose(first.direction, other.direction, rtol=0, atol=1e-3):
         return False
@@ -257,4 +279,6 @@ def _lies_between(stack, chosen):
     ]
     near = np.abs(np.subtract.outer(heights[1], heights[0])).min(axis=1)
     gaps = np.diff(np.unique(np.round(heights[0], 2)))
-    return bool(len(gaps) and (near > 0.5 * gaps.min()).any() and (near < 2.5 * gaps.max()).all())
+    is_alike = first.size == other.size and np.allclose(first.spacing[:2], other.spacing[:2], 0.1)
+    farthest = near.min() if is_alike else near.max()
+    return bool(len(gaps) and (near > 0.5 * gaps.min()).any() and farthest < 2.5 * gaps.max())

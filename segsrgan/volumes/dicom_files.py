@@ -258,19 +258,23 @@ def _pixel_format(values, path):
     found["NumberOfFrames"] = found["NumberOfFrames"] or 1
     bits, stored = found["BitsAllocated"], found["BitsStored"]
     rules = {
-        "Rows": (found["Rows"] or 0) > 0,
-        "Columns": (found["Columns"] or 0) > 0,
-        "NumberOfFrames": found["NumberOfFrames"] > 0,
-        "BitsAllocated": bits in (8, 16, 32),
-        "BitsStored": stored is not None and 0 < stored <= (bits or 0),
-        "HighBit": found["HighBit"] in (None, (stored or 0) - 1),
-        "PixelRepresentation": found["PixelRepresentation"] in (0, 1),
+        "Rows": ((found["Rows"] or 0) > 0, "1 or more"),
+        "Columns": ((found["Columns"] or 0) > 0, "1 or more"),
+        "NumberOfFrames": (found["NumberOfFrames"] > 0, "1 or more"),
+        "BitsAllocated": (bits in (8, 16, 32), "8, 16 or 32"),
+        "BitsStored": (
+            stored and 0 < stored <= (bits or 0),
+            f"1 to {bits} (FloatPixelData is not read)",
+        ),
+        "HighBit": (found["HighBit"] in (None, (stored or 0) - 1), "BitsStored less 1"),
+        "PixelRepresentation": (found["PixelRepresentation"] in (0, 1), "0 or 1"),
     }
-    if wrong := [name for name, fine in rules.items() if not fine]:
-        raise Unusable(
-            f"{path}: {wrong[0]} is {text(values, wrong[0]) or 'missing'}, which no image has; "
-            "export it again"
-        )
+    for name, (fine, expected) in rules.items():
+        if not fine:
+            raise Unusable(
+                f"{path}: {name} is {text(values, name) or 'missing'}, expected {expected}; export "
+                "it again, or convert it to NIfTI with dcm2niix"
+            )
     if "ModalityLUTSequence" in values:
         raise Unusable(
             f"{path}: its values are looked up in a table (ModalityLUTSequence); convert it to "

@@ -3,6 +3,7 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +12,12 @@ import numpy as np
 from segsrgan.errors import VolumeError
 from segsrgan.files import files_below
 from segsrgan.tables import FREESURFER_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES
-from segsrgan.volumes.kinds import check_kind, missing
+from segsrgan.volumes.kinds import check_kind, content_kind, missing
 from segsrgan.volumes.thickness import sidecar_thickness
 
 _logger = logging.getLogger(__name__)
 
+_COMPRESSED = re.compile(r"\.(gz|bz2|xz|zst|lz4|z)$", re.IGNORECASE)
 _NRRD_SUFFIXES = (".nrrd", ".nhdr")
 _NIBABEL_SUFFIXES = NIFTI_SUFFIXES + FREESURFER_SUFFIXES
 
@@ -116,28 +118,55 @@ def scans_below(folder):
     return find_scans(files)
 
 
-def _dicom_files(folder):
-    # A file that several links lead to is read once.
-    files = list({os.path.realpath(file): file for file in files_below(folder)}.values())
-    found = list(filter(is_dicom, files))
-    suffixes = {Path(file).suffix for file in found}
-    lost = [file for file in files if Path(file).suffix in suffixes and _is_blank(file)]
-    if lost:
-        text = "%s: %d files are empty or nothing but zeros, such as %s; are they lost slices?"
-        _logger.warning(text, folder, len(lost), lost[0])
-    return found
+def _dicom_files(folder, required=False):
+    """The DICOM files below a folder; what may be slices without their content is pointed out.
+
+    If it is all that a folder holds in which DICOM is `required`, it is refused.
+    """
+    found, others = {}, []
+    for file in files_below(folder, broken=True):
+        if file.exists() and is_dicom(file):
+            # A file that several links lead to is read once.
+            found.setdefault(os.path.realpath(file), file)
+        elif not file.name.startswith("."):
+            others.append(file)
+    endings = set(map(_ending, found.values()))
+    if not found and not required:
+        return []
+    lost = [file for file in others if not found or _ending(file) in endings]
+    if lost := [(file, why) for file in lost if (why := _without_content(file))]:
+        such = f"such as {lost[0][0]}: {lost[0][1]}"
+        if not found:
+            raise VolumeError(f"{folder}: no DICOM images, but {len(lost)} other files, {such}")
+        text = "%s: %d files cannot be read and may be lost slices, %s"
+        _logger.warning(text, folder, len(lost), such)
+    return list(found.values())
 
 
-def _is_blank(path):
+def _ending(path):
+    """The suffix that files of a series share: not a number, nor what a compressor adds."""
+    suffix = Path(_COMPRESSED.sub("", path.name)).suffix.lower()
+    return "" if suffix[1:].isdigit() else suffix
+
+
+def _without_content(path):
+    """What a file is instead of the slice that it stands for, and what to do; "" of all else."""
+    if not path.exists():
+        return missing(path)
     with open(path, "rb") as file:
-        return os.path.basename(path)[0] != "." and not file.read(4096).strip(b"\0")
+        if not file.read(4096).strip(b"\0"):
+            return "is empty or nothing but zeros; copy or export it again"
+    kind, remedy = content_kind(path) or ("", "")
+    is_known = any(word in kind for word in ("pointer", "compressed", "web page"))
+    return f"is {kind}; {remedy}" if is_known else ""
 
 
 def _read(path, series, labels):
     if path.is_dir():
         from segsrgan.volumes.dicom import read_dicom_series
 
-        volume, stack = read_dicom_series(path, _dicom_files(path), series, labels)
+        files = _dicom_files(path, required=True)
+        volume, stack = read_dicom_series(path, files, series, labels)
         return volume, Source(stack.patient, stack.frame, thickness=stack.thickness)
     if not path.exists():
         raise VolumeError(f"{path}: {missing(path)}")

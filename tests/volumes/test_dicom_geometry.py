@@ -217,6 +217,15 @@ def test_a_slice_that_disagrees_is_refused_by_the_element(tmp_path, name, value,
         read_volume(folder)
 
 
+def test_a_series_of_two_pixel_spacings_is_not_cut_in_half(tmp_path):
+    write_series(tmp_path / "s", EVEN[:3], PixelSpacing=[1.515, 2])
+    write_series(tmp_path / "s", EVEN[3:], start=50)
+    with pytest.raises(
+        VolumeError, match=r"PixelSpacing is .*, 1.5\\2 instead of 1.515\\2 .3 of 6"
+    ):
+        read_volume(tmp_path)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(5, 5), (6, 4), (3, 10), (60, 50)])
 def test_pixels_that_rows_and_columns_do_not_explain_are_refused(tmp_path, rows, columns):
     path = write_slice(tmp_path / "a", 5, Rows=rows, Columns=columns)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which objects of a DICOM folder are scans, which series is taken, what is said of the rest."""
 
+import gzip
 import os
 
 import numpy as np
@@ -9,6 +10,7 @@ from volumes.samples import EVEN, levels, write_multiframe, write_series, write_
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes import read_volume
+from segsrgan.volumes.reading import read_with_source
 
 OBJECTS = {
     "segmentation": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "a segmentation object"),
@@ -187,14 +189,45 @@ def test_originals_are_taken_before_what_was_made_of_them_in_one_series(tmp_path
     assert "taking ORIGINAL" in caplog.text and "projections" not in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"", bytes(999)])
-def test_slices_that_became_empty_or_zeros_are_pointed_out(tmp_path, caplog, content):
+@pytest.mark.parametrize(
+    ("ending", "content", "words"),
+    [
+        ("", b"", "empty or nothing but zeros"),
+        ("", bytes(999), "empty or nothing but zeros"),
+        ("", b"/annex/objects/MD5E-s1--x\n", "git-annex pointer; fetch"),
+        (".7", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer; fetch"),
+        (".gz", gzip.compress(b"slice"), "compressed by gzip; decompress"),
+        ("", "../.git/annex/objects/x", "git-annex link whose content is not here"),
+        ("", "elsewhere", "a link to elsewhere, which does not exist"),
+        (".txt", "elsewhere", ""),
+        ("", b"READ ME", ""),
+    ],
+)
+def test_slices_without_their_content_are_pointed_out(tmp_path, caplog, ending, content, words):
     folder = write_series(tmp_path / "s", EVEN)
-    (folder / "00000009").write_bytes(content)
-    (folder / ".keep").write_bytes(content)
+    (tmp_path / "t").mkdir()
+    for path in (folder / f"00000009{ending}", folder / ".keep", tmp_path / "t" / f"9{ending}"):
+        path.symlink_to(content) if isinstance(content, str) else path.write_bytes(content)
     assert levels(read_volume(folder)) == pytest.approx(EVEN)
-    assert "1 files are empty or nothing but zeros, such as" in caplog.text
-    assert "00000009; are they lost" in caplog.text
+    assert words in caplog.text and bool(words) == bool(caplog.text)
+    assert ("1 files cannot be read and may be lost slices, such as" in caplog.text) == bool(words)
+    with pytest.raises(VolumeError, match=f"no DICOM images, but 1 .*{words}|received none"):
+        read_volume(tmp_path / "t")
+
+
+def test_a_patient_id_that_one_slice_lacks_is_no_other_patient(tmp_path):
+    folder = write_series(tmp_path / "s", EVEN[1:], PatientID="17")
+    write_slice(folder / "0", EVEN[0], PatientID="")
+    volume, source = read_with_source(folder)
+    assert levels(volume) == pytest.approx(EVEN) and source.patient == "17"
+
+
+def test_a_fan_of_slices_is_refused(tmp_path):
+    for k, angle in enumerate(np.radians(range(0, 180, 30))):
+        plane = (np.cos(angle), np.sin(angle), 0, 0, 0, -1)
+        write_slice(tmp_path / f"{k}", 0, orientation=plane)
+    with pytest.raises(VolumeError, match="6 slices of 6 orientations.*radial"):
+        read_volume(tmp_path)
 
 
 def test_character_sets_that_do_not_exist_are_no_reason_for_warnings(tmp_path, caplog):
