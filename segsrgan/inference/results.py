@@ -183,7 +183,8 @@ def _choose(results, shared, taken):
 
 
 def _named_folders(image, base):
-    return base / stem(image), base / image.name
+    # The last one is for DICOM without a suffix beside an image of that name.
+    return base / stem(image), base / image.name, base / f"{image.name}_dicom"
 
 
 def _has_results(base):

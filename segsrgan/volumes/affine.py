@@ -10,7 +10,7 @@ import logging
 import numpy as np
 
 from segsrgan.errors import VolumeError
-from segsrgan.volumes.volume import Volume, nearest_rotation
+from segsrgan.volumes.volume import Grid, Volume, nearest_rotation, voxels_of
 
 _logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _VOXEL_SIZES = (0.005, 100.0)  # mm; beyond them a unit is wrong
 _LARGEST, _FARTHEST = 5e3, 1e6  # mm: an image's extent, and from the origin
 
 
-def problem(affine, shape):
+def problem(affine, shape, across=None):
     """Why `volume_of` refuses an affine for an array (x, y, z), or ""."""
     matrix, origin = np.asarray(affine, np.float64)[:3, :3], np.asarray(affine, np.float64)[:3, 3]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -39,22 +39,23 @@ def problem(affine, shape):
             f" expected {_VOXEL_SIZES[0]:g} to {_VOXEL_SIZES[1]:g} mm, at most {_LARGEST:g} in all;"
             " repair the voxel size or its unit"
         )
-    cosines = _cosines(matrix / spacing)
-    if cosines.max() > _ROUNDED and cosines.min() > _NEGLIGIBLE:
+    cosines = _cosines(matrix)
+    if cosines.max() <= _ROUNDED:
+        return ""
+    if (across := _across(matrix, across)) is None:
         angles = ", ".join(f"{angle:.1f}" for angle in np.degrees(np.arccos(cosines)))
         return (
-            f"its axes meet at {angles} degrees; expected right angles, or slices that are only "
-            "shifted within their planes (a tilted gantry); resample it with the program that "
-            "wrote it"
+            f"its axes meet at {angles} degrees; expected right angles, or slices (across the "
+            "thickest axis) that are only shifted within their planes (a tilted gantry); resample "
+            "it with the program that wrote it"
         )
-    if cosines.max() > _ROUNDED:
-        across, direction = _across(matrix, spacing)
-        step = np.delete(matrix[:, across] @ direction, across) * (shape[across] - 1)
-        if (np.abs(step) >= np.delete(spacing * shape, across)).any():
-            return (
-                "its slices do not lie above each other, the last is shifted by "
-                f"{np.linalg.norm(step):.0f} mm; give the slices of one stack"
-            )
+    step = matrix[:, across] @ _directions(matrix, across) * (shape[across] - 1)
+    step = np.delete(step, across)
+    if (np.abs(step) >= np.delete(spacing * shape, across)).any():
+        return (
+            "its slices do not lie above each other, the last is shifted by "
+            f"{np.linalg.norm(step):.0f} mm; give the slices of one stack"
+        )
     return ""
 
 
@@ -65,41 +66,48 @@ def distance(affine, other, shape):
     return float(np.linalg.norm(corners @ moved[:3, :3].T + moved[:3, 3], axis=1).max())
 
 
-def volume_of(array, affine, name, labels=False):
+def volume_of(array, affine, name, labels=False, across=None):
     """The volume of an array whose voxels an affine places in patient space.
 
     Args:
-        array: (x, y, z).
+        array: (x, y, z), as stored; see `voxels_of`.
         affine: (3, 4) or (4, 4), from voxel indices to mm (LPS). The spacing is the length of
             its columns.
         name: of the image, for messages.
-        labels: whether voxels are moved as they are; else shear is undone by linear interpolation.
+        labels: whether voxels are kept and moved as they are; else they become float32, and shear
+            is undone by linear interpolation.
+        across: the axis across the slices, where the format says which; None: the geometry tells.
 
     Returns:
-        A volume of the array itself, or of one that holds its slices moved within their planes,
+        A volume of the voxels, or of an array that holds its slices moved within their planes,
         with a warning in mm. Axes that are at right angles but for rounding become the nearest
         rotation about the middle of the image, with a warning in degrees where it matters.
 
     Raises:
-        VolumeError: if the affine is singular or not finite, or sheared as no scanner does it.
+        VolumeError: if the affine is singular or not finite, or sheared as no scanner does it, or
+            if float32 cannot hold the intensities.
     """
-    if reason := problem(affine, array.shape):
+    if reason := problem(affine, array.shape, across):
         raise VolumeError(f"{name}: {reason}")
+    array = voxels_of(array, name, labels)
     affine = np.asarray(affine, np.float64)[:3]
     matrix, spacing = affine[:, :3], np.linalg.norm(affine[:, :3], axis=0)
     rotation = nearest_rotation(matrix)
     middle = (np.array(array.shape) - 1) / 2  # stays in place
     origin = affine[:, 3] + matrix @ middle - rotation @ (spacing * middle)
     moved = distance(affine, np.column_stack([rotation * spacing, origin]), array.shape)
-    cosines = _cosines(matrix / spacing)
-    is_tilt = cosines.max() > _NEGLIGIBLE >= cosines.min()
-    if cosines.max() > _ROUNDED or (is_tilt and moved > spacing.min() / 2):
-        return _upright(array, affine, name, labels)
-    if cosines.max() > _NEGLIGIBLE:
-        turned = np.degrees(np.arccos(np.clip((matrix / spacing * rotation).sum(axis=0), -1, 1)))
-        text = "%s: its axes are at right angles only but for %.2f degrees (%.2g mm); taking the"
-        _logger.warning(text + " nearest rotation", name, turned.max(), moved)
+    largest, across = _cosines(matrix).max(), _across(matrix, across)
+    if largest > _ROUNDED or (across is not None and moved > spacing.min() / 2):
+        return _upright(array, affine, name, labels, across)
+    if largest > _NEGLIGIBLE:
+        _warn_of_turn(name, matrix / spacing, rotation, moved)
     return Volume(array, tuple(spacing), tuple(origin), rotation)
+
+
+def _warn_of_turn(name, axes, direction, moved):
+    turned = np.degrees(np.arccos(np.clip((axes * direction).sum(axis=0), -1, 1)))
+    text = "%s: its axes are at right angles only but for %.2f degrees (%.2g mm); taking the"
+    _logger.warning(text + " nearest rotation", name, turned.max(), moved)
 
 
 def _numbers(array):
@@ -107,31 +115,49 @@ def _numbers(array):
     return np.vectorize(lambda number: float(f"{number:.4g}"))(array).tolist()
 
 
-def _cosines(axes):
-    """Absolute cosines (3,) of the angles between the two unit axes beside each."""
+def _cosines(matrix):
+    """Absolute cosines (3,) of the angles between the two axes beside each."""
+    axes = matrix / np.linalg.norm(matrix, axis=0)
     return np.abs([axes[:, (k + 1) % 3] @ axes[:, (k + 2) % 3] for k in range(3)])
 
 
-def _across(matrix, spacing):
-    """The axis across the slices of a tilted image, and the upright directions (3, 3) of all."""
-    # Both axes of a right angle lie in the slices; of two such pairs the thicker axis is across.
-    right = np.flatnonzero(_cosines(matrix / spacing) <= _NEGLIGIBLE)
-    across = int(max(right, key=lambda k: (round(spacing[k], 3), k)))
+def _across(matrix, given=None):
+    """The axis across slices that are shifted within their planes, None where no axis can be.
+
+    Both other axes are at right angles, and no axis of the upright grid is thicker. Of two such
+    axes it is the thickest, else that with square pixels.
+    """
+    spacing, cosines = np.linalg.norm(matrix, axis=0), _cosines(matrix)
+    limit = _ROUNDED if cosines.max() > _ROUNDED else _NEGLIGIBLE
+    heights = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=1)  # from slice to slice
+    found = []
+    if cosines.max() > _NEGLIGIBLE:
+        for k in np.flatnonzero(cosines <= limit):
+            upright = np.where(np.arange(3) == k, heights, spacing)
+            thick = Grid((1, 1, 1), upright).thick_axis
+            if given in (k, None) and (given is not None or thick in (k, None)):
+                pixel = np.abs(np.diff(np.log(np.delete(spacing, k))))[0]
+                found.append((thick == k, -cosines[k].round(3), -pixel.round(3), int(k)))
+    return max(found)[-1] if found else None
+
+
+def _directions(matrix, across):
+    """Upright directions (3, 3): the unit vectors nearest to the pair in the slices, the normal."""
     plane = [k for k in range(3) if k != across]
-    direction = np.empty((3, 3))
-    left, _, turned = np.linalg.svd(matrix[:, plane] / spacing[plane], full_matrices=False)
-    direction[:, plane] = left @ turned  # the two unit vectors nearest to the pair
+    axes, direction = matrix / np.linalg.norm(matrix, axis=0), np.empty((3, 3))
+    left, _, turned = np.linalg.svd(axes[:, plane], full_matrices=False)
+    direction[:, plane] = left @ turned
     normal = np.cross(direction[:, plane[0]], direction[:, plane[1]])
     direction[:, across] = normal * np.sign(normal @ matrix[:, across])
-    return across, direction
+    return direction
 
 
-def _upright(array, affine, name, labels):
+def _upright(array, affine, name, labels, across):
     """The slices moved back within their planes, on a grid that holds all of them."""
     from scipy import ndimage  # slow to load
 
     matrix, origin, spacing = affine[:, :3], affine[:, 3], np.linalg.norm(affine[:, :3], axis=0)
-    across, direction = _across(matrix, spacing)
+    direction = _directions(matrix, across)
     plane = [k for k in range(3) if k != across]
     step = matrix[:, across] @ direction
     count, sizes = array.shape[across], np.array(array.shape)[plane]
@@ -141,14 +167,20 @@ def _upright(array, affine, name, labels):
         "%s: sheared (a tilted gantry), its slices are shifted by up to %.1f mm; moving them back"
     )
     _logger.warning(text, name, np.linalg.norm(offsets[-1] * spacing[plane]))
+    axes, middle = matrix[:, plane] / spacing[plane], spacing[plane] * (sizes - 1) / 2
+    moved = (axes - direction[:, plane]) @ middle  # the middle of each slice stays in place
+    if _cosines(matrix)[across] > _NEGLIGIBLE:
+        _warn_of_turn(name, axes, direction[:, plane], np.linalg.norm(moved))
     first = np.floor(offsets.min(axis=0))
     room = (np.ceil(offsets.max(axis=0)) - first).astype(int)
     slices = np.moveaxis(array, across, 0)
-    result = np.full((count, *(sizes + room)), array.min(), array.dtype)
+    inside = array[np.isfinite(array)]
+    fill = 0 if labels or not inside.size else inside.min()
+    result = np.full((count, *(sizes + room)), fill, array.dtype)
     for k in range(count):
         result[k, : sizes[0], : sizes[1]] = slices[k]
-        shift, options = offsets[k] - first, {"mode": "grid-constant", "cval": array.min()}
+        shift, options = offsets[k] - first, {"mode": "grid-constant", "cval": fill}
         result[k] = ndimage.shift(result[k], shift, order=0 if labels else 1, **options)
-    origin = origin + direction[:, plane] @ (first * spacing[plane])
+    origin = origin + moved + direction[:, plane] @ (first * spacing[plane])
     spacing = np.where(np.arange(3) == across, step[across], spacing)
     return Volume(np.moveaxis(result, 0, across).copy(), tuple(spacing), tuple(origin), direction)

@@ -24,8 +24,6 @@ def read_dicom_file(path, labels=False):
     The spacing across a lone slice is its SpacingBetweenSlices, else its SliceThickness.
     """
     stack = scan(path)
-    if len(stack.slices) == 1:
-        _logger.warning("%s: one slice; give its folder to read the whole series", path)
     return assembled(stack.slices, path, labels), stack
 
 

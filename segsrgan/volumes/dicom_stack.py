@@ -76,7 +76,7 @@ def assembled(slices, name, labels=False):
     affine = np.column_stack(
         [direction[:, :2] * first.spacing[:2], direction @ step * spacing, first.origin]
     )
-    return volume_of(array, affine, name, labels)
+    return volume_of(array, affine, name, labels, across=2)
 
 
 def _check_kinds(slices, name):
@@ -431,9 +431,8 @@ def _on_even_grid(array, slices, weights, slope, spacing, labels):
     result = np.zeros((*array.shape[:2], weights.shape[1]), array.dtype)
     for k, new in np.argwhere(weights):
         moved = slope * (heights[k] - new * spacing) / first.spacing[:2]
-        plane = ndimage.shift(
-            array[..., k], moved, order=0 if labels else 1, mode="grid-constant", cval=array.min()
-        )
+        options = {"mode": "grid-constant", "cval": 0 if labels else array.min()}
+        plane = ndimage.shift(array[..., k], moved, order=0 if labels else 1, **options)
         result[..., new] += plane * weights[k, new]
     return result
 
@@ -441,9 +440,9 @@ def _on_even_grid(array, slices, weights, slope, spacing, labels):
 def _array(slices, name, labels):
     """Array (x, y, z) of the slices, padding set to the lowest value of the rest.
 
-    It is float32, of `labels` of the stored type, float64 where they are scaled.
+    It is float64, of `labels` without a scale of the stored type.
     """
-    array = np.empty((*slices[0].size, len(slices)), np.float64 if labels else np.float32)
+    array = np.empty((*slices[0].size, len(slices)))
     padded, files, types = None, {}, set()
     for k, image in enumerate(slices):
         files.setdefault(image.path, []).append(k)

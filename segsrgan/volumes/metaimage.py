@@ -54,7 +54,7 @@ def read_metaimage(path, labels=False):
         if name in header.fields and header.numbers(name, 1)[0] != neutral:
             header.warn("%s = %s is ignored, as ITK does", name, header.fields[name])
     affine = _affine(header, count)
-    array = _voxels(header, shape, names, start).read(labels)
+    array = _voxels(header, shape, names, start).read()
     return volume_of(array, affine, path, labels), _first(header, _MATRICES) is not None
 
 

@@ -50,7 +50,10 @@ def read_nifti(path, labels=False):
     header, data_path = _header(path)
     affine = _RAS_TO_LPS @ header.affine()
     with _damage_named(path):
-        array = _scaled(_voxels(header, data_path), *header.scale(), labels)
+        array, (slope, inter) = _voxels(header, data_path), header.scale()
+    if (slope, inter) != (1, 0):
+        with np.errstate(over="ignore"):
+            array = array * np.float64(slope) + inter
     return volume_of(array, affine, path, labels), header.has_orientation
 
 
@@ -157,15 +160,6 @@ def _voxels(header, path):
             _logger.warning("%s: ignoring what follows the compressed data, as gunzip does", path)
     start, count = header.start(total), math.prod(header.shape)
     return np.frombuffer(raw, header.dtype, count, start).reshape(header.shape, order="F")
-
-
-def _scaled(array, slope, inter, labels):
-    """float32 intensities: slope * v + inter of a stored v; `labels` are not rounded to float32."""
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, refused where it is used
-        if (slope, inter) != (1, 0):
-            array = array * np.float64(slope) + inter
-        dtype = array.dtype.newbyteorder("=") if labels else np.float32
-        return np.array(array, dtype=dtype, order="C")
 
 
 def write_volume(volume, path):

@@ -25,7 +25,8 @@ from segsrgan.volumes.volume import is_orthonormal, nearest_rotation, spatial_sh
 _logger = logging.getLogger(__name__)
 
 LONGEST = nibabel.Nifti2Header.sizeof_hdr + 8  # and the size of an extension
-_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre, micron; everything else is taken as mm
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # everything else is taken as mm
+_UNITS = {1: "metres", 3: "micrometres"}
 _NO_SCALARS = {
     "complex": "give the magnitude of its complex numbers",
     "RGB": "give the scan itself instead of a picture in colours",
@@ -296,7 +297,7 @@ class Header:
             self._warn("xyzt_units = %d is no unit of length; taking mm", self._unit)
         affine = self._form() if self.has_orientation else self._without_form()
         if self._mm != 1 and (reason := problem(affine, self.shape)):
-            raise self._damaged("xyzt_units", f"{self._mm:g} mm", reason)
+            raise self._damaged("xyzt_units", f"{self._unit} ({_UNITS[self._unit]})", reason)
         return affine
 
     def _without_form(self):

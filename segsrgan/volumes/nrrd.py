@@ -74,7 +74,7 @@ def read_nrrd(path, labels=False):
     affine = _affine(header, count, axes[:3])
     voxels = _voxels(header, shape, names, start)
     is_oriented = "space directions" in header.fields and _space(header) in _SPACES
-    return volume_of(voxels.read(labels), affine, path, labels), is_oriented
+    return volume_of(voxels.read(), affine, path, labels), is_oriented
 
 
 def _parse(path):

@@ -71,29 +71,14 @@ def read_with_source(path, series=None, labels=False):
     path = Path(path)
     try:
         volume, source = _read(path, series, labels)
-        return _with_background(volume, path), source
     except OSError as error:
         raise VolumeError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
         raise VolumeError(f"{path}: too large for this computer's memory; crop it first") from error
-
-
-def _with_background(volume, path):
-    """NaN from the border on, SPM's and AFNI's background, becomes 0, or the minimum below 0."""
-    array = volume.array
-    if array.dtype.kind != "f" or not np.isnan(array.min()):
-        return volume
-    from scipy import ndimage  # slow to load
-
-    regions, _ = ndimage.label(np.isnan(array))
-    faces = [regions.take([0, -1], axis).ravel() for axis in range(3)]
-    outside = np.isin(regions, np.setdiff1d(np.concatenate(faces), [0]))
-    if outside.all() or not outside.any():
-        return volume
-    value = min(0.0, np.nanmin(array))
-    text = "%s: %d of %d voxels are NaN, from the border on; taking them for background, %g"
-    _logger.warning(text, path, outside.sum(), array.size, value)
-    return volume.with_array(np.where(outside, array.dtype.type(value), array))
+    if 1 in volume.array.shape:
+        text = "%s: one slice; give the file, or of DICOM the folder, with all slices of the scan"
+        _logger.warning(text, path)
+    return volume, source
 
 
 def is_dicom(path, old=True):

@@ -156,8 +156,8 @@ class StoredVoxels:
     lines: int = 0  # that are skipped then
     skipped: int = 0  # bytes that are skipped then, of what is decompressed; -1: all but the voxels
 
-    def read(self, labels):
-        """The array (x, y, z), C-contiguous: float32, of `labels` in the stored type."""
+    def read(self):
+        """The array (x, y, z) in the stored type."""
         count, rest = divmod(math.prod(self.shape), len(self.files))
         if rest:
             raise VolumeError(
@@ -165,10 +165,7 @@ class StoredVoxels:
                 "repair the list of files"
             )
         array = np.concatenate([self._piece(file, count) for file in self.files])
-        dtype = self.dtype.newbyteorder("=") if labels else np.float32
-        # Beyond float32 it becomes infinite, which is refused where it is used.
-        with np.errstate(over="ignore"):
-            return np.array(array.reshape(self.shape, order="F"), dtype=dtype, order="C")
+        return array.reshape(self.shape, order="F")
 
     def _text(self):
         return f"{' x '.join(map(str, self.shape))} voxels of {self.dtype.name}"

@@ -5,6 +5,7 @@ Physical coordinates are ITK's patient space (LPS: left, posterior, superior), i
 centre has integer index; the field of view reaches half a voxel beyond the outermost centres.
 """
 
+import logging
 import math
 from dataclasses import dataclass, field
 
@@ -12,8 +13,12 @@ import numpy as np
 
 from segsrgan.errors import VolumeError
 
+_logger = logging.getLogger(__name__)
+
 # Beyond this a resolution is a slip of the keyboard: one float32 channel would take 8 GiB.
 MAX_VOXELS = 2**31
+_SAMPLE = 2**18  # voxels that tell whether float32 is fine enough
+_ROUNDING = 1e-3  # of the range of an image; float32 may change its values by so much
 
 
 def nearest_rotation(matrix):
@@ -53,6 +58,54 @@ def spatial_shape(sizes, path):
             f"{path}: expected a 3-D image, received {len(sizes)}-D {tuple(sizes)}; {remedy}"
         )
     return tuple(sizes)
+
+
+def voxels_of(array, name, labels=False):
+    """Stored voxels (x, y, z) as they are used: float32, of `labels` in their own type, native.
+
+    NaN from the border on, SPM's and AFNI's background, becomes 0, or the minimum below 0, with a
+    warning. `VolumeError` if float32 cannot hold the intensities, or not tell them apart.
+    """
+    dtype = array.dtype.newbyteorder("=") if labels else np.dtype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = np.require(array, dtype, "CW")
+        if not np.can_cast(array.dtype, dtype):
+            _check_float32(array, result, name)
+    if dtype.kind != "f" or not np.isnan(result.min()):
+        return result
+    from scipy import ndimage  # slow to load
+
+    regions, _ = ndimage.label(np.isnan(result))
+    faces = [regions.take([0, -1], axis).ravel() for axis in range(3)]
+    outside = np.isin(regions, np.setdiff1d(np.concatenate(faces), [0]))
+    if outside.all() or not outside.any():
+        return result
+    value = min(0.0, np.nanmin(result))
+    text = "%s: %d of %d voxels are NaN, from the border on; taking them for background, %g"
+    _logger.warning(text, name, outside.sum(), result.size, value)
+    result[outside] = value
+    return result
+
+
+def _check_float32(array, result, name):
+    """Refuse finite voxels that float32 makes infinite, or of a difference that it rounds away."""
+    if count := np.count_nonzero(np.isinf(result) & np.isfinite(array)):
+        largest = np.abs(array, where=np.isfinite(array), out=np.zeros(array.shape)).max()
+        raise VolumeError(
+            f"{name}: {count} of {array.size} voxels are beyond float32, up to {largest:.3g} in "
+            "size; scale the image to ordinary numbers"
+        )
+    sample, rounded = (a.ravel()[:: a.size // _SAMPLE | 1].astype(float) for a in (array, result))
+    inside = np.isfinite(sample)
+    if array.dtype.kind in "iu":  # an object of one value has no noise: background can be left out
+        inside &= (sample != 0) & (sample > sample.min())
+    values, rounded = sample[inside], rounded[inside]
+    error = np.abs(values - rounded).max(initial=0)
+    if values.size and 0 < np.ptp(values) < error / _ROUNDING:
+        raise VolumeError(
+            f"{name}: its values, {values.min():.12g} to {values.max():.12g}, differ by less than "
+            "float32 can hold; subtract their minimum from the image and save it again"
+        )
 
 
 def check_spacing(spacing, name="spacing"):

@@ -165,6 +165,21 @@ def test_results_are_found_again_and_those_of_another_image_never_taken(tmp_path
         assert found == {x: "b/Result_with_w", y: "b/Result_with_w/y"}
 
 
+def test_dicom_without_a_suffix_beside_a_file_of_its_name_has_a_folder_in_any_order(tmp_path):
+    (file,) = images(tmp_path, "t2.nii.gz")
+    folder = tmp_path / "t2"
+    folder.mkdir()
+    expected = {(file, folder): ["t2", "t2_dicom"], (folder, file): ["t2", "t2.nii.gz"]}
+    for order, names in expected.items():
+        chosen = choose_folders(order, "_".join(path.name for path in order))
+        assert [results.folder.name for results in chosen] == names
+        for results in chosen:
+            finish(results.claim())
+        for again in (order, order[::-1]):
+            name = chosen[0].folder.parent.name
+            assert all(results.is_finished(PAIR) for results in choose_folders(again, name))
+
+
 def test_below_an_output_folder_every_image_has_the_place_of_its_folder(tmp_path):
     x, y, z = images(tmp_path, "data/sub-1/t2.nii", "bids/sub-1/anat/t2.nii", "other/sub-1/t2.nii")
     (tmp_path / "bids" / "dataset_description.json").touch()

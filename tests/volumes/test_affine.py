@@ -55,9 +55,69 @@ def test_a_tilt_is_undone_in_place_whatever_the_orientation(direction, order, an
 
 def test_labels_are_moved_as_they_are():
     matrix = affine(shear=0.3)
-    array = np.random.default_rng(0).integers(0, 3, SHAPE) * 300000001
+    array = np.random.default_rng(0).integers(1, 3, SHAPE) * 300000001
     found = volume_of(array, matrix, "a.nii", labels=True).array
-    assert found.dtype == array.dtype and set(np.unique(found)) == set(np.unique(array))
+    assert found.dtype == array.dtype and set(np.unique(found)) == {0, *np.unique(array)}
+    assert (found == 0).sum() == found.size - array.size  # outside the field of view is no object
+
+
+@pytest.mark.parametrize("lowest", [-3, 7])
+def test_room_beside_the_slices_of_an_image_is_its_minimum(lowest, caplog):
+    array = np.full(SHAPE, lowest, np.float32)
+    array[2:-2, 2:-2, 2:-2] = 50
+    array[9, 9, 6] = np.nan  # is no reason to take the room for NaN
+    found = volume_of(array, affine(shear=0.3), "a.nii").array
+    assert found[:, [0, -1]].max() == lowest and 1 <= np.isnan(found).sum() <= 4
+    assert "NaN" not in caplog.text
+    array[:, :3], array[0, 3] = np.nan, np.nan  # at the border it is background
+    assert np.isnan(volume_of(array, affine(shear=0.3), "a.nii").array).sum() <= 4
+    assert "from the border on" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("spacing", "pair", "across"),
+    [
+        ((1, 1, 3), (0, 2), 2),
+        ((3, 1, 1), (0, 1), 0),
+        ((1, 1, 0.6), (1, 2), 2),  # square pixels larger than the distance of the slices
+        ((1, 1, 1), (1, 2), 2),
+        ((1, 1, 1), (0, 1), 1),
+        ((1, 1, 3), (0, 1), None),  # within the slices
+        ((1, 1, 1.2), (0, 1), None),
+        ((1, 3, 1), (0, 2), None),
+    ],
+)
+@pytest.mark.parametrize("shear", [0.1, 0.3])
+def test_slices_lie_across_the_thick_axis_or_have_square_pixels(spacing, pair, across, shear):
+    tilt = np.eye(3)
+    first, second = pair if across in (None, pair[1]) else pair[::-1]
+    tilt[first, second] = shear
+    matrix = affine(shear=tilt, spacing=np.array(spacing))
+    if across is None:
+        with pytest.raises(VolumeError, match="its axes meet at"):
+            volume_of(np.zeros(SHAPE), matrix, "a.nii")
+        return
+    found = volume_of(np.zeros(SHAPE), matrix, "a.nii")
+    np.testing.assert_allclose(found.spacing, spacing)
+    assert found.array.shape[across] == SHAPE[across]
+
+
+def test_a_format_that_knows_its_slices_is_believed():
+    matrix = affine(shear=0.3, spacing=np.array([0.8, 1.0, 0.5]))
+    found = volume_of(np.zeros(SHAPE), matrix, "a.dcm", across=2)
+    np.testing.assert_allclose(found.spacing, (0.8, 1.0, 0.5))
+    np.testing.assert_allclose(found.direction, np.eye(3), atol=1e-9)
+
+
+@pytest.mark.parametrize("angle", [0.2, 1.0])
+def test_what_rounding_leaves_beside_a_tilt_is_turned_about_the_middle(angle, caplog):
+    residual = np.eye(3)
+    residual[0, 1], residual[1, 2], residual[0, 2] = np.tan(np.radians(angle)), 0.3, 0.01
+    matrix = affine(rotation(), residual)
+    array, point = blob(matrix)
+    np.testing.assert_allclose(centre(volume_of(array, matrix, "a.nii")), point, atol=0.1)
+    assert f"at right angles only but for {angle / 2:.2f} degrees" in caplog.text
+    assert "sheared (a tilted gantry)" in caplog.text
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
@@ -87,7 +147,7 @@ def test_an_image_larger_than_any_patient_is_refused():
 
 @pytest.mark.parametrize(("shear", "slices"), [(0.015, 12), (0.015, 60), (0.002, 60)])
 def test_a_tilt_of_less_than_half_a_voxel_moves_no_slice(shear, slices):
-    array = np.zeros((4, 5, slices))
+    array = np.zeros((4, 5, slices), np.float32)
     found = volume_of(array, affine(shear=shear), "a.nii")
     assert (found.array is array) == (slices == 12 or shear == 0.002)
 

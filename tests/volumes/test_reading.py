@@ -47,6 +47,44 @@ def test_labels_keep_the_type_in_which_they_are_stored(tmp_path, suffix, dtype):
     np.testing.assert_array_equal(found, array)
 
 
+RAMP = np.arange(1, 211).reshape(5, 6, 7)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])
+@pytest.mark.parametrize(
+    ("array", "match"),
+    [
+        (2**40 + RAMP, "differ by less than float32 can hold; subtract their minimum"),
+        (np.where(RAMP < 50, 0, 2**40 + RAMP), "differ by less than float32"),
+        (2.0**40 + RAMP, "differ by less than float32"),
+        (RAMP * 1e300, "210 of 210 voxels are beyond float32, up to 2.1e.302 in size; scale"),
+        (np.where(RAMP == 9, -1e39, 1), "1 of 210 voxels are beyond float32, up to 1e.39"),
+        (RAMP * 1000003, ""),
+        (10 * RAMP + 2**24, ""),
+        (RAMP * 0.1, ""),
+        ((RAMP > 90) * 0.1 * (1 + 1e-15 * RAMP), ""),
+        ((RAMP > 90) * 0.1 * (1 + 1e-8 * RAMP), ""),  # an object of one value with noise
+        (np.where(RAMP > 90, np.inf, 1), ""),
+    ],
+)
+def test_intensities_that_float32_cannot_hold_are_refused(tmp_path, suffix, array, match):
+    path = tmp_path / f"a{suffix}"
+    sitk.WriteImage(sitk.GetImageFromArray(array.T), str(path))
+    assert np.array_equal(read_volume(path, labels=True).array, array, equal_nan=True)
+    if match:
+        with pytest.raises(VolumeError, match=match):
+            read_volume(path)
+    else:
+        np.testing.assert_allclose(read_volume(path).array, array, rtol=1e-7)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])
+def test_one_slice_is_named(tmp_path, caplog, suffix):
+    sitk.WriteImage(ITK_IMAGE[:, :, 3:4], str(tmp_path / f"a{suffix}"))
+    read_volume(tmp_path / f"a{suffix}")
+    assert f"a{suffix}: one slice; give the file" in caplog.text
+
+
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
 def test_a_name_that_is_not_utf8_is_read(tmp_path, suffix):
     sitk.WriteImage(ITK_IMAGE, str(tmp_path / f"a{suffix}"))
