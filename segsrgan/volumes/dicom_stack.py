@@ -81,11 +81,11 @@ def assembled(slices, name, labels=False):
 
 def _check_kinds(slices, name):
     """Refuse images of several kinds in one stack; report values that are not a scan's."""
-    for element, words, is_of_kind in _KINDS:
-        found = [image for image in slices if is_of_kind(image)]
+    for element, value_of, is_of_kind, words in _KINDS:
+        found = [image for image in slices if is_of_kind(value_of(image))]
         if not found:
             continue
-        value = found[0].labels[element]
+        value = value_of(found[0])
         if len(found) < len(slices):
             raise VolumeError(
                 f"{found[0].path}: {element} is {value} ({len(found)} of {len(slices)} slices): "
@@ -161,25 +161,29 @@ def _parts(image_type):
 
 
 def _kind(image):
-    return image.labels["FrameType"] or image.labels["ImageType"]
+    kind, component = (image.labels[k] for k in ("ImageType", "ComplexImageComponent"))
+    return "\\".join(filter(None, [image.labels["FrameType"] or kind, component]))
 
 
-# The element, what it says, and whether it says so of a slice.
+# The element, its value in a slice, whether that is of the kind, and what it means.
 _KINDS = (
     (
         "PhotometricInterpretation",
+        lambda image: image.labels["PhotometricInterpretation"],
+        lambda value: value == "MONOCHROME1",
         "low values are meant to be bright",
-        lambda image: image.labels["PhotometricInterpretation"] == "MONOCHROME1",
     ),
     (
         "ImageType",
+        _kind,
+        lambda kind: is_derived(kind, PHASE),
         "phase or a part of complex numbers, not a scan's magnitude",
-        lambda image: is_derived(f"{_kind(image)}\\{image.labels['ComplexImageComponent']}", PHASE),
     ),
     (
         "ImageType",
+        _kind,
+        lambda kind: any(word in kind.upper() for word in _PROJECTIONS),
         "projections, not a scan's slices",
-        lambda image: any(word in image.labels["ImageType"].upper() for word in _PROJECTIONS),
     ),
 )
 
@@ -422,11 +426,11 @@ def _on_even_grid(array, slices, weights, slope, spacing, labels):
 
     The stack moves by `slope` (2,) within its plane for each mm across.
     """
-    if labels:
-        weights = np.eye(len(slices), dtype=array.dtype)[:, weights.argmax(axis=0)]
+    first, nearest = slices[0], weights.argmax(axis=0)
     if not slope.any():
-        return array @ weights
-    first = slices[0]
+        return array[..., nearest] if labels else array @ weights
+    if labels:
+        weights = np.eye(len(slices), dtype=array.dtype)[:, nearest]
     heights = [(image.origin - first.origin) @ first.direction[:, 2] for image in slices]
     result = np.zeros((*array.shape[:2], weights.shape[1]), array.dtype)
     for k, new in np.argwhere(weights):
