@@ -260,8 +260,6 @@ def _check_rest(chosen, rest, folder):
             "%s: taking %d of %d slices (%s); the %d of other orientation or size are left out: %s",
             *(folder, count, total, gap, total - count, chosen),
         )
-    elif count == 1:
-        _logger.warning("%s: %s has one slice; are files missing?", folder, chosen)
 
 
 def _lies_between(stack, chosen):

@@ -79,6 +79,14 @@ def test_a_gantry_tilted_by_30_degrees_is_made_upright_over_a_small_field(tmp_pa
     assert volume.spacing == pytest.approx((1, 1, 4)) and volume.origin == pytest.approx((0, 0, 0))
 
 
+def test_pixels_larger_than_the_slice_distance_turn_no_tilted_stack(tmp_path):
+    shifts = [(0, 0.15 * k) for k in range(40)]
+    folder = placed(tmp_path / "s", 0.5 * np.arange(40), shifts, PixelSpacing=[1, 0.8])
+    volume = read_volume(folder)
+    assert volume.spacing == pytest.approx((0.8, 1, 0.5))
+    assert volume.direction == pytest.approx(np.eye(3))
+
+
 @pytest.mark.parametrize("labels", [False, True])
 def test_missing_slices_of_a_tilted_stack_are_interpolated_where_they_lie(tmp_path, labels):
     kept = [0, 1, 2, 3, 6, 7, 8, 9]  # an upright rod, two columns of 20 wide, of one value

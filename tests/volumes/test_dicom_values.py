@@ -226,3 +226,9 @@ def test_values_meant_to_be_shown_inverted_are_pointed_out(tmp_path, caplog):
         dataset.save_as(path)
     with pytest.raises(VolumeError, match="MONOCHROME1 .4 of 6 slices"):
         read_volume(folder)
+
+
+def test_a_slope_beyond_float32_is_refused_by_its_values(tmp_path):
+    folder = write_series(tmp_path / "s", EVEN, RescaleSlope="1e300", RescaleIntercept=0)
+    with pytest.raises(VolumeError, match="180 of 180 voxels are beyond float32, up to 1.11e.303"):
+        read_volume(folder)
