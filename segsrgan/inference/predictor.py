@@ -123,8 +123,8 @@ class Predictor:
               when None.
             - `interpolation_type`: an interpolator of SimpleITK, used with `interp="sitk"`.
             - `thickness`: of the image's slices in mm, at most twice their distance; what DICOM or
-              a BIDS sidecar says when None, else the distance. `gap` instead: what lies between
-              them. Either means `interp="profile"`.
+              a BIDS sidecar says when None, else what the voxels clearly show, else the distance.
+              `gap` instead: what lies between them. Either means `interp="profile"`.
             - `spline_order`: 0 to 5, used with `interp="scipy"`.
             - `blend`: mean of overlapping patches, `"uniform"` (the paper's) or `"gaussian"`.
             - `consistency`: `"on"`: the image agrees with the scan's slices, see
@@ -218,7 +218,8 @@ class Predictor:
         name = "the image" if isinstance(image, Volume) else str(image)
         thickness = None
         if not legacy:
-            thickness = slice_thickness(volume, name, source.thickness, self.settings)
+            asked = self.settings.thickness, self.settings.gap
+            thickness = slice_thickness(volume, name, source.thickness, *asked)
         normalisation = _normalisation(volume.array, legacy, name)
         scan = volume.with_array(normalisation.apply(volume.array))
         result = self._interpolate(scan, network, thickness)

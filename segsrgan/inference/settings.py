@@ -48,8 +48,8 @@ class PredictorSettings:
     )
     thickness: float | None = setting(
         None,
-        "of the slices, mm (default: what DICOM or a BIDS sidecar says, else the distance of the "
-        "slices); means --interp profile",
+        "of the slices, mm (default: what DICOM or a BIDS sidecar says, else what the voxels "
+        "clearly show, else the distance of the slices); means --interp profile",
         "> 0",
         metavar="MM",
     )

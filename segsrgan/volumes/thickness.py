@@ -16,60 +16,67 @@ _logger = logging.getLogger(__name__)
 
 _WIDTHS = (0.2, 2.0)  # over the distance of the slices, within which the width is looked for
 _BANDS = np.linspace(0.15, 0.5, 6)  # cycles per slice distance, over which spectra are compared
-_FEWEST = 16  # slices, and in-plane lines' samples after decimation, that make a spectrum
-_UNCLEAR = 0.02  # mean square difference of the log spectra, from which on they do not match
+_FEWEST = 8  # slices, and in-plane lines' samples after decimation, that make a spectrum
+_POINTS = 64  # of a spectrum, at least: lines are padded to as many
+_UNCLEAR = 0.03  # mean square difference of the log spectra, from which on they do not match
 _DOUBT = 0.25  # relative difference of the estimate from the thickness that is taken
 _ROUNDED = 0.02  # relative, by which headers round
 
 
-def slice_thickness(volume, name, declared, settings):
+def slice_thickness(volume, name, declared=None, thickness=None, gap=None):
     """The thickness that a scan is processed with, mm; None: the distance of its slices.
 
-    That is what the settings' `thickness` or `gap` say; else what is declared, if it is less than
-    the distance: slices that overlap are mostly interpolated ones. A warning says if the voxels
-    show another one, see `estimated_width`.
+    That is what is asked for; else what is declared, if it is less than the distance: slices that
+    overlap are mostly interpolated ones; else what the voxels show, if that is clearly less, see
+    `estimated_width`. A warning says if the voxels show another one than is asked for or declared.
 
     Args:
         volume: the scan.
         name: of the scan, for messages.
         declared: by its files, mm or None.
-        settings: with `thickness` and `gap`, mm or None.
+        thickness: asked for, mm or None.
+        gap: asked for, between the slices, mm or None.
 
     Raises:
         UserError: if the thickness asked for is more than twice the distance, or the gap as wide.
     """
     axis = volume.grid.thick_axis
-    asked = settings.thickness is not None or settings.gap is not None
+    asked = thickness is not None or gap is not None
     if axis is None:
         if asked:
             _logger.warning("%s: no axis has thicker slices; its thickness is not used", name)
         return None
     distance = volume.spacing[axis]
-    if settings.gap is not None and settings.gap >= distance:
+    if gap is not None and gap >= distance:
         raise UserError(
             f"{name}: gap must be less than the distance of the slices, {distance:g} mm, received "
-            f"{settings.gap:g}; a gap is what lies between them"
+            f"{gap:g}; a gap is what lies between them"
         )
-    if (settings.thickness or 0) > 2 * distance:
+    if (thickness or 0) > 2 * distance:
         raise UserError(
             f"{name}: thickness must be at most twice the distance of the slices, {distance:g} mm, "
-            f"received {settings.thickness:g}"
+            f"received {thickness:g}"
         )
-    thickness = None
-    if asked:
-        thickness = settings.thickness or distance - settings.gap
-    elif declared is not None and 0 < declared < distance * (1 - _ROUNDED):
+    if gap is not None:
+        thickness = distance - gap
+    elif not asked and declared is not None and 0 < declared < distance * (1 - _ROUNDED):
         thickness = declared
         _logger.info("%s: slices of %g mm, %g mm apart", name, declared, distance)
     width = estimated_width(volume)
-    if width is not None and abs(width * distance / (thickness or distance) - 1) > _DOUBT:
+    if width is None or abs(width * distance / (thickness or distance) - 1) <= _DOUBT:
+        return thickness
+    look = f"{name}: its slices look {width * distance:.2g} mm thick"
+    if not asked and declared is None and width < 1:
         _logger.warning(
-            "%s: its slices look %.2g mm thick, %.2g mm %s; --thickness or --gap corrects it",
-            name,
-            width * distance,
-            thickness or distance,
-            "are asked for" if asked else "by its header" if thickness else "is their distance",
+            "%s, %.2g mm apart; they are taken as that thick, thickness or gap says otherwise",
+            look,
+            distance,
         )
+        return width * distance
+    what = "are asked for" if asked else "by its header" if declared else "is their distance"
+    _logger.warning(
+        "%s, %.2g mm %s; thickness or gap corrects it", look, thickness or distance, what
+    )
     return thickness
 
 
@@ -154,8 +161,9 @@ def _spectrum(array, axis):
     lines = np.moveaxis(array, axis, -1)
     lines = lines - lines.mean(axis=-1, keepdims=True)
     size = lines.shape[-1]
-    power = np.abs(np.fft.rfft(lines * np.hanning(size + 2)[1:-1], axis=-1)) ** 2
-    power, places = power.reshape(-1, power.shape[-1]).mean(0), np.fft.rfftfreq(size)
+    points = max(size, _POINTS)
+    power = np.abs(np.fft.rfft(lines * np.hanning(size + 2)[1:-1], points, axis=-1)) ** 2
+    power, places = power.reshape(-1, power.shape[-1]).mean(0), np.fft.rfftfreq(points)
     bands = zip(_BANDS[:-1], _BANDS[1:], strict=True)
     means = [power[(places >= low) & (places <= high)].mean() for low, high in bands]
     return np.log(np.maximum(means, np.finfo(float).tiny))

@@ -3,7 +3,6 @@
 
 import json
 from functools import cache
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,8 +34,7 @@ def scan(truth, axis, ratio, width=1.0):
 
 
 def chosen(volume, declared=None, **settings):
-    settings = SimpleNamespace(**({"thickness": None, "gap": None} | settings))
-    return slice_thickness(volume, "t2.nii", declared, settings)
+    return slice_thickness(volume, "t2.nii", declared, **settings)
 
 
 @pytest.mark.parametrize("axis, ratio", [(0, 3), (1, 4), (2, 3), (1, 5)])
@@ -51,10 +49,17 @@ def test_the_width_is_seen_through_noise():
     assert estimated_width(low.with_array(low.array + noise)) == pytest.approx(1, rel=0.15)
 
 
+@pytest.mark.parametrize("width", [0.5, 1])
+def test_the_width_is_seen_in_ten_slices(width):
+    low = scan(texture(), 2, 4, width)
+    few = Volume(low.array[:, :, 10:20], low.spacing)
+    assert estimated_width(few) == pytest.approx(width, rel=0.2)
+
+
 def test_no_width_is_given_where_none_can_be_seen():
     truth = texture()
     low = scan(truth, 2, 4)
-    few = Volume(low.array[:, :, :12], low.spacing)
+    few = Volume(low.array[:, :, :7], low.spacing)
     gains = 1 + np.random.default_rng(2).uniform(0, 2, low.array.shape[2])
     uneven = low.with_array(low.array * gains)
     for volume in (truth, scan(truth, 2, 1.5), few, uneven, low.with_array(0 * low.array)):
@@ -82,10 +87,16 @@ def test_an_isotropic_image_has_no_thickness(caplog):
     assert "no axis has thicker slices" in caplog.text
 
 
+def test_thin_slices_are_taken_as_such_where_nothing_says_how_thick_they_are(caplog):
+    assert chosen(scan(texture(), 1, 4, 0.5)) == pytest.approx(2, rel=0.15)
+    assert "look 2 mm thick, 4 mm apart; they are taken as that thick" in caplog.text
+
+
 @pytest.mark.parametrize(
     "width, declared, settings, said",
     [
-        (0.5, None, {}, "look 2 mm thick, 4 mm is their distance"),
+        (0.5, 4.0, {}, "look 2 mm thick, 4 mm by its header"),
+        (1.5, None, {}, "look 6 mm thick, 4 mm is their distance"),
         (1.0, 2.0, {}, "look 4 mm thick, 2 mm by its header"),
         (1.0, None, {"gap": 2.0}, "look 4 mm thick, 2 mm are asked for"),
         (0.5, 2.0, {}, ""),
