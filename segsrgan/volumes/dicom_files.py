@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""One DICOM file: whether it is a scan, where its slices lie, and their pixels.
-
-pydicom reads every element; SimpleITK only decompresses pixels, of a copy without other elements,
-for where it finds no spacing, position or orientation it makes one up.
+"""The header of a DICOM file: whether it is a scan, where its slices lie, what their pixels are.
 
 Reference: DICOM PS3.3, sections C.7.6.2 (image plane) and C.7.6.16 (functional groups).
 """
 
 import logging
 import os
-import tempfile
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
 
 from segsrgan.errors import VolumeError, one_line
-from segsrgan.volumes.itk import quiet, reason
 from segsrgan.volumes.volume import is_orthonormal, nearest_rotation
 
 _PARALLEL = 1e-3  # in directions, and in the spacing relative to it
@@ -44,17 +38,16 @@ _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _ACROSS = ("SpacingBetweenSlices", "SliceThickness")
 _PLANE = ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 _SCALE = ("RescaleSlope", "RescaleIntercept")
-_PIXELS = (
+_NUMBERS = (
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("SamplesPerPixel", "PhotometricInterpretation"),
+    "NumberOfFrames",
 )
-_PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+PIXELS = (*_NUMBERS, "SamplesPerPixel", "PhotometricInterpretation")
 _FRAME = (*_PLANE, *_SCALE, *_ACROSS, *LABELS)
-_OVERLAYS = [0x60000010 + 0x20000 * k for k in range(16)]  # their rows
 _MOSAIC = (0x00190010, 0x0019100A)  # Siemens: the number of images in a mosaic
 _READ = (
-    *("NumberOfFrames", "SOPClassUID", "SOPInstanceUID", "Modality", "ModalityLUTSequence"),
-    *(*_PIXELS, *_PADDING, *_FRAME, *_SERIES, *_GROUPS),
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "ModalityLUTSequence"),
+    *(*PIXELS, *_FRAME, *_SERIES, *_GROUPS),
 )
 # By words in the name of the SOP class, and by Modality: what has pixels but is no scan.
 _NO_SCANS = {
@@ -139,7 +132,7 @@ class Stack:
 
 
 @contextmanager
-def _unheard():
+def without_warnings():
     """Without pydicom's warnings of what the standard forbids; values used here are checked."""
     logger = logging.getLogger("pydicom")
     level = logger.level
@@ -158,7 +151,7 @@ def scan(path):
     `NoScan`, `Damaged` or another `VolumeError` if there are none; a slice whose place is not known
     says so.
     """
-    with open(path, "rb") as file, _unheard():
+    with open(path, "rb") as file, without_warnings():
         try:
             return _scan_opened(file, path)
         except VolumeError:
@@ -176,12 +169,12 @@ def _scan_opened(file, path):
     # Directories of discs, and files cut off early, name it only before the elements.
     kind = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
     kind = kind.name if isinstance(kind, pydicom.uid.UID) else "an object of unknown kind"
-    values = _values(dataset, _READ)
+    values = values_of(dataset, _READ)
     series = [text(values, name) for name in _SERIES]
     series[0] = series[0] or series[1]  # anonymised without a UID: by its number
     try:
         _check_is_scan(dataset, kind, path)
-        pixels = _pixel_format(values, path)
+        pixels = pixel_format(values, path)
         if os.fstat(file.fileno()).st_size - file.tell() < _least_bytes(dataset, pixels):
             raise Damaged(f"{path}: cannot be read, it is damaged or truncated; copy it again")
         return Stack(*series, _slices(values, pixels, path))
@@ -190,7 +183,7 @@ def _scan_opened(file, path):
         raise
 
 
-def _values(dataset, names):
+def values_of(dataset, names):
     """Dict of the values, by keyword, of those elements that are there and can be decoded."""
     tags, result = _tags(tuple(names)), {}
     for tag in tags.keys() & dataset.keys():
@@ -245,7 +238,7 @@ def text(values, keyword):
         return found
 
 
-def _pixel_format(values, path):
+def pixel_format(values, path):
     """Dict of what the elements say of the pixels, whole numbers, checked."""
     photometric = text(values, "PhotometricInterpretation")
     samples = text(values, "SamplesPerPixel") or "1"
@@ -254,7 +247,7 @@ def _pixel_format(values, path):
             f"{path}: expected one real number per voxel, received {samples} ({photometric}); "
             "convert it to a scalar image first"
         )
-    found = {name: _whole(values, name) for name in (*_PIXELS[:6], "NumberOfFrames")}
+    found = {name: whole_number(values, name) for name in _NUMBERS}
     found["NumberOfFrames"] = found["NumberOfFrames"] or 1
     bits, stored = found["BitsAllocated"], found["BitsStored"]
     rules = {
@@ -283,7 +276,8 @@ def _pixel_format(values, path):
     return found
 
 
-def _whole(values, keyword):
+def whole_number(values, keyword):
+    """A value as an int; None if it is anything else."""
     try:
         return int(text(values, keyword))
     except ValueError:
@@ -296,11 +290,12 @@ def _least_bytes(dataset, pixels):
     if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
         return 0  # all was read to inflate it
     if syntax is not None and syntax not in pydicom.uid.UncompressedTransferSyntaxes:
-        return max(1, _bytes(pixels) // pixels["NumberOfFrames"] // _MOST_PACKED)
-    return _bytes(pixels) + (8 if dataset.original_encoding[0] else 12)
+        return max(1, byte_count(pixels) // pixels["NumberOfFrames"] // _MOST_PACKED)
+    return byte_count(pixels) + (8 if dataset.original_encoding[0] else 12)
 
 
-def _bytes(pixels):
+def byte_count(pixels):
+    """How many bytes the uncompressed pixels of a file have."""
     count = pixels["Rows"] * pixels["Columns"] * pixels["NumberOfFrames"]
     return count * pixels["BitsAllocated"] // 8
 
@@ -342,7 +337,7 @@ def _merged(values, groups):
     public = (group[tag] for group in groups for tag in group.keys() if not tag.is_private)
     for element in public:
         for item in element.value if element.VR == "SQ" else ():
-            result |= _values(item, _FRAME)
+            result |= values_of(item, _FRAME)
     return result
 
 
@@ -412,98 +407,3 @@ def _direction(cosines):
         return None
     matrix = np.column_stack([along_row, along_column, np.cross(along_row, along_column)])
     return nearest_rotation(matrix) if is_orthonormal(matrix, _ROUNDED_DIRECTION) else None
-
-
-def read_pixels(path):
-    """The stored numbers of a file (frame, y, x), and which of them are padding (low, high).
-
-    None in place of the latter where nothing is said. What else the file says of where its bytes
-    begin and end is compared with its size.
-    """
-    with _unheard():
-        names = [*_PIXELS, *_PADDING, "NumberOfFrames", "PixelData"]
-        dataset = pydicom.dcmread(path, force=True, specific_tags=[*names, *_OVERLAYS])
-        if "PixelData" not in dataset:  # nor anything else where it is compressed and cut off
-            raise VolumeError(
-                f"{path}: its pixels (PixelData) are missing or cut off; copy it again"
-            )
-        values = _values(dataset, names[:-1])
-        pixels = _pixel_format(values, path)
-        syntax = dataset.file_meta.get("TransferSyntaxUID")
-        if syntax is None or syntax in pydicom.uid.UncompressedTransferSyntaxes:
-            array = _uncompressed(dataset, pixels, path)
-        else:
-            array = _decompressed(dataset, pixels, path)
-    return array, _padding(values, pixels)
-
-
-def _uncompressed(dataset, pixels, path):
-    raw, size = dataset.PixelData, _bytes(pixels)
-    shape = (pixels["NumberOfFrames"], pixels["Rows"], pixels["Columns"])
-    if len(raw) < size or any(raw[size:]):
-        raise VolumeError(
-            f"{path}: Rows, Columns, NumberOfFrames and BitsAllocated make {size} bytes, PixelData "
-            f"has {len(raw)}; copy it again"
-        )
-    order = "<" if dataset.original_encoding[1] in (True, None) else ">"
-    kind = "ui"[pixels["PixelRepresentation"]]
-    dtype = np.dtype(f"{order}{kind}{pixels['BitsAllocated'] // 8}")
-    array = np.frombuffer(raw, dtype, size // dtype.itemsize).reshape(shape)
-    unused = pixels["BitsAllocated"] - pixels["BitsStored"]
-    native = array.astype(dtype.newbyteorder("="))
-    stored = native << unused >> unused
-    # Old files keep overlays in the bits beyond.
-    if not any(tag in dataset for tag in _OVERLAYS) and (stored != native).any():
-        raise VolumeError(
-            f"{path}: its pixels need more bits than BitsStored says, {pixels['BitsStored']}; "
-            "export it again"
-        )
-    return stored
-
-
-def _decompressed(dataset, pixels, path):
-    """By SimpleITK, of a copy that holds nothing but the pixels and what they are."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    several = pixels["NumberOfFrames"] > 1
-    copy = pydicom.Dataset()
-    copy.SOPClassUID = f"1.2.840.10008.5.1.4.1.1.7{'.3' if several else ''}"
-    copy.SOPInstanceUID = pydicom.uid.generate_uid()
-    for name, value in pixels.items():
-        if value is not None and (several or name != "NumberOfFrames"):
-            setattr(copy, name, value)
-    copy.SamplesPerPixel, copy.PhotometricInterpretation = 1, "MONOCHROME2"
-    copy["PixelData"] = dataset["PixelData"]
-    copy.file_meta = pydicom.dataset.FileMetaDataset()
-    copy.file_meta.TransferSyntaxUID = syntax
-    expected = (pixels["NumberOfFrames"], pixels["Rows"], pixels["Columns"])
-    try:
-        with quiet(), tempfile.TemporaryDirectory() as folder:
-            name = os.path.join(folder, "image.dcm")
-            copy.save_as(name, enforce_file_format=True)
-            array = sitk.GetArrayFromImage(sitk.ReadImage(name, imageIO="GDCMImageIO"))
-        if array.reshape(-1, *array.shape[-2:]).shape != expected:
-            raise ValueError(f"{array.shape} pixels, Rows and Columns say {expected}")
-    except Exception as error:  # pydicom's and SimpleITK's, of any damage
-        why = reason(error) if isinstance(error, RuntimeError) else one_line(error)
-        why = why.partition(" Traceback ")[0]  # pydicom's
-        raise VolumeError(
-            f"{path}: its pixels, of transfer syntax {syntax} ({syntax.name}), cannot be read "
-            f"({why}); decompress it with another program (gdcmconv --raw, dcmdjpeg) or copy it "
-            "again"
-        ) from error
-    return array.reshape(expected)
-
-
-def _padding(values, pixels):
-    found = [_whole(values, name) for name in _PADDING]
-    if found[0] is None:
-        return None
-    bits = pixels["BitsAllocated"]
-    for k, number in enumerate(found):
-        if number is None:
-            found[k] = found[0]
-        elif pixels["PixelRepresentation"] and number >= 2 ** (bits - 1):
-            found[k] -= 2**bits  # written without its sign
-        elif number < 0 and not pixels["PixelRepresentation"]:
-            found[k] += 2**bits
-    return min(found), max(found)

@@ -16,7 +16,8 @@ from scipy import ndimage
 
 from segsrgan.errors import VolumeError
 from segsrgan.volumes.affine import volume_of
-from segsrgan.volumes.dicom_files import LABELS, PER_SLICE, read_pixels
+from segsrgan.volumes.dicom_files import LABELS, PER_SLICE
+from segsrgan.volumes.dicom_pixels import read_pixels
 from segsrgan.volumes.volume import nearest_rotation
 
 _logger = logging.getLogger(__name__)
