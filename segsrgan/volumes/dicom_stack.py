@@ -40,10 +40,10 @@ _STRAY = 5  # slices that tell which of them is displaced
 _PADDED = 0.05  # of the range
 _TURNED = 0.05  # degrees
 # Words of an ImageType; the first are Siemens's and Philips's, of phase and its like.
-PHASE = ("P", "R", "I", "REAL", "IMAGINARY", "VELOCITY")
-_DERIVED = ("DERIVED", "MPR", "MIP", "MINIP", "PROJECTION", "REFORMATTED", "LOCALIZER", *PHASE)
-_PROJECTIONS = ("PROJECTION", "MIP", "MINIP")
-_FAT = ("FAT", "F", "OUT", "OPP", "OPPOSED", "OP")  # and where it cancels water
+_PHASE = {"P", "R", "I", "REAL", "IMAGINARY", "VELOCITY"}
+_PROJECTIONS = {"PROJECTION", "MIP", "MINIP"}
+_DERIVED = {"DERIVED", "MPR", "REFORMATTED", "LOCALIZER", *_PROJECTIONS}
+_FAT = {"FAT", "F", "OUT", "OPP", "OPPOSED", "OP"}  # and where it cancels water
 _DIXON = re.compile(r"\b(IN|OUT|OPP|OPPOSED)[_ ]?PHASE\b")
 _SHOWN = 6  # values of an element, in messages
 
@@ -142,19 +142,26 @@ def places_of(slices):
     return [slices[k] for k in order], [0, *places.tolist()]
 
 
-def is_derived(image_type, words=_DERIVED):
+def is_derived(image_type):
     """Whether an ImageType or FrameType is that of a reformat, a projection, a localizer or phase.
 
     The real and imaginary parts and maps of the field count as phase.
     """
-    return any(
-        part in words or part.startswith(("PHASE", "FIELD", "B0")) for part in _parts(image_type)
-    )
+    return bool(_parts(image_type) & _DERIVED) or _is_phase(image_type)
 
 
 def is_fat(image_type):
     """Whether an ImageType is that of fat, or of water less fat, by Dixon's method."""
-    return not _parts(image_type).isdisjoint(_FAT)
+    return bool(_parts(image_type) & _FAT)
+
+
+def _is_phase(image_type):
+    parts = _parts(image_type)
+    return bool(parts & _PHASE) or any(part.startswith(("PHASE", "FIELD", "B0")) for part in parts)
+
+
+def _is_projection(image_type):
+    return bool(_parts(image_type) & _PROJECTIONS)
 
 
 def _parts(image_type):
@@ -177,15 +184,10 @@ _KINDS = (
     (
         "ImageType",
         _kind,
-        lambda kind: is_derived(kind, PHASE),
+        _is_phase,
         "phase or a part of complex numbers, not a scan's magnitude",
     ),
-    (
-        "ImageType",
-        _kind,
-        lambda kind: any(word in kind.upper() for word in _PROJECTIONS),
-        "projections, not a scan's slices",
-    ),
+    ("ImageType", _kind, _is_projection, "projections, not a scan's slices"),
 )
 
 
