@@ -220,7 +220,7 @@ class Predictor:
         if not legacy:
             asked = self.settings.thickness, self.settings.gap
             thickness = slice_thickness(volume, name, source.thickness, *asked)
-        normalisation = _normalisation(volume.array, legacy, name)
+        normalisation = _normalisation(volume, legacy, name)
         scan = volume.with_array(normalisation.apply(volume.array))
         result = self._interpolate(scan, network, thickness)
         grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
@@ -483,8 +483,9 @@ def _volume(image, series):
     return (image, Source()) if isinstance(image, Volume) else read_with_source(image, series)
 
 
-def _normalisation(array, legacy, name):
-    normalisation = Normalisation.of(array, None if legacy else name)
+def _normalisation(volume, legacy, name):
+    array = volume.array
+    normalisation = Normalisation.of(array, None if legacy else name, volume.grid.thick_axis)
     if not legacy:
         return normalisation
     # The released original divides by the maximum whatever the minimum is.

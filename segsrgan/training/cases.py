@@ -118,7 +118,7 @@ class Case:
         problems, extent, grid, values = [], None, None, set()
         try:
             image = _read_image(self.image)
-            usual_range(image.array, str(self.image))  # for its warnings
+            usual_range(image.array, str(self.image), image.grid.thick_axis)  # for its warnings
             extent, grid = Extent.of(image), image.grid
         except (VolumeError, OSError) as error:
             problems.append(str(error))

@@ -23,6 +23,8 @@ _DARK = 5  # percentile of what is brighter than the minimum
 _MARGIN = 0.1  # of the range from that percentile on
 _PADDED = 0.01  # fraction of the voxels; so many equal ones were written by a program
 _AIR = (-1100, -900)  # Hounsfield units
+_FULL = 0.7  # of the fullest slice; an object does not end beside a slice so full
+_ALTERNATING = 2  # times the contrast of those beside them, in three of four slices
 _HOT = 3  # times its neighbours' brightness, and 2 times that of any other slice
 _GREY = 0.15  # of the range; a background above it is not dark
 _LARGE = 0.2  # fraction of the voxels that only a background fills with one value
@@ -30,7 +32,7 @@ _LEVEL = 1e-3  # of the range; background may deviate so much
 _ZEROS = 0.05  # fraction of the voxels; so many zeros are the background
 
 
-def usual_range(array, name=None):
+def usual_range(array, name=None, across=None):
     """The lowest and highest intensity, isolated extremes and padding aside.
 
     They are the minimum and the maximum, unless
@@ -46,8 +48,9 @@ def usual_range(array, name=None):
 
     Args:
         array: of any shape, finite.
-        name: of the image, for warnings of such voxels and of a background that is not dark;
-            None: no warnings.
+        name: of the image, for warnings of such voxels, of slices that are empty or alternately
+            bright and dark, and of a background that is not dark; None: no warnings.
+        across: the axis across the slices, if there is one: a lost slice may be its last.
     """
     sample = array.flat[:: array.size // _SAMPLE | 1].astype(np.float64)
     values, counts = np.unique(sample, return_counts=True)
@@ -68,7 +71,7 @@ def usual_range(array, name=None):
     base = min(0.0, low)
     axis, hot = _hot_slices(array, base)
     if hot.size:
-        low, high = usual_range(np.delete(array, hot, axis), name)
+        low, high = usual_range(np.delete(array, hot, axis), name, across)
         if name:
             text = "%s: %s are far brighter than those beside them: they do not set the range, and "
             text += "come back as %.6g at most"
@@ -78,7 +81,7 @@ def usual_range(array, name=None):
         high = float(np.max(array, where=array <= base + _KEPT * (top - base), initial=low))
     if name:
         for text in (
-            *_empty_slices(array),
+            *_doubtful_slices(array, across),
             *_extremes(array, (lowest, low), (highest, high), top),
             *_backgrounds(array, sample, usual, (base, top, high)),
         ):
@@ -103,16 +106,36 @@ def _hot_slices(array, base):
     return 0, np.empty(0, int)
 
 
-def _empty_slices(array):
-    """Texts on slices of one value, one or two between others of many."""
+def _doubtful_slices(array, across):
+    """Texts on slices that are empty beside others, or of another scale than those beside them."""
     for axis, slices in _slices(array):
-        is_filled = np.ptp(np.percentile(slices, (5, 95), axis=(1, 2)), axis=0) > 0
-        # Closing fills gaps of one or two, and at either end nothing.
-        is_lost = ndimage.binary_closing(np.pad(is_filled, 3), np.ones(3))[3:-3] & ~is_filled
-        is_lost &= np.ptp(slices, axis=(1, 2)) == 0
+        contrast = np.ptp(np.percentile(slices, (5, 95), axis=(1, 2)), axis=0)
+        is_lost = _closed(slices, contrast > 0, axis == across) & (np.ptp(slices, axis=(1, 2)) == 0)
         if is_lost.any():
             numbers = _slice_numbers(array, axis, np.flatnonzero(is_lost))
-            yield f"{numbers} are empty between others: if they were lost, give the whole scan"
+            yield f"{numbers} are empty beside others: if they were lost, give the whole scan"
+        steps = np.diff(np.log(contrast[contrast > 0]))
+        steps[1::2] *= -1
+        low, middle, high = np.percentile(steps, (25, 50, 75)) if steps.size > 3 else (0, 0, 0)
+        if max(low, -high) > np.log(_ALTERNATING):
+            times = f"about {np.exp(abs(middle)):.0f} times the contrast of those beside it"
+            text = f"every second slice along axis {axis + 1} has {times}"
+            yield f"{text}: if they are of two images, give one"
+
+
+def _closed(slices, is_filled, has_ends):
+    """Which slices are one or two beside filled ones, filled ones included.
+
+    They lie between these; or, of a stack that `has_ends`, where it ends at a slice that is full.
+    """
+    ends = False, False
+    if has_ends and is_filled.any():
+        values, least = slices[[0, -1], 0, 0], _LEVEL * np.ptp(slices)
+        full = np.array([np.mean(np.abs(slices - v) > least, axis=(1, 2)) for v in values])
+        ends = full[[0, 1], np.flatnonzero(is_filled)[[0, -1]]] >= _FULL * full.max(axis=1)
+    # Closing fills gaps of one or two.
+    padded = np.pad(is_filled, 3, constant_values=tuple(ends))
+    return ndimage.binary_closing(padded, np.ones(3))[3:-3]
 
 
 def _slice_numbers(array, axis, indices):
@@ -204,8 +227,8 @@ class Normalisation:
     clips: bool = False  # whether there are intensities beyond, see `usual_range`
 
     @classmethod
-    def of(cls, array, name=None):
-        """The normalisation of an array of any shape; `name` as in `usual_range`.
+    def of(cls, array, name=None, across=None):
+        """The normalisation of an array of any shape; `name` and `across` as in `usual_range`.
 
         Raises `ValueError` if voxels are NaN or infinite (the message counts them), or all equal.
         """
@@ -221,7 +244,7 @@ class Normalisation:
                 f"the image must have contrast, received {array.size} voxels all equal to "
                 f"{lowest:g}; check that it is the right file"
             )
-        low, high = usual_range(array, name)
+        low, high = usual_range(array, name, across)
         shift = min(0.0, low)
         scale = high - shift
         if not float(np.finfo(np.float32).tiny) <= scale <= 1e38:

@@ -49,6 +49,15 @@ def test_the_identity_network_gives_intensities_back(identity):
     assert result.mask is None
 
 
+@pytest.mark.parametrize("thick", [1.0, 3.0])
+def test_the_last_slice_of_a_stack_is_missed(identity, thick, caplog):
+    volume = random_volume(spacing=(1.0, 1.0, thick), low=0)
+    volume.array[..., -1] = 0
+    Predictor(identity).predict(volume, patch=8, new_resolution=1)
+    expected = "the image: slices 8 of 8 along axis 3 are empty beside others"
+    assert (expected in caplog.text) == (thick > 1)
+
+
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.9])
 def test_the_mask_is_the_thresholded_probability(echo, threshold):
     volume = random_volume(low=0, high=1)

@@ -145,13 +145,13 @@ def test_slices_far_brighter_than_those_beside_them_do_not_set_the_range(
     assert Normalisation.of(array).apply(array).max() == 1
 
 
-def test_slices_that_are_empty_between_others_are_pointed_out(caplog):
+def test_one_or_two_empty_slices_beside_others_are_pointed_out(caplog):
     array = head()
     array[:, :, [9, 10]] = array[12] = 0
     assert usual_range(array, "a.nii") == (0, array.max())
     expected = ("13 of 24 along axis 1", "10, 11 of 20 along axis 3")
     assert [record.message for record in caplog.records] == [
-        f"a.nii: slices {numbers} are empty between others: if they were lost, give the whole scan"
+        f"a.nii: slices {numbers} are empty beside others: if they were lost, give the whole scan"
         for numbers in expected
     ]
     caplog.clear()
@@ -159,6 +159,38 @@ def test_slices_that_are_empty_between_others_are_pointed_out(caplog):
     array[:, :, 8:12] = 0
     usual_range(array, "a.nii")
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("lost", "numbers"), [([-1], "18"), ([0, 1], "1, 2"), ([0, -2, -1], "1, 17, 18")]
+)
+def test_an_empty_slice_at_the_end_of_a_stack_is_pointed_out_beside_a_full_one(
+    lost, numbers, caplog
+):
+    array = np.where(head()[:, :, [10] * 18] > 0, 100 + 700 * noise((24, 26, 18)), 0)
+    array[:, :, lost] = 0
+    for across in (None, 0, 1):
+        usual_range(array, "a.nii", across)
+    ball = head()[4:21]  # it ends gradually
+    assert not ball[[0, -1]].any() and ball[[1, -2]].any(axis=(1, 2)).all()
+    usual_range(ball, "a.nii", 0)
+    assert not caplog.records
+    usual_range(array, "a.nii", 2)
+    (record,) = caplog.records
+    assert f"slices {numbers} of 18 along axis 3 are empty beside others" in record.message
+
+
+@pytest.mark.parametrize("offset", [0, -1024])
+def test_slices_that_are_alternately_bright_and_dark_are_pointed_out(caplog, offset):
+    array = head()[:, :, 4:16] + 10 * noise((24, 26, 12))
+    for times in (1, 1.5, 3):
+        assert not caplog.records
+        gained = array.copy()
+        gained[:, :, 1::2] *= times
+        usual_range(gained + offset, "a.nii")
+    (record,) = caplog.records
+    expected = "every second slice along axis 3 has about 3 times the contrast of those beside it"
+    assert record.message.startswith(f"a.nii: {expected}")
 
 
 @pytest.mark.parametrize("value", [-1500, -2000, -3024, -3.4e38])
