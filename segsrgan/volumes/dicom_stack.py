@@ -450,25 +450,46 @@ def _array(slices, name, labels):
     It is float64, of `labels` without a scale of the stored type.
     """
     array = np.empty((*slices[0].size, len(slices)))
-    padded, files, types = None, {}, set()
+    paddings, files, types = [None] * len(slices), {}, set()
     for k, image in enumerate(slices):
         files.setdefault(image.path, []).append(k)
     for path, numbers in files.items():
         stored, padding = read_pixels(path)
         types.add(stored.dtype)
         for k in numbers:
-            plane, (slope, intercept) = stored[slices[k].frame].T, slices[k].scale
-            array[..., k] = plane.astype(np.float64) * slope + intercept
-            if padding is not None:
-                padded = np.zeros(array.shape, bool) if padded is None else padded
-                padded[..., k] = (plane >= padding[0]) & (plane <= padding[1])
-    if padded is not None and padded.any() and not padded.all():
-        low, high = array[~padded].min(), array[~padded].max()
-        margin = _PADDED * (high - low)
-        # Zero as padding beside a background of 0 and 1 changes nothing.
-        if array[padded].min() < low - margin or array[padded].max() > high + margin:
-            text = "%s: %d voxels of padding (PixelPaddingValue, %g) are set to %g"
-            _logger.warning(text, name, padded.sum(), array[padded].min(), low)
-            array[padded] = low
+            slope, intercept = slices[k].scale
+            array[..., k] = stored[slices[k].frame].T.astype(np.float64) * slope + intercept
+            paddings[k] = padding
+    _fill_padding(array, slices, paddings, name)
     is_plain = labels and all(image.scale == (1, 0) for image in slices)
     return array.astype(np.result_type(*types)) if is_plain else array
+
+
+def _fill_padding(array, slices, paddings, name):
+    """Set padding to the lowest value of the rest.
+
+    `paddings` are the lowest and highest stored number for each slice, None where it says nothing.
+    Where the others agree, their padding is that of such a slice, too.
+    """
+    if not (said := set(paddings) - {None}):
+        return
+    usual = said.pop() if len(said) == 1 else None
+    padded = np.zeros(array.shape, bool)
+    for k, image in enumerate(slices):
+        if padding := paddings[k] or usual:
+            low, high = sorted(end * image.scale[0] + image.scale[1] for end in padding)
+            padded[..., k] = (array[..., k] >= low) & (array[..., k] <= high)
+    if not padded.any() or padded.all():
+        return
+    low, high = array[~padded].min(), array[~padded].max()
+    margin = _PADDED * (high - low)
+    # Zero as padding beside a background of 0 and 1 changes nothing.
+    if array[padded].min() < low - margin or array[padded].max() > high + margin:
+        text = "%s: %d voxels of padding (PixelPaddingValue, %g) are set to %g"
+        _logger.warning(text, name, padded.sum(), array[padded].min(), low)
+        has_padding = padded.any(axis=(0, 1))
+        silent = sum(has_padding[k] for k, padding in enumerate(paddings) if padding is None)
+        if silent:
+            text = "%s: PixelPaddingValue is missing in %d of %d slices with such voxels"
+            _logger.warning(text, name, silent, has_padding.sum())
+        array[padded] = low

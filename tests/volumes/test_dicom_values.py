@@ -53,6 +53,22 @@ def test_padding_becomes_the_lowest_other_value(tmp_path, caplog, options, lowes
     assert f"{count} voxels of padding (PixelPaddingValue" in caplog.text
 
 
+@pytest.mark.parametrize("kept", [1, 2])
+def test_what_is_padding_by_one_slice_is_padding_in_those_that_say_nothing(tmp_path, caplog, kept):
+    folder = write_padded(tmp_path / "s", -2000)
+    for k in range(kept, 3):
+        dataset = pydicom.dcmread(folder / f"{k}")
+        del dataset.PixelPaddingValue
+        dataset.save_as(folder / f"{k}")
+    assert read_volume(folder).array.min() == -10
+    expected = (
+        "3 voxels of padding (PixelPaddingValue, -4000) are set to -10",
+        f"PixelPaddingValue is missing in {3 - kept} of 3 slices with such voxels",
+    )
+    for record, text in zip(caplog.records, expected, strict=True):
+        assert record.message.endswith(text)
+
+
 def test_a_padding_value_that_is_in_range_changes_nothing(tmp_path, caplog):
     volume = read_volume(write_padded(tmp_path / "s", 0, signed=False))
     assert volume.array[0, 0, 0] == 0 and volume.array[1, 1, 0] == 2 and caplog.text == ""
