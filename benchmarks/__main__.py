@@ -22,6 +22,7 @@ BENCHMARKS = {
     "weights": "scores of weights on volumes that their training never saw",
     "paper": "the SegSRGAN paper's tables: steps, robustness, pipelines, adversarial loss",
     "supermask": "the SuperMask paper's tables, on simulated examinations",
+    "supermask_image": "PSNR of SuperMask's image with and without --consistency",
     "supermask_speed": "seconds and memory of supermask-predict",
 }
 

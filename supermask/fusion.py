@@ -53,17 +53,35 @@ def fuse(masks, confidences, fusion="gaussian", least=0.0):
     return result
 
 
+def match_intensities(images, confidences, region):
+    """The gain and offset of each image that bring it to the first's intensities.
+
+    They give it the first's mean and standard deviation in the region (bool) that both see, such as
+    the object's surroundings, since scans differ in gain and offset, and its sign, where bright and
+    dark are exchanged.
+    """
+    maps = [(1.0, 0.0)]
+    for image, weight in zip(images[1:], confidences[1:], strict=True):
+        both = region & (weight > 0) & (confidences[0] > 0)
+        maps.append(_match(image, images[0], both))
+    return maps
+
+
+def mapped(array, gain, offset):
+    """An array's intensities after a gain and an offset, float32."""
+    if (gain, offset) == (1.0, 0.0):
+        return array
+    return (array * np.float32(gain) + np.float32(offset)).astype(np.float32)
+
+
 def fuse_images(images, confidences, region, fusion="gaussian"):
     """One float32 image (x, y, z) of several, in the intensities of the first, 0 where none counts.
 
-    The others are first given its mean and standard deviation in the region (bool) that both see,
-    such as the object's surroundings, since scans differ in gain and offset, and its sign, where
-    bright and dark are exchanged. A "vote" is the median of the views that see.
+    The others are first matched to it, see `match_intensities`. A "vote" is the median of the views
+    that see.
     """
-    matched = [images[0]]
-    for image, weight in zip(images[1:], confidences[1:], strict=True):
-        both = region & (weight > 0) & (confidences[0] > 0)
-        matched.append(_matched(image, images[0], both))
+    maps = match_intensities(images, confidences, region)
+    matched = [mapped(image, *item) for image, item in zip(images, maps, strict=True)]
     combine = {"gaussian": _weighted_mean, "vote": _median, "nearest": _surest}[fusion]
     result = combine(matched, confidences)
     return np.where(np.sum(confidences, axis=0) > 0, result, np.float32(0))
@@ -101,17 +119,16 @@ def _median(images, confidences):
     return np.where(count > 0, sum(middle) / 2, np.float32(0))[0]
 
 
-def _matched(image, reference, region):
-    """An image with the mean, deviation and sign that the reference has in a region."""
+def _match(image, reference, region):
+    """The gain and offset that give an image a reference's mean, deviation and sign in a region."""
     if np.count_nonzero(region) < 2:
-        return image
+        return 1.0, 0.0
     seen, wanted = image[region].astype(np.float64), reference[region].astype(np.float64)
     deviation, target = float(seen.std()), float(wanted.std())
     gain = target / deviation if deviation > 0 and target > 0 else 1.0
     if deviation * target > 0 and np.corrcoef(seen, wanted)[0, 1] < _INVERTED:
         gain = -gain
-    offset = float(wanted.mean()) - gain * float(seen.mean())
-    return (image * np.float32(gain) + np.float32(offset)).astype(np.float32)
+    return gain, float(wanted.mean()) - gain * float(seen.mean())
 
 
 class Agreement(NamedTuple):

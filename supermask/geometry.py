@@ -281,7 +281,7 @@ def sample(volume, grid, transform=None, through="linear", order=1):
     """
     if through not in THROUGH:
         raise ValueError(f"through must be one of {', '.join(THROUGH)}, received {through!r}")
-    matrix, offset = _affine(volume.grid, grid, transform)
+    matrix, offset = affine(volume.grid, grid, transform)
     axis = volume.grid.thick_axis if through == "nearest" else None
     array = np.asarray(volume.array, np.float32)
     if order > 1:
@@ -292,7 +292,7 @@ def sample(volume, grid, transform=None, through="linear", order=1):
     for first in range(0, grid.shape[0], rows):
         slab = slice(first, min(first + rows, grid.shape[0]))
         shape, start = (slab.stop - first, *grid.shape[1:]), offset + matrix[:, 0] * first
-        points = np.stack([_coordinate(matrix[k], start[k], shape) for k in range(3)])
+        points = np.stack([coordinate(matrix[k], start[k], shape) for k in range(3)])
         outside = ((points < -0.5 - _EDGE) | (points > last + 0.5 + _EDGE)).any(axis=0)
         if axis is not None:
             # Not to the even one, as np.rint does midway: every slice has as many voxels.
@@ -314,10 +314,10 @@ class Sampling(NamedTuple):
 
 def sampling(source, grid, transform=None):
     """The `Sampling` of a view of the `Grid` source; `transform` as for `sample`."""
-    matrix, offset = _affine(source, grid, transform)
+    matrix, offset = affine(source, grid, transform)
     inside, distance = np.ones(grid.shape, bool), np.zeros(grid.shape, np.float32)
     for axis in range(3):
-        index = _coordinate(matrix[axis], offset[axis], grid.shape)
+        index = coordinate(matrix[axis], offset[axis], grid.shape)
         inside &= (index >= -0.5 - _EDGE) & (index <= source.shape[axis] - 0.5 + _EDGE)
         if axis == source.thick_axis:
             nearest = np.clip(np.rint(index), 0, source.shape[axis] - 1)
@@ -325,14 +325,14 @@ def sampling(source, grid, transform=None):
     return Sampling(distance, inside)
 
 
-def _affine(source, grid, transform):
+def affine(source, grid, transform):
     """The map of indices of `grid` to continuous indices of `source`: (3, 3) and offset (3,)."""
     points = grid.index_to_physical(np.concatenate([np.zeros((1, 3)), np.eye(3)]))
     start, *steps = source.physical_to_index((transform or Rigid()).apply(points))
     return (np.array(steps) - start).T, start
 
 
-def _coordinate(row, offset, shape):
+def coordinate(row, offset, shape):
     """One coordinate (x, y, z) of the source's index, for all voxels of a grid."""
     x, y, z = (np.arange(n) * step for n, step in zip(shape, row, strict=True))
     return (x + offset)[:, None, None] + y[:, None] + z

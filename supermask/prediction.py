@@ -9,7 +9,16 @@ from scipy import ndimage
 from segsrgan.errors import UserError
 from segsrgan.memory import GIB, available_memory
 from segsrgan.volumes import Volume
-from supermask.fusion import Agreement, agreements, confidence, fuse, fuse_images
+from supermask.consistency import BYTES, Residual, make_consistent
+from supermask.fusion import (
+    Agreement,
+    agreements,
+    confidence,
+    fuse,
+    fuse_images,
+    mapped,
+    match_intensities,
+)
 from supermask.geometry import Rigid, corners, isotropic_grid, sample, sampling, voxels_of
 from supermask.registration import RegistrationSettings, register
 from supermask.settings import PredictionSettings
@@ -41,6 +50,7 @@ class Prediction:
     image: Volume  # float32, the views' intensities fused, in those of the reference
     views: tuple[AlignedView, ...]  # the reference first
     agreements: tuple[Agreement, ...]  # of every two of them
+    residuals: tuple[Residual, ...] = ()  # of each view's slices, where the image agrees with them
     lost: tuple[str, ...] = ()  # stacks that could not be used, and why
     warnings: tuple[str, ...] = ()  # what is doubtful
     alignment: str | None = None  # how they were aligned, one of `supermask.settings.ALIGNMENTS`
@@ -121,7 +131,7 @@ def _sharpened(view, predictor, patch):
         return view
     spacing = in_plane(view.grid)
     sharp = predictor.predict(view.volume, patch=patch, new_resolution=spacing).sr
-    return replace(view, volume=sharp, acquired=view.grid)
+    return replace(view, volume=sharp, acquired=view.volume)
 
 
 def _usable(views, settings, segmentor):
@@ -164,12 +174,13 @@ def _result_grid(views, transforms, settings, segmentor):
     margin = max(view.thickness for view in views) / 2 + _MARGIN * spacing
     points = np.concatenate(points)
     grid = isotropic_grid(points, views[0].grid.direction, spacing, settings.size, margin)
-    needed, free = np.prod(grid.shape, dtype=float) * len(views) * _BYTES, available_memory()
-    if needed > free:
+    is_on = settings.consistency == "on"
+    needed = np.prod(grid.shape, dtype=float) * len(views) * (_BYTES + BYTES * is_on)
+    if needed > (free := available_memory()):
+        remedy = "a larger spacing, or a size" + ", or consistency off" * is_on
         raise UserError(
             f"a result of {'x'.join(map(str, grid.shape))} voxels of {spacing:g} mm needs about "
-            f"{needed / GIB:.3g} GiB of memory, {free / GIB:.3g} GiB are free; take a larger "
-            "spacing, or a size"
+            f"{needed / GIB:.3g} GiB of memory, {free / GIB:.3g} GiB are free; take {remedy}"
         )
     index = grid.physical_to_index(points)
     outside = ((index < -0.5) | (index > np.array(grid.shape) - 0.5)).any(axis=-1).mean()
@@ -192,7 +203,17 @@ def _assembled(views, transforms, masks, grid, settings, lost, warnings):
     probability, mask, doubts = _fused(views, masks, binary, confidences, settings)
     near = ndimage.binary_dilation(mask, iterations=_SURROUNDINGS) if mask.any() else ~mask
     images = [sample(view.clipped, grid, transform, order=3) for view, transform in pairs]
-    image = fuse_images(images, confidences, near, settings.fusion)
+    image = Volume.from_grid(fuse_images(images, confidences, near, settings.fusion), grid)
+    residuals = []
+    if settings.consistency == "on":
+        maps = match_intensities(images, confidences, near)
+        region = _around(mask, views, grid) & (np.sum(confidences, axis=0) > 0)
+        image, residuals = _consistent(image, views, transforms, maps, region)
+    if any(item.after > item.before for item in residuals):
+        doubts.append(
+            "the slices of the views contradict each other, as with unlike contrasts or a failed "
+            "alignment: the image is as fused and does not agree with them"
+        )
     names = [view.name for view in views]
     agreement = agreements(names, binary, images, [item.inside for item in samplings])
     doubts += [text for item in agreement for text in item.warnings()]
@@ -203,13 +224,32 @@ def _assembled(views, transforms, masks, grid, settings, lost, warnings):
     return Prediction(
         mask=Volume.from_grid(mask.astype(np.uint8), grid),
         probability=Volume.from_grid(probability, grid),
-        image=Volume.from_grid(image, grid),
+        image=image,
         views=tuple(aligned),
         agreements=tuple(agreement),
+        residuals=tuple(residuals),
         lost=tuple(lost),
         warnings=(*warnings, *doubts),
         alignment=settings.alignment,
     )
+
+
+def _around(mask, views, grid):
+    """The object and what the profile of a slice beside it covers, bool (x, y, z).
+
+    Further away the patient may have moved otherwise than the object, to which views are aligned.
+    """
+    if not mask.any():
+        return np.ones_like(mask)
+    distance = ndimage.distance_transform_edt(~mask, grid.spacing)
+    return distance <= max(view.thickness for view in views)
+
+
+def _consistent(image, views, transforms, maps, region):
+    """An image in agreement with the views' slices in a region, and their `Residual`s."""
+    slices = [view.slices for view in views]
+    scans = [s.with_array(mapped(s.array, *item)) for s, item in zip(slices, maps, strict=True)]
+    return make_consistent(image, scans, transforms, region, [view.profile for view in views])
 
 
 def _fused(views, masks, binary, confidences, settings):

@@ -53,7 +53,8 @@ def predict(
         **settings: of `supermask.PredictionSettings`: `alignment`, `fusion`, `spacing`, ...
 
     Returns:
-        A `Prediction`: `mask`, `probability`, `image`, `views`, `agreements`, `lost`, `warnings`.
+        A `Prediction`: `mask`, `probability`, `image`, `views`, `agreements`, `residuals`, `lost`,
+        `warnings`.
 
     Raises:
         UserError: if an argument is wrong, or the stacks cannot be used together.
@@ -183,6 +184,10 @@ def write_results(prediction, folder, overwrite=False, **notes):
             {key: None if value != value else value for key, value in item._asdict().items()}
             for item in prediction.agreements
         ],
+        "residuals": {
+            view.name: found._asdict()
+            for view, found in zip(prediction.views, prediction.residuals, strict=False)
+        },
         "doubtful": prediction.is_doubtful,
         "lost": list(prediction.lost),
         "warnings": list(prediction.warnings),

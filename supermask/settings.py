@@ -42,6 +42,9 @@ class PredictionSettings:
         "align", "align images, then segment; or segment, then align masks", choices=ORDERS
     )
     fusion: str = setting("gaussian", "of masks and images", choices=FUSIONS)
+    consistency: str = setting(
+        "on", "the fused image agrees with the slices of all views", choices=("on", "off")
+    )
     width: float = setting(1.0, "factor of the confidences' Gaussian", "> 0")
     least: float = setting(0.0, "total confidence below which a voxel is outside", "[0, 3]")
     spacing: float | None = setting(

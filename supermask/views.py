@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from segsrgan.errors import UserError, one_line
-from segsrgan.volumes import Grid, Volume, object_of, read_volume, select_labels, usual_range
+from segsrgan.volumes import Volume, object_of, read_volume, select_labels, usual_range
 from segsrgan.volumes.comparison import SHIFTED, compare, match
 from segsrgan.volumes.reading import read_with_source
 from supermask.geometry import overlaps, sample
@@ -35,11 +35,12 @@ class View:
         name: of the view; its plane when empty.
         path: of the stack, for messages.
         patient: the ID in its DICOM header, "" where there is none.
-        acquired: the `Grid` on which the scanner acquired it, if `volume` has been super-resolved
-            since; None: that of `volume`.
+        acquired: the `Volume` as the scanner acquired it, if `volume` has been super-resolved
+            since; None: `volume`.
         frame: the frame of reference in its DICOM header, "" where there is none; the places of
             stacks in different frames do not compare.
         is_oriented: whether its header says how the stack lies in the patient.
+        declared: thickness of the slices by its files, mm, or None.
 
     Raises:
         UserError: if voxels are not finite, the stack has no contrast, or the mask lies
@@ -55,9 +56,10 @@ class View:
     name: str = ""
     path: str = ""
     patient: str = ""
-    acquired: Grid | None = None
+    acquired: Volume | None = None
     frame: str = ""
     is_oriented: bool = True
+    declared: float | None = None
 
     def __post_init__(self):
         if not self.name:
@@ -94,7 +96,7 @@ class View:
     @property
     def grid(self):
         """The `Grid` of the stack as it was acquired."""
-        return self.acquired or self.volume.grid
+        return (self.acquired or self.volume).grid
 
     @property
     def axis(self):
@@ -105,6 +107,12 @@ class View:
     def thickness(self):
         """The distance of the slices, mm."""
         return max(self.grid.spacing)
+
+    @property
+    def profile(self):
+        """How thick the slices are, mm: as declared if there are gaps, else their distance."""
+        has_gaps = self.declared is not None and 0 < self.declared < self.thickness
+        return self.declared if has_gaps else self.thickness
 
     @property
     def normal(self):
@@ -130,6 +138,14 @@ class View:
     def clipped(self):
         """The stack without padding and isolated extremes, which splines would spread."""
         return self.volume.with_array(np.clip(self.volume.array, *self.extremes))
+
+    @property
+    def slices(self):
+        """What the scanner acquired, clipped likewise."""
+        if self.acquired is None:
+            return self.clipped
+        array = self.acquired.array
+        return self.acquired.with_array(np.clip(array, *usual_range(array)))
 
     @cached_property
     def scaled(self):
@@ -184,8 +200,8 @@ def read_view(path, mask_path=None, series=None, labels=None):
     mask = None if mask_path is None else read_mask(mask_path, labels)
     if mask is not None:
         mask, _ = match(mask, volume.grid, mask_path, path)
-    where = {"frame": source.frame, "is_oriented": source.is_oriented}
-    return View(volume, mask, path=str(path), patient=source.patient, **where)
+    said = {"frame": source.frame, "is_oriented": source.is_oriented, "declared": source.thickness}
+    return View(volume, mask, path=str(path), patient=source.patient, **said)
 
 
 def load_views(patient, labels=None):

@@ -18,8 +18,9 @@ input, one of:
   --views         the stacks of one patient, and --masks theirs in the same order
 
 results, in OUTPUT/PATIENT/: mask.nii.gz, probability.nii.gz, image.nii.gz (the views' intensities
-  fused), <view>_mask.nii.gz (aligned), <view>_to_<reference>.tfm (ITK; a resampler takes it as it
-  is), results.json. Finished patients are skipped.
+  fused; --consistency: in agreement with their slices), <view>_mask.nii.gz (aligned),
+  <view>_to_<reference>.tfm (ITK; a resampler takes it as it is), results.json. Finished patients
+  are skipped.
 
 exit status: 0 all done, 1 some patients failed or are doubtful (aligned masks hardly overlap), or a
 stack could not be used, 2 nothing could be done, 130 interrupted. More in docs/use/supermask.md.

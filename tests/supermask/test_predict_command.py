@@ -107,6 +107,21 @@ def test_a_folder_of_stacks_becomes_a_mask(folder, results, run):
     assert dice(aligned, read_volume(results / "sagittal_mask.nii.gz").array) > 0.98
 
 
+def test_the_image_agrees_with_the_slices_unless_that_is_unwanted(folder, results, run):
+    aligned = ("--path", folder, "--alignment", "classical")
+    assert run(*aligned)[0] == 0
+    image, residuals = read_volume(results / "image.nii.gz").array, recorded(results)["residuals"]
+    assert set(residuals) == set(NAMES)
+    assert all(item["after"] < item["before"] for item in residuals.values())
+    status, _, err = run(*aligned, "--consistency", "off")
+    assert status == 0 and "but with consistency on; --overwrite makes it anew" in err
+    assert run(*aligned, "--consistency", "off", "--overwrite")[0] == 0
+    assert recorded(results)["residuals"] == {}
+    assert np.abs(read_volume(results / "image.nii.gz").array - image).max() > 1
+    status, _, err = run(*aligned, "--consistency", "maybe")
+    assert status == 2 and "--consistency: invalid choice: 'maybe'" in err
+
+
 def test_finished_patients_are_skipped_and_overwritten_when_asked(folder, results, run):
     run("--path", folder)
     before = time_of(results)
