@@ -21,6 +21,7 @@ from segsrgan.inference.settings import (
     local_workers,
     parse_pairs,
 )
+from segsrgan.inference.verdict import FAIL
 from segsrgan.tables import find_table, read_paths, resolved
 
 logger = logging.getLogger("segsrgan.job_model")
@@ -41,7 +42,11 @@ results:
   --output FOLDER writes nothing beside the images: the results of sub-01/anat/t2.nii.gz lie in
   FOLDER/sub-01/anat/Result_with_<name>/. The path starts in the BIDS data set or the CSV's folder.
 
-exit status: 0 all done, 1 some images failed, 2 nothing could be done, 130 interrupted.
+verdict: pass, look or fail, with the reasons in results.json and the summary; what is measured
+  and from which value on it is bad: docs/use/applying.md.
+
+exit status: 0 all done, 1 some images failed (with --strict, or have the verdict fail), 2 nothing
+could be done, 130 interrupted.
 """
 
 
@@ -88,6 +93,7 @@ class JobSettings:
         metavar="ADDRESS|local:N",
     )
     overwrite: bool = setting(False, "compute finished results again")
+    strict: bool = setting(False, "exit status 1 where the verdict on a result is fail")
     quiet: bool = setting(False, "errors only")
     verbose: bool = setting(False, "more messages, tracebacks of failed images included")
 
@@ -176,7 +182,10 @@ def _run(args):
                 outcomes.append(outcome)
     finally:
         _report(job, outcomes, csv_path, settings.quiet)
-    return int(any(outcome.result == jobs.FAILED for outcome in outcomes))
+    bad = [outcome.result == jobs.FAILED for outcome in outcomes]
+    if settings.strict:
+        bad += [outcome.verdict == FAIL for outcome in outcomes]
+    return int(any(bad))
 
 
 def _plan(args, settings, csv_path):

@@ -27,7 +27,12 @@ from segsrgan.volumes.kinds import missing
 logger = logging.getLogger(__name__)
 
 FINISHED, SKIPPED, FAILED = "finished", "skipped", "failed"
-COLUMNS = ("image", "patch", "step", "result", "seconds", "peak_memory_MB", "folder", "detail")
+COLUMNS = (
+    *("image", "patch", "step", "result", "seconds", "peak_memory_MB", "folder", "detail"),
+    *("verdict", "reasons"),
+)
+# Of the table that is printed; the first line of a summary by version 3.0.
+_SHOWN, _OLD_COLUMNS = 6, COLUMNS[:8]
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Outcome:
     seconds: float = 0.0
     peak_bytes: int = 0  # largest resident memory of the process meanwhile
     detail: str = ""  # the cause of a failure
+    verdict: str = ""  # of the results, see `segsrgan.inference.verdict`; "" without any
+    reasons: tuple[str, ...] = ()  # for it
 
 
 def run_job(job, make_predictor, progress=None, compute=None):
@@ -80,7 +87,10 @@ def run_job(job, make_predictor, progress=None, compute=None):
                 pairs.append(pair)
             else:
                 _warn_of_differences(results, pair, job.settings)
-                yield _outcome(results, pair, SKIPPED)
+                made = results.entry(pair)
+                reasons = tuple(made.get("reasons") or ())
+                judged = {"verdict": made.get("verdict") or "", "reasons": reasons}
+                yield _outcome(results, pair, SKIPPED, **judged)
         if not pairs:
             continue
         try:
@@ -120,10 +130,10 @@ def failures(results, pairs, error, seconds=0.0):
 
 
 def format_table(outcomes):
-    """The outcomes as lines of aligned columns: image, patch, step, result, seconds, memory."""
-    rows = [[column.replace("_", " ") for column in COLUMNS[:6]]]
+    """The outcomes as lines of columns: image, patch, step, result, seconds, memory, verdict."""
+    rows = [[*(column.replace("_", " ") for column in COLUMNS[:_SHOWN]), "verdict"]]
     for outcome in outcomes:
-        image, *cells = map(printable, _row(outcome)[:6])
+        image, *cells = map(printable, [*_row(outcome)[:_SHOWN], outcome.verdict])
         rows.append([image if len(image) <= 50 else f"...{image[-47:]}", *cells])
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     line = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
@@ -162,7 +172,8 @@ def _write_summary(folder, stem, text):
 
 def _is_summary(path):
     with suppress(OSError), open(path, "rb") as file:
-        return file.readline(1000).rstrip() == ",".join(COLUMNS).encode()
+        heads = (",".join(columns).encode() for columns in (COLUMNS, _OLD_COLUMNS))
+        return file.readline(1000).rstrip() in heads
 
 
 def _row(outcome):
@@ -175,7 +186,15 @@ def _row(outcome):
         f"{outcome.peak_bytes / 1e6:.0f}" if outcome.peak_bytes else "",
         str(outcome.folder),
         outcome.detail,
+        outcome.verdict,
+        "; ".join(outcome.reasons),
     ]
+
+
+def _log_verdict(results, pair, level, reasons):
+    """Says in one line what a result is worth."""
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    logger.info("%s, %s: %s%s", results.image, results.label(pair), level, why)
 
 
 def _outcome(results, pair, result, **rest):
@@ -316,12 +335,15 @@ class _Pipeline:
         from segsrgan.volumes.nifti import write_volume
 
         start = time.perf_counter() - seconds
+        level, reasons = prediction.verdict
         entry = {
             "inputs": {results.image.name: before},
             "settings": self._job.settings,
             "engine": self._predictor.engine.name,
             "precision": self._predictor.engine.precision,
             "measures": prediction.measures,
+            "verdict": level,
+            "reasons": list(reasons),
         }
         prefixes = result_files()
         try:
@@ -330,8 +352,10 @@ class _Pipeline:
                     write_volume(volume, path_of(prefixes[name]))
         except Exception as error:
             return failures(results, [pair], error, time.perf_counter() - start)
+        _log_verdict(results, pair, level, reasons)
+        found = {"peak_bytes": peak, "verdict": level, "reasons": tuple(reasons)}
         seconds = time.perf_counter() - start
-        return [_outcome(results, pair, FINISHED, seconds=seconds, peak_bytes=peak)]
+        return [_outcome(results, pair, FINISHED, seconds=seconds, **found)]
 
     def _written(self):
         """The outcome of what is being written, once it is."""

@@ -15,6 +15,7 @@ from segsrgan.errors import UserError
 from segsrgan.files import check_writable
 from segsrgan.inference.consistency import make_consistent
 from segsrgan.inference.engines import make_engine
+from segsrgan.inference.measures import mask_measures, scan_measures
 from segsrgan.inference.results import result_files
 from segsrgan.inference.settings import (
     MIN_PATCH,
@@ -24,16 +25,17 @@ from segsrgan.inference.settings import (
     checked_step,
 )
 from segsrgan.inference.sweep import default_batch_size, predict_tiled
+from segsrgan.inference.verdict import judge
 from segsrgan.memory import GIB, MemoryBudget, required_memory
 from segsrgan.networks.architecture import GeneratorSpec
 from segsrgan.networks.outputs import output_channels
 from segsrgan.networks.weights import read_generator
-from segsrgan.volumes.intensities import Normalisation
+from segsrgan.volumes.intensities import Normalisation, lost_slices
 from segsrgan.volumes.labels import islands
 from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.reading import Source, read_with_source
 from segsrgan.volumes.resampling import legacy_resample, resample, resample_to
-from segsrgan.volumes.thickness import slice_thickness
+from segsrgan.volumes.thickness import estimated_width, slice_thickness
 from segsrgan.volumes.tiling import plan
 from segsrgan.volumes.volume import Grid, Volume
 
@@ -68,11 +70,19 @@ class Prediction:
             contradiction that was taken back, see `segsrgan.inference.consistency`; `invented`,
             the fraction of the scan's foreground that it contradicts by more than 3 times the
             noise; `sr_disagreement` in the input's intensities and `cortex_disagreement`, means
-            in the foreground and where the probability is not below 0.05.
+            in the foreground and where the probability is not below 0.05; `residual_fraction`, the
+            residual over the range; `missing_slices`, `repaired` and `clipped` (0 or 1) say what
+            reading took, `thickness_mismatch` how much thicker the slices look than they are
+            taken for, relative; the others are those of `segsrgan.inference.measures`.
     """
 
     volumes: dict
     measures: dict = field(default_factory=dict)
+
+    @property
+    def verdict(self):
+        """The `segsrgan.inference.verdict.Verdict`: `level` and `reasons`."""
+        return judge(self.measures)
 
     def __getattr__(self, name):
         if name in result_files():
@@ -91,6 +101,7 @@ class Prepared:
     axis: int  # the input's low-resolution axis, shown to the generator as the last one
     scan: Volume | None  # normalised, as acquired; None where the result need not agree with it
     thickness: float | None  # of its slices in mm; None: their distance
+    measures: dict  # of the scan, see `scan_measures`, and what reading it took
 
     def on_result(self, channels, spline_order):
         """The channels (x, y, z, n) of an output on the grid of the result, a list of arrays."""
@@ -222,15 +233,32 @@ class Predictor:
             thickness = slice_thickness(volume, name, source.thickness, *asked)
         normalisation = _normalisation(volume, legacy, name)
         scan = volume.with_array(normalisation.apply(volume.array))
+        measures = scan_measures(scan) | self._reading_measures(volume, source, thickness)
+        measures["clipped"] = int(normalisation.clips)
         result = self._interpolate(scan, network, thickness)
         grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
         slices = volume.spacing[2] if legacy else max(volume.spacing)
         axis = 2 if thick is None else thick
         scan = scan if self.settings.consistency == "on" else None
-        prepared = Prepared(result, grid, normalisation, float(slices), axis, scan, thickness)
+        prepared = Prepared(
+            result, grid, normalisation, float(slices), axis, scan, thickness, measures
+        )
         self.memory.hold(prepared, result.array.nbytes + (scan.array.nbytes if scan else 0))
         return prepared
+
+    def _reading_measures(self, volume, source, thickness):
+        """What reading an image took, and whether its slices look as thick as they are taken."""
+        lost = sum(indices.size for _, indices in lost_slices(volume.array, volume.grid.thick_axis))
+        found = {
+            "missing_slices": source.missing + lost,
+            "repaired": int(source.is_repaired),
+        }
+        width = None if self.settings.geometry == "legacy" else estimated_width(volume)
+        if width is not None:
+            distance = volume.spacing[volume.grid.thick_axis]
+            found["thickness_mismatch"] = width * distance / (thickness or distance) - 1
+        return found
 
     def _network_spacing(self, volume, thick, spacing):
         """Voxel size of the network's grid: the result's, but for the axis of the slices."""
@@ -306,7 +334,7 @@ class Predictor:
 
     def _prediction(self, output, deviation, prepared):
         """The results that the channels of an output, and of its deviation, stand for."""
-        volumes, measures, grid = {}, {}, prepared.grid
+        volumes, measures, grid = {}, dict(prepared.measures), prepared.grid
         for head, channels in output_channels(self.spec).items():
             parts = prepared.on_result(output[..., channels], head.spline_order)
             if head.activation == "image":
@@ -314,8 +342,12 @@ class Predictor:
             elif head.activation == "sigmoid":
                 array = np.clip(parts[0], 0, 1)
                 reached = array >= self.settings.threshold
+                small, count = islands(reached, _ISLAND)
+                head_volume = measures["head_volume"]
+                found = mask_measures(array, reached, small, count, grid.spacing, head_volume)
+                measures |= {f"{head.name}_{key}": value for key, value in found.items()}
                 if self.settings.islands == "drop":
-                    reached &= ~islands(reached, _ISLAND)
+                    reached &= ~small
                 volumes[f"{head.name}_mask"] = Volume.from_grid(reached.astype(np.uint8), grid)
             else:
                 array = np.argmax(parts, axis=0).astype(np.uint8)
@@ -331,9 +363,11 @@ class Predictor:
         if prepared.scan is None:
             return normalisation.invert(array)
         image = Volume.from_grid(array, prepared.grid)
-        found = make_consistent(image, prepared.scan, prepared.thickness)
+        noise = measures["noise_fraction"]
+        found = make_consistent(image, prepared.scan, prepared.thickness, noise=noise)
         measures["noise"] = found.noise * normalisation.scale
         measures["residual"] = found.residual * normalisation.scale
+        measures["residual_fraction"] = found.residual
         measures["profile_width"] = found.width
         measures["correction"] = found.correction
         if found.contradiction is not None:

@@ -24,7 +24,7 @@ def read_dicom_file(path, labels=False):
     The spacing across a lone slice is its SpacingBetweenSlices, else its SliceThickness.
     """
     stack = scan(path)
-    return assembled(stack.slices, path, labels), stack
+    return assembled(stack, path, labels), stack
 
 
 def read_dicom_series(folder, files, series=None, labels=False):
@@ -51,7 +51,7 @@ def read_dicom_series(folder, files, series=None, labels=False):
     names = ", ".join(map(str, others)) or "nothing"
     _logger.info("%s: taking %s; also there: %s", folder, chosen, names)
     _check_rest(chosen, [stack for stack in others if stack.uid in uids], folder)
-    return assembled(chosen.slices, f"{folder}: {chosen}", labels), chosen
+    return assembled(chosen, f"{folder}: {chosen}", labels), chosen
 
 
 def find_scans(files):

@@ -120,6 +120,8 @@ class Stack:
     image_type: str
     frame: str  # FrameOfReferenceUID
     slices: list[Slice] = field(default_factory=list)
+    missing: int = 0  # slices that were interpolated, once it is a volume
+    is_uneven: bool = False  # whether its distances were made even, or a slice left out
 
     @property
     def thickness(self):

@@ -48,19 +48,23 @@ _DIXON = re.compile(r"\b(IN|OUT|OPP|OPPOSED)[_ ]?PHASE\b")
 _SHOWN = 6  # values of an element, in messages
 
 
-def assembled(slices, name, labels=False):
-    """The float32 volume of parallel slices, of `labels` as stored; `name` stands in messages.
+def assembled(stack, name, labels=False):
+    """The float32 volume of a `Stack`, of `labels` as stored; `name` stands in messages.
 
     The spacing across comes from their positions. Missing slices and uneven distances are
-    interpolated linearly (`labels`: nearest) onto an even grid, each with a warning.
+    interpolated linearly (`labels`: nearest) onto an even grid, each with a warning; the stack
+    says so from then on.
     """
-    if lost := [image for image in slices if image.problem]:
+    if lost := [image for image in stack.slices if image.problem]:
         raise VolumeError(f"{lost[0].path}: {lost[0].problem}")
-    slices = _without_repeats(slices, name)
+    slices = _without_repeats(stack.slices, name)
     slope, weights, spacing = np.zeros(2), None, slices[0].spacing[2]
     if len(slices) > 1:
+        count = len(slices)
         slices, slope, places = _straight(slices, name)
         slices, weights, spacing = _even(slices, places, name, labels)
+        stack.missing = 0 if weights is None else weights.shape[1] - len(slices)
+        stack.is_uneven = len(slices) < count or (weights is not None and not stack.missing)
         _check_gaps(slices, spacing, name)
     elif not spacing > 0:
         raise VolumeError(

@@ -106,14 +106,29 @@ def _hot_slices(array, base):
     return 0, np.empty(0, int)
 
 
+def lost_slices(array, across=None):
+    """Yields axis and indices of slices of one value, one or two beside others of many.
+
+    Of an array (x, y, z), for each axis that has some; at either end only `across` the slices.
+    """
+    for axis, slices in _slices(array):
+        is_filled = _contrast(slices) > 0
+        is_lost = _closed(slices, is_filled, axis == across) & (np.ptp(slices, axis=(1, 2)) == 0)
+        if is_lost.any():
+            yield axis, np.flatnonzero(is_lost)
+
+
+def _contrast(slices):
+    return np.ptp(np.percentile(slices, (5, 95), axis=(1, 2)), axis=0)
+
+
 def _doubtful_slices(array, across):
     """Texts on slices that are empty beside others, or of another scale than those beside them."""
+    for axis, indices in lost_slices(array, across):
+        numbers = _slice_numbers(array, axis, indices)
+        yield f"{numbers} are empty beside others: if they were lost, give the whole scan"
     for axis, slices in _slices(array):
-        contrast = np.ptp(np.percentile(slices, (5, 95), axis=(1, 2)), axis=0)
-        is_lost = _closed(slices, contrast > 0, axis == across) & (np.ptp(slices, axis=(1, 2)) == 0)
-        if is_lost.any():
-            numbers = _slice_numbers(array, axis, np.flatnonzero(is_lost))
-            yield f"{numbers} are empty beside others: if they were lost, give the whole scan"
+        contrast = _contrast(slices)
         steps = np.diff(np.log(contrast[contrast > 0]))
         steps[1::2] *= -1
         low, middle, high = np.percentile(steps, (25, 50, 75)) if steps.size > 3 else (0, 0, 0)

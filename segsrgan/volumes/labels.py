@@ -187,14 +187,15 @@ def _unclear(values, name, what):
 def islands(binary, fraction):
     """The voxels of a mask (bool) in parts below a fraction of the largest one's volume.
 
-    Parts are connected by 26 neighbours, as `connected_components` counts them.
+    Parts are connected by 26 neighbours, as `connected_components` counts them. Returns a bool
+    array, and how many such parts there are.
     """
     parts, _ = ndimage.label(binary, np.ones((3, 3, 3)))
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     small = sizes < fraction * sizes.max()
     small[0] = False
-    return small[parts]
+    return small[parts], int(small.sum())
 
 
 def listed(values):

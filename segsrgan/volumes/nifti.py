@@ -89,6 +89,11 @@ def other_grid(path):
     return Grid(header.shape, spacing, affine[:, 3], nearest_rotation(affine[:, :3]))
 
 
+def has_two_sizes(path):
+    """Whether a NIfTI file has one voxel size by its sform and another by pixdim."""
+    return _header(Path(path))[0].has_two_sizes()
+
+
 def placed(array, path, name):
     """The volume of labels (x, y, z) that are stored as a file's voxels are; `name` is of theirs.
 

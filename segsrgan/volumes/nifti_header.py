@@ -330,9 +330,16 @@ class Header:
         if min(sizes) < 0:
             self._warn("pixdim = %s mm; taking its absolute values", _product(sizes))
 
+    def has_two_sizes(self):
+        """Whether the voxel size is that of a sform which pixdim contradicts."""
+        form, affine = next(iter(self._forms()[0].items()), ("", None))
+        return form == "sform" and not np.allclose(*self._two_sizes(affine), rtol=1e-3)
+
+    def _two_sizes(self, affine):
+        return np.linalg.norm(affine[:, :3], axis=0), self._fields["pixdim"][1:4] * self._mm
+
     def _warn_of_pixdim(self, affine):
-        spacing, sizes = np.linalg.norm(affine[:, :3], axis=0), self._fields["pixdim"][1:4]
-        sizes = sizes * self._mm
+        spacing, sizes = self._two_sizes(affine)
         if not np.allclose(spacing, sizes, rtol=1e-3):
             text = "voxel size %s mm by its sform but %s by pixdim; taking the sform"
             if np.allclose(spacing, self._mm, rtol=1e-3):

@@ -29,6 +29,8 @@ class Source(NamedTuple):
     frame: str = ""  # the FrameOfReferenceUID of DICOM: the places of two frames do not compare
     is_oriented: bool = True  # whether the header says how the axes lie in the patient
     thickness: float | None = None  # of the slices in mm, by DICOM or a BIDS sidecar
+    missing: int = 0  # slices of DICOM that were interpolated
+    is_repaired: bool = False  # whether the header contradicts itself, or slices were uneven
 
 
 def read_volume(path, series=None, labels=False):
@@ -151,8 +153,7 @@ def _read(path, series, labels):
         from segsrgan.volumes.dicom import read_dicom_series
 
         files = _dicom_files(path, required=True)
-        volume, stack = read_dicom_series(path, files, series, labels)
-        return volume, Source(stack.patient, stack.frame, thickness=stack.thickness)
+        return _of_stack(*read_dicom_series(path, files, series, labels))
     if not path.exists():
         raise VolumeError(f"{path}: {missing(path)}")
     if not path.is_file():
@@ -163,8 +164,7 @@ def _read(path, series, labels):
     if is_dicom(path, old=not name.endswith(_NIBABEL_SUFFIXES + ITK_SUFFIXES)):
         from segsrgan.volumes.dicom import read_dicom_file
 
-        volume, stack = read_dicom_file(path, labels)
-        return volume, Source(stack.patient, stack.frame, thickness=stack.thickness)
+        return _of_stack(*read_dicom_file(path, labels))
     check_kind(path)
     if name.endswith(_NIBABEL_SUFFIXES):
         from segsrgan.volumes.nifti import read_nifti as read
@@ -178,4 +178,15 @@ def _read(path, series, labels):
             f"{', '.join(_NIBABEL_SUFFIXES + ITK_SUFFIXES)}, a DICOM file or a DICOM folder"
         )
     volume, is_oriented = read(path, labels)
-    return volume, Source(is_oriented=is_oriented, thickness=sidecar_thickness(path, volume))
+    thickness, is_repaired = sidecar_thickness(path, volume), False
+    if name.endswith(NIFTI_SUFFIXES):
+        from segsrgan.volumes.nifti import has_two_sizes
+
+        is_repaired = has_two_sizes(path)
+    return volume, Source("", "", is_oriented, thickness, is_repaired=is_repaired)
+
+
+def _of_stack(volume, stack):
+    """The volume of a DICOM `Stack`, and its `Source`."""
+    facts = {"missing": stack.missing, "is_repaired": stack.is_uneven}
+    return volume, Source(stack.patient, stack.frame, thickness=stack.thickness, **facts)
