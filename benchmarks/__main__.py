@@ -20,6 +20,7 @@ BENCHMARKS = {
     "inference": "seconds, memory, distance to the machine's limit and accuracy of applying",
     "training": "seconds and memory of training cycles",
     "weights": "scores of weights on volumes that their training never saw",
+    "verdict": "which good and bad images the verdict tells apart",
     "paper": "the SegSRGAN paper's tables: steps, robustness, pipelines, adversarial loss",
     "supermask": "the SuperMask paper's tables, on simulated examinations",
     "supermask_image": "PSNR of SuperMask's image with and without --consistency",

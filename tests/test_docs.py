@@ -136,6 +136,7 @@ def test_the_tables_of_results_are_those_of_their_figures(path):
         ("paper", "steps", "docs/results/segsrgan.md"),
         ("weights", "thickness", "docs/results/segsrgan.md"),
         ("supermask_image", "supermask_image", "docs/results/supermask.md"),
+        ("verdict", "verdict", "docs/results/segsrgan.md"),
     ],
 )
 def test_the_figures_of_the_pages_are_those_of_the_results(benchmark, result, page):
