@@ -153,7 +153,8 @@ def without_islands(view):
     to which AlignNet looks, and enlarge the grid around it.
     """
     array = view.mask.array
-    kept = np.where(islands(array >= 0.5, _ISLAND), np.float32(0), array)
+    small, _ = islands(array >= 0.5, _ISLAND)
+    kept = np.where(small, np.float32(0), array)
     return _masked(view, view.mask.with_array(kept))
 
 
