@@ -21,6 +21,7 @@ BENCHMARKS = {
     "training": "seconds and memory of training cycles",
     "weights": "scores of weights on volumes that their training never saw",
     "verdict": "which good and bad images the verdict tells apart",
+    "doubt": "how well the maps of doubt point at errors, and how honest probabilities are",
     "paper": "the SegSRGAN paper's tables: steps, robustness, pipelines, adversarial loss",
     "supermask": "the SuperMask paper's tables, on simulated examinations",
     "supermask_image": "PSNR of SuperMask's image with and without --consistency",

@@ -227,14 +227,20 @@ class Predictor:
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
         self._plan_memory(sizes, spacing, patch)
         name = "the image" if isinstance(image, Volume) else str(image)
-        thickness = None
+        width = thickness = None
         if not legacy:
-            asked = self.settings.thickness, self.settings.gap
-            thickness = slice_thickness(volume, name, source.thickness, *asked)
+            width, asked = estimated_width(volume), (self.settings.thickness, self.settings.gap)
+            thickness = slice_thickness(volume, name, width, source.thickness, *asked)
         normalisation = _normalisation(volume, legacy, name)
         scan = volume.with_array(normalisation.apply(volume.array))
-        measures = scan_measures(scan) | self._reading_measures(volume, source, thickness)
-        measures["clipped"] = int(normalisation.clips)
+        measures = scan_measures(scan) | {
+            "missing_slices": source.missing + _lost(volume),
+            "repaired": int(source.is_repaired),
+            "clipped": int(normalisation.clips),
+        }
+        if width is not None:
+            distance = volume.spacing[thick]
+            measures["thickness_mismatch"] = width * distance / (thickness or distance) - 1
         result = self._interpolate(scan, network, thickness)
         grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
@@ -246,19 +252,6 @@ class Predictor:
         )
         self.memory.hold(prepared, result.array.nbytes + (scan.array.nbytes if scan else 0))
         return prepared
-
-    def _reading_measures(self, volume, source, thickness):
-        """What reading an image took, and whether its slices look as thick as they are taken."""
-        lost = sum(indices.size for _, indices in lost_slices(volume.array, volume.grid.thick_axis))
-        found = {
-            "missing_slices": source.missing + lost,
-            "repaired": int(source.is_repaired),
-        }
-        width = None if self.settings.geometry == "legacy" else estimated_width(volume)
-        if width is not None:
-            distance = volume.spacing[volume.grid.thick_axis]
-            found["thickness_mismatch"] = width * distance / (thickness or distance) - 1
-        return found
 
     def _network_spacing(self, volume, thick, spacing):
         """Voxel size of the network's grid: the result's, but for the axis of the slices."""
@@ -506,6 +499,11 @@ def _check_outputs(outputs, source):
 
 def _part_of(progress, done, flips, patches, total):
     progress(done * total + patches, flips * total)
+
+
+def _lost(volume):
+    """How many of an image's slices are empty beside full ones."""
+    return sum(indices.size for _, indices in lost_slices(volume.array, volume.grid.thick_axis))
 
 
 def _volume(image, series):

@@ -23,16 +23,17 @@ _DOUBT = 0.25  # relative difference of the estimate from the thickness that is 
 _ROUNDED = 0.02  # relative, by which headers round
 
 
-def slice_thickness(volume, name, declared=None, thickness=None, gap=None):
+def slice_thickness(volume, name, width=None, declared=None, thickness=None, gap=None):
     """The thickness that a scan is processed with, mm; None: the distance of its slices.
 
     That is what is asked for; else what is declared, if it is less than the distance: slices that
-    overlap are mostly interpolated ones; else what the voxels show, if that is clearly less, see
-    `estimated_width`. A warning says if the voxels show another one than is asked for or declared.
+    overlap are mostly interpolated ones; else what the voxels show, if that is clearly less. A
+    warning says if the voxels show another one than is asked for or declared.
 
     Args:
         volume: the scan.
         name: of the scan, for messages.
+        width: that the voxels show, see `estimated_width`, or None.
         declared: by its files, mm or None.
         thickness: asked for, mm or None.
         gap: asked for, between the slices, mm or None.
@@ -62,7 +63,6 @@ def slice_thickness(volume, name, declared=None, thickness=None, gap=None):
     elif not asked and declared is not None and 0 < declared < distance * (1 - _ROUNDED):
         thickness = declared
         _logger.info("%s: slices of %g mm, %g mm apart", name, declared, distance)
-    width = estimated_width(volume)
     if width is None or abs(width * distance / (thickness or distance) - 1) <= _DOUBT:
         return thickness
     look = f"{name}: its slices look {width * distance:.2g} mm thick"

@@ -34,7 +34,7 @@ def scan(truth, axis, ratio, width=1.0):
 
 
 def chosen(volume, declared=None, **settings):
-    return slice_thickness(volume, "t2.nii", declared, **settings)
+    return slice_thickness(volume, "t2.nii", estimated_width(volume), declared, **settings)
 
 
 @pytest.mark.parametrize("axis, ratio", [(0, 3), (1, 4), (2, 3), (1, 5)])
