@@ -14,6 +14,8 @@ from segsrgan.errors import MemoryShortage
 GIB = 2**30
 # Maps of `kernel` channels at full size that are alive at once, measured: ResNet 5, U-Net 7.
 FEATURE_MAPS = 7
+# Per voxel of the result, besides 4 for each channel, and of the scan; measured.
+RESULT_BYTES, SCAN_BYTES = 44, 20
 # Of a control group of version 2, then 1: limit, usage, and what of it the system gives back.
 _GROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -36,22 +38,25 @@ def resident_memory():
     return psutil.Process().memory_info().rss
 
 
-def required_memory(shape, patch, batch_size, kernel, channels):
+def required_memory(shape, patch, batch_size, kernel, channels, scan=0):
     """Estimated bytes to process one image.
 
-    Per result voxel: the interpolated image, perhaps padded, accumulators and results (float32),
-    masks. Per voxel of a batch: the feature maps alive at once.
+    Per result voxel, measured: the interpolated image, sums over patches, results and what they
+    are made of. Per voxel of a batch: the feature maps alive at once. Per voxel of the scan: what
+    is measured of it.
 
     Args:
         shape: the result's voxels (x, y, z).
         patch: the patch's edge in voxels, None for the whole image.
         batch_size: patches computed at once.
         kernel: channels of the generator's first convolution.
-        channels: output channels of the generator.
+        channels: output channels of the generator, and as many more as are kept beside them.
+        scan: voxels of the scan.
     """
     voxels = math.prod(max(int(n), patch or 0) for n in shape)
     batch = voxels if patch is None else batch_size * patch**3
-    return voxels * (20 + 4 * channels) + batch * 4 * (FEATURE_MAPS * kernel + 4 * channels)
+    maps = batch * 4 * (FEATURE_MAPS * kernel + 4 * channels)
+    return voxels * (RESULT_BYTES + 4 * channels) + maps + scan * SCAN_BYTES
 
 
 class MemoryBudget:

@@ -97,8 +97,8 @@ def test_a_batch_is_halved_until_it_fits(budget):
 
 
 def test_the_estimate_grows_with_everything_it_depends_on():
-    base = ((64, 64, 64), 32, 4, 16, 2)
-    for index, larger in enumerate(((128, 64, 64), None, 8, 32, 5)):
+    base = ((64, 64, 64), 32, 4, 16, 2, 0)
+    for index, larger in enumerate(((128, 64, 64), None, 8, 32, 5, 10)):
         more = (*base[:index], larger, *base[index + 1 :])
         assert memory.required_memory(*more) > memory.required_memory(*base)
 

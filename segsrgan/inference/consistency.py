@@ -21,11 +21,13 @@ from scipy import optimize
 from segsrgan.volumes.resampling import apply_matrices, profile_matrix, resample_to
 from segsrgan.volumes.volume import Volume
 
+DARK = 0.05  # of the range; what differs less from the background belongs to it
+SURE = 3  # times the noise; from there on a difference is no noise
+
 _WIDTHS = (0.3, 1.3)  # of the profile over the thickness, within which the likeliest is looked for
 _LEAST = 1e-6  # s^2 over the mean of A A^T's eigenvalues, at least: beyond float32's precision
-# Immerkaer 1996: blind to constants, ramps and straight edges; how it raises a deviation of 1.
-_MASK, _RESPONSE = (1, -2, 1), 6.0
-_DARK = 0.05  # of the range; what is darker is background
+_RESPONSE = 6.0  # of Immerkaer's mask to a deviation of 1
+_SAMPLE, _SLICES = 2**21, 16  # voxels, and slices, of which the noise is estimated
 _MEDIAN = 0.6745  # of the absolute value of a normal variable
 
 
@@ -97,20 +99,23 @@ def noise_of(scan):
     """The standard deviation of a scan's noise, from its slices; 0 without any.
 
     Immerkaer's mask (1996), which does not see constants, ramps and straight edges, where there is
-    no background; the median, because fine anatomy remains.
+    no background; the median, because fine anatomy remains. Of more than 2 million voxels every
+    n-th slice is taken, at least 16 slices.
     """
-    array = scan.array.astype(np.float32, copy=False)
-    lowest, highest = float(array.min()), float(array.max())
-    inside = array > lowest + _DARK * (highest - lowest)
-    thick = scan.grid.thick_axis
-    for axis in {0, 1, 2} - {2 if thick is None else thick}:
-        inner = array.shape[axis] - 2
-        if inner < 1:
+    array, thick = scan.array, scan.grid.thick_axis
+    dark = float(array.min()) + DARK * float(np.ptp(array))
+    slices = np.moveaxis(array, 2 if thick is None else thick, 0)
+    step = max(1, min(array.size // _SAMPLE, len(slices) // _SLICES))
+    values = slices[step // 2 :: step].astype(np.float32)
+    inside = values > dark
+    for _ in range(2):
+        if values.shape[1] < 3:
             return 0.0
-        shifted = [np.take(array, range(k, k + inner), axis) for k in range(3)]
-        array = sum(weight * part for weight, part in zip(_MASK, shifted, strict=True))
-        inside = np.all([np.take(inside, range(k, k + inner), axis) for k in range(3)], axis=0)
-    values = np.abs(array[inside])
+        # The mask is separable: 1, -2, 1 along one axis, then, the axes exchanged, the other.
+        before, middle, after = values[:, :-2], values[:, 1:-1], values[:, 2:]
+        values = (before - 2 * middle + after).swapaxes(1, 2)
+        inside = (inside[:, :-2] & inside[:, 1:-1] & inside[:, 2:]).swapaxes(1, 2)
+    values = np.abs(values[inside])
     return float(np.median(values)) / _MEDIAN / _RESPONSE if values.size else 0.0
 
 

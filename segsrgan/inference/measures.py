@@ -5,17 +5,17 @@ import numpy as np
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from segsrgan.inference.consistency import noise_of
+from segsrgan.inference.consistency import DARK, SURE, noise_of
+
+POSSIBLE = 0.05  # probability from which on a voxel is not ruled out
 
 _COARSE = 2.0  # mm, of the voxels on which a head is measured
 _FINE = 1.0  # mm, of the pixels in which slices are compared
-_DARK = 0.05  # of the range; what deviates less from the background belongs to it
-_SURE = 3  # times the noise
 _CONSTANT = 1e-3  # of the range
 _SKULL = (8.0, 20.0)  # mm below the surface of a head
 _FILLED = 0.25  # of the largest slice's area; smaller ones have little to compare
 _SUBPIXEL = 10  # parts of a pixel
-_POSSIBLE, _UNSURE = 0.05, (0.25, 0.75)  # probabilities
+_UNSURE = (0.25, 0.75)  # probabilities
 _ML, _CM2 = 1e-3, 1e-2  # of a cubic and a square millimetre
 # Of the surface over the two-thirds power of the head's volume: a fetus's, an adult's; the volume
 # in ml from which on brains fold.
@@ -48,7 +48,7 @@ def scan_measures(scan):
     measures = {"noise_fraction": noise, "background": background, **slice_shift(scan)}
     steps = _steps(scan.spacing, _COARSE)
     coarse = array[tuple(slice(None, None, step) for step in steps)]
-    bright = np.abs(coarse - background) > max(_DARK, _SURE * noise)
+    bright = np.abs(coarse - background) > max(DARK, SURE * noise)
     if not bright.any():
         return measures | {"head_volume": 0.0}
     spacing = np.multiply(scan.spacing, steps)
@@ -61,7 +61,8 @@ def _head_measures(coarse, bright, background, spacing):
     places = [np.flatnonzero(section) for section in sections]
     size = sorted((p[-1] - p[0] + 1) * mm for p, mm in zip(places, spacing, strict=True))
     cut = max(max(section[0], section[-1]) / section.max() for section in sections)
-    depth = ndimage.distance_transform_edt(np.pad(head, 1), spacing)[1:-1, 1:-1, 1:-1]
+    box = tuple(slice(p[0], p[-1] + 1) for p in places)
+    depth = ndimage.distance_transform_edt(np.pad(head[box], 1), spacing)[1:-1, 1:-1, 1:-1]
     inner = (depth > _SKULL[0]) & (depth <= _SKULL[1])
     measures = {
         "head_volume": float(head.sum() * np.prod(spacing) * _ML),
@@ -70,7 +71,7 @@ def _head_measures(coarse, bright, background, spacing):
         "head_cut": float(cut),
     }
     if inner.any():
-        measures["head_dark"] = float(1 - bright[inner].mean())
+        measures["head_dark"] = float(1 - bright[box][inner].mean())
     ground = coarse[~ndimage.binary_dilation(head, iterations=2)]
     if ground.size:
         equal = np.abs(ground - background) < _CONSTANT
@@ -100,7 +101,7 @@ def slice_shift(scan):
     plane = np.delete(scan.spacing, axis)
     steps = _steps(plane, _FINE)
     slices = np.moveaxis(scan.array, axis, 0)[:, :: steps[0], :: steps[1]]
-    areas, shifts = (slices > _DARK).sum((1, 2)), []
+    areas, shifts = (slices > DARK).sum((1, 2)), []
     for k in range(1, len(slices) - 1):
         if areas[k - 1 : k + 2].min() > _FILLED * areas.max():
             beside = (slices[k - 1] + slices[k + 1]) / 2
@@ -135,7 +136,7 @@ def mask_measures(probability, mask, small, parts, spacing, head_volume=0.0):
         - `unsure`: of the voxels whose probability is above 0.05 the fraction for which it lies
           between 0.25 and 0.75.
     """
-    whole, possible = mask & ~small, np.count_nonzero(probability > _POSSIBLE)
+    whole, possible = mask & ~small, np.count_nonzero(probability > POSSIBLE)
     unsure = np.count_nonzero((probability > _UNSURE[0]) & (probability < _UNSURE[1]))
     volume, surface = whole.sum() * float(np.prod(spacing)), 0.0
     for axis in range(3):

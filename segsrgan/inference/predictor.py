@@ -13,9 +13,9 @@ import numpy as np
 from segsrgan.config import checked
 from segsrgan.errors import UserError
 from segsrgan.files import check_writable
-from segsrgan.inference.consistency import make_consistent
+from segsrgan.inference.consistency import DARK, SURE, make_consistent
 from segsrgan.inference.engines import make_engine
-from segsrgan.inference.measures import mask_measures, scan_measures
+from segsrgan.inference.measures import POSSIBLE, mask_measures, scan_measures
 from segsrgan.inference.results import result_files
 from segsrgan.inference.settings import (
     MIN_PATCH,
@@ -42,10 +42,7 @@ from segsrgan.volumes.volume import Grid, Volume
 # Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
 _LARGEST_SIZE = 10**18
 _ISLAND = 0.02  # of the largest part's volume
-# Of the range of intensities: what is darker is background, and what noise is at least taken for.
-_DARK, _LEAST_NOISE = 0.05, 1e-3
-_SURE = 3  # times the noise, from which on the network contradicts the scan
-_POSSIBLE = 0.05  # probability of the cortex from which on it is not ruled out
+_LEAST_NOISE = 1e-3  # of the range of intensities; what noise is at least taken for
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +222,7 @@ class Predictor:
         network = self._network_spacing(volume, thick, spacing)
         old = zip(volume.array.shape, volume.spacing, map(min, network, spacing), strict=True)
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
-        self._plan_memory(sizes, spacing, patch)
+        self._plan_memory(sizes, spacing, patch, scan=volume.array.size)
         name = "the image" if isinstance(image, Volume) else str(image)
         width = thickness = None
         if not legacy:
@@ -366,8 +363,8 @@ class Predictor:
         if found.contradiction is not None:
             noise = np.float32(max(found.noise, _LEAST_NOISE))
             doubt = found.contradiction.with_array(np.abs(found.contradiction.array) / noise)
-            head = doubt.array[found.scan.array > _DARK]
-            measures["invented"] = float(np.mean(head > _SURE)) if head.size else 0.0
+            head = doubt.array[found.scan.array > DARK]
+            measures["invented"] = float(np.mean(head > SURE)) if head.size else 0.0
             if self.settings.maps:
                 volumes["invented"] = resample_to(doubt, prepared.grid, spline_order=1)
         return normalisation.invert(found.volume.array)
@@ -377,27 +374,30 @@ class Predictor:
         result = volumes[head.name].array
         if head.activation == "image":
             spread = spread * np.float32(prepared.normalisation.scale)
-            inside = prepared.normalisation.apply(result) > _DARK
+            inside = prepared.normalisation.apply(result) > DARK
         else:
-            inside = result >= _POSSIBLE
+            inside = result >= POSSIBLE
         name = f"{head.name}_disagreement"
         measures[name] = float(np.mean(spread[inside])) if inside.any() else 0.0
         if self.settings.maps:
             volumes[name] = Volume.from_grid(spread, prepared.grid)
 
-    def _plan_memory(self, shape, spacing, patch, present=0):
-        """The batch size that fits, and the bytes needed besides the `present` ones."""
+    def _plan_memory(self, shape, spacing, patch, present=0, scan=0):
+        """The batch size that fits, and the bytes needed besides the `present` ones.
+
+        `scan` is the number of voxels of a scan that is yet to be measured.
+        """
         batch_size = self.settings.batch_size
         sizes = batch_size or 1, batch_size or default_batch_size(patch, self.engine)
         kernel = self.spec.kernel
-        channels = self.channels * (2 if self.settings.flips == 1 else 4)
+        channels = self.channels * (2 if self.settings.flips == 1 else 4) + 3 * self.settings.maps
         what, coarser = f"a result of {'x'.join(map(str, shape))} voxels", "a coarser resolution"
         remedy = f"{coarser} or a patch of 128"
         if patch is not None:
             what, remedy = f"{what} in patches of {patch}", f"a smaller patch or {coarser}"
         return self.memory.largest_batch(
             sizes,
-            lambda size: required_memory(shape, patch, size, kernel, channels) - present,
+            lambda size: required_memory(shape, patch, size, kernel, channels, scan) - present,
             what,
             f"ask for {remedy} (received {','.join(f'{value:g}' for value in spacing)} mm)",
         )

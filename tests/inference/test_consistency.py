@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """A result whose slices, blurred and decimated again, are those of the scan."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from volumes.samples import rotation
 
 from segsrgan.inference.consistency import make_consistent, noise_of
+from segsrgan.inference.measures import scan_measures
 from segsrgan.inference.predictor import Predictor
 from segsrgan.inference.settings import PredictorSettings
 from segsrgan.volumes import Volume, degrade, resample
@@ -113,6 +116,21 @@ def test_more_noise_than_contradiction_changes_nothing():
 def test_the_noise_is_estimated(axis, deviation):
     scan = with_noise(degrade(anatomy(), thick(axis, 4)), deviation)
     assert noise_of(scan) == pytest.approx(deviation, rel=0.2)
+
+
+def test_large_scans_are_measured_in_less_memory_than_they_take():
+    array = np.random.default_rng(0).normal(0.5, 0.02, (160, 300, 200)).astype(np.float32)
+    array[:, :60] = 0
+    scan = Volume(array, (1.5, 0.4, 0.4))
+    tracemalloc.start()
+    try:
+        noise = noise_of(scan)
+        assert tracemalloc.get_traced_memory()[1] < array.nbytes
+        measures = scan_measures(scan)
+        assert tracemalloc.get_traced_memory()[1] < array.nbytes
+    finally:
+        tracemalloc.stop()
+    assert measures["noise_fraction"] == noise == pytest.approx(0.02, rel=0.01)
 
 
 def test_ramps_and_images_of_few_voxels_have_no_noise():
