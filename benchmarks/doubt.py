@@ -179,16 +179,18 @@ def draw(predictor, case, path):
         "Invented": (invented, "magma"),
         "SR_disagreement": (result.sr_disagreement, "magma"),
     }
-    figure, axes = pyplot.subplots(2, len(parts), figsize=(3.2 * len(parts), 6.4))
+    places = [np.flatnonzero(brain.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    x, y, z = (slice(max(0, p[0] - 4), p[-1] + 5) for p in places)
+    figure, axes = pyplot.subplots(2, len(parts), figsize=(3 * len(parts), 5.6))
     for column, (title, (volume, colours)) in zip(axes.T, parts.items(), strict=True):
-        planes = volume.array[int(centre[0])], volume.array[:, :, int(centre[2])]
+        planes = volume.array[int(centre[0]), y, z], volume.array[x, y, int(centre[2])]
         for axis, plane in zip(column, planes, strict=True):
             high = np.percentile(plane, 99.9) if colours == "gray" else plane.max()
             axis.imshow(plane.T, cmap=colours, origin="lower", vmin=0, vmax=high)
             axis.axis("off")
         column[0].set_title(title, fontsize=10)
     figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=70)
 
 
 def tables(report):
