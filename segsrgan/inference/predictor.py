@@ -35,7 +35,7 @@ from segsrgan.volumes.labels import islands
 from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.reading import Source, read_with_source
 from segsrgan.volumes.resampling import legacy_resample, resample, resample_to
-from segsrgan.volumes.thickness import estimated_width, slice_thickness
+from segsrgan.volumes.thickness import estimated_width, stated_thickness, taken_thickness
 from segsrgan.volumes.tiling import plan
 from segsrgan.volumes.volume import Grid, Volume
 
@@ -69,8 +69,9 @@ class Prediction:
             noise; `sr_disagreement` in the input's intensities and `cortex_disagreement`, means
             in the foreground and where the probability is not below 0.05; `residual_fraction`, the
             residual over the range; `missing_slices`, `repaired` and `clipped` (0 or 1) say what
-            reading took, `thickness_mismatch` how much thicker the slices look than they are
-            taken for, relative; the others are those of `segsrgan.inference.measures`.
+            reading took, `thickness` in mm is the slices' that was taken,
+            `thickness_mismatch` how much thicker they look than is stated, or than their distance
+            where nothing is, relative; the others are those of `segsrgan.inference.measures`.
     """
 
     volumes: dict
@@ -224,20 +225,15 @@ class Predictor:
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
         self._plan_memory(sizes, spacing, patch, scan=volume.array.size)
         name = "the image" if isinstance(image, Volume) else str(image)
-        width = thickness = None
-        if not legacy:
-            width, asked = estimated_width(volume), (self.settings.thickness, self.settings.gap)
-            thickness = slice_thickness(volume, name, width, source.thickness, *asked)
         normalisation = _normalisation(volume, legacy, name)
         scan = volume.with_array(normalisation.apply(volume.array))
+        thickness, found = self._thickness(scan, name, source.thickness)
         measures = scan_measures(scan) | {
             "missing_slices": source.missing + _lost(volume),
             "repaired": int(source.is_repaired),
             "clipped": int(normalisation.clips),
+            **found,
         }
-        if width is not None:
-            distance = volume.spacing[thick]
-            measures["thickness_mismatch"] = width * distance / (thickness or distance) - 1
         result = self._interpolate(scan, network, thickness)
         grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
@@ -249,6 +245,22 @@ class Predictor:
         )
         self.memory.hold(prepared, result.array.nbytes + (scan.array.nbytes if scan else 0))
         return prepared
+
+    def _thickness(self, scan, name, declared):
+        """Of the slices in mm, None: their distance; and what was measured, a dict."""
+        axis, settings = scan.grid.thick_axis, self.settings
+        if settings.geometry == "legacy":
+            return None, {}
+        stated = stated_thickness(scan, name, declared, settings.thickness, settings.gap)
+        if axis is None:
+            return None, {}
+        is_used = (settings.interp or self.spec.interp) == "profile"
+        width, distance = estimated_width(scan) if is_used else None, scan.spacing[axis]
+        thickness = taken_thickness(scan, name, stated, width)
+        found = {"thickness": float(thickness or distance)}
+        if width is not None:
+            found["thickness_mismatch"] = width * distance / (stated or distance) - 1
+        return thickness, found
 
     def _network_spacing(self, volume, thick, spacing):
         """Voxel size of the network's grid: the result's, but for the axis of the slices."""

@@ -5,35 +5,34 @@ import json
 import logging
 
 import numpy as np
-from scipy import optimize
+from scipy import fft, optimize
 
 from segsrgan.errors import UserError
 from segsrgan.tables import stem
 from segsrgan.volumes.resampling import apply_matrices, profile_matrix
-from segsrgan.volumes.volume import Volume
+from segsrgan.volumes.volume import Grid
 
 _logger = logging.getLogger(__name__)
 
 _WIDTHS = (0.2, 2.0)  # over the distance of the slices, within which the width is looked for
 _BANDS = np.linspace(0.15, 0.5, 6)  # cycles per slice distance, over which spectra are compared
 _FEWEST = 8  # slices, and in-plane lines' samples after decimation, that make a spectrum
+_LINES = 96  # along an axis, at most
 _POINTS = 64  # of a spectrum, at least: lines are padded to as many
 _UNCLEAR = 0.03  # mean square difference of the log spectra, from which on they do not match
 _DOUBT = 0.25  # relative difference of the estimate from the thickness that is taken
 _ROUNDED = 0.02  # relative, by which headers round
 
 
-def slice_thickness(volume, name, width=None, declared=None, thickness=None, gap=None):
-    """The thickness that a scan is processed with, mm; None: the distance of its slices.
+def stated_thickness(volume, name, declared=None, thickness=None, gap=None):
+    """The thickness of a scan's slices that somebody says, mm; None where nobody does.
 
-    That is what is asked for; else what is declared, if it is less than the distance: slices that
-    overlap are mostly interpolated ones; else what the voxels show, if that is clearly less. A
-    warning says if the voxels show another one than is asked for or declared.
+    That is the one asked for, else the one declared, but at most the distance of the slices:
+    slices that overlap are mostly interpolated ones.
 
     Args:
         volume: the scan.
         name: of the scan, for messages.
-        width: that the voxels show, see `estimated_width`, or None.
         declared: by its files, mm or None.
         thickness: asked for, mm or None.
         gap: asked for, between the slices, mm or None.
@@ -42,9 +41,8 @@ def slice_thickness(volume, name, width=None, declared=None, thickness=None, gap
         UserError: if the thickness asked for is more than twice the distance, or the gap as wide.
     """
     axis = volume.grid.thick_axis
-    asked = thickness is not None or gap is not None
     if axis is None:
-        if asked:
+        if thickness is not None or gap is not None:
             _logger.warning("%s: no axis has thicker slices; its thickness is not used", name)
         return None
     distance = volume.spacing[axis]
@@ -53,31 +51,49 @@ def slice_thickness(volume, name, width=None, declared=None, thickness=None, gap
             f"{name}: gap must be less than the distance of the slices, {distance:g} mm, received "
             f"{gap:g}; a gap is what lies between them"
         )
-    if (thickness or 0) > 2 * distance:
+    if (thickness or 0) > 2 * distance * (1 + 1e-4):  # headers round
         raise UserError(
             f"{name}: thickness must be at most twice the distance of the slices, {distance:g} mm, "
             f"received {thickness:g}"
         )
     if gap is not None:
-        thickness = distance - gap
-    elif not asked and declared is not None and 0 < declared < distance * (1 - _ROUNDED):
-        thickness = declared
-        _logger.info("%s: slices of %g mm, %g mm apart", name, declared, distance)
-    if width is None or abs(width * distance / (thickness or distance) - 1) <= _DOUBT:
+        return distance - gap
+    if thickness is not None or declared is None or declared <= 0:
         return thickness
-    look = f"{name}: its slices look {width * distance:.2g} mm thick"
-    if not asked and declared is None and width < 1:
-        _logger.warning(
-            "%s, %.2g mm apart; they are taken as that thick, thickness or gap says otherwise",
-            look,
-            distance,
-        )
-        return width * distance
-    what = "are asked for" if asked else "by its header" if declared else "is their distance"
+    if declared < distance * (1 - _ROUNDED):
+        _logger.info("%s: slices of %g mm, %g mm apart", name, declared, distance)
+    return min(declared, distance)
+
+
+def taken_thickness(volume, name, stated=None, width=None):
+    """The thickness that a scan is processed with, mm; None: the distance of its slices.
+
+    That is what is stated; where nothing is, what the voxels show, if that is clearly less than
+    the distance. A warning says if they show another one than is stated.
+
+    Args:
+        volume: the scan.
+        name: of the scan, for messages.
+        stated: see `stated_thickness`.
+        width: that the voxels show, see `estimated_width`, or None.
+    """
+    if width is None:
+        return stated
+    distance = volume.spacing[volume.grid.thick_axis]
+    seen, taken = width * distance, stated or distance
+    if abs(seen / taken - 1) <= _DOUBT:
+        return stated
+    if stated is None and width < 1:
+        taken = seen
     _logger.warning(
-        "%s, %.2g mm %s; thickness or gap corrects it", look, thickness or distance, what
+        "%s: its slices look %.2g mm thick, %.2g mm apart; they are taken as %.2g mm thick, "
+        "thickness or gap says otherwise",
+        name,
+        seen,
+        distance,
+        taken,
     )
-    return thickness
+    return taken
 
 
 def sidecar_thickness(path, volume):
@@ -91,11 +107,20 @@ def sidecar_thickness(path, volume):
     if axis is None or not sidecar.is_file():
         return None
     try:
-        values = json.loads(sidecar.read_bytes())
-        thickness = float(values.get("SliceThickness", np.nan))
-        distance = float(values.get("SpacingBetweenSlices", volume.spacing[axis]))
-    except (OSError, ValueError, TypeError, AttributeError):
+        values = dict(json.loads(sidecar.read_bytes()))
+    except (OSError, ValueError, TypeError):
         _logger.warning("%s: is not a BIDS sidecar; its slice thickness is not used", sidecar)
+        return None
+    thickness = values.get("SliceThickness", np.nan)
+    distance = values.get("SpacingBetweenSlices", volume.spacing[axis])
+    if not all(isinstance(value, (int, float)) for value in (thickness, distance)):
+        _logger.warning(
+            "%s: SliceThickness and SpacingBetweenSlices must be numbers of mm, received %r and "
+            "%r; they are not used",
+            sidecar,
+            thickness,
+            distance,
+        )
         return None
     is_same = np.isclose(distance, volume.spacing[axis], rtol=_ROUNDED)
     return thickness if is_same and 0 < thickness < np.inf else None
@@ -115,18 +140,22 @@ def estimated_width(volume):
     spacing = volume.spacing
     if axis is None or array is None or spacing[axis] < 2 * min(spacing):
         return None
-    scan, distance = Volume(array, spacing), spacing[axis]
+    grid, distance = Grid(array.shape, spacing), spacing[axis]
     plane = [k for k in range(3) if k != axis]
     if min(array.shape[k] * spacing[k] / distance for k in range(3)) < _FEWEST:
         return None
+    # What is blurred along either axis in the plane, for lines along it and across the slices.
+    parts = {k: (_thinned(array, {0, 1, 2} - {k}), _thinned(array, {*plane} - {k})) for k in plane}
 
     def misfit(width):
-        blurred = {k: _blurred(scan, k, distance, width * distance) for k in plane}
-        total = 0.0
-        for line, other in (plane, plane[::-1]):
-            ratios = _spectrum(blurred[line], line) - _spectrum(blurred[other], axis)
-            total += np.var(ratios)
-        return total / 2
+        spectra = []
+        for line, (inner, through) in parts.items():
+            coarse = grid.corner_aligned([distance if k == line else spacing[k] for k in range(3)])
+            profile = profile_matrix(grid, coarse, line, width * distance)
+            spectra.append(_spectrum(_along(line, profile, inner), line))
+            few = profile[:: _step(len(profile))]
+            spectra.append(_spectrum(_along(line, few, through), axis))
+        return (np.var(spectra[0] - spectra[3]) + np.var(spectra[2] - spectra[1])) / 2
 
     widths = np.linspace(*_WIDTHS, 10)
     nearest = widths[np.argmin([misfit(width) for width in widths])]
@@ -144,16 +173,23 @@ def _object(array):
     for axis in range(3):
         places = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
         box.append(slice(places[0], places[-1] + 1))
-    return np.ascontiguousarray(array[tuple(box)])
+    return array[tuple(box)]
 
 
-def _blurred(scan, axis, distance, thickness):
-    """The array of an image blurred along an axis and decimated to the distance of the slices."""
-    spacing = [distance if k == axis else size for k, size in enumerate(scan.spacing)]
-    grid = scan.grid.corner_aligned(spacing)
-    matrices = [np.eye(size) for size in scan.array.shape]
-    matrices[axis] = profile_matrix(scan.grid, grid, axis, thickness)
-    return apply_matrices(matrices, scan.array)
+def _step(size):
+    """Every how many of so many lines are enough for a spectrum."""
+    return -(-size // _LINES)
+
+
+def _thinned(array, axes):
+    steps = [_step(size) if k in axes else 1 for k, size in enumerate(array.shape)]
+    return array[tuple(slice(None, None, step) for step in steps)]
+
+
+def _along(axis, matrix, array):
+    """An array blurred and decimated along one axis by its matrix."""
+    matrices = [matrix if k == axis else np.eye(size) for k, size in enumerate(array.shape)]
+    return apply_matrices(matrices, array)
 
 
 def _spectrum(array, axis):
@@ -162,8 +198,9 @@ def _spectrum(array, axis):
     lines = lines - lines.mean(axis=-1, keepdims=True)
     size = lines.shape[-1]
     points = max(size, _POINTS)
-    power = np.abs(np.fft.rfft(lines * np.hanning(size + 2)[1:-1], points, axis=-1)) ** 2
-    power, places = power.reshape(-1, power.shape[-1]).mean(0), np.fft.rfftfreq(points)
+    window = np.hanning(size + 2)[1:-1].astype(np.float32)
+    power = np.abs(fft.rfft(lines * window, points, axis=-1)) ** 2
+    power, places = power.reshape(-1, power.shape[-1]).mean(0), fft.rfftfreq(points)
     bands = zip(_BANDS[:-1], _BANDS[1:], strict=True)
     means = [power[(places >= low) & (places <= high)].mean() for low, high in bands]
     return np.log(np.maximum(means, np.finfo(float).tiny))

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from scipy import ndimage
+from volumes.samples import texture
 
 from segsrgan.errors import UserError
 from segsrgan.inference.predictor import Predictor, segmentation
@@ -14,7 +15,7 @@ from segsrgan.inference.results import result_files
 from segsrgan.memory import GIB, resident_memory
 from segsrgan.networks import load_generator, outputs
 from segsrgan.volumes.reading import read_volume
-from segsrgan.volumes.resampling import resample
+from segsrgan.volumes.resampling import degrade, resample
 from segsrgan.volumes.volume import Volume
 
 MAPS = ("invented", "sr_disagreement", "cortex_disagreement", "brain_disagreement")
@@ -326,3 +327,21 @@ def test_legacy_takes_the_resolution_of_the_third_axis_and_moves_none(echo):
     assert (legacy.resolution, legacy.axis) == (1.2, 2)
     exact = Predictor(model=echo).prepare(volume, new_resolution=1)
     assert (exact.resolution, exact.axis) == (3.0, 0)
+
+
+def test_the_thickness_is_seen_without_padding_and_spikes_and_recorded(echo):
+    scan = degrade(texture(), (1, 1, 4), (1, 1, 2))
+    padded, spiky = scan.array.copy(), scan.array.copy()
+    padded[:4] = padded[-4:] = -32768
+    spiky[40, 40, 10] = 1e5
+    predictor = Predictor(model=echo, interp="profile")
+    for array in (scan.array, padded, spiky):
+        prepared = predictor.prepare(scan.with_array(array), 2)
+        assert prepared.thickness == pytest.approx(2, rel=0.15)
+        assert prepared.measures["thickness"] == prepared.thickness
+        assert prepared.measures["thickness_mismatch"] == pytest.approx(-0.5, abs=0.08)
+    stated = Predictor(model=echo, gap=0).prepare(scan, 2).measures
+    assert stated["thickness"] == 4
+    assert stated["thickness_mismatch"] == pytest.approx(-0.5, abs=0.08)
+    unused = Predictor(model=echo, interp="scipy").prepare(scan, 2)
+    assert unused.thickness is None and "thickness_mismatch" not in unused.measures

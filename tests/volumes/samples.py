@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Small volumes and DICOM series with known contents."""
 
+from functools import cache
+
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from scipy.ndimage import center_of_mass
+from scipy.ndimage import center_of_mass, gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from segsrgan.volumes import Grid, Volume
@@ -41,6 +43,17 @@ def blob_volume(spacing, direction, sigma=4.0, extent=48.0):
 def centroid(volume):
     """Physical centre of mass, mm."""
     return volume.grid.index_to_physical(center_of_mass(volume.array.astype(np.float64)))
+
+
+@cache
+def texture(shape=(128, 120, 124)):
+    """An ellipsoid of tissues in folds that look alike along all axes, 1 mm."""
+    noise = np.random.default_rng(0).standard_normal(shape)
+    fine, coarse = (gaussian_filter(noise, sigma) for sigma in (1.5, 3))
+    axes = (np.linspace(-1.1, 1.1, size) for size in shape)
+    ball = sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij"))
+    array = gaussian_filter((1 + (fine > 0) + 0.5 * (coarse > 0)) * (ball < 1), 0.7)
+    return Volume(np.where(array < 0.02, 0, array).astype(np.float32), (1, 1, 1))
 
 
 def noise(shape, seed=0):

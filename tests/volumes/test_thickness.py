@@ -2,30 +2,17 @@
 """The thickness of slices: by settings, files and voxels."""
 
 import json
-from functools import cache
 
 import numpy as np
 import pytest
-from scipy import ndimage
-from volumes.samples import write_series
+from volumes.samples import texture, write_series
 
 from segsrgan.errors import UserError
 from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.reading import read_with_source
 from segsrgan.volumes.resampling import degrade
-from segsrgan.volumes.thickness import estimated_width, slice_thickness
+from segsrgan.volumes.thickness import estimated_width, stated_thickness, taken_thickness
 from segsrgan.volumes.volume import Volume
-
-
-@cache
-def texture(shape=(128, 120, 124)):
-    """An ellipsoid of tissues in folds that look alike along all axes, 1 mm."""
-    noise = np.random.default_rng(0).standard_normal(shape)
-    fine, coarse = (ndimage.gaussian_filter(noise, sigma) for sigma in (1.5, 3))
-    axes = (np.linspace(-1.1, 1.1, size) for size in shape)
-    ball = sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij"))
-    array = ndimage.gaussian_filter((1 + (fine > 0) + 0.5 * (coarse > 0)) * (ball < 1), 0.7)
-    return Volume(np.where(array < 0.02, 0, array).astype(np.float32), (1, 1, 1))
 
 
 def scan(truth, axis, ratio, width=1.0):
@@ -34,7 +21,8 @@ def scan(truth, axis, ratio, width=1.0):
 
 
 def chosen(volume, declared=None, **settings):
-    return slice_thickness(volume, "t2.nii", estimated_width(volume), declared, **settings)
+    stated = stated_thickness(volume, "t2.nii", declared, **settings)
+    return taken_thickness(volume, "t2.nii", stated, estimated_width(volume))
 
 
 @pytest.mark.parametrize("axis, ratio", [(0, 3), (1, 4), (2, 3), (1, 5)])
@@ -70,7 +58,7 @@ def test_settings_go_before_headers_and_headers_before_the_distance():
     low = scan(texture((40, 40, 40)), 2, 4)
     assert chosen(low) is None
     assert chosen(low, 3.0) == 3
-    assert chosen(low, 8.0) is chosen(low, 3.99) is None
+    assert chosen(low, 8.0) == 4 and chosen(low, 3.99) == 3.99 and chosen(low, -1.0) is None
     assert chosen(low, 3.0, thickness=5.0) == 5
     assert chosen(low, 3.0, gap=0.5) == 3.5
     assert chosen(low, 3.0, gap=0.0) == 4
@@ -89,16 +77,17 @@ def test_an_isotropic_image_has_no_thickness(caplog):
 
 def test_thin_slices_are_taken_as_such_where_nothing_says_how_thick_they_are(caplog):
     assert chosen(scan(texture(), 1, 4, 0.5)) == pytest.approx(2, rel=0.15)
-    assert "look 2 mm thick, 4 mm apart; they are taken as that thick" in caplog.text
+    assert "look 2 mm thick, 4 mm apart; they are taken as 2 mm thick" in caplog.text
 
 
 @pytest.mark.parametrize(
     "width, declared, settings, said",
     [
-        (0.5, 4.0, {}, "look 2 mm thick, 4 mm by its header"),
-        (1.5, None, {}, "look 6 mm thick, 4 mm is their distance"),
-        (1.0, 2.0, {}, "look 4 mm thick, 2 mm by its header"),
-        (1.0, None, {"gap": 2.0}, "look 4 mm thick, 2 mm are asked for"),
+        (0.5, 4.0, {}, "look 2 mm thick, 4 mm apart; they are taken as 4 mm thick"),
+        (0.5, 5.0, {}, "look 2 mm thick, 4 mm apart; they are taken as 4 mm thick"),
+        (1.5, None, {}, "look 6 mm thick, 4 mm apart; they are taken as 4 mm thick"),
+        (1.0, 2.0, {}, "look 4 mm thick, 4 mm apart; they are taken as 2 mm thick"),
+        (1.0, None, {"gap": 2.0}, "look 4 mm thick, 4 mm apart; they are taken as 2 mm thick"),
         (0.5, 2.0, {}, ""),
         (1.0, None, {}, ""),
     ],
@@ -125,6 +114,7 @@ def test_dicom_says_the_thickness(tmp_path):
         ({}, None),
         ([1], None),
         ({"SliceThickness": "thick"}, None),
+        ({"SliceThickness": None}, None),
     ],
 )
 def test_a_sidecar_says_the_thickness(sidecar, expected, tmp_path, caplog):
@@ -132,5 +122,6 @@ def test_a_sidecar_says_the_thickness(sidecar, expected, tmp_path, caplog):
     write_volume(scan(texture((20, 20, 20)), 2, 4), path)
     (tmp_path / "t2.json").write_text(json.dumps(sidecar))
     assert read_with_source(path)[1].thickness == expected
-    is_damaged = isinstance(sidecar, list) or sidecar.get("SliceThickness") == "thick"
-    assert ("t2.json: is not a BIDS sidecar" in caplog.text) == is_damaged
+    assert ("t2.json: is not a BIDS sidecar" in caplog.text) == isinstance(sidecar, list)
+    is_text = "must be numbers of mm, received" in caplog.text
+    assert is_text == (sidecar in ({"SliceThickness": "thick"}, {"SliceThickness": None}))
