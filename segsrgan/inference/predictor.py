@@ -30,7 +30,7 @@ from segsrgan.memory import GIB, MemoryBudget, required_memory
 from segsrgan.networks.architecture import GeneratorSpec
 from segsrgan.networks.outputs import output_channels
 from segsrgan.networks.weights import read_generator
-from segsrgan.volumes.intensities import Normalisation, lost_slices
+from segsrgan.volumes.intensities import Normalisation, alternating_slices, lost_slices
 from segsrgan.volumes.labels import islands
 from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.reading import Source, read_with_source
@@ -68,10 +68,10 @@ class Prediction:
             the fraction of the scan's foreground that it contradicts by more than 3 times the
             noise; `sr_disagreement` in the input's intensities and `cortex_disagreement`, means
             in the foreground and where the probability is not below 0.05; `residual_fraction`, the
-            residual over the range; `missing_slices`, `repaired` and `clipped` (0 or 1) say what
-            reading took, `thickness` in mm is the slices' that was taken,
-            `thickness_mismatch` how much thicker they look than is stated, or than their distance
-            where nothing is, relative; the others are those of `segsrgan.inference.measures`.
+            residual over the range; `missing_slices`, also empty ones, and (0 or 1) `alternating`
+            contrast of the slices, a `repaired` header and `clipped` voxels; `thickness` in mm
+            is the slices' that was taken, `thickness_mismatch` how much thicker they look than is
+            stated, or than their distance where nothing is, relative; the others are those of `segsrgan.inference.measures`.
     """
 
     volumes: dict
@@ -230,6 +230,7 @@ class Predictor:
         thickness, found = self._thickness(scan, name, source.thickness)
         measures = scan_measures(scan) | {
             "missing_slices": source.missing + _lost(volume),
+            "alternating": int(any(alternating_slices(volume.array))),
             "repaired": int(source.is_repaired),
             "clipped": int(normalisation.clips),
             **found,

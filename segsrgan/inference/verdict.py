@@ -50,6 +50,8 @@ CHECKS = (
     Check("slice_shift", "its slices lie {} beside their neighbours, as after motion", "{:.1f} mm",
           *_up_to(0.8, 2.5)),
     Check("missing_slices", "{} of its slices are missing", "{:.0f}", *_up_to(0)),
+    Check("alternating", "its slices are alternately bright and dark, as of two images", "{:.0f}",
+          *_up_to(0)),
     Check("repaired", "its header contradicts itself, or its slices are uneven", "{:.0f}",
           *_up_to(0)),
     Check("clipped", "it has voxels far beyond all others, which were clipped", "{:.0f}",

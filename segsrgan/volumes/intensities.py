@@ -73,8 +73,10 @@ def usual_range(array, name=None, across=None):
     if hot.size:
         low, high = usual_range(np.delete(array, hot, axis), name, across)
         if name:
-            text = "%s: %s are far brighter than those beside them: they do not set the range, and "
-            text += "come back as %.6g at most"
+            text = (
+                "%s: %s far brighter than what lies beside, left out of the range and clipped at "
+            )
+            text += "%.6g"
             _logger.warning(text, name, _slice_numbers(array, axis, hot), high)
         return low, high
     if highest - base > _FAR * (top - base):
@@ -109,13 +111,28 @@ def _hot_slices(array, base):
 def lost_slices(array, across=None):
     """Yields axis and indices of slices of one value, one or two beside others of many.
 
-    Of an array (x, y, z), for each axis that has some; at either end only `across` the slices.
+    Of an array (x, y, z), for each axis that has some. `across` the slices there may be any number
+    between others, and one or two at either end.
     """
     for axis, slices in _slices(array):
         is_filled = _contrast(slices) > 0
         is_lost = _closed(slices, is_filled, axis == across) & (np.ptp(slices, axis=(1, 2)) == 0)
         if is_lost.any():
             yield axis, np.flatnonzero(is_lost)
+
+
+def alternating_slices(array):
+    """Yields axis and ratio where every second slice has over twice the contrast of the others.
+
+    Of an array (x, y, z).
+    """
+    for axis, slices in _slices(array):
+        contrast = _contrast(slices)
+        steps = np.diff(np.log(contrast[contrast > 0]))
+        steps[1::2] *= -1
+        low, middle, high = np.percentile(steps, (25, 50, 75)) if steps.size > 3 else (0, 0, 0)
+        if max(low, -high) > np.log(_ALTERNATING):
+            yield axis, float(np.exp(abs(middle)))
 
 
 def _contrast(slices):
@@ -126,36 +143,37 @@ def _doubtful_slices(array, across):
     """Texts on slices that are empty beside others, or of another scale than those beside them."""
     for axis, indices in lost_slices(array, across):
         numbers = _slice_numbers(array, axis, indices)
-        yield f"{numbers} are empty beside others: if they were lost, give the whole scan"
-    for axis, slices in _slices(array):
-        contrast = _contrast(slices)
-        steps = np.diff(np.log(contrast[contrast > 0]))
-        steps[1::2] *= -1
-        low, middle, high = np.percentile(steps, (25, 50, 75)) if steps.size > 3 else (0, 0, 0)
-        if max(low, -high) > np.log(_ALTERNATING):
-            times = f"about {np.exp(abs(middle)):.0f} times the contrast of those beside it"
-            text = f"every second slice along axis {axis + 1} has {times}"
-            yield f"{text}: if they are of two images, give one"
+        yield f"{numbers} empty beside others: if anything was lost, give the whole scan"
+    for axis, ratio in alternating_slices(array):
+        yield (
+            f"every second slice along axis {axis + 1} has about {ratio:.0f} times the contrast of "
+            "those beside it: if they are of two images, give one"
+        )
 
 
-def _closed(slices, is_filled, has_ends):
-    """Which slices are one or two beside filled ones, filled ones included.
+def _closed(slices, is_filled, is_stack):
+    """Which slices are one or two between filled ones, filled ones included.
 
-    They lie between these; or, of a stack that `has_ends`, where it ends at a slice that is full.
+    Of a stack also any number between these, and one or two where it ends at a slice that is full.
     """
     ends = False, False
-    if has_ends and is_filled.any():
+    if is_stack and is_filled.any():
         values, least = slices[[0, -1], 0, 0], _LEVEL * np.ptp(slices)
         full = np.array([np.mean(np.abs(slices - v) > least, axis=(1, 2)) for v in values])
         ends = full[[0, 1], np.flatnonzero(is_filled)[[0, -1]]] >= _FULL * full.max(axis=1)
+        before, after = (np.logical_or.accumulate(f) for f in (is_filled, is_filled[::-1]))
+        is_filled = before & after[::-1]
     # Closing fills gaps of one or two.
     padded = np.pad(is_filled, 3, constant_values=tuple(ends))
     return ndimage.binary_closing(padded, np.ones(3))[3:-3]
 
 
 def _slice_numbers(array, axis, indices):
-    numbers = ", ".join(str(index + 1) for index in indices)
-    return f"slices {numbers} of {array.shape[axis]} along axis {axis + 1}"
+    """The subject of a sentence on some slices, and its verb: `slices 3, 7-9 of 20 ... are`."""
+    runs = np.split(indices + 1, np.flatnonzero(np.diff(indices) > 1) + 1)
+    texts = (f"{r[0]}-{r[-1]}" if len(r) > 2 else ", ".join(map(str, r)) for r in runs)
+    noun, verb = ("slices", "are") if len(indices) > 1 else ("slice", "is")
+    return f"{noun} {', '.join(texts)} of {array.shape[axis]} along axis {axis + 1} {verb}"
 
 
 def _extremes(array, minima, maxima, top):

@@ -164,6 +164,19 @@ def test_lost_slices_and_two_voxel_sizes_are_known_to_the_verdict(tmp_path, echo
     assert any("2 of its slices" in reason for reason in judge(prepared.measures).reasons)
 
 
+def test_slices_of_two_images_and_many_lost_ones_are_known_to_the_verdict(echo):
+    array = brain().array.copy()
+    array[..., ::2] *= 0.3
+    predictor = Predictor(model=echo)
+    measures = predictor.prepare(Volume(array, SPACING), 3).measures
+    assert (measures["alternating"], measures["missing_slices"]) == (1, 0)
+    assert judge({"alternating": 1}).level == LOOK
+    array = brain().array.copy()
+    array[..., 12:17] = 0
+    measures = predictor.prepare(Volume(array, SPACING), 3).measures
+    assert (measures["alternating"], measures["missing_slices"]) == (0, 5)
+
+
 def test_a_prediction_has_a_verdict_with_either_geometry(echo):
     array = brain().array * 700
     array[..., 15] = 0

@@ -6,7 +6,7 @@ import pytest
 from volumes.samples import noise
 
 from segsrgan.volumes import Normalisation, foreground, usual_range
-from segsrgan.volumes.intensities import _SAMPLE
+from segsrgan.volumes.intensities import _SAMPLE, alternating_slices, lost_slices
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,8 @@ def test_slices_far_brighter_than_those_beside_them_do_not_set_the_range(
     moved[slices] *= times
     assert usual_range(array, "a.nii") == expected and expected[1] < 811
     numbers = ", ".join(str(number + 1) for number in slices)
-    assert f"a.nii: slices {numbers} of {len(moved)} along axis {axis + 1} are" in caplog.text
+    subject = f"slices {numbers}" if len(slices) > 1 else f"slice {numbers}"
+    assert f"a.nii: {subject} of {len(moved)} along axis {axis + 1} " in caplog.text
     assert Normalisation.of(array).apply(array).max() == 1
 
 
@@ -149,10 +150,10 @@ def test_one_or_two_empty_slices_beside_others_are_pointed_out(caplog):
     array = head()
     array[:, :, [9, 10]] = array[12] = 0
     assert usual_range(array, "a.nii") == (0, array.max())
-    expected = ("13 of 24 along axis 1", "10, 11 of 20 along axis 3")
+    expected = ("slice 13 of 24 along axis 1 is", "slices 10, 11 of 20 along axis 3 are")
     assert [record.message for record in caplog.records] == [
-        f"a.nii: slices {numbers} are empty beside others: if they were lost, give the whole scan"
-        for numbers in expected
+        f"a.nii: {slices} empty beside others: if anything was lost, give the whole scan"
+        for slices in expected
     ]
     caplog.clear()
     array[8:16] = 0  # a gap between two objects
@@ -161,8 +162,20 @@ def test_one_or_two_empty_slices_beside_others_are_pointed_out(caplog):
     assert not caplog.records
 
 
+def test_empty_slices_inside_a_stack_are_pointed_out_however_many(caplog):
+    array = head()
+    array[:, :, 7:12] = array[:, :, 13] = 0
+    usual_range(array, "a.nii", 2)
+    (record,) = caplog.records
+    assert "slices 8-12, 14 of 20 along axis 3 are empty beside others" in record.message
+    ((axis, indices),) = lost_slices(array, 2)
+    assert (axis, *indices) == (2, 7, 8, 9, 10, 11, 13)
+    assert not list(lost_slices(head(), 2))
+
+
 @pytest.mark.parametrize(
-    ("lost", "numbers"), [([-1], "18"), ([0, 1], "1, 2"), ([0, -2, -1], "1, 17, 18")]
+    ("lost", "numbers"),
+    [([-1], "slice 18"), ([0, 1], "slices 1, 2"), ([0, -2, -1], "slices 1, 17, 18")],
 )
 def test_an_empty_slice_at_the_end_of_a_stack_is_pointed_out_beside_a_full_one(
     lost, numbers, caplog
@@ -177,7 +190,8 @@ def test_an_empty_slice_at_the_end_of_a_stack_is_pointed_out_beside_a_full_one(
     assert not caplog.records
     usual_range(array, "a.nii", 2)
     (record,) = caplog.records
-    assert f"slices {numbers} of 18 along axis 3 are empty beside others" in record.message
+    assert f"{numbers} of 18 along axis 3 " in record.message
+    assert "empty beside others" in record.message
 
 
 @pytest.mark.parametrize("offset", [0, -1024])
@@ -191,6 +205,8 @@ def test_slices_that_are_alternately_bright_and_dark_are_pointed_out(caplog, off
     (record,) = caplog.records
     expected = "every second slice along axis 3 has about 3 times the contrast of those beside it"
     assert record.message.startswith(f"a.nii: {expected}")
+    ((axis, ratio),) = alternating_slices(gained + offset)
+    assert axis == 2 and ratio == pytest.approx(3, rel=0.15)
 
 
 @pytest.mark.parametrize("value", [-1500, -2000, -3024, -3.4e38])
