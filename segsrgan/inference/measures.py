@@ -128,10 +128,11 @@ def mask_measures(probability, mask, small, parts, spacing, head_volume=0.0):
         head_volume: of the scan, ml, see `scan_measures`.
 
     Returns:
-        - `volume` in ml and `thickness` in mm, twice the volume over the surface, without islands.
+        - `volume` in ml and, where there is any, `thickness` in mm, twice the volume over the
+          surface, without islands.
         - `folding`: that surface in cm^2 over the two-thirds power of the head's volume in ml, over
           what it usually is: 10 up to 400 ml, from there on in proportion to the root of the
-          volume, up to 19; where there is a head.
+          volume, up to 19; where there are a mask and a head.
         - `islands`, how many, and `in_islands`, the fraction of the mask they hold.
         - `unsure`: of the voxels whose probability is above 0.05 the fraction for which it lies
           between 0.25 and 0.75.
@@ -144,14 +145,12 @@ def mask_measures(probability, mask, small, parts, spacing, head_volume=0.0):
         surface += faces * float(np.prod(np.delete(spacing, axis)))
     # Over all directions the faces of voxels have 3/2 of the surface that they approximate.
     surface *= 2 / 3
-    thickness = 2 * volume / surface if surface else 0.0
-    found = {}
-    if head_volume:
+    found = {"thickness": float(2 * volume / surface)} if surface else {}
+    if surface and head_volume:
         usual = min(max(_FOLDING[0], _FOLDING[0] * (head_volume / _SMOOTH) ** 0.5), _FOLDING[1])
         found["folding"] = float(surface * _CM2 / head_volume ** (2 / 3) / usual)
     return found | {
         "volume": float(volume * _ML),
-        "thickness": float(thickness),
         "islands": parts,
         "in_islands": float(small.sum() / max(1, mask.sum())),
         "unsure": float(unsure / max(1, possible)),

@@ -71,7 +71,8 @@ class Prediction:
             residual over the range; `missing_slices`, also empty ones, and (0 or 1) `alternating`
             contrast of the slices, a `repaired` header and `clipped` voxels; `thickness` in mm
             is the slices' that was taken, `thickness_mismatch` how much thicker they look than is
-            stated, or than their distance where nothing is, relative; the others are those of `segsrgan.inference.measures`.
+            stated, or than their distance where nothing is, relative; the others are those of
+            `segsrgan.inference.measures`.
     """
 
     volumes: dict

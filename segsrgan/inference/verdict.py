@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 PASS, LOOK, FAIL = "pass", "look", "fail"
 _LEVELS = (PASS, LOOK, FAIL)
+_MOST_DIGITS = 9  # of a value beside its bound
 
 
 class Verdict(NamedTuple):
@@ -23,49 +24,57 @@ class Check(NamedTuple):
     """The usual values of a measure of `segsrgan.inference.measures`."""
 
     measure: str
-    text: str  # a sentence on the value, which stands at {}
-    form: str  # of the value and the bounds in messages, a format
+    text: str  # a sentence on the value, which stands at {}; without {} it says all
+    form: str  # of the value and the bounds in messages: a format, the digits are an argument
+    digits: int  # after the point; of a value that would look like a bound, more
     look: tuple[float, float]  # bounds; beyond them the verdict is at least LOOK
     fail: tuple[float, float] = (-math.inf, math.inf)  # beyond them it is FAIL
+    negative: str = ""  # the text on values below 0, which is then on the value without its sign
 
 
 def _up_to(look, fail=math.inf):
     return (-math.inf, look), (-math.inf, fail)
 
 
+_PERCENT, _PLAIN, _MM, _YES = "{:.{}%}", "{:.{}f}", "{:.{}f} mm", ""
+_LEAST = 1e-9  # what is above 0
+
 # fmt: off
 CHECKS = (
-    Check("noise_fraction", "its noise is {} of the range", "{:.1%}", *_up_to(0.025, 0.06)),
-    Check("background", "its background is not dark but at {} of the range", "{:.0%}",
+    Check("noise_fraction", "its noise is {} of the range", _PERCENT, 1, *_up_to(0.025, 0.06)),
+    Check("background", "its background is not dark but at {} of the range", _PERCENT, 0,
           *_up_to(0.15)),
     Check("background_constant", "{} of its background is exactly dark, as where a head is not "
-          "stripped", "{:.0%}", (0.4, math.inf)),
-    Check("head_volume", "it shows an object of {}", "{:.0f} ml", (40, 2200), (20, 2600)),
-    Check("head_elongation", "what it shows is {} times as long as wide", "{:.1f}",
+          "stripped", _PERCENT, 0, (0.4, math.inf)),
+    Check("head_volume", "it shows an object of {}", "{:.{}f} ml", 0, (40, 2200), (20, 2600)),
+    Check("head_elongation", "what it shows is {} times as long as wide", _PLAIN, 1,
           *_up_to(1.9, 2.4)),
     Check("head_cut", "the border cuts what it shows where that has {} of its largest section, as "
-          "through a neck", "{:.0%}", *_up_to(0.5, 0.95)),
-    Check("head_dark", "{} of what lies 8 to 20 mm deep is dark, as a skull is", "{:.1%}",
+          "through a neck", _PERCENT, 0, *_up_to(0.5, 0.95)),
+    Check("head_dark", "{} of what lies 8 to 20 mm deep is dark, as a skull is", _PERCENT, 1,
           *_up_to(0.025, 0.1)),
-    Check("slice_shift", "its slices lie {} beside their neighbours, as after motion", "{:.1f} mm",
+    Check("slice_shift", "its slices lie {} beside their neighbours, as after motion", _MM, 1,
           *_up_to(0.8, 2.5)),
-    Check("missing_slices", "{} of its slices are missing", "{:.0f}", *_up_to(0)),
-    Check("alternating", "its slices are alternately bright and dark, as of two images", "{:.0f}",
+    Check("missing_slices", "slices that are missing or empty: {}", _PLAIN, 0, *_up_to(0)),
+    Check("alternating", "its slices are alternately bright and dark, as of two images", _YES, 0,
           *_up_to(0)),
-    Check("repaired", "its header contradicts itself, or its slices are uneven", "{:.0f}",
+    Check("repaired", "its header contradicts itself, or its slices are uneven", _YES, 0,
           *_up_to(0)),
-    Check("clipped", "it has voxels far beyond all others, which were clipped", "{:.0f}",
+    Check("clipped", "it has voxels far beyond all others, which were clipped", _YES, 0,
           *_up_to(0)),
-    Check("thickness_mismatch", "its slices look thicker than they are taken for by {}", "{:.0%}",
-          (-0.4, 0.6)),
-    Check("profile_width", "the network's image fits slices {} times as thick as taken",
-          "{:.2f}", *_up_to(1.03)),
-    Check("residual_fraction", "the network contradicts its slices by {} of the range", "{:.1%}",
-          *_up_to(0.015)),
-    Check("cortex_thickness", "the cortex found is {} thick", "{:.1f} mm", (1.4, 7), (0.5, 10)),
+    Check("thickness_mismatch", "its slices look {} thicker than they are said to be", _PERCENT, 0,
+          (-0.4, 0.6), negative="its slices look {} thinner than they are said to be"),
+    Check("profile_width", "the network's image fits slices {} times as thick as taken", _PLAIN, 2,
+          *_up_to(1.03)),
+    Check("residual_fraction", "the network contradicts its slices by {} of the range", _PERCENT,
+          1, *_up_to(0.015)),
+    Check("cortex_volume", "no cortex was found", _YES, 0, (-math.inf, math.inf),
+          (_LEAST, math.inf)),
+    Check("cortex_thickness", "the cortex found is {} thick", _MM, 1, (1.4, 7), (0.5, 10)),
     Check("cortex_folding", "the cortex found has {} of the surface usual in a head of that size",
-          "{:.0%}", (0.65, 1.5)),
-    Check("cortex_in_islands", "{} of the cortex found lay in islands", "{:.1%}", *_up_to(0.03)),
+          _PERCENT, 0, (0.65, 1.5)),
+    Check("cortex_in_islands", "{} of the cortex found lay in islands", _PERCENT, 1,
+          *_up_to(0.03)),
 )
 # fmt: on
 
@@ -83,11 +92,24 @@ def judge(measures):
         if value is None:
             continue
         for name, (low, high) in ((FAIL, check.fail), (LOOK, check.look)):
-            if low <= value <= high:
-                continue
-            side, bound = ("below", low) if value < low else ("above", high)
-            text = check.text.format(check.form.format(value))
-            reasons.append(f"{text} ({name} {side} {check.form.format(bound)})")
-            level = max(level, name, key=_LEVELS.index)
-            break
+            if not low <= value <= high:
+                reasons.append(_reason(check, value, name, low if value < low else high))
+                level = max(level, name, key=_LEVELS.index)
+                break
     return Verdict(level, tuple(reasons))
+
+
+def _reason(check, value, level, bound):
+    """A sentence on a value beyond a bound: `its noise is 4.7% of the range (look above 2.5%)`."""
+    if "{}" not in check.text:
+        return f"{check.text} ({level})"
+    side, text = "below" if value < bound else "above", check.text
+    others = [b for b in (*check.look, *check.fail) if math.isfinite(b) and b != value]
+    if check.negative and value < 0:
+        side, text = "above", check.negative
+        value, bound, *others = (abs(b) for b in (value, bound, *others))
+    digits, shown = check.digits, check.form.format
+    # A value is not to look like a bound on whose other side it may lie.
+    while shown(value, digits) in {shown(b, digits) for b in others} and digits < _MOST_DIGITS:
+        digits += 1
+    return f"{text.format(shown(value, digits))} ({level} {side} {shown(bound, check.digits)})"

@@ -89,7 +89,7 @@ def test_what_spoils_a_scan_is_seen_in_its_measure(name):
     (reason,) = reasons(measures, name)
     assert not reasons(scan_measures(brain()), name)
     check = next(check for check in CHECKS if check.measure == name)
-    assert check.form.format(measures[name]) in reason
+    assert check.form.format(measures[name], check.digits) in reason
 
 
 def test_measures_have_the_size_of_what_was_done():
@@ -119,7 +119,8 @@ def test_a_mask_is_measured_by_hand():
         found = mask_measures(probability, mask, small, 1, (0.5, 0.5, 0.5), head)
         assert found["folding"] == pytest.approx(1.6 / head ** (2 / 3) / usual)
     nothing = mask_measures(np.zeros((4, 4, 4)), *np.zeros((2, 4, 4, 4), bool), 0, (1.0, 1.0, 1.0))
-    assert nothing == dict.fromkeys(nothing, 0)
+    assert nothing == dict.fromkeys(("volume", "islands", "in_islands", "unsure"), 0)
+    assert judge({"cortex_volume": 0.0}) == (FAIL, ("no cortex was found (fail)",))
 
 
 @pytest.mark.parametrize("check", CHECKS, **IDS)
@@ -132,9 +133,37 @@ def test_values_beyond_the_bounds_are_named_with_the_bound(check):
             found = judge({check.measure: value})
             assert found.level == level
             (reason,) = found.reasons
-            assert check.form.format(bound) in reason and f"({level} " in reason
+            assert f"({level}" in reason
+            if "{}" in check.text:
+                shown = check.form.format(abs(bound) if check.negative else bound, check.digits)
+                assert shown in reason
             assert judge({check.measure: bound}).level != level
-    assert np.isfinite(check.look).any()
+    assert np.isfinite((*check.look, *check.fail)).any()
+
+
+@pytest.mark.parametrize(
+    ("measure", "value", "reason"),
+    [
+        (
+            "thickness_mismatch",
+            -0.79,
+            "its slices look 79% thinner than they are said to be (look above 40%)",
+        ),
+        (
+            "thickness_mismatch",
+            0.7,
+            "its slices look 70% thicker than they are said to be (look above 60%)",
+        ),
+        ("missing_slices", 1, "slices that are missing or empty: 1 (look above 0)"),
+        ("clipped", 1, "it has voxels far beyond all others, which were clipped (look)"),
+        ("noise_fraction", 0.02504, "its noise is 2.504% of the range (look above 2.5%)"),
+        ("noise_fraction", 0.05999, "its noise is 5.999% of the range (look above 2.5%)"),
+        ("cortex_thickness", 1.04, "the cortex found is 1.0 mm thick (look below 1.4 mm)"),
+        ("cortex_thickness", 0.499, "the cortex found is 0.499 mm thick (fail below 0.5 mm)"),
+    ],
+)
+def test_reasons_say_what_was_found_in_as_many_digits_as_it_takes(measure, value, reason):
+    assert judge({measure: value}).reasons == (reason,)
 
 
 def test_the_worst_reason_makes_the_verdict_and_what_is_unknown_none():
@@ -161,7 +190,7 @@ def test_lost_slices_and_two_voxel_sizes_are_known_to_the_verdict(tmp_path, echo
     assert read_with_source(path)[1].is_repaired
     prepared = Predictor(model=echo).prepare(tmp_path / "lost", 3)
     assert prepared.measures["missing_slices"] == 2
-    assert any("2 of its slices" in reason for reason in judge(prepared.measures).reasons)
+    assert any("missing or empty: 2" in reason for reason in judge(prepared.measures).reasons)
 
 
 def test_slices_of_two_images_and_many_lost_ones_are_known_to_the_verdict(echo):
@@ -188,7 +217,7 @@ def test_a_prediction_has_a_verdict_with_either_geometry(echo):
             result.cortex_mask.array.sum() * 8e-3, rel=0.01
         )
         assert result.verdict == judge(result.measures)
-        assert any("1 of its slices" in reason for reason in result.verdict.reasons)
+        assert any("missing or empty: 1" in reason for reason in result.verdict.reasons)
 
 
 def test_the_verdict_is_told_everywhere_and_strict_makes_it_the_status(
