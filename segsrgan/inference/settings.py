@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a predictor and a job may be asked for, each rule stated once; needs no NumPy, no Keras."""
 
+import logging
 import math
 from dataclasses import dataclass
 from numbers import Real
@@ -17,6 +18,8 @@ from segsrgan.config import (
     setting,
 )
 from segsrgan.errors import UserError
+
+_logger = logging.getLogger(__name__)
 
 # Two stride-2 levels leave 2 voxels of 8, the least that can be padded by reflection.
 MIN_PATCH = 8
@@ -49,13 +52,15 @@ class PredictorSettings:
     thickness: float | None = setting(
         None,
         "of the slices, mm (default: what DICOM or a BIDS sidecar says, else what the voxels "
-        "clearly show, else the distance of the slices); means --interp profile",
+        "clearly show, else the distance of the slices); means --interp profile, not with "
+        "--geometry legacy",
         "> 0",
         metavar="MM",
     )
     gap: float | None = setting(
         None,
-        "between the slices, mm: their thickness is so much less than their distance",
+        "between the slices, mm: their thickness is so much less than their distance; otherwise "
+        "as --thickness",
         ">= 0",
         metavar="MM",
     )
@@ -96,7 +101,7 @@ class PredictorSettings:
     maps: bool = setting(
         False,
         "write maps of doubt, too: where the network contradicts the scan, and where patches and "
-        "flips disagree",
+        "flips disagree; the first not with --consistency off, none with --geometry legacy",
     )
     threshold: float = setting(
         0.5, "probability from which a voxel belongs to the cortex mask", "(0, 1)", metavar="P"
@@ -125,16 +130,28 @@ class PredictorSettings:
                 f"thickness and gap say the same, received {self.thickness:g} and {self.gap:g} mm; "
                 "leave one out"
             )
+        if self.geometry == "legacy":
+            self._check_legacy()
+            object.__setattr__(self, "consistency", "off")
+            object.__setattr__(self, "islands", "keep")
         if self.thickness is not None or self.gap is not None:
             if self.interp not in (None, "profile"):
                 raise UserError(
                     f"thickness and gap need interp=profile, received {self.interp}; leave one out"
                 )
             object.__setattr__(self, "interp", "profile")
-        if self.geometry == "legacy":
-            object.__setattr__(self, "consistency", "off")
-            object.__setattr__(self, "islands", "keep")
-        if self.geometry == "legacy" and self.interp not in (None, "scipy"):
+        if self.maps and self.consistency == "off":
+            _logger.warning("with consistency=off there is no map of what the network invented")
+
+    def _check_legacy(self):
+        for name in ("thickness", "gap", "maps"):
+            value = getattr(self, name)
+            if value is not None and value is not False:
+                raise UserError(
+                    f"the legacy geometry knows no {name}, received {value}; leave {name} out or "
+                    "take geometry=exact"
+                )
+        if self.interp not in (None, "scipy"):
             raise UserError(
                 f"the legacy geometry is defined for interp=scipy only, received {self.interp}; "
                 "take geometry=exact"

@@ -51,6 +51,16 @@ def test_bad_pairs_are_explained(patches, steps, words):
     assert all(word in str(error.value) for word in words)
 
 
+def test_maps_without_consistency_are_fewer_and_a_warning_says_so(caplog):
+    PredictorSettings(maps=True)
+    PredictorSettings(consistency="off")
+    PredictorSettings(geometry="legacy")
+    assert not caplog.records
+    PredictorSettings(maps=True, consistency="off")
+    (record,) = caplog.records
+    assert "no map of what the network invented" in record.message
+
+
 def test_a_resolution_takes_commas_and_blanks_or_one_number_for_all_axes():
     for text in ("0.5,1,3", "0.5 1 3", "0.5, 1, 3"):
         assert checked_resolution(text) == (0.5, 1.0, 3.0)
@@ -82,9 +92,13 @@ def test_arguments_of_the_predictor_are_checked():
                 PredictorSettings(**{name: value})
     with pytest.raises(UserError, match="legacy"):
         PredictorSettings(geometry="legacy", interp="sitk")
-    for clash in ({"interp": "scipy"}, {"geometry": "legacy"}):
-        with pytest.raises(UserError, match="interp"):
-            PredictorSettings(thickness=2.0, **clash)
+    with pytest.raises(UserError, match="interp"):
+        PredictorSettings(thickness=2.0, interp="scipy")
+    for name, value in {"thickness": 2.0, "gap": 0.0, "maps": True}.items():
+        with pytest.raises(
+            UserError, match=f"legacy geometry knows no {name}, .*; leave {name} out"
+        ):
+            PredictorSettings(geometry="legacy", **{name: value})
     with pytest.raises(UserError, match="leave one out"):
         PredictorSettings(thickness=2.0, gap=1.0)
     with pytest.raises(UserError, match="whole number"):
