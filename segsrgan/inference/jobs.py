@@ -88,8 +88,9 @@ def run_job(job, make_predictor, progress=None, compute=None):
             else:
                 _warn_of_differences(results, pair, job.settings)
                 made = results.entry(pair)
-                reasons = tuple(made.get("reasons") or ())
-                judged = {"verdict": made.get("verdict") or "", "reasons": reasons}
+                level, reasons = made.get("verdict") or "", tuple(made.get("reasons") or ())
+                _log_verdict(results, pair, level, reasons)
+                judged = {"verdict": level, "reasons": reasons}
                 yield _outcome(results, pair, SKIPPED, **judged)
         if not pairs:
             continue
@@ -192,7 +193,8 @@ def _row(outcome):
 
 
 def _log_verdict(results, pair, level, reasons):
-    """Says in one line what a result is worth."""
+    """Says in one line what a result is worth; "" is the level of one that was never judged."""
+    level = level or "has no verdict, as it was made by an older version; --overwrite makes one"
     why = f": {'; '.join(reasons)}" if reasons else ""
     logger.info("%s, %s: %s%s", results.image, results.label(pair), level, why)
 

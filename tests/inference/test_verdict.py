@@ -244,10 +244,21 @@ def test_the_verdict_is_told_everywhere_and_strict_makes_it_the_status(
         line = next(line for line in printed.err.splitlines() if f"{folder}/t2.nii.gz, " in line)
         assert line.endswith(f"{row['verdict']}: {row['reasons']}" if row["reasons"] else PASS)
     # Results that are there already are judged, too.
+    capsys.readouterr()
     assert job_model(csv_path, "--strict", **flags) == 1
+    again = capsys.readouterr().err
+    for row, folder in zip(rows, ("good", "bad"), strict=True):
+        line = next(line for line in again.splitlines() if f"{folder}/t2.nii.gz, " in line)
+        assert line.endswith(f"{row['verdict']}: {row['reasons']}" if row["reasons"] else PASS)
     assert [row["verdict"] for row in read_rows(csv_path.with_name("data_summary.csv"))] == found
     assert job_model(csv_path, "--strict", "--overwrite", **flags) == 1
     assert job_model(table("good/t2.nii.gz", name="one.csv"), "--strict", **flags) == 0
+    record = tmp_path / "good" / "Result_with_identity" / "results.json"
+    made = json.loads(record.read_text())
+    del made["results"]["patch_32_step_16"]["verdict"]
+    record.write_text(json.dumps(made))
+    assert job_model(tmp_path / "one.csv", "--strict", **flags) == 0
+    assert "has no verdict" in capsys.readouterr().err
 
 
 def test_a_summary_of_version_3_0_is_replaced(tmp_path):
