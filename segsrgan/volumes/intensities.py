@@ -24,6 +24,7 @@ _MARGIN = 0.1  # of the range from that percentile on
 _PADDED = 0.01  # fraction of the voxels; so many equal ones were written by a program
 _AIR = (-1100, -900)  # Hounsfield units
 _FULL = 0.7  # of the fullest slice; an object does not end beside a slice so full
+_LITTLE = 1  # % of a slice that an object fills at least
 _ALTERNATING = 2  # times the contrast of those beside them, in three of four slices
 _HOT = 3  # times its neighbours' brightness, and 2 times that of any other slice
 _GREY = 0.15  # of the range; a background above it is not dark
@@ -135,8 +136,8 @@ def alternating_slices(array):
             yield axis, float(np.exp(abs(middle)))
 
 
-def _contrast(slices):
-    return np.ptp(np.percentile(slices, (5, 95), axis=(1, 2)), axis=0)
+def _contrast(slices, tail=5):
+    return np.ptp(np.percentile(slices, (tail, 100 - tail), axis=(1, 2)), axis=0)
 
 
 def _doubtful_slices(array, across):
@@ -161,7 +162,8 @@ def _closed(slices, is_filled, is_stack):
         values, least = slices[[0, -1], 0, 0], _LEVEL * np.ptp(slices)
         full = np.array([np.mean(np.abs(slices - v) > least, axis=(1, 2)) for v in values])
         ends = full[[0, 1], np.flatnonzero(is_filled)[[0, -1]]] >= _FULL * full.max(axis=1)
-        before, after = (np.logical_or.accumulate(f) for f in (is_filled, is_filled[::-1]))
+        shown = is_filled | (_contrast(slices, _LITTLE) > 0)
+        before, after = (np.logical_or.accumulate(s) for s in (shown, shown[::-1]))
         is_filled = before & after[::-1]
     # Closing fills gaps of one or two.
     padded = np.pad(is_filled, 3, constant_values=tuple(ends))

@@ -165,6 +165,7 @@ def test_one_or_two_empty_slices_beside_others_are_pointed_out(caplog):
 def test_empty_slices_inside_a_stack_are_pointed_out_however_many(caplog):
     array = head()
     array[:, :, 7:12] = array[:, :, 13] = 0
+    array[8:, :, :7] = 0  # little is left before the gap
     usual_range(array, "a.nii", 2)
     (record,) = caplog.records
     assert "slices 8-12, 14 of 20 along axis 3 are empty beside others" in record.message
