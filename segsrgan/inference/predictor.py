@@ -61,18 +61,18 @@ class Prediction:
 
     Attributes:
         volumes: name -> `Volume`, of the heads of `segsrgan.networks.outputs`.
-        measures: what was measured on the way, name -> number; `noise` and `residual` (root mean
-            square of what the network's image contradicts in the scan) in the input's intensities,
-            `profile_width` over the slice thickness and `correction`, the fraction of the
-            contradiction that was taken back, see `segsrgan.inference.consistency`; `invented`,
-            the fraction of the scan's foreground that it contradicts by more than 3 times the
-            noise; `sr_disagreement` in the input's intensities and `cortex_disagreement`, means
-            in the foreground and where the probability is not below 0.05; `residual_fraction`, the
-            residual over the range; `missing_slices`, also empty ones, and (0 or 1) `alternating`
-            contrast of the slices, a `repaired` header and `clipped` voxels; `thickness` in mm
-            is the slices' that was taken, `thickness_mismatch` how much thicker they look than is
-            stated, or than their distance where nothing is, relative; the others are those of
-            `segsrgan.inference.measures`.
+        measures: what was measured on the way, name -> number. `noise` in the input's intensities.
+            Where the result is finer than the scan, `residual`, the root mean square of what the
+            network's image contradicts in the scan, in those intensities, `residual_fraction` of
+            the range, `profile_width` over the slice thickness, `correction`, the fraction of the
+            contradiction that was taken back, see `segsrgan.inference.consistency`, and `invented`,
+            the fraction of the scan's foreground contradicted by more than 3 times the noise.
+            `sr_disagreement` in the input's intensities and `cortex_disagreement`, means in the
+            foreground and where the probability is not below 0.05. `missing_slices`, also empty
+            ones, and (0 or 1) `alternating` contrast of the slices, a `repaired` header, `clipped`
+            voxels. `thickness` in mm is the slices' that was taken, `thickness_mismatch` how much
+            thicker they look than is stated, or than their distance where nothing is, relative.
+            The others are those of `segsrgan.inference.measures`.
     """
 
     volumes: dict
@@ -370,11 +370,11 @@ class Predictor:
         noise = measures["noise_fraction"]
         found = make_consistent(image, prepared.scan, prepared.thickness, noise=noise)
         measures["noise"] = found.noise * normalisation.scale
-        measures["residual"] = found.residual * normalisation.scale
-        measures["residual_fraction"] = found.residual
-        measures["profile_width"] = found.width
-        measures["correction"] = found.correction
         if found.contradiction is not None:
+            measures["residual"] = found.residual * normalisation.scale
+            measures["residual_fraction"] = found.residual
+            measures["profile_width"] = found.width
+            measures["correction"] = found.correction
             noise = np.float32(max(found.noise, _LEAST_NOISE))
             doubt = found.contradiction.with_array(np.abs(found.contradiction.array) / noise)
             head = doubt.array[found.scan.array > DARK]

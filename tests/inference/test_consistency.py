@@ -151,6 +151,10 @@ def test_a_result_contains_the_scan_unless_told_otherwise(echo, tmp_path):
     assert on.measures["residual"] == pytest.approx(slices_of(off.sr, scan, width), rel=0.1)
     assert not {"noise", "residual", "correction"} & {*off.measures, *legacy.measures}
     np.testing.assert_array_equal(on.cortex.array, off.cortex.array)
+    coarse = Predictor(model=echo, interp="scipy", maps=True).predict(scan, 8, new_resolution=4)
+    assert coarse.measures["noise"] >= 0 and coarse.invented is None
+    assert not {"residual", "residual_fraction", "profile_width"} & {*coarse.measures}
+    assert all(np.isfinite(value) for value in coarse.measures.values())
     assert PredictorSettings(geometry="legacy").record()["consistency"] == "off"
 
 
