@@ -55,7 +55,7 @@ def test_the_last_slice_of_a_stack_is_missed(identity, thick, caplog):
     volume = random_volume(spacing=(1.0, 1.0, thick), low=0)
     volume.array[..., -1] = 0
     Predictor(identity).predict(volume, patch=8, new_resolution=1)
-    expected = "the image: slices 8 of 8 along axis 3 are empty beside others"
+    expected = "the image: slice 8 of 8 along axis 3 is empty beside others"
     assert (expected in caplog.text) == (thick > 1)
 
 
