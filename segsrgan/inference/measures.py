@@ -15,6 +15,7 @@ _CONSTANT = 1e-3  # of the range
 _SKULL = (8.0, 20.0)  # mm below the surface of a head
 _FILLED = 0.25  # of the largest slice's area; smaller ones have little to compare
 _SUBPIXEL = 10  # parts of a pixel
+_WIDE = 3.0  # mm, of voxels too large for a sheet as thin as the cortex
 _UNSURE = (0.25, 0.75)  # probabilities
 _ML, _CM2 = 1e-3, 1e-2  # of a cubic and a square millimetre
 # Of the surface over the two-thirds power of the head's volume: a fetus's, an adult's; the volume
@@ -128,12 +129,12 @@ def mask_measures(probability, mask, small, parts, spacing, head_volume=0.0):
         head_volume: of the scan, ml, see `scan_measures`.
 
     Returns:
-        - `volume` in ml and, where there is any, `thickness` in mm, twice the volume over the
-          surface, without islands.
-        - `folding`: that surface in cm^2 over the two-thirds power of the head's volume in ml, over
+        - `volume` in ml, without islands; `islands`, how many.
+        - of voxels up to 3 mm, `in_islands`, the fraction of the mask in islands; where there is a
+          mask, `thickness` in mm, twice the volume over the surface; where there is a head, too,
+          `folding`: that surface in cm^2 over the two-thirds power of the head's volume in ml, over
           what it usually is: 10 up to 400 ml, from there on in proportion to the root of the
-          volume, up to 19; where there are a mask and a head.
-        - `islands`, how many, and `in_islands`, the fraction of the mask they hold.
+          volume, up to 19.
         - `unsure`: of the voxels whose probability is above 0.05 the fraction for which it lies
           between 0.25 and 0.75.
     """
@@ -145,13 +146,13 @@ def mask_measures(probability, mask, small, parts, spacing, head_volume=0.0):
         surface += faces * float(np.prod(np.delete(spacing, axis)))
     # Over all directions the faces of voxels have 3/2 of the surface that they approximate.
     surface *= 2 / 3
-    found = {"thickness": float(2 * volume / surface)} if surface else {}
+    found = {"volume": float(volume * _ML), "islands": parts, "unsure": unsure / max(1, possible)}
+    if max(spacing) > _WIDE:
+        return found
+    found["in_islands"] = float(small.sum() / max(1, mask.sum()))
+    if surface:
+        found["thickness"] = float(2 * volume / surface)
     if surface and head_volume:
         usual = min(max(_FOLDING[0], _FOLDING[0] * (head_volume / _SMOOTH) ** 0.5), _FOLDING[1])
         found["folding"] = float(surface * _CM2 / head_volume ** (2 / 3) / usual)
-    return found | {
-        "volume": float(volume * _ML),
-        "islands": parts,
-        "in_islands": float(small.sum() / max(1, mask.sum())),
-        "unsure": float(unsure / max(1, possible)),
-    }
+    return found

@@ -118,6 +118,8 @@ def test_a_mask_is_measured_by_hand():
     for head, usual in ((100, 10), (400, 10), (900, 15), (2000, 19)):
         found = mask_measures(probability, mask, small, 1, (0.5, 0.5, 0.5), head)
         assert found["folding"] == pytest.approx(1.6 / head ** (2 / 3) / usual)
+    coarse = mask_measures(probability, mask, small, 1, (3.5, 0.5, 0.5), 900)
+    assert coarse.keys() == {"volume", "islands", "unsure"}
     nothing = mask_measures(np.zeros((4, 4, 4)), *np.zeros((2, 4, 4, 4), bool), 0, (1.0, 1.0, 1.0))
     assert nothing == dict.fromkeys(("volume", "islands", "in_islands", "unsure"), 0)
     assert judge({"cortex_volume": 0.0}) == (FAIL, ("no cortex was found (fail)",))
