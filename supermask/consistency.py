@@ -25,27 +25,29 @@ from scipy import sparse
 
 from segsrgan.inference.consistency import noise_of
 from segsrgan.volumes import Grid, resample_to
-from segsrgan.volumes.resampling import apply_matrices, profile_matrix
+from segsrgan.volumes.resampling import profile_matrix
 from supermask.geometry import affine, coordinate, corners
 
 STEPS = 12  # of the conjugate gradients, at most
 TOLERANCE = 3e-3  # of the gradient's norm, relative to the first, at which they stop
-BYTES = 100  # of a voxel of the image and a view, about
+BYTES = 150  # of a voxel of the image and a view, at most: all known, turned by 45 degrees
 _TRIED = 2  # steps that show the profile's width, the image's error and what stays unexplained
 _WIDTHS = (0.6, 0.85, 1.1)  # of the profile over the thickness, that are tried
 _RANGE = (0.5, 1.25)  # of those that may come out
 _LEAST = 1e-6  # of a view's squared noise over what the error makes in its slices, at least
 _EDGE = 1e-4  # voxels; headers round
 _ENOUGH = 0.9  # fraction of a slice's profile that must lie in the image
+_REACH = 2  # voxels of a view beyond which profiles end
+_NEGLIGIBLE = 1e-6  # weight in a profile, of all of them
 _SLAB = 2**18  # voxels whose coordinates are held at once
 
 
 class Acquisition:
     """A_v: from an image to the slices that a view has of it, and the transpose.
 
-    Slices lie on `grid`, the part of the view's that shows the image; where the view is finer than
-    the image, they are interpolated there. A slice's voxel counts where its profile lies almost
-    wholly in the part of the image that is known; elsewhere it is 0, and so is the scan's.
+    Slices lie on `grid`, the part of the view's that shows what is known of the image; where the
+    view is finer than the image, they are interpolated there. A slice's voxel counts where its
+    profile lies almost wholly in what is known; elsewhere it is 0, and so is the scan's.
 
     Args:
         source: the `Grid` of the view as acquired.
@@ -60,7 +62,7 @@ class Acquisition:
     def __init__(self, source, image, transform, known, thickness=None, width=1.0):
         spacing, self._shape = image.spacing[0], image.shape
         coarse = source.corner_aligned(np.maximum(source.spacing, spacing))
-        self.grid = _common(coarse, image, transform)
+        self.grid = _common(coarse, _box(image, known), transform)
         self.is_finer = [size > spacing * (1 + 1e-6) for size in self.grid.spacing]
         self._widths = np.array(self.grid.spacing)
         if thickness is not None and source.thick_axis is not None:
@@ -79,20 +81,30 @@ class Acquisition:
 
     def _covered(self, width):
         """The fraction of each voxel's profile that lies in the image."""
-        self._profiles = [np.eye(n) for n in self.grid.shape]
+        matrices = {}
         for axis in np.flatnonzero(self.is_finer):
             size = width * self._widths[axis]
-            self._profiles[axis] = profile_matrix(self._fine, self.grid, axis, size)
-        return apply_matrices(self._profiles, self._inside)
+            matrix = profile_matrix(self._fine, self.grid, axis, size).astype(np.float32)
+            matrices[axis] = sparse.csr_array(np.where(matrix < _NEGLIGIBLE, 0, matrix))
+        # Axes that shrink most go first, so that the later products are small.
+        self._profiles = sorted(matrices.items(), key=lambda m: m[1].shape[0] / m[1].shape[1])
+        return self._blurred(self._inside.astype(np.float32))
+
+    def _blurred(self, fine):
+        for axis, matrix in self._profiles:
+            fine = _along(axis, matrix, fine)
+        return fine
 
     def of_image(self, image):
         """The slices (x, y, z) of an image (x, y, z), float32."""
         fine = (self._interpolation @ image.ravel()).reshape(self._fine.shape)
-        return self._scale * apply_matrices(self._profiles, fine)
+        return self._scale * self._blurred(fine)
 
     def transposed(self, slices):
         """The transpose: an image (x, y, z) of slices (x, y, z), float32."""
-        fine = apply_matrices([m.T for m in self._profiles], self._scale * slices)
+        fine = self._scale * slices
+        for axis, matrix in reversed(self._profiles):
+            fine = _along(axis, matrix.T, fine)
         return (fine.ravel() @ self._interpolation).reshape(self._shape)
 
     def of_scan(self, scan):
@@ -100,40 +112,64 @@ class Acquisition:
         return np.where(self._counts, resample_to(scan, self.grid).array, np.float32(0))
 
 
-def _common(grid, image, transform):
-    """The part of a view's grid that lies in an image's field of view."""
-    index = grid.physical_to_index(transform.apply(corners(image)))
+def _along(axis, matrix, array):
+    """A sparse matrix (m, n) applied along an axis, of n, of an array (x, y, z)."""
+    # Not a dense one: threads of BLAS cost more than they bring in so many small products.
+    first = np.moveaxis(array, axis, 0)
+    result = matrix @ first.reshape(len(first), -1)
+    return np.moveaxis(result.reshape(-1, *first.shape[1:]), 0, axis)
+
+
+def _box(grid, known):
+    """The part of a grid that holds what is known, bool (x, y, z)."""
+    spans = [known.any(axis=tuple({0, 1, 2} - {axis})).nonzero()[0] for axis in range(3)]
+    if not all(span.size for span in spans):
+        return grid
+    low = [span[0] for span in spans]
+    shape = [span[-1] - span[0] + 1 for span in spans]
+    return Grid(shape, grid.spacing, grid.index_to_physical(low), grid.direction)
+
+
+def _common(grid, box, transform):
+    """The part of a view's grid whose profiles reach into a box, a `Grid`."""
+    index = grid.physical_to_index(transform.apply(corners(box)))
     last = np.array(grid.shape) - 1
-    low = np.clip(np.floor(index.min(axis=0)), 0, last).astype(int)
-    high = np.clip(np.ceil(index.max(axis=0)), 0, last).astype(int)
+    low = np.clip(np.floor(index.min(axis=0)) - _REACH, 0, last).astype(int)
+    high = np.clip(np.ceil(index.max(axis=0)) + _REACH, 0, last).astype(int)
     return Grid(high - low + 1, grid.spacing, grid.index_to_physical(low), grid.direction)
 
 
 def _interpolation(grid, image, transform, known):
     """The sparse matrix (grid's voxels, image's) that interpolates the image at the grid's voxels.
 
-    It is linear and takes what is known alone. Also which rows it has, float32 (x, y, z) of the
-    grid; the others are 0.
+    It is linear and takes what is known alone. Also where it has rows, bool (x, y, z) of the grid;
+    the others are empty.
     """
     matrix, offset = affine(image, grid, transform.inverse())
-    (count, *plane), area = grid.shape, grid.shape[1] * grid.shape[2]
-    indices = np.empty((count * area, 8), np.int32)
-    weights, inside = np.empty(indices.shape, np.float32), np.empty(len(indices), np.float32)
-    rows = max(1, _SLAB // area)
-    for first in range(0, count, rows):
-        shape, start = (min(rows, count - first), *plane), offset + matrix[:, 0] * first
-        points = [coordinate(matrix[k], start[k], shape).ravel() for k in range(3)]
+    known, inside = known.ravel(), np.empty(grid.shape, bool)
+    indices, weights, counts = [], [], []
+    rows = max(1, _SLAB // (grid.shape[1] * grid.shape[2]))
+    for first in range(0, grid.shape[0], rows):
+        part = inside[first : first + rows]
+        points = [
+            coordinate(matrix[k], offset[k] + matrix[k, 0] * first, part.shape).ravel()
+            for k in range(3)
+        ]
         place, weight = _neighbours(points, image.shape)
-        weight *= known.ravel()[place]
+        weight *= known[place]
         total = weight.sum(axis=0)
-        part = slice(first * area, first * area + total.size)
-        inside[part] = total >= 0.5
-        weight *= np.divide(inside[part], total, np.zeros_like(total), where=total > 0)
-        indices[part], weights[part] = place.T, weight.T
-    starts = np.arange(0, indices.size + 1, 8, np.int32 if indices.size < 2**31 else np.int64)
-    shape = len(indices), math.prod(image.shape)
-    matrix = sparse.csr_array((weights.ravel(), indices.ravel(), starts), shape)
-    return matrix, inside.reshape(grid.shape)
+        part.flat = total >= 0.5
+        weight *= np.divide(1, total, np.zeros_like(total), where=total >= 0.5)
+        taken = weight.T > 0
+        indices.append(place.T[taken])
+        weights.append(weight.T[taken])
+        counts.append(taken.sum(axis=1, dtype=np.uint8))
+    weights = np.concatenate(weights)  # frees the parts before the indices are joined
+    indices = np.concatenate(indices)
+    starts = np.zeros(inside.size + 1, np.int32 if indices.size < 2**31 else np.int64)
+    np.cumsum(np.concatenate(counts), out=starts[1:])
+    shape = inside.size, math.prod(image.shape)
+    return sparse.csr_array((weights, indices, starts), shape), inside
 
 
 def _neighbours(points, shape):
@@ -268,22 +304,22 @@ class _Problem:
         floors = _LEAST * self._powers * self._error
         weights = self._error / np.maximum(self._noises**2, np.maximum(floors, 1e-30))
         residuals = [residual.copy() for residual in self._residuals]
-        slope = self._pulled(residuals, weights)
-        change, direction = np.zeros_like(slope), slope.copy()
-        size = first = _square(slope)
+        change, direction = np.zeros_like(self._image), np.zeros_like(self._image)
+        size, first = math.inf, None
         for _ in range(steps):
+            slope = self._pulled(residuals, weights) - change
+            size, last = _square(slope), size
+            first = size if first is None else first
             if size <= tolerance**2 * first:
                 break
+            direction *= np.float32(size / last)
+            direction += slope
             moved = [item.of_image(direction) for item in self._seen]
             squares = np.dot(weights, [_square(part) for part in moved])
             length = np.float32(size / (squares + _square(direction)))
             change += length * direction
             for residual, part in zip(residuals, moved, strict=True):
                 residual -= length * part
-            slope = self._pulled(residuals, weights) - change
-            size, last = _square(slope), size
-            direction *= np.float32(size / last)
-            direction += slope
         return change, self._deviations(residuals)
 
     def _pulled(self, residuals, weights):

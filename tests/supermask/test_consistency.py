@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A fused image whose slices, blurred and decimated again, are those of all views."""
 
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from volumes.samples import rotation
 from segsrgan.errors import UserError
 from segsrgan.inference.consistency import make_consistent as of_one_scan
 from segsrgan.volumes import Grid, Volume, degrade, resample
-from supermask.consistency import Acquisition, make_consistent
+from supermask.consistency import BYTES, Acquisition, make_consistent
 from supermask.geometry import Rigid, middle_of
 from supermask.prediction import predict_views
 from supermask.settings import PredictionSettings
@@ -84,6 +85,23 @@ def test_the_transpose_is_exact_and_constants_stay(pose, spacing):
     assert np.count_nonzero(ones) == seen.count > 0.2 * ones.size
     np.testing.assert_allclose(ones[ones > 0], 1, rtol=1e-5)
     assert not seen.transposed(ones)[~known].any()
+
+
+@pytest.mark.parametrize("known", [slice(None), slice(16, 48)])
+def test_memory_is_bounded_by_what_is_known(known, monkeypatch):
+    monkeypatch.setattr("supermask.consistency._SLAB", 2**12)
+    image, rng = Grid((64, 64, 64), (1, 1, 1)), np.random.default_rng(0)
+    turn = Rigid((0.75, 0.4, 0.75), centre=middle_of(image))
+    wide = Grid((30, 120, 120), (4, 1, 1), (-30, -30, -30))
+    scans = [Volume.from_grid(rng.random(wide.shape, np.float32), wide) for _ in range(2)]
+    region = np.zeros(image.shape, bool)
+    region[known, known, known] = True
+    start = Volume.from_grid(rng.random(image.shape, np.float32), image)
+    tracemalloc.start()
+    make_consistent(start, scans, [turn, turn.inverse()], region, width=1.0, noises=[0.01] * 2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < (BYTES if region.all() else BYTES / 3) * region.size * len(scans)
 
 
 def test_acquired_slices_are_those_that_degrading_makes():
