@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from segsrgan.volumes import dice
 from supermask.registration import correlation
@@ -21,6 +21,9 @@ _SURROUNDINGS = 3  # voxels around the masks in which images are compared
 _LEAST_VOXELS = 100
 _TIE = 1e-6
 _LEAST = np.float32(1e-20)
+_REACH = 3  # sigmas of a slice profile beyond the image, at which it wraps around
+_COMMON = 2  # sigmas of the widest profile, by which both images are blurred besides
+_LEAST_WEIGHT = np.float32(1e-3)  # of what is seen, in a blurred voxel
 _INVERTED = -0.3  # correlation from which two images show the same in opposite contrast
 
 
@@ -53,18 +56,58 @@ def fuse(masks, confidences, fusion="gaussian", least=0.0):
     return result
 
 
-def match_intensities(images, confidences, region):
+def match_intensities(images, confidences, region, profiles=None):
     """The gain and offset of each image that bring it to the first's intensities.
 
-    They give it the first's mean and standard deviation in the region (bool) that both see, such as
-    the object's surroundings, since scans differ in gain and offset, and its sign, where bright and
-    dark are exchanged.
+    Scans differ in gain and offset. Two views are compared after each has been blurred by the
+    other's slice profile, too: thicker slices have less contrast. A common wide blur makes up for
+    profiles that are not known exactly; images that then do not resemble each other are compared as
+    they are. The second is given the first's mean and standard deviation
+    in the region that both see, and its sign, where bright and dark are exchanged.
+
+    Args:
+        images: float32 (x, y, z), one for each view.
+        confidences: of each view, float32 (x, y, z); 0 where it does not see.
+        region: bool (x, y, z), such as the object and its surroundings.
+        profiles: covariance (3, 3) of each view's slice profile, voxels^2; None: all are alike.
+
+    Returns:
+        (gain, offset) of each image.
     """
     maps = [(1.0, 0.0)]
-    for image, weight in zip(images[1:], confidences[1:], strict=True):
-        both = region & (weight > 0) & (confidences[0] > 0)
-        maps.append(_match(image, images[0], both))
+    for k in range(1, len(images)):
+        both = (confidences[k] > 0) & (confidences[0] > 0)
+        compared = region & both
+        image, reference = images[k], images[0]
+        if profiles is not None:
+            widest = max(np.linalg.norm(profiles[i], 2) for i in (0, k))
+            common = _COMMON**2 * widest * np.eye(3)
+            image = _blurred(image, both, profiles[0] + common)
+            reference = _blurred(reference, both, profiles[k] + common)
+            if abs(correlation(image[compared], reference[compared])) < LEAST_CORRELATION:
+                image, reference = images[k], images[0]
+        maps.append(_match(image, reference, compared))
     return maps
+
+
+def _blurred(image, seen, covariance):
+    """An image blurred by a Gaussian of a covariance (3, 3), voxels^2, without what is not seen."""
+    if not covariance.any():
+        return image
+    reach = np.ceil(_REACH * np.sqrt(np.diag(covariance))).astype(int)
+    shape = [fft.next_fast_len(int(n), real=True) for n in image.shape + reach]
+    steps = [fft.fftfreq(shape[0]), fft.fftfreq(shape[1]), fft.rfftfreq(shape[2])]
+    steps = np.meshgrid(*(step.astype(np.float32) for step in steps), indexing="ij", sparse=True)
+    pairs = itertools.product(range(3), repeat=2)
+    squares = sum(float(covariance[i, j]) * steps[i] * steps[j] for i, j in pairs)
+    response = np.exp(-2 * np.float32(np.pi) ** 2 * squares)
+
+    def smooth(array):
+        values = fft.irfftn(response * fft.rfftn(array, shape), shape)
+        return values[tuple(slice(n) for n in image.shape)]
+
+    weights = smooth(seen.astype(np.float32))
+    return smooth(np.where(seen, image, np.float32(0))) / np.maximum(weights, _LEAST_WEIGHT)
 
 
 def mapped(array, gain, offset):
@@ -74,16 +117,13 @@ def mapped(array, gain, offset):
     return (array * np.float32(gain) + np.float32(offset)).astype(np.float32)
 
 
-def fuse_images(images, confidences, region, fusion="gaussian"):
-    """One float32 image (x, y, z) of several, in the intensities of the first, 0 where none counts.
+def fuse_images(images, confidences, fusion="gaussian"):
+    """One float32 image (x, y, z) of several of alike intensities, 0 where none counts.
 
-    The others are first matched to it, see `match_intensities`. A "vote" is the median of the views
-    that see.
+    A "vote" is the median of the views that see.
     """
-    maps = match_intensities(images, confidences, region)
-    matched = [mapped(image, *item) for image, item in zip(images, maps, strict=True)]
     combine = {"gaussian": _weighted_mean, "vote": _median, "nearest": _surest}[fusion]
-    result = combine(matched, confidences)
+    result = combine(images, confidences)
     return np.where(np.sum(confidences, axis=0) > 0, result, np.float32(0))
 
 
@@ -140,7 +180,7 @@ class Agreement(NamedTuple):
     first: str
     second: str
     dice: float  # of their masks where both see
-    correlation: float  # Pearson's, of their images in and around the masks where both see
+    correlation: float  # Pearson's, of their images around the masks; < 0: contrast inverted
     overlap: float  # fraction of the first's field of view, in the grid, that the second sees, too
 
     @property
@@ -160,7 +200,7 @@ class Agreement(NamedTuple):
                 f"expected {LEAST_DICE:g} or more): are they of one patient and one object? Look "
                 "at the aligned masks; another --alignment may help"
             )
-        if self.correlation < LEAST_CORRELATION:
+        if abs(self.correlation) < LEAST_CORRELATION:
             result.append(
                 f"{names}: their images hardly resemble each other once they are aligned "
                 f"(correlation {self.correlation:.2f}, expected {LEAST_CORRELATION:g} or more); "

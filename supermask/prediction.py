@@ -203,10 +203,12 @@ def _assembled(views, transforms, masks, grid, settings, lost, warnings):
     probability, mask, doubts = _fused(views, masks, binary, confidences, settings)
     near = ndimage.binary_dilation(mask, iterations=_SURROUNDINGS) if mask.any() else ~mask
     images = [sample(view.clipped, grid, transform, order=3) for view, transform in pairs]
-    image = Volume.from_grid(fuse_images(images, confidences, near, settings.fusion), grid)
+    profiles = [view.covariance(grid, transform) for view, transform in pairs]
+    maps = match_intensities(images, confidences, near, profiles)
+    matched = [mapped(part, *item) for part, item in zip(images, maps, strict=True)]
+    image = Volume.from_grid(fuse_images(matched, confidences, settings.fusion), grid)
     residuals = []
     if settings.consistency == "on":
-        maps = match_intensities(images, confidences, near)
         region = _around(mask, views, grid) & (np.sum(confidences, axis=0) > 0)
         image, residuals = _consistent(image, views, transforms, maps, region)
     if any(item.after > item.before for item in residuals):

@@ -18,6 +18,7 @@ from supermask.settings import PLANES
 ISOTROPIC = "isotropic"
 _PERCENTILES = (2, 98)
 _MOST = 1e30  # sums of a few intensities stay finite in float32
+_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 _SAME_PLANE = 30.0  # degrees between slice normals
 _MISPLACED = 0.5  # voxels between the corners of a mask and of its stack
 _FEW = 3  # slices
@@ -159,6 +160,20 @@ class View:
             low, high = self.extremes
         array = (array.astype(np.float32) - np.float32(low)) / np.float32(high - low)
         return self.volume.with_array(np.clip(array, 0, 1, out=array))
+
+    def covariance(self, grid, transform):
+        """That (3, 3) of the profile of its voxels on an isotropic `Grid`, voxels^2.
+
+        They are Gaussians as wide as the voxels where these are larger than the grid's, and as the
+        slices are thick; `transform` is the `Rigid` from the reference to this view.
+        """
+        sizes = np.array(self.volume.spacing)
+        if self.acquired is None and self.axis is not None:
+            sizes[self.axis] = self.profile
+        sigmas = np.where(sizes > grid.spacing[0] * (1 + 1e-6), sizes, 0) / _FWHM_PER_SIGMA
+        axes = grid.direction.T @ transform.rotation.T @ self.volume.direction
+        axes = axes * sigmas / grid.spacing[0]
+        return axes @ axes.T
 
     def image_on(self, grid, transform=None, through="linear"):
         """The scaled image (x, y, z) on a `Grid`, float32 in [0, 1], 0 outside the field of view.

@@ -3,9 +3,17 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from segsrgan.volumes import Grid
-from supermask.fusion import confidence, fuse, fuse_images
+from supermask.fusion import (
+    Agreement,
+    confidence,
+    fuse,
+    fuse_images,
+    mapped,
+    match_intensities,
+)
 from supermask.geometry import sampling
 
 
@@ -72,22 +80,50 @@ def test_images_are_brought_to_the_references_intensities():
     image = rng.random((6, 6, 6)).astype(np.float32)
     sure = np.ones_like(image)
     everywhere = np.ones(image.shape, bool)
-    found = fuse_images([image, 3 * image + 7], [sure, 0.5 * sure], everywhere)
-    np.testing.assert_allclose(found, image, atol=1e-5)
-    found = fuse_images([image, 5 - 2 * image], [sure, sure], everywhere)
-    np.testing.assert_allclose(found, image, atol=1e-5)  # bright and dark exchanged
+    profiles = [np.diag([2.0, 0, 0])] * 2
+
+    def matched(other, region=everywhere):
+        first, found = match_intensities([image, other], [sure, 0.5 * sure], region, profiles)
+        assert first == (1, 0)
+        return mapped(other, *found)
+
+    np.testing.assert_allclose(matched(3 * image + 7), image, atol=1e-5)
+    np.testing.assert_allclose(matched(5 - 2 * image), image, atol=1e-5)  # inverted contrast
     flat = np.full_like(image, 4)
-    assert np.isfinite(fuse_images([image, flat], [sure, sure], everywhere)).all()
-    assert np.isfinite(fuse_images([image, flat], [sure, sure], ~everywhere)).all()
+    assert np.isfinite(matched(flat)).all() and np.isfinite(matched(flat, ~everywhere)).all()
+
+
+@pytest.mark.parametrize("gain", [2.0, -0.5])
+@pytest.mark.parametrize("sigmas", [((0, 0, 2.5), (0, 1, 0)), ((0, 0, 0), (1.5, 0, 0))])
+def test_a_thicker_views_lesser_contrast_is_no_gain(gain, sigmas):
+    rng = np.random.default_rng(0)
+    truth = np.pad(rng.random((40, 40, 40)), 8)  # an object, beyond which there is nothing
+    first, second = (ndimage.gaussian_filter(truth, s).astype(np.float32) for s in sigmas)
+    sure = np.zeros_like(first)
+    sure[2:-2] = 1
+    region = truth > 0
+    profiles = [np.diag(np.square(s, dtype=float)) for s in sigmas]
+    images, confidences = [first, np.float32(gain) * second + 3], [sure, sure]
+    _, (found, offset) = match_intensities(images, confidences, region, profiles)
+    assert found == pytest.approx(1 / gain, rel=0.01)
+    assert offset == pytest.approx(-3 / gain, abs=0.05 / abs(gain))
+    _, (unlike, _) = match_intensities(images, confidences, region)
+    assert abs(unlike * gain - 1) > 0.1
+
+
+def test_inverted_contrast_resembles():
+    inverted = Agreement("axial", "sagittal", 0.9, -0.97, 1.0)
+    assert not inverted.warnings()
+    (text,) = inverted._replace(correlation=-0.1).warnings()
+    assert "hardly resemble each other" in text
 
 
 def test_images_are_fused_by_mean_median_or_the_surest():
     images = [row(10, 10, 10), row(20, 20, 20), row(90, 90, 90)]
     sure = [row(0.5, 0.25, 0), row(0.25, 0.5, 0), row(0.25, 0, 0)]
-    nowhere = np.zeros((3, 1, 1), bool)  # intensities stay as they are
 
     def fused(fusion):
-        return fuse_images(images, sure, nowhere, fusion)[:, 0, 0].tolist()
+        return fuse_images(images, sure, fusion)[:, 0, 0].tolist()
 
     assert fused("gaussian") == [32.5, pytest.approx(50 / 3), 0]
     assert fused("vote") == [20, 15, 0]

@@ -164,7 +164,7 @@ def test_the_fused_image_is_nearer_to_the_truth_than_one_view(views, result):
         array[:3], array[5, 5, 5] = -32768, 1e6  # padding, a hot voxel
     strange = [View(v.volume.with_array(a), v.mask) for v, a in zip(views, strange, strict=True)]
     found = predict_views(strange, ALIGNED).image.array
-    assert np.abs(found - result.image.array)[truth_on(grid)].mean() < 2
+    assert np.abs(found - result.image.array)[truth_on(grid)].mean() < 2.5
     vast = [View(v.volume.with_array(v.volume.array * np.float32(1e27)), v.mask) for v in views]
     found = predict_views(vast, ALIGNED).image.array / 1e27
     np.testing.assert_allclose(found, result.image.array, rtol=1e-3, atol=0.1)
