@@ -198,8 +198,9 @@ class Residual(NamedTuple):
 
     noise: float  # standard deviation of the view's
     before: float  # root mean square of x_v - A_v y
-    after: float  # of x_v - A_v y'; above `before`: y has been kept
+    after: float  # of x_v - A_v y'; `before` where y is kept
     width: float  # of the profile that was taken, over the slices' thickness
+    kept: bool  # whether y is kept, since the slices of some view would agree less with y'
 
 
 def make_consistent(
@@ -250,12 +251,14 @@ def make_consistent(
     if several and noises is None:
         problem.learn(known)
     change, after = problem.solved(steps, tolerance)
-    found = zip(estimated, scale * problem.before, scale * after, strict=True)
-    residuals = [Residual(*map(float, values), float(width)) for values in found]
     # Views of which one would then agree less contradict each other: they show unlike things.
-    if change is not None and not (after > problem.before).any():
+    kept = bool((after > problem.before).any())
+    if kept:
+        after = problem.before
+    elif change is not None:
         image = image.with_array(image.array + np.float32(scale) * change)
-    return image, residuals
+    found = zip(estimated, scale * problem.before, scale * after, strict=True)
+    return image, [Residual(*map(float, values), float(width), kept) for values in found]
 
 
 class _Problem:

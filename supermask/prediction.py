@@ -211,7 +211,7 @@ def _assembled(views, transforms, masks, grid, settings, lost, warnings):
     if settings.consistency == "on":
         region = _around(mask, views, grid) & (np.sum(confidences, axis=0) > 0)
         image, residuals = _consistent(image, views, transforms, maps, region)
-    if any(item.after > item.before for item in residuals):
+    if any(item.kept for item in residuals):
         doubts.append(
             "the slices of the views contradict each other, as with unlike contrasts or a failed "
             "alignment: the image is as fused and does not agree with them"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from examinations import examination, intensity, points_of, truth_on
+from examinations import acquire, examination, intensity, points_of, stack_grid, truth_on
 from scipy import ndimage
 from volumes.samples import rotation
 
@@ -175,6 +175,7 @@ def test_more_noise_than_contradiction_changes_nothing():
     found, residuals = make_consistent(TRUTH, acquired(0.02), POSES, KNOWN, noises=[0.1] * 3)
     assert found is TRUTH
     assert all(item.after == item.before == pytest.approx(0.02, rel=0.1) for item in residuals)
+    assert not any(item.kept for item in residuals)
 
 
 @pytest.mark.parametrize("width", [0.7, 1.0])
@@ -198,7 +199,10 @@ def test_views_that_contradict_each_other_leave_the_image_as_it_is():
     scans, image = acquired(), blurred()
     scans[2] = scans[2].with_array(np.random.default_rng(3).permuted(scans[2].array))
     found, residuals = make_consistent(image, scans, POSES, KNOWN)
-    assert found is image and any(item.after > item.before for item in residuals)
+    assert found is image
+    assert all(item.kept and item.after == item.before for item in residuals)
+    _, residuals = make_consistent(image, acquired(), POSES, KNOWN)
+    assert all(not item.kept and item.after < item.before for item in residuals)
 
 
 ON, OFF = (PredictionSettings(alignment="none", consistency=c) for c in ("on", "off"))
@@ -243,6 +247,22 @@ def test_contradictions_are_pointed_out():
     np.testing.assert_array_equal(on.image.array, off.image.array)
     text = "the slices of the views contradict each other"
     assert [any(text in warning for warning in r.warnings) for r in (on, off)] == [True, False]
+    assert all(item.kept and item.after == item.before for item in on.residuals)
+
+
+@pytest.mark.parametrize("thick", [(12.0, 3.0), (3.0, 9.0), (1.5, 6.0)])
+@pytest.mark.parametrize("gain", [1.0, -2.0])
+def test_views_of_unlike_thickness_come_together_whatever_their_gains(thick, gain):
+    planes = zip(("axial", "coronal"), thick, strict=True)
+    first, second = (acquire(stack_grid(plane, fine=1.5, thick=mm)) for plane, mm in planes)
+    second = View(second.volume.with_array(gain * second.volume.array + 300), second.mask)
+    settings = {"alignment": "none", "reference": first.name}
+    off, on = (
+        predict_views([first, second], PredictionSettings(**settings, consistency=choice))
+        for choice in ("off", "on")
+    )
+    assert distance(on) < 0.8 * distance(off)
+    assert not any(item.kept for item in on.residuals)
 
 
 def test_a_declared_thickness_is_that_of_the_profile_where_there_are_gaps():

@@ -112,7 +112,7 @@ def test_the_image_agrees_with_the_slices_unless_that_is_unwanted(folder, result
     assert run(*aligned)[0] == 0
     image, residuals = read_volume(results / "image.nii.gz").array, recorded(results)["residuals"]
     assert set(residuals) == set(NAMES)
-    assert all(item["after"] < item["before"] for item in residuals.values())
+    assert all(item["after"] < item["before"] and not item["kept"] for item in residuals.values())
     status, _, err = run(*aligned, "--consistency", "off")
     assert status == 0 and "but with consistency on; --overwrite makes it anew" in err
     assert run(*aligned, "--consistency", "off", "--overwrite")[0] == 0
@@ -120,6 +120,16 @@ def test_the_image_agrees_with_the_slices_unless_that_is_unwanted(folder, result
     assert np.abs(read_volume(results / "image.nii.gz").array - image).max() > 1
     status, _, err = run(*aligned, "--consistency", "maybe")
     assert status == 2 and "--consistency: invalid choice: 'maybe'" in err
+
+
+def test_an_image_that_is_kept_is_recorded_as_such(folder, results, run):
+    path = folder / "sagittal.nii.gz"
+    volume = read_volume(path)
+    write_volume(volume.with_array(np.random.default_rng(0).permuted(volume.array)), path)
+    status, _, err = run("--path", folder)
+    assert status == 0 and "the slices of the views contradict each other" in err
+    for item in recorded(results)["residuals"].values():
+        assert item["kept"] is True and item["after"] == item["before"]
 
 
 def test_finished_patients_are_skipped_and_overwritten_when_asked(folder, results, run):
