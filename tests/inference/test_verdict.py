@@ -149,12 +149,12 @@ def test_values_beyond_the_bounds_are_named_with_the_bound(check):
         (
             "thickness_mismatch",
             -0.79,
-            "its slices look 79% thinner than they are said to be (look above 40%)",
+            "its slices look 79% thinner than stated, or than they are apart (look above 40%)",
         ),
         (
             "thickness_mismatch",
             0.7,
-            "its slices look 70% thicker than they are said to be (look above 60%)",
+            "its slices look 70% thicker than stated, or than they are apart (look above 60%)",
         ),
         ("missing_slices", 1, "slices that are missing or empty: 1 (look above 0)"),
         ("clipped", 1, "it has voxels far beyond all others, which were clipped (look)"),
