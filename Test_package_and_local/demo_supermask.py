@@ -62,7 +62,8 @@ def simulated_table(folder):
         small = image.affine @ np.diag([_SCALE, _SCALE, _SCALE, 1])
         type(image)(image.get_fdata(), small).to_filename(folder / f"{name}.nii.gz")
     flags = ["--images", "t1.nii.gz", "--masks", "brain.nii.gz", "-o", "simulated", "--slices", "4"]
-    run("supermask-simulate", [*flags, "--spacing", "1", "--angle", "20", "--shift", "8"], folder)
+    flags += ["--spacing", "1", "--angle", "20", "--shift", "8", "--overwrite"]
+    run("supermask-simulate", flags, folder)
     return folder / "simulated" / "cases.csv"
 
 

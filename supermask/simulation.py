@@ -210,7 +210,11 @@ def _is_as_requested(folder, made, requested):
     requested = json.loads(json.dumps(requested))
     requested |= requested.pop("simulation")
     made = {**made, **made.get("simulation", {})}
-    others = [f"{name} {made.get(name)}" for name in requested if made.get(name) != requested[name]]
+    others = [name for name in requested if made.get(name) != requested[name]]
+    others = [
+        "files that have changed since" if name == "stamps" else f"{name} {made.get(name)}"
+        for name in others
+    ]
     if others:
         text = (
             "%s: is finished, but with %s; --overwrite makes it anew, or name another output folder"

@@ -188,7 +188,7 @@ def test_a_volume_replaced_while_it_is_simulated_has_changed(files, run, capsys,
 
     monkeypatch.setattr("supermask.simulation.simulate", replacing)
     assert (run(), run()) == (0, 1)
-    assert "a: is finished, but with stamps [[" in capsys.readouterr().err
+    assert "a: is finished, but with files that have changed since" in capsys.readouterr().err
 
 
 def test_cases_of_version_3_0_0_are_finished_and_listed(files, run, axial):
