@@ -62,8 +62,8 @@ def match_intensities(images, confidences, region, profiles=None):
     Scans differ in gain and offset. Two views are compared after each has been blurred by the
     other's slice profile, too: thicker slices have less contrast. A common wide blur makes up for
     profiles that are not known exactly; images that then do not resemble each other are compared as
-    they are. The second is given the first's mean and standard deviation
-    in the region that both see, and its sign, where bright and dark are exchanged.
+    they are. The second is given the first's mean and standard deviation in the region that both
+    see, and its sign, where bright and dark are exchanged.
 
     Args:
         images: float32 (x, y, z), one for each view.
