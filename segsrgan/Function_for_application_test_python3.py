@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The original's module of `segmentation`, for code that imports it from here."""
 
-from segsrgan.inference.predictor import segmentation
+from segsrgan.inference.one_call import segmentation
 
 __all__ = ["segmentation"]

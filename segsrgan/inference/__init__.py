@@ -9,7 +9,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "predictor": ["Prediction", "Predictor", "segmentation"],
+        "one_call": ["segmentation"],
+        "prediction": ["Prediction"],
+        "predictor": ["Predictor"],
         "settings": ["PredictorSettings"],
     },
 )

@@ -2,21 +2,16 @@
 """One image: normalise, interpolate, run the generator over patches, bring the results back."""
 
 import math
-import os
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, combinations
-from pathlib import Path
 
 import numpy as np
 
 from segsrgan.config import checked
 from segsrgan.errors import UserError
-from segsrgan.files import check_writable
-from segsrgan.inference.consistency import DARK, SURE, make_consistent
 from segsrgan.inference.engines import make_engine
-from segsrgan.inference.measures import POSSIBLE, mask_measures, scan_measures
-from segsrgan.inference.results import result_files
+from segsrgan.inference.measures import scan_measures
+from segsrgan.inference.prediction import Prepared, make_prediction
 from segsrgan.inference.settings import (
     MIN_PATCH,
     PredictorSettings,
@@ -25,90 +20,18 @@ from segsrgan.inference.settings import (
     checked_step,
 )
 from segsrgan.inference.sweep import default_batch_size, predict_tiled
-from segsrgan.inference.verdict import judge
 from segsrgan.memory import GIB, MemoryBudget, required_memory
 from segsrgan.networks.architecture import GeneratorSpec
-from segsrgan.networks.outputs import output_channels
 from segsrgan.networks.weights import read_generator
 from segsrgan.volumes.intensities import Normalisation, alternating_slices, lost_slices
-from segsrgan.volumes.labels import islands
-from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.reading import Source, read_with_source
-from segsrgan.volumes.resampling import legacy_resample, resample, resample_to
+from segsrgan.volumes.resampling import legacy_resample, resample
 from segsrgan.volumes.thickness import estimated_width, stated_thickness, taken_thickness
 from segsrgan.volumes.tiling import plan
-from segsrgan.volumes.volume import Grid, Volume
+from segsrgan.volumes.volume import Volume
 
 # Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
 _LARGEST_SIZE = 10**18
-_ISLAND = 0.02  # of the largest part's volume
-_LEAST_NOISE = 1e-3  # of the range of intensities; what noise is at least taken for
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """The results of one image, all on the same grid.
-
-    Each of the `volumes` is an attribute, too; None where the network has no such output:
-
-    - `sr`: high-resolution image, float32, in the input's intensities.
-    - `cortex`: probability of the cortex, float32 in [0, 1].
-    - `cortex_mask`: uint8, 1 where the probability reaches the threshold.
-    - `mask`: uint8 class numbers of the mask head.
-    - `invented`, `sr_disagreement`, `cortex_disagreement`: float32, with the setting `maps`: what
-      the network's image contradicted in the scan, over the noise; standard deviation of image and
-      probability over overlapping patches and flips.
-
-    Attributes:
-        volumes: name -> `Volume`, of the heads of `segsrgan.networks.outputs`.
-        measures: what was measured on the way, name -> number. `noise` in the input's intensities.
-            Where the result is finer than the scan, `residual`, the root mean square of what the
-            network's image contradicts in the scan, in those intensities, `residual_fraction` of
-            the range, `profile_width` over the slice thickness, `correction`, the fraction of the
-            contradiction that was taken back, see `segsrgan.inference.consistency`, and `invented`,
-            the fraction of the scan's foreground contradicted by more than 3 times the noise.
-            `sr_disagreement` in the input's intensities and `cortex_disagreement`, means in the
-            foreground and where the probability is not below 0.05. `missing_slices`, also empty
-            ones, and (0 or 1) `alternating` contrast of the slices, a `repaired` header, `clipped`
-            voxels. `thickness` in mm is the slices' that was taken, `thickness_mismatch` how much
-            thicker they look than is stated, or than their distance where nothing is, relative.
-            The others are those of `segsrgan.inference.measures`.
-    """
-
-    volumes: dict
-    measures: dict = field(default_factory=dict)
-
-    @property
-    def verdict(self):
-        """The `segsrgan.inference.verdict.Verdict`: `level` and `reasons`."""
-        return judge(self.measures)
-
-    def __getattr__(self, name):
-        if name in result_files():
-            return self.volumes.get(name)
-        raise AttributeError(f"a Prediction has no {name}")
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """An interpolated image, ready for any patch and step."""
-
-    volume: Volume  # normalised, on the grid of the network, float32
-    grid: Grid  # of the result; along the thick axis it may differ from the network's
-    normalisation: Normalisation
-    resolution: float  # of the input's slices in mm, for conditional generators
-    axis: int  # the input's low-resolution axis, shown to the generator as the last one
-    scan: Volume | None  # normalised, as acquired; None where the result need not agree with it
-    thickness: float | None  # of its slices in mm; None: their distance
-    measures: dict  # of the scan, see `scan_measures`, and what reading it took
-
-    def on_result(self, channels, spline_order):
-        """The channels (x, y, z, n) of an output on the grid of the result, a list of arrays."""
-        parts = np.moveaxis(channels, -1, 0)
-        if self.volume.grid.is_close(self.grid):
-            return list(parts)
-        volumes = map(self.volume.with_array, parts)
-        return [resample_to(v, self.grid, spline_order=spline_order).array for v in volumes]
 
 
 class Predictor:
@@ -294,7 +217,7 @@ class Predictor:
             output, deviation = (
                 found if found is None else np.moveaxis(found, 2, prepared.axis) for found in output
             )
-            prediction = self._prediction(output, deviation, prepared)
+            prediction = make_prediction(output, deviation, prepared, self.spec, self.settings)
         volumes = prediction.volumes.values()
         self.memory.hold(prediction, sum(volume.array.nbytes for volume in volumes))
         return prediction
@@ -336,66 +259,6 @@ class Predictor:
             step = (step, step, max(voxels, step - step % voxels))
         return plan(shape, patch, step, geometry=geometry)
 
-    def _prediction(self, output, deviation, prepared):
-        """The results that the channels of an output, and of its deviation, stand for."""
-        volumes, measures, grid = {}, dict(prepared.measures), prepared.grid
-        for head, channels in output_channels(self.spec).items():
-            parts = prepared.on_result(output[..., channels], head.spline_order)
-            if head.activation == "image":
-                array = self._consistent(parts[0], prepared, volumes, measures)
-            elif head.activation == "sigmoid":
-                array = np.clip(parts[0], 0, 1)
-                reached = array >= self.settings.threshold
-                small, count = islands(reached, _ISLAND)
-                head_volume = measures["head_volume"]
-                found = mask_measures(array, reached, small, count, grid.spacing, head_volume)
-                measures |= {f"{head.name}_{key}": value for key, value in found.items()}
-                if self.settings.islands == "drop":
-                    reached &= ~small
-                volumes[f"{head.name}_mask"] = Volume.from_grid(reached.astype(np.uint8), grid)
-            else:
-                array = np.argmax(parts, axis=0).astype(np.uint8)
-            volumes[head.name] = Volume.from_grid(array, grid)
-            if deviation is not None and head.activation != "softmax":
-                (spread,) = prepared.on_result(deviation[..., channels], 1)
-                self._disagreement(head, spread, prepared, volumes, measures)
-        return Prediction(volumes, measures)
-
-    def _consistent(self, array, prepared, volumes, measures):
-        """The image in the input's intensities; adds what was measured, and the map if wanted."""
-        normalisation = prepared.normalisation
-        if prepared.scan is None:
-            return normalisation.invert(array)
-        image = Volume.from_grid(array, prepared.grid)
-        noise = measures["noise_fraction"]
-        found = make_consistent(image, prepared.scan, prepared.thickness, noise=noise)
-        measures["noise"] = found.noise * normalisation.scale
-        if found.contradiction is not None:
-            measures["residual"] = found.residual * normalisation.scale
-            measures["residual_fraction"] = found.residual
-            measures["profile_width"] = found.width
-            measures["correction"] = found.correction
-            noise = np.float32(max(found.noise, _LEAST_NOISE))
-            doubt = found.contradiction.with_array(np.abs(found.contradiction.array) / noise)
-            head = doubt.array[found.scan.array > DARK]
-            measures["invented"] = float(np.mean(head > SURE)) if head.size else 0.0
-            if self.settings.maps:
-                volumes["invented"] = resample_to(doubt, prepared.grid, spline_order=1)
-        return normalisation.invert(found.volume.array)
-
-    def _disagreement(self, head, spread, prepared, volumes, measures):
-        """Adds the mean of a deviation, float32 (x, y, z), where it says something, and the map."""
-        result = volumes[head.name].array
-        if head.activation == "image":
-            spread = spread * np.float32(prepared.normalisation.scale)
-            inside = prepared.normalisation.apply(result) > DARK
-        else:
-            inside = result >= POSSIBLE
-        name = f"{head.name}_disagreement"
-        measures[name] = float(np.mean(spread[inside])) if inside.any() else 0.0
-        if self.settings.maps:
-            volumes[name] = Volume.from_grid(spread, prepared.grid)
-
     def _plan_memory(self, shape, spacing, patch, present=0, scan=0):
         """The batch size that fits, and the bytes needed besides the `present` ones.
 
@@ -415,100 +278,6 @@ class Predictor:
             what,
             f"ask for {remedy} (received {','.join(f'{value:g}' for value in spacing)} mm)",
         )
-
-
-def segmentation(
-    input_file_path,
-    step=None,
-    new_resolution=(0.5, 0.5, 0.5),
-    patch=None,
-    path_output_cortex=None,
-    path_output_hr=None,
-    weights_path=None,
-    interpolation_type="Spline",
-    spline_order=3,
-    by_batch=None,
-    interp=None,
-    *,
-    path_output_cortex_mask=None,
-    path_output_mask=None,
-    series=None,
-    progress=None,
-    **options,
-):
-    """Super-resolves and segments one image and writes the results; see the paper's appendix.
-
-    Args:
-        input_file_path: image file or DICOM folder.
-        step: voxels between patches, half the patch when None.
-        new_resolution: voxel size of the result in mm, three numbers or one.
-        patch: edge of the patches in voxels, None for the whole image.
-        path_output_cortex: file of the cortex probabilities, not written when None.
-        path_output_hr: file of the high-resolution image, not written when None.
-        weights_path: registry name or file, the default weights when None.
-        interpolation_type: setting of `Predictor`, as are `spline_order` and `interp`.
-        spline_order: 0 to 5.
-        by_batch: False for one patch at a time, True for several; the numbers are the same.
-        interp: `"scipy"`, `"sitk"` or `"profile"`.
-        path_output_cortex_mask: file of the thresholded cortex.
-        path_output_mask: file of the classes, for weights with a mask head.
-        series: UID of the DICOM series.
-        progress: called as `progress(patches done, patches in all)`.
-        **options: further settings of `Predictor`, or its `model`.
-
-    Returns:
-        A `Prediction`.
-
-    Raises:
-        TypeError: if the arguments come in the order of the released 2.2.4.
-        UserError: on a wrong argument; its child `VolumeError` on an image.
-    """
-    patch = _patch_of_call(patch)
-    names = ("cortex", "sr", "cortex_mask", "mask")
-    paths = (path_output_cortex, path_output_hr, path_output_cortex_mask, path_output_mask)
-    outputs = {n: Path(path) for n, path in zip(names, paths, strict=True) if path is not None}
-    _check_outputs(outputs, input_file_path)
-    options |= {"interp": interp, "interpolation_type": interpolation_type}
-    options |= {"batch_size": 1} if by_batch is False else {}
-    predictor = Predictor(weights_path, spline_order=spline_order, **options)
-    if "mask" in outputs and predictor.spec.mask_classes == 0:
-        raise UserError("path_output_mask needs weights with a mask head; leave it out")
-    result = predictor.predict(input_file_path, patch, step, new_resolution, series, progress)
-    for name, path in outputs.items():
-        write_volume(result.volumes[name], path)
-    return result
-
-
-def _patch_of_call(patch):
-    """The patch; a path in its place betrays the argument order of the released code."""
-    text = os.fspath(patch) if isinstance(patch, (str, os.PathLike)) else None
-    if text is None:
-        return patch
-    if text == "None":
-        return None
-    if text.isdigit():
-        return int(text)
-    raise TypeError(
-        f"patch must be a number or None, received {text!r}. The order is the paper's: "
-        "segmentation(input_file_path, step, new_resolution, patch, path_output_cortex, "
-        "path_output_hr, weights_path); SegSRGAN 2.2.4 had patch eighth. Pass the arguments by name"
-    )
-
-
-def _check_outputs(outputs, source):
-    """Raises `UserError` where writing would fail after all the work, or destroy a file."""
-    seen = {}
-    for name, path in outputs.items():
-        if not path.name.lower().endswith((".nii", ".nii.gz")):
-            raise UserError(f"{path}: results are written as NIfTI; end the name with .nii.gz")
-        if not path.parent.is_dir():
-            raise UserError(f"{path}: its folder does not exist; make it first")
-        if path.exists() and os.path.exists(source) and path.samefile(source):
-            raise UserError(f"{path}: is the input; write the {name} into another file")
-        same = seen.setdefault(os.path.realpath(path), name)
-        if same != name:
-            raise UserError(f"{path}: is named for both {same} and {name}; take two files")
-        check_writable(path.parent)
 
 
 def _part_of(progress, done, flips, patches, total):

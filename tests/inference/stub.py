@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from segsrgan.errors import UserError
-from segsrgan.inference.predictor import Prediction
+from segsrgan.inference.prediction import Prediction
 from segsrgan.inference.settings import PredictorSettings
 from segsrgan.volumes.volume import Volume
 

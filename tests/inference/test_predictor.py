@@ -10,7 +10,8 @@ from scipy import ndimage
 from volumes.samples import texture
 
 from segsrgan.errors import UserError
-from segsrgan.inference.predictor import Predictor, segmentation
+from segsrgan.inference.one_call import segmentation
+from segsrgan.inference.predictor import Predictor
 from segsrgan.inference.results import result_files
 from segsrgan.memory import GIB, resident_memory
 from segsrgan.networks import load_generator, outputs

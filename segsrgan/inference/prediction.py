@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""From a network's output to the results of one image, with what was measured on the way."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from segsrgan.inference.consistency import DARK, SURE, make_consistent
+from segsrgan.inference.measures import POSSIBLE, mask_measures
+from segsrgan.inference.results import result_files
+from segsrgan.inference.verdict import judge
+from segsrgan.networks.outputs import output_channels
+from segsrgan.volumes.intensities import Normalisation
+from segsrgan.volumes.labels import islands
+from segsrgan.volumes.resampling import resample_to
+from segsrgan.volumes.volume import Grid, Volume
+
+_ISLAND = 0.02  # of the largest part's volume
+_LEAST_NOISE = 1e-3  # of the range of intensities; what noise is at least taken for
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The results of one image, all on the same grid.
+
+    Each of the `volumes` is an attribute, too; None where the network has no such output:
+
+    - `sr`: high-resolution image, float32, in the input's intensities.
+    - `cortex`: probability of the cortex, float32 in [0, 1].
+    - `cortex_mask`: uint8, 1 where the probability reaches the threshold.
+    - `mask`: uint8 class numbers of the mask head.
+    - `invented`, `sr_disagreement`, `cortex_disagreement`: float32, with the setting `maps`: what
+      the network's image contradicted in the scan, over the noise; standard deviation of image and
+      probability over overlapping patches and flips.
+
+    Attributes:
+        volumes: name -> `Volume`, of the heads of `segsrgan.networks.outputs`.
+        measures: what was measured on the way, name -> number. `noise` in the input's intensities.
+            Where the result is finer than the scan, `residual`, the root mean square of what the
+            network's image contradicts in the scan, in those intensities, `residual_fraction` of
+            the range, `profile_width` over the slice thickness, `correction`, the fraction of the
+            contradiction that was taken back, see `segsrgan.inference.consistency`, and `invented`,
+            the fraction of the scan's foreground contradicted by more than 3 times the noise.
+            `sr_disagreement` in the input's intensities and `cortex_disagreement`, means in the
+            foreground and where the probability is not below 0.05. `missing_slices`, also empty
+            ones, and (0 or 1) `alternating` contrast of the slices, a `repaired` header, `clipped`
+            voxels. `thickness` in mm is the slices' that was taken, `thickness_mismatch` how much
+            thicker they look than is stated, or than their distance where nothing is, relative.
+            The others are those of `segsrgan.inference.measures`.
+    """
+
+    volumes: dict
+    measures: dict = field(default_factory=dict)
+
+    @property
+    def verdict(self):
+        """The `segsrgan.inference.verdict.Verdict`: `level` and `reasons`."""
+        return judge(self.measures)
+
+    def __getattr__(self, name):
+        if name in result_files():
+            return self.volumes.get(name)
+        raise AttributeError(f"a Prediction has no {name}")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An interpolated image, ready for any patch and step."""
+
+    volume: Volume  # normalised, on the grid of the network, float32
+    grid: Grid  # of the result; along the thick axis it may differ from the network's
+    normalisation: Normalisation
+    resolution: float  # of the input's slices in mm, for conditional generators
+    axis: int  # the input's low-resolution axis, shown to the generator as the last one
+    scan: Volume | None  # normalised, as acquired; None where the result need not agree with it
+    thickness: float | None  # of its slices in mm; None: their distance
+    measures: dict  # of the scan, see `scan_measures`, and what reading it took
+
+    def on_result(self, channels, spline_order):
+        """The channels (x, y, z, n) of an output on the grid of the result, a list of arrays."""
+        parts = np.moveaxis(channels, -1, 0)
+        if self.volume.grid.is_close(self.grid):
+            return list(parts)
+        volumes = map(self.volume.with_array, parts)
+        return [resample_to(v, self.grid, spline_order=spline_order).array for v in volumes]
+
+
+def make_prediction(output, deviation, prepared, spec, settings):
+    """The `Prediction` of a `Prepared` image.
+
+    Args:
+        output: of the network with this `spec`, float32 (x, y, z, channels), the image's axes.
+        deviation: its standard deviation over patches and flips, of that shape, or None.
+        prepared: what the network was shown.
+        spec: a `GeneratorSpec`.
+        settings: the `PredictorSettings`.
+    """
+    volumes, measures, grid = {}, dict(prepared.measures), prepared.grid
+    for head, channels in output_channels(spec).items():
+        parts = prepared.on_result(output[..., channels], head.spline_order)
+        if head.activation == "image":
+            array = _consistent(parts[0], prepared, settings.maps, volumes, measures)
+        elif head.activation == "sigmoid":
+            array = np.clip(parts[0], 0, 1)
+            reached = array >= settings.threshold
+            small, count = islands(reached, _ISLAND)
+            head_volume = measures["head_volume"]
+            found = mask_measures(array, reached, small, count, grid.spacing, head_volume)
+            measures |= {f"{head.name}_{key}": value for key, value in found.items()}
+            if settings.islands == "drop":
+                reached &= ~small
+            volumes[f"{head.name}_mask"] = Volume.from_grid(reached.astype(np.uint8), grid)
+        else:
+            array = np.argmax(parts, axis=0).astype(np.uint8)
+        volumes[head.name] = Volume.from_grid(array, grid)
+        if deviation is not None and head.activation != "softmax":
+            (spread,) = prepared.on_result(deviation[..., channels], 1)
+            _disagreement(head, spread, prepared, settings.maps, volumes, measures)
+    return Prediction(volumes, measures)
+
+
+def _consistent(array, prepared, maps, volumes, measures):
+    """The image in the input's intensities; adds what was measured, and the map if wanted."""
+    normalisation = prepared.normalisation
+    if prepared.scan is None:
+        return normalisation.invert(array)
+    image = Volume.from_grid(array, prepared.grid)
+    noise = measures["noise_fraction"]
+    found = make_consistent(image, prepared.scan, prepared.thickness, noise=noise)
+    measures["noise"] = found.noise * normalisation.scale
+    if found.contradiction is not None:
+        measures["residual"] = found.residual * normalisation.scale
+        measures["residual_fraction"] = found.residual
+        measures["profile_width"] = found.width
+        measures["correction"] = found.correction
+        noise = np.float32(max(found.noise, _LEAST_NOISE))
+        doubt = found.contradiction.with_array(np.abs(found.contradiction.array) / noise)
+        head = doubt.array[found.scan.array > DARK]
+        measures["invented"] = float(np.mean(head > SURE)) if head.size else 0.0
+        if maps:
+            volumes["invented"] = resample_to(doubt, prepared.grid, spline_order=1)
+    return normalisation.invert(found.volume.array)
+
+
+def _disagreement(head, spread, prepared, maps, volumes, measures):
+    """Adds the mean of a deviation, float32 (x, y, z), where it says something, and the map."""
+    result = volumes[head.name].array
+    if head.activation == "image":
+        spread = spread * np.float32(prepared.normalisation.scale)
+        inside = prepared.normalisation.apply(result) > DARK
+    else:
+        inside = result >= POSSIBLE
+    name = f"{head.name}_disagreement"
+    measures[name] = float(np.mean(spread[inside])) if inside.any() else 0.0
+    if maps:
+        volumes[name] = Volume.from_grid(spread, prepared.grid)
