@@ -71,7 +71,7 @@ class Prepared:
     grid: Grid  # of the result; along the thick axis it may differ from the network's
     normalisation: Normalisation
     resolution: float  # of the input's slices in mm, for conditional generators
-    axis: int  # the input's low-resolution axis, shown to the generator as the last one
+    order: tuple  # axes and flips that the generator is shown, see `canonical_order`
     scan: Volume | None  # normalised, as acquired; None where the result need not agree with it
     thickness: float | None  # of its slices in mm; None: their distance
     measures: dict  # of the scan, see `scan_measures`, and what reading it took

@@ -23,6 +23,7 @@ from segsrgan.inference.sweep import default_batch_size, predict_tiled
 from segsrgan.memory import GIB, MemoryBudget, required_memory
 from segsrgan.networks.architecture import GeneratorSpec
 from segsrgan.networks.weights import read_generator
+from segsrgan.volumes.comparison import canonical_order
 from segsrgan.volumes.intensities import Normalisation, alternating_slices, lost_slices
 from segsrgan.volumes.reading import Source, read_with_source
 from segsrgan.volumes.resampling import legacy_resample, resample
@@ -163,10 +164,10 @@ class Predictor:
         grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
         slices = volume.spacing[2] if legacy else max(volume.spacing)
-        axis = 2 if thick is None else thick
+        order = ([0, 1, 2], []) if legacy else canonical_order(volume.grid)
         scan = scan if self.settings.consistency == "on" else None
         prepared = Prepared(
-            result, grid, normalisation, float(slices), axis, scan, thickness, measures
+            result, grid, normalisation, float(slices), order, scan, thickness, measures
         )
         self.memory.hold(prepared, result.array.nbytes + (scan.array.nbytes if scan else 0))
         return prepared
@@ -209,13 +210,15 @@ class Predictor:
         source = prepared.volume.array
         shape = tuple(map(max, source.shape, prepared.grid.shape))
         batch_size, needed = self._plan_memory(shape, prepared.grid.spacing, patch, source.nbytes)
-        array = np.moveaxis(source, prepared.axis, -1)
+        axes, flips = prepared.order
+        array = np.flip(source.transpose(axes), flips)
         with self.memory.promised(needed):
             tiling = self._tiling(array.shape, patch, step)
             output = self._mean_output(array, tiling, batch_size, prepared.resolution, progress)
             # Back to the axes of the image.
             output, deviation = (
-                found if found is None else np.moveaxis(found, 2, prepared.axis) for found in output
+                found if found is None else np.flip(found, flips).transpose(*np.argsort(axes), 3)
+                for found in output
             )
             prediction = make_prediction(output, deviation, prepared, self.spec, self.settings)
         volumes = prediction.volumes.values()

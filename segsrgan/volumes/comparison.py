@@ -21,6 +21,7 @@ SHIFTED, OTHER = "shifted", "other"
 # Fractions of the smallest voxel that corners may lie apart: headers round, and nothing shows it.
 _TOLERANCE = 0.01
 _ROUNDED_FORM = 0.1  # NIfTI's two forms round differently
+_RAS = np.diag([-1.0, -1.0, 1.0])  # in LPS
 _UNCHANGED = (0, 1, 2), (1, 1, 1)
 _SAME_SIZE = 0.05  # between voxel sizes, relative
 
@@ -123,6 +124,19 @@ def reordered(volume, grid):
     array = volume.array.transpose(axes)[tuple(slice(None, None, sign) for sign in signs)]
     grid = _reordered_grid(volume.grid, axes, signs)
     return Volume.from_grid(np.ascontiguousarray(array), grid)
+
+
+def canonical_order(grid):
+    """How to turn a scan so that networks meet three arrangements of a head instead of 48.
+
+    Returns:
+        `(axes, flips)`: the axes of the scan that lead most nearly to the patient's right or left,
+        front or back, top or bottom, but the thick one last; and those of the turned scan to turn
+        over, so that they lead to right, front and top.
+    """
+    axes, signs = _order(grid, Grid((1, 1, 1), direction=_RAS))
+    order = sorted(range(3), key=lambda k: axes[k] == grid.thick_axis)
+    return [axes[k] for k in order], [n for n, k in enumerate(order) if signs[k] < 0]
 
 
 def described(grid):

@@ -170,7 +170,8 @@ class Painter:
 
 
 def test_the_map_shows_what_the_network_invented(identity, tmp_path):
-    truth = anatomy()
+    # As the network is shown it.
+    truth = Volume(anatomy().array, (1, 1, 1), direction=np.diag([-1, -1, 1]))
     scan = with_noise(degrade(truth, (1, 1, 4)), 0.02)
     predictor = Predictor(identity, interp="profile", maps=True)
     plain = predictor.predict(scan, None, new_resolution=1)

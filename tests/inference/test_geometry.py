@@ -9,6 +9,7 @@ from volumes.samples import centroid, rotation
 
 from segsrgan.cli.job_model import Recipe
 from segsrgan.inference.predictor import Predictor
+from segsrgan.volumes.comparison import reordered
 from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.reading import read_volume
 from segsrgan.volumes.volume import Grid, Volume
@@ -96,3 +97,21 @@ def test_a_landmark_stays_through_the_command_and_its_files(
     kinds = ("SR", "Cortex", "Cortex_mask")
     written = [read_volume(folder / f"{kind}_patch_32_step_16.nii.gz") for kind in kinds]
     assert_kept(volume, point, (1, 0.9, 1.1), *written)
+
+
+@pytest.mark.parametrize("thick", [0, 1, 2, None])
+def test_a_scan_gives_the_same_result_however_it_is_stored(thick, tiny):
+    predictor = Predictor(tiny)
+    spacing = [3.0 if axis == thick else 1.0 for axis in range(3)]
+    array = np.random.default_rng(0).uniform(1, 2, (12, 10, 8)).astype(np.float32)
+    scan = Volume(array, spacing, (4.0, 5.0, 6.0), OBLIQUE)
+    expected = predictor.predict(scan, 8, 5, 1)
+    for turn in PERMUTED:
+        stored = reordered(scan, Grid((1, 1, 1), direction=OBLIQUE @ turn))
+        result = predictor.predict(stored, 8, 5, 1)
+        for name in ("sr", "cortex"):
+            found, known = result.volumes[name], expected.volumes[name]
+            np.testing.assert_allclose(found.direction, stored.direction, atol=1e-9)
+            found = reordered(found, known.grid)
+            assert found.grid.is_close(known.grid)
+            np.testing.assert_allclose(found.array, known.array, rtol=1e-4, atol=1e-4)

@@ -22,9 +22,13 @@ from segsrgan.volumes.volume import Volume
 MAPS = ("invented", "sr_disagreement", "cortex_disagreement", "brain_disagreement")
 
 
+# Towards right, front and top, as networks are shown all scans.
+UPRIGHT = np.diag([-1, -1, 1])
+
+
 def random_volume(shape=(16, 12, 8), spacing=(1.0, 1.0, 1.0), low=10, high=200, seed=0):
     array = np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
-    return Volume(array, spacing)
+    return Volume(array, spacing, direction=UPRIGHT)
 
 
 def axis_probe(kernel):
@@ -73,7 +77,8 @@ def test_the_network_sees_the_thick_axis_last(axis, thick):
         [-1 if k == axis else 1 for k in range(3)]
     )
     spacing = [thick if k == axis else 1 for k in range(3)]
-    volume = Volume(np.zeros((12, 12, 12), np.float32) + ramp, spacing)
+    array = np.zeros((12, 12, 12), np.float32) + ramp
+    volume = Volume(array, spacing, direction=UPRIGHT)
     for seen, expected in enumerate([0, 0, 1 / 11]):
         result = Predictor(model=axis_probe(seen)).predict(volume, None, new_resolution=spacing)
         inner = result.cortex.array[2:-2, 2:-2, 2:-2]
@@ -325,9 +330,9 @@ def test_legacy_takes_the_resolution_of_the_third_axis_and_moves_none(echo):
     array = np.random.default_rng(0).uniform(1, 100, (4, 12, 12)).astype(np.float32)
     volume = Volume(array, (3.0, 1.0, 1.2))
     legacy = Predictor(model=echo, geometry="legacy").prepare(volume, new_resolution=1)
-    assert (legacy.resolution, legacy.axis) == (1.2, 2)
+    assert (legacy.resolution, legacy.order) == (1.2, ([0, 1, 2], []))
     exact = Predictor(model=echo).prepare(volume, new_resolution=1)
-    assert (exact.resolution, exact.axis) == (3.0, 0)
+    assert (exact.resolution, exact.order) == (3.0, ([1, 2, 0], [0, 2]))
 
 
 def test_the_thickness_is_seen_without_padding_and_spikes_and_recorded(echo):
