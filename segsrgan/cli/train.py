@@ -52,12 +52,12 @@ SEGSRGAN = Command(
     description="Trains SegSRGAN on the images of a CSV file.",
     epilog="""
 data:
-  The CSV has the columns HR_image, Label_image and Base (Train or Test), and Mask_image for
-  --fit_mask and for --image_cropping_method overlapping_with_mask. In every epoch each image is
-  degraded anew to the low resolution, interpolated back and cut into patches; without
-  --folder_training_data nothing of it is written to disk. With --synthetic a fraction of the
-  patches is cut from images of random contrast that are painted on label maps, a new one for each
-  patch.
+  The CSV has the columns HR_image, Label_image and Base (Train or Test), Mask_image for --fit_mask
+  and for --image_cropping_method overlapping_with_mask, and perhaps Pose (upright or any). In every
+  epoch each image is degraded anew to the low resolution, interpolated back and cut into patches;
+  without --folder_training_data nothing of it is written to disk. With --synthetic a fraction of
+  the patches is cut from images of random contrast that are painted on label maps, a new one for
+  each patch.
 
 training:
   A cycle is --number_of_discriminator_iteration updates of the discriminator and one of the

@@ -17,15 +17,17 @@ from segsrgan.errors import TableError, VolumeError, problems_error
 from segsrgan.networks.outputs import HEADS
 from segsrgan.tables import read_table, resolved
 from segsrgan.volumes import Grid, foreground, read_finite, resample, select_labels, usual_range
-from segsrgan.volumes.comparison import match, reordered
+from segsrgan.volumes.comparison import UPRIGHT, match, reordered
 from segsrgan.volumes.labels import listed
 
 _logger = logging.getLogger(__name__)
 
 IMAGE, LABEL, BASE, MASK = "HR_image", "Label_image", "Base", "Mask_image"
+POSE, POSES = "Pose", ("upright", "any")
 BASES = ("Train", "Test")
 # Columns whose files hold whole numbers of classes; those of the others hold probabilities.
 CLASSES = frozenset(head.target for head in HEADS if head.activation == "softmax") | {MASK}
+UNKNOWN = -1.0  # a voxel's label where nobody drew one, which no loss counts
 _THREADS = 2  # each holds the volumes of one case
 _TOLERANCE = 1e-3  # of labels, which scaling and interpolation round
 
@@ -91,13 +93,15 @@ class Case:
     base: str  # "Train" or "Test"
     values: tuple = ()  # of Label_image
     extent: Extent | None = None  # of the image, once it has been checked
+    upright: bool = True  # whether the head lies in its usual pose
 
     def load(self, columns=()):
         """The image, a float32 `Volume`, and labels `{column: (x, y, z)}`.
 
-        Masks are uint8 classes; labels bool, or float32 in [0, 1] where they are probabilities. A
-        `VolumeError` names a file that is unreadable, has values it must not have, or lies on
-        another grid than the image.
+        Their axes lead to the patient's right, front and top, as networks see them. Masks are uint8
+        classes; labels bool, or float32 in [0, 1] where they are probabilities. A `VolumeError`
+        names a file that is unreadable, has values it must not have, or lies on another grid than
+        the image.
         """
         image = _read_image(self.image)
         return image, {column: self.load_label(column, image.grid) for column in columns}
@@ -133,6 +137,18 @@ class Case:
         return replace(self, extent=extent), values, problems
 
 
+def is_upright(row):
+    """What a row's optional column Pose says of a head: upright (the default) or any.
+
+    Upright is a head whose axes are the patient's as its file says, give or take 15 degrees; of a
+    fetus they say nothing, and in training it is turned at random. A `ValueError` else.
+    """
+    pose = row.get(POSE) or POSES[0]
+    if pose not in POSES:
+        raise ValueError(f"{POSE} must be {' or '.join(POSES)}, received {pose}")
+    return pose == POSES[0]
+
+
 def filled_box(inside):
     """The box around the True voxels (x, y, z), `(first, last + 1)` per axis; (0, 1) if none is."""
     box = ndimage.find_objects(inside.view(np.uint8), 1)[0]
@@ -164,11 +180,13 @@ def read_cases(
     test_alone=False,
     label_values=(),
     heads=(),
+    unlabelled=False,
 ):
     """Reads the CSV file of a training and checks all of it, the images included.
 
     Args:
-        path: of the CSV file with the columns HR_image, Label_image and Base (Train or Test).
+        path: of the CSV file with the columns HR_image, Label_image and Base (Train or Test), and
+            optionally Pose, see `is_upright`.
         base_path: folder that relative paths start from; the CSV's own by default.
         fit_mask: whether the classes of the column Mask_image are learnt: 0, 1, ... up to the same
             number in all images.
@@ -176,6 +194,7 @@ def read_cases(
         test_alone: whether there may be test images alone.
         label_values: values of Label_image that are inside, see `Case`.
         heads: names of further heads of the network, whose columns are needed.
+        unlabelled: whether Label_image may be empty in rows of Train.
 
     Raises:
         TableError: one message with every problem found: columns, parts, files, grids, values.
@@ -190,7 +209,7 @@ def read_cases(
     columns += [MASK] * (crop_to_mask and MASK not in columns)
     table = _table(Path(path), (IMAGE, *columns, BASE), " and ".join(reasons), base_path)
     base_path = Path(base_path or table.path.parent).absolute()
-    cases, problems = _rows(table, columns, base_path, label_values)
+    cases, problems = _rows(table, columns, base_path, label_values, unlabelled)
     needed = () if problems else BASES[1:] if test_alone else BASES
     groups, values, classes = {base: [] for base in BASES}, {}, 0
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -221,22 +240,29 @@ def _table(path, columns, mask_reason, base):
     return table
 
 
-def _rows(table, columns, base_path, label_values):
+def _rows(table, columns, base_path, label_values, unlabelled):
     """The `Case` of each row, and what is wrong with the others."""
     cases, problems = [], []
     for row in table.rows:
-        empty = [name for name in (IMAGE, *columns, BASE) if not row.get(name)]
+        base, given = row.get(BASE), columns
+        if unlabelled and base == "Train":
+            given = [name for name in columns if name != LABEL or row.get(name)]
+        empty = [name for name in (IMAGE, *given, BASE) if not row.get(name)]
         if row.problem:
             problems.append(row.problem)
         elif empty:
             problems.append(f"line {row.line}: {', '.join(empty)} is empty")
-        elif row.get(BASE) not in BASES:
-            base = row.get(BASE)
+        elif base not in BASES:
             problems.append(f"line {row.line}: Base must be Train or Test, received {base}")
         else:
-            image, *labels = (resolved(row.get(name), base_path) for name in (IMAGE, *columns))
-            labels = dict(zip(columns, labels, strict=True))
-            cases.append(Case(image, labels, row.get(BASE), label_values))
+            image, *labels = (resolved(row.get(name), base_path) for name in (IMAGE, *given))
+            labels = dict(zip(given, labels, strict=True))
+            try:
+                case = Case(image, labels, base, label_values, upright=is_upright(row))
+            except ValueError as error:
+                problems.append(f"line {row.line}: {error}")
+            else:
+                cases.append(case)
     return cases, problems
 
 
@@ -278,7 +304,7 @@ def _count_classes(values):
 
 
 def _read_image(path):
-    image = read_finite(path)
+    image = reordered(read_finite(path), UPRIGHT)
     if image.array.max() <= 0:
         raise VolumeError(f"{path}: has no positive voxel; expected an MR image")
     if min(image.array.shape) < 2:

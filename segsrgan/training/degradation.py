@@ -42,13 +42,13 @@ def add_noise(array, fraction, rng):
     return np.maximum(noisy, 0) if array.min() >= 0 else noisy
 
 
-def scan(hr, resolution, rng, noise=0.0, thickness=None):
+def scan(hr, resolution, rng, noise=0.0, thickness=None, profile="gaussian"):
     """The low-resolution scan of a `Volume`, on a coarser grid over the same field of view.
 
     `resolution` and `thickness`, which is the same by default, are mm; axes that do not get coarser
-    stay as they are. For the noise see `add_noise`.
+    stay as they are. For profile and noise see `degrade` and `add_noise`.
     """
-    lr = degrade(hr, resolution, thickness)
+    lr = degrade(hr, resolution, thickness, profile)
     return lr.with_array(add_noise(lr.array, noise, rng))
 
 

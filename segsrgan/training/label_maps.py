@@ -12,15 +12,16 @@ import numpy as np
 from segsrgan.config import Rule
 from segsrgan.errors import TableError, VolumeError, problems_error
 from segsrgan.tables import read_table, resolved
-from segsrgan.training.cases import filled_box
+from segsrgan.training.cases import POSE, filled_box, is_upright
 from segsrgan.training.painting import NUMBERINGS, LabelMap, prepare_labels
 from segsrgan.training.settings import SYNTHETIC, TISSUES
 from segsrgan.training.sources import SyntheticSource
 from segsrgan.volumes import read_finite
+from segsrgan.volumes.comparison import UPRIGHT, reordered
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("Label_map", "Cortex", "Tissues", "Scale_min", "Scale_max", "Fraction")
+COLUMNS = ("Label_map", "Cortex", "Tissues", "Scale_min", "Scale_max", "Fraction", POSE)
 # Patches show the anatomy at most this much larger or smaller than it is.
 _SCALE = (0.8, 1.25)
 _LARGEST = 65535
@@ -40,10 +41,11 @@ class MapFile:
     tissues: str = SYNTHETIC["tissues"]  # one of `TISSUES`
     scale: tuple | None = None  # bounds, see `Map.scale`
     fraction: float = 1.0  # of the painted patches, relative to other maps
+    upright: bool = True  # whether the head lies in its usual pose
 
     def load(self):
         """The `Map`; a `VolumeError` names it if it is unreadable or not a label map."""
-        volume = read_finite(self.path, labels=True)
+        volume = reordered(read_finite(self.path, labels=True), UPRIGHT)
         _check(volume, self.path)
         window = tuple(slice(*pair) for pair in filled_box(volume.array > 0))
         array = np.rint(volume.array[window]).astype(np.int32)  # beyond it all is background
@@ -87,16 +89,17 @@ class Map:
 
     def source(self, spacing=None, **options):
         """A `SyntheticSource` of the map; for `spacing` see `scale`."""
-        return SyntheticSource(self.labels, scale=self.scale(spacing), **options)
+        options |= {"scale": self.scale(spacing), "upright": self.file.upright}
+        return SyntheticSource(self.labels, **options)
 
 
 def read_maps(path, base_path=None, cortex=MapFile.cortex, tissues=MapFile.tissues):
     """Reads the CSV of label maps, and the maps: a list of `Map`, in the order of the rows.
 
     It has the column Label_map, and optionally Cortex (values separated by blanks or semicolons),
-    Tissues (one of `TISSUES`), Scale_min and Scale_max, and Fraction (a number above 0 in every
-    row); relative paths start from `base_path` or the CSV's folder. `cortex` and `tissues` are what
-    the CSV leaves open. A `TableError` lists every problem found.
+    Tissues (one of `TISSUES`), Scale_min and Scale_max, Fraction (a number above 0 in every row),
+    and Pose (see `is_upright`); relative paths start from `base_path` or the CSV's folder. `cortex`
+    and `tissues` are what the CSV leaves open. A `TableError` lists every problem found.
     """
     table = read_table(path, f"column {COLUMNS[0]}", base_path)
     if not table.has(COLUMNS[0]):
@@ -154,7 +157,8 @@ def _file(row, base, cortex, tissues, fractions):
         scale = positive("Scale_min"), positive("Scale_max")
         Rule(tuple[float, float]).checked(scale, "Scale_min and Scale_max")
     fraction = positive("Fraction") if fractions else 1.0
-    return MapFile(resolved(row.get("Label_map"), base), cortex, tissues, scale, fraction)
+    path = resolved(row.get("Label_map"), base)
+    return MapFile(path, cortex, tissues, scale, fraction, is_upright(row))
 
 
 def _check(volume, path):

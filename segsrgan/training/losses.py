@@ -9,6 +9,8 @@ A reconstruction loss is a function `(target, output, channels, weights)`, an en
 
 from keras import ops
 
+from segsrgan.training.cases import UNKNOWN
+
 
 def charbonnier(target, prediction, nu=1e-3):
     """Mean of `sqrt(d^2 + nu^2)` over all voxels (Delannoy et al. 2020, Eq. 6)."""
@@ -62,7 +64,9 @@ def reconstruct_charbonnier(target, output, channels, weights):
     total, width = 0.0, 0
     for head, part in channels.items():
         size = part.stop - part.start
-        total += size * terms[head.loss](target[..., part], output[..., part])
+        pair = target[..., part], output[..., part]
+        pair = pair if head.activation == "image" else _known(*pair)
+        total += size * terms[head.loss](*pair)
         width += size
     return total / width
 
@@ -70,6 +74,7 @@ def reconstruct_charbonnier(target, output, channels, weights):
 def reconstruct_dice(target, output, channels, weights):
     """Charbonnier loss of the image plus the soft Dice loss of all that is a probability."""
     (image, label), (sr, probability) = (_divided(array, channels) for array in (target, output))
+    label, probability = _known(label, probability)
     return charbonnier(image, sr, weights.nu) + soft_dice_loss(label, probability)
 
 
@@ -79,6 +84,7 @@ def reconstruct_balanced(target, output, channels, weights):
     The Charbonnier loss alone leaves a rare class at probability 0 for long.
     """
     (image, label), (sr, probability) = (_divided(array, channels) for array in (target, output))
+    label, probability = _known(label, probability)
     return (
         weights.lambda_image * charbonnier(image, sr, weights.nu)
         + weights.lambda_entropy * binary_cross_entropy(label, probability)
@@ -91,6 +97,13 @@ RECONSTRUCTIONS = {
     "dice": reconstruct_dice,
     "balanced": reconstruct_balanced,
 }
+
+
+def _known(target, output):
+    """Labels and probabilities, both 0 where the label is not known."""
+    target, output = ops.cast(target, "float32"), ops.cast(output, "float32")
+    known = target != UNKNOWN
+    return ops.where(known, target, 0.0), ops.where(known, output, 0.0)
 
 
 def _divided(array, channels):

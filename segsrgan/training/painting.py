@@ -129,13 +129,28 @@ def prepare_labels(array, cortex, numbering=NUMBERINGS["freesurfer"]):
     )
 
 
-def random_frame(rng, scale=(0.8, 1.25), angle=15.0, stretch=0.08):
+def random_axes(rng, upright=True):
+    """The axes of a map, shuffled as those of a patch, and whether each is turned over.
+
+    Of an upright head any axis may be the patch's last, the thick one, but the others keep their
+    order, and only left and right are exchanged: the first axis of the map.
+    """
+    if not upright:
+        return rng.permutation(3), rng.random(3) < 0.5
+    last = rng.integers(3)
+    order = np.array([axis for axis in range(3) if axis != last] + [last])
+    return order, (order == 0) & (rng.random() < 0.5)
+
+
+def random_frame(rng, scale=(0.8, 1.25), angle=15.0, stretch=0.08, upright=False):
     """A random matrix (3, 3) from patch to map voxels: size, stretch, shear, pose, axes, flips.
 
     `scale` are bounds of the patch voxel's size in map voxels; the others are the largest rotation
-    about each axis in degrees, and the largest relative stretch and shear.
+    about each axis in degrees, the largest relative stretch and shear, and whether the head keeps
+    its usual pose but for that, see `random_axes`.
     """
-    axes = np.eye(3)[rng.permutation(3)] * rng.choice([-1.0, 1.0], 3)
+    order, flips = random_axes(rng, upright)
+    axes = np.eye(3)[:, order] * np.where(flips, -1, 1)
     pose = Rotation.from_euler("XYZ", rng.uniform(-angle, angle, 3), degrees=True).as_matrix()
     return axes @ pose @ (np.eye(3) + rng.uniform(-stretch, stretch, (3, 3))) * rng.uniform(*scale)
 
@@ -166,6 +181,15 @@ def nearest(array, points):
     result = array[tuple(index)]
     result[~inside] = 0
     return result
+
+
+def share(labels, numbers, points):
+    """How much of the voxels at points (3, ...) has some of the numbers, float32, 0 outside.
+
+    Interpolated linearly between the voxels of `labels` (x, y, z), uint8.
+    """
+    inside = np.isin(np.arange(256), numbers).astype(np.float32)[labels]
+    return ndimage.map_coordinates(inside, points, np.float32, order=1)
 
 
 def thin(labels, cortex, white):

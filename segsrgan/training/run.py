@@ -291,6 +291,7 @@ def _tables(settings):
             crop_to_mask=settings.image_cropping_method == "overlapping_with_mask",
             test_alone=settings.synthetic_ratio == 1,
             label_values=settings.label_values or (),
+            unlabelled=settings.image_patches == "drawn" and not settings.lambadv,
         )
     except TableError as error:
         problems.append(str(error))

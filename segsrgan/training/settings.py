@@ -164,7 +164,7 @@ class TrainingSettings(RunSettings):
     synthetic: str | None = _synthetic(
         None,
         "CSV of label maps, from which images of random contrast are made; columns: Label_map, and "
-        "optionally Cortex, Tissues, Scale_min, Scale_max, Fraction",
+        "optionally Cortex, Tissues, Scale_min, Scale_max, Fraction, Pose",
     )
     synthetic_ratio: float | None = _synthetic(
         None,

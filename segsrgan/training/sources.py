@@ -15,22 +15,25 @@ import numpy as np
 
 from segsrgan.errors import UserError
 from segsrgan.files import check_writable, write_bytes
-from segsrgan.training.cases import LABEL, at_spacing
+from segsrgan.training.cases import LABEL, UNKNOWN, at_spacing
 from segsrgan.training.degradation import change_contrast, scan
 from segsrgan.training.painting import (
     LabelMap,
     nearest,
     paint,
+    random_axes,
     random_frame,
     sample_points,
+    share,
     surround,
     thin,
 )
 from segsrgan.training.validation import contact_sheet, side_views
-from segsrgan.volumes import Grid, Normalisation, Volume, resample_to, write_volume
+from segsrgan.volumes import Grid, Normalisation, Volume, foreground, resample_to, write_volume
 
 SHEET = "samples.png"
 _FINE = 0.9  # of a map's voxel: then a cortex of 2.5 voxels has nearly three
+_USUAL = 0.6
 _CUBE = 1.01  # edges of a voxel that differ less count as equal
 # Voxels simulated beyond the patch, so that its borders are as good as its middle.
 _MARGIN = np.array([4, 4, 12])
@@ -40,7 +43,8 @@ class Patch(NamedTuple):
     """What a source draws; its last axis is the thick one, as at inference."""
 
     lr: np.ndarray  # (p, p, p) float32, interpolated
-    truth: dict  # {head: (p, p, p) float32}: "sr" is the image, "cortex" the label
+    # {head: (p, p, p) float32}: "sr" is the image, "cortex" the label, UNKNOWN where nobody drew it
+    truth: dict
     resolution: float  # distance of the slices, where the in-plane edge of a voxel counts as 1 mm
 
     @classmethod
@@ -54,11 +58,15 @@ class Patch(NamedTuple):
 class Acquisition:
     """Bounds of the random acquisitions, in voxels of the result.
 
-    Three of four draws keep the in-plane voxel size; a quarter have no noise.
+    Three of four draws keep the in-plane voxel size; a quarter have no noise. Slices are mostly
+    about as thick as they are apart, some much thinner; the interpolation does not always know.
     """
 
     ratio: tuple = (1.5, 7.0)  # slice distance over the result's voxel size
-    gap: tuple = (0.8, 1.05)  # slice thickness over slice distance
+    usual: tuple = (0.8, 1.05)  # slice thickness over slice distance, 60 % of the draws
+    thickness: tuple = (0.15, 1.05)  # of the others
+    box: float = 0.3  # fraction whose slice profile is a box, not a Gaussian
+    told: float = 0.7  # fraction whose interpolation knows the thickness
     in_plane: tuple = (1.0, 1.8)  # in-plane voxel size over the result's
     noise: float = 0.03  # largest standard deviation, as a fraction of the maximum
     interp: str = "scipy"  # of the interpolation back, see `segsrgan.volumes.resample_to`
@@ -83,11 +91,15 @@ class Acquisition:
         distance, height = slices
         fine = rng.uniform(*self.in_plane) if rng.random() < 0.25 else 1.0
         resolution = np.array([fine, fine, max(distance, fine)])
-        thickness = resolution * [1, 1, rng.uniform(*self.gap)]
+        gap = rng.uniform(*(self.usual if rng.random() < _USUAL else self.thickness))
+        thickness = resolution * [1, 1, gap]
+        profile = "box" if rng.random() < self.box else "gaussian"
         noise = max(0.0, rng.uniform(-self.noise / 3, self.noise))
         hr = Volume(image, (1.0, 1.0, height))
-        lr = scan(hr, tuple(resolution), rng, noise, tuple(thickness))
-        return resample_to(lr, hr.grid, self.interp).array, float(resolution[2])
+        lr = scan(hr, tuple(resolution), rng, noise, tuple(thickness), profile)
+        known = float(thickness[2]) if rng.random() < self.told else None
+        lr = resample_to(lr, hr.grid, self.interp, thickness=known)
+        return lr.array, float(resolution[2])
 
 
 @dataclass(frozen=True)
@@ -106,21 +118,23 @@ class SyntheticSource:
     thin: float | None = None  # fraction whose cortex is a voxel thinner; None: the map's
     elastic: float = 4.0  # largest displacement, voxels, of the smooth deformation
     typical: float = 0.5  # fraction with the contrast of a common sequence, see `paint`
+    upright: bool = True  # whether heads lie in their usual pose, see `random_axes`
 
     def draw(self, rng):
         """A `Patch`."""
         label_map = self.label_map
         shape = tuple(int(n) for n in self.patch + 2 * _MARGIN)
         slices = self.acquisition.slices(rng)
-        frame = random_frame(rng, self.scale) * [1, 1, slices[1]]
+        frame = random_frame(rng, self.scale, upright=self.upright) * [1, 1, slices[1]]
         centre = _near(label_map.points, rng, self.patch / 5)
-        elastic = rng.uniform(0, self.elastic)
-        labels = nearest(label_map.labels, sample_points(centre, frame, shape, rng, elastic))
+        points = sample_points(centre, frame, shape, rng, rng.uniform(0, self.elastic))
+        labels = nearest(label_map.labels, points)
+        cortex = share(label_map.labels, label_map.cortex, points)
         is_fine = np.linalg.det(frame) ** 2 < _FINE**6
         thinned = label_map.numbering.thin if self.thin is None else self.thin
         if rng.random() < thinned and is_fine:
             labels = thin(labels, label_map.cortex, label_map.white)
-        cortex = np.isin(labels, label_map.cortex).astype(np.float32)
+            cortex[np.isin(labels, label_map.white)] = 0
         strip = rng.random() < self.strip
         if not strip and (label_map.brain[1:].all() or rng.random() < 0.2):
             labels = surround(labels, label_map.brain, len(label_map.tissue), rng)
@@ -133,8 +147,9 @@ class SyntheticSource:
 class ImageSource:
     """Patches of real images with a label, in random orientation and contrast.
 
-    Each image is (image, label, points): (x, y, z) float32 in [0, 1], (x, y, z) bool or float32 in
-    [0, 1], and the indices (n, 3) of the label's voxels.
+    Each image is (image, label, points, upright): (x, y, z) float32 in [0, 1], (x, y, z) bool or
+    float32 in [0, 1] or None, the indices (n, 3) of the label's voxels, of the foreground's where
+    there is none, and whether the head lies in its usual pose, see `random_axes`.
     """
 
     images: tuple
@@ -145,13 +160,13 @@ class ImageSource:
 
     def draw(self, rng):
         """A `Patch`."""
-        image, label, points = self.images[rng.integers(len(self.images))]
+        image, label, points, upright = self.images[rng.integers(len(self.images))]
         shape = self.patch + 2 * _MARGIN
         slices = self.acquisition.slices(rng)
         fine = Grid(shape, (1.0, 1.0, slices[1]))
         shape = np.ceil(shape * fine.spacing).astype(int)
         # Permuting axes and flipping moves whole voxels: the image is not interpolated.
-        order, flips = rng.permutation(3), rng.random(3) < 0.5
+        order, flips = random_axes(rng, upright)
         extent = np.empty(3, int)
         extent[order] = shape
         low = np.rint(_near(points, rng, self.patch / 5)).astype(int) - extent // 2
@@ -162,7 +177,8 @@ class ImageSource:
             result = resample_to(Volume(turned, (1.0,) * 3), fine, spline_order=spline_order).array
             return np.maximum(result, 0, out=result)  # a spline overshoots
 
-        hr, cortex = drawn(image, 3), drawn(label, 1)
+        hr = drawn(image, 3)
+        cortex = np.full_like(hr, UNKNOWN) if label is None else drawn(label, 1)
         power = np.exp(rng.uniform(*np.log(self.power)))
         if rng.random() < self.inverted:
             hr = np.where(hr > 0.02, hr.max() * 1.1 - hr, 0).astype(np.float32)
@@ -179,12 +195,14 @@ class ImageSource:
         """
         images = []
         for case in cases:
-            image, labels = case.load([LABEL])
+            image, labels = case.load(case.labels.keys() & {LABEL})
             if max(image.spacing) > _CUBE * min(image.spacing):
                 image, labels = at_spacing(image, labels, (min(image.spacing),) * 3)
             array = Normalisation.of(image.array).apply(image.array)
-            points = np.argwhere(labels[LABEL] > 0.5).astype(np.int16)
-            images.append((array, labels[LABEL], points))
+            label = labels.get(LABEL)
+            inside = foreground(image.array) if label is None else label > 0.5
+            points = np.argwhere(inside).astype(np.int16)
+            images.append((array, label, points, case.upright))
         return cls(tuple(images), **options)
 
 

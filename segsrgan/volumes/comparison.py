@@ -21,7 +21,8 @@ SHIFTED, OTHER = "shifted", "other"
 # Fractions of the smallest voxel that corners may lie apart: headers round, and nothing shows it.
 _TOLERANCE = 0.01
 _ROUNDED_FORM = 0.1  # NIfTI's two forms round differently
-_RAS = np.diag([-1.0, -1.0, 1.0])  # in LPS
+# Its axes lead to the patient's right, front and top.
+UPRIGHT = Grid((1, 1, 1), direction=np.diag([-1.0, -1.0, 1.0]))
 _UNCHANGED = (0, 1, 2), (1, 1, 1)
 _SAME_SIZE = 0.05  # between voxel sizes, relative
 
@@ -134,7 +135,7 @@ def canonical_order(grid):
         front or back, top or bottom, but the thick one last; and those of the turned scan to turn
         over, so that they lead to right, front and top.
     """
-    axes, signs = _order(grid, Grid((1, 1, 1), direction=_RAS))
+    axes, signs = _order(grid, UPRIGHT)
     order = sorted(range(3), key=lambda k: axes[k] == grid.thick_axis)
     return [axes[k] for k in order], [n for n, k in enumerate(order) if signs[k] < 0]
 

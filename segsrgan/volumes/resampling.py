@@ -13,6 +13,7 @@ from scipy import ndimage, special
 from segsrgan.config import INTERPOLATION_TYPES, INTERPS
 from segsrgan.volumes.volume import Volume, check_spacing
 
+PROFILES = ("gaussian", "box")
 _MARGIN = 24  # samples; a spline's response has decayed to 1e-8 by then
 _FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 # Of the interpolation that knows the slice profile, measured on real T1 and T2 images at 2 to 6
@@ -118,22 +119,24 @@ def legacy_resample(volume, spacing, spline_order=3):
     return Volume(apply_matrices(matrices, volume.array), spacing, volume.origin, volume.direction)
 
 
-def degrade(volume, spacing, thickness=None):
+def degrade(volume, spacing, thickness=None, profile="gaussian"):
     """Simulate a scan of lower resolution: blur by the slice profile, then decimate.
 
     The profile is a Gaussian whose full width at half maximum is the slice thickness, sigma =
-    thickness / (2 sqrt(2 ln 2)) in mm (SegSRGAN paper, section 3.1). Only axes whose spacing
-    grows are touched; the others keep theirs. The result is a float32 volume over the same field
-    of view.
+    thickness / (2 sqrt(2 ln 2)) in mm (SegSRGAN paper, section 3.1), or a box of that width. Only
+    axes whose spacing grows are touched; the others keep theirs. The result is a float32 volume
+    over the same field of view.
 
     Args:
         volume: the high-resolution source.
         spacing: of the result, mm, one number or three.
         thickness: of the slices, mm, one number or three; None: the spacing.
+        profile: "gaussian" or "box".
 
     Raises:
-        ValueError: if spacing or thickness is not positive and finite.
+        ValueError: if spacing or thickness is not positive and finite, or for an unknown profile.
     """
+    _check_choice("profile", profile, PROFILES)
     spacing = check_spacing(spacing)
     thickness = spacing if thickness is None else check_spacing(thickness, "thickness")
     source = volume.grid
@@ -141,7 +144,7 @@ def degrade(volume, spacing, thickness=None):
     target = source.corner_aligned(np.where(grows, spacing, source.spacing))
     matrices = [np.eye(size) for size in source.shape]
     for axis in np.flatnonzero(grows):
-        matrices[axis] = profile_matrix(source, target, axis, thickness[axis])
+        matrices[axis] = profile_matrix(source, target, axis, thickness[axis], profile)
     return Volume.from_grid(apply_matrices(matrices, volume.array), target)
 
 
@@ -181,17 +184,22 @@ def _profile_inverse(size, points, width):
     return np.linalg.solve(between, covariance(slices, points, profile)).T
 
 
-def profile_matrix(source, target, axis, thickness):
+def profile_matrix(source, target, axis, thickness, profile="gaussian"):
     """The matrix (target's size, source's size) that blurs and decimates along an axis.
 
-    `source` and `target` are grids over one field of view, the profile is a Gaussian whose full
-    width at half maximum is the thickness in mm; every row sums to one.
+    `source` and `target` are grids over one field of view; for thickness in mm and profile see
+    `degrade`. Every row sums to one.
     """
     step = source.spacing[axis]
     fine = (np.arange(source.shape[axis]) + 0.5) * step
     coarse = (np.arange(target.shape[axis]) + 0.5) * target.spacing[axis]
     # The last voxel of the target may have its centre beyond the source.
     distance = fine - np.clip(coarse, fine[0], fine[-1])[:, None]
+    if profile == "box":
+        half = max(thickness, step) / 2
+        overlap = np.minimum(distance + step / 2, half) - np.maximum(distance - step / 2, -half)
+        weights = np.maximum(overlap, 0)
+        return weights / weights.sum(axis=1, keepdims=True)
     # The source is taken as linear between its voxels, which widens the profile by this much.
     sigma = math.sqrt(max((thickness / _FWHM_PER_SIGMA) ** 2 - step**2 / 6, (1e-9 * step) ** 2))
 

@@ -12,25 +12,30 @@ from segsrgan.errors import TableError
 from segsrgan.volumes import Volume, write_volume
 
 
+def upright(array, spacing=(1.0, 1.0, 1.0), *origin):
+    """A volume stored as a training uses it."""
+    return Volume(array, spacing, *origin, direction=np.diag([-1, -1, 1]))
+
+
 def ball(shape=(24, 24, 24), radius=7.0, spacing=(1.0, 1.0, 1.0)):
     """An image of a shaded ball and its shell as label."""
     distance = _distance(shape)
     grid = np.arange(shape[0]).reshape(-1, 1, 1)
     image = np.where(distance < radius, 100 + 10 * np.sin(grid), 0).astype("float32")
     label = ((distance < radius) & (distance > radius - 3)).astype("float32")
-    return Volume(image, spacing), Volume(label, spacing)
+    return upright(image, spacing), upright(label, spacing)
 
 
 def ball_mask(shape=(24, 24, 24), radius=7.0, spacing=(1.0, 1.0, 1.0)):
     """Classes of the ball: 0 outside, 1 the shell, 2 the inside."""
     distance = _distance(shape)
-    return Volume((distance < radius) + (distance <= radius - 3).astype("float32"), spacing)
+    return upright((distance < radius) + (distance <= radius - 3).astype("float32"), spacing)
 
 
 def noise(shape, seed=0, spacing=(1.0, 1.0, 1.0)):
     """An image that is positive everywhere, no two voxels alike."""
     array = np.random.default_rng(seed).uniform(50, 100, shape).astype("float32")
-    return Volume(array, spacing)
+    return upright(array, spacing)
 
 
 def write_table(folder, rows=("Train", "Test"), masks=False, **options):

@@ -5,18 +5,31 @@ from functools import partial
 
 import numpy as np
 import pytest
-from training.samples import ball, ball_mask, noise, problem, refusal, write_case, write_table
+from training.samples import (
+    ball,
+    ball_mask,
+    noise,
+    problem,
+    refusal,
+    upright,
+    write_case,
+    write_table,
+)
 
 from segsrgan.errors import VolumeError
-from segsrgan.training.cases import filled_box, read_cases
-from segsrgan.volumes import Volume, write_volume
+from segsrgan.training.cases import UNKNOWN, filled_box, read_cases
+from segsrgan.training.sources import ImageSource
+from segsrgan.volumes import Grid, Volume, read_volume, write_volume
+from segsrgan.volumes.comparison import reordered
 
 refused = partial(refusal, read_cases)
 
 
 def put(path, array, *geometry):
-    """Writes an array of any type; by default its voxels are 1 mm."""
-    write_volume(Volume(np.float32(array), (1.0, 1.0, 1.0), *geometry), path)
+    """Writes an array of any type; by default upright, its voxels 1 mm."""
+    array = np.float32(array)
+    volume = Volume(array, (1.0, 1.0, 1.0), *geometry) if geometry else upright(array)
+    write_volume(volume, path)
 
 
 def test_a_good_table_is_split_by_its_base(tmp_path):
@@ -100,6 +113,7 @@ def test_hot_voxels_and_scaled_labels_are_taken_and_pointed_out(tmp_path, caplog
 def test_all_problems_are_listed_at_once(tmp_path):
     table = write_table(tmp_path, ("Train",) * 11 + ("Test",))
     image, label = ball()
+    diagonal = np.diag([-1, -1, 1])
     broken = image.array.copy()
     broken[12, 12, 12] = np.nan  # not from the border on
     for index, array in ((4, broken), (9, image.array * 0), (11, np.ones_like(broken))):
@@ -109,10 +123,10 @@ def test_all_problems_are_listed_at_once(tmp_path):
     (tmp_path / "image10.nii.gz").symlink_to("image10.nii.gz")
     angle = np.deg2rad(3)  # about x, through the first voxel: both ends of x stay
     cos, sin = np.cos(angle), np.sin(angle)
-    shear = (0, 0, 0), np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+    shear = (0, 0, 0), diagonal @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
     for index, array, *geometry in (
         (1, label.array[:-1]),
-        (2, label.array, (5, 0, 0)),
+        (2, label.array, (5, 0, 0), diagonal),
         (3, label.array * 0),
         (4, label.array * 3 - (image.array > 0)),
         (6, np.where(label.array > 0, np.inf, 0)),
@@ -208,3 +222,38 @@ def test_a_table_without_what_it_needs_is_refused(content, message, tmp_path):
     if content is not None:
         (tmp_path / "data.csv").write_text(content)
     assert message in refused(tmp_path / "data.csv")
+
+
+def test_images_are_turned_upright_and_their_labels_with_them(tmp_path):
+    table, turn = write_table(tmp_path), np.eye(3)[:, [2, 0, 1]] * [1, -1, 1]
+    (before,) = read_cases(table).train
+    for name in ("image0.nii.gz", "label0.nii.gz"):
+        volume = read_volume(tmp_path / name)
+        write_volume(reordered(volume, Grid((1, 1, 1), direction=turn)), tmp_path / name)
+    (after,) = read_cases(table).train
+    (image, labels), (known, truth) = (case.load(["Label_image"]) for case in (after, before))
+    assert image.grid.is_close(known.grid)
+    np.testing.assert_array_equal(image.array, known.array)
+    np.testing.assert_array_equal(labels["Label_image"], truth["Label_image"])
+
+
+def test_a_row_may_say_that_a_head_lies_anyhow(tmp_path):
+    table = write_table(tmp_path, ("Train", "Train", "Train", "Test"))
+    lines = table.read_text().splitlines()
+    poses = ("Pose", "any", "upright", "", "")
+    table.write_text("".join(f"{a},{b}\n" for a, b in zip(lines, poses, strict=True)))
+    assert [case.upright for case in read_cases(table).train] == [False, True, True]
+    table.write_text(table.read_text().replace(",any", ",askew"))
+    assert problem(refused(table), "line 2: Pose must be upright or any, received askew")
+
+
+def test_training_images_may_lack_a_label_where_it_is_not_needed(tmp_path):
+    table = write_table(tmp_path, ("Train", "Train", "Test"))
+    table.write_text(table.read_text().replace("label1.nii.gz", ""))
+    assert problem(refused(table), "line 3: Label_image is empty")
+    first, second = read_cases(table, unlabelled=True).train
+    assert list(first.labels) == ["Label_image"] and not second.labels
+    source = ImageSource.of([second], patch=16)
+    assert (source.draw(np.random.default_rng(0)).truth["cortex"] == UNKNOWN).all()
+    table.write_text(table.read_text().replace("label2.nii.gz", ""))
+    assert problem(refused(table, unlabelled=True), "line 4: Label_image is empty")

@@ -11,6 +11,7 @@ from training.command import make_gan
 
 from segsrgan.networks import GeneratorSpec
 from segsrgan.training import losses
+from segsrgan.training.cases import UNKNOWN
 from segsrgan.training.dataset import Batch
 from segsrgan.training.optimizers import clipped
 
@@ -122,6 +123,19 @@ def test_reconstruction_losses_by_hand(name, weights, heads, last, expected, bra
     output = target.copy()
     output[..., -1] = last
     assert float(gan.reconstruction_loss(target, output)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", losses.RECONSTRUCTIONS)
+def test_a_label_that_nobody_drew_counts_in_no_loss(name):
+    gan = make_gan(GeneratorSpec(2, blocks=1), lambadv=0.0, reconstruction_loss=name)
+    target = images(1.0)
+    target[1, ..., 1] = UNKNOWN
+    output = np.full_like(target, 0.5)
+    expected, other = float(gan.reconstruction_loss(target, output)), output.copy()
+    other[1, ..., 1] = 0.9
+    assert float(gan.reconstruction_loss(target, other)) == pytest.approx(expected, rel=1e-6)
+    other[0, ..., 1] = 0.9
+    assert float(gan.reconstruction_loss(target, other)) < expected - 0.01
 
 
 def test_a_conditional_generator_and_critic_see_the_resolution():

@@ -33,6 +33,8 @@ def test_a_row_says_how_its_map_is_used(tmp_path):
     for item, scale in ((first, (0.8, 1.25)), (second, (0.5, 1.5))):
         source = item.source(patch=12, acquisition=acquisition, strip=0.25)
         assert source == SyntheticSource(item.labels, 12, scale, acquisition, 0.25)
+    anyhow, upright = read(tmp_path, "head0.nii.gz,any", "head0.nii.gz,", header="Label_map,Pose")
+    assert (anyhow.source().upright, upright.source().upright) == (False, True)
 
 
 def test_cortex_values_are_separated_by_blanks_semicolons_or_commas(tmp_path):

@@ -129,6 +129,16 @@ def test_degrading_an_impulse_shows_the_slice_profile():
     assert result.array.ravel() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("thickness, expected", [(4, [0, 1, 2, 3]), (2, [1, 2]), (0.1, [1, 2])])
+def test_a_box_is_the_mean_of_the_voxels_in_a_slice(thickness, expected):
+    volume = Volume(noise((3, 2, 12)), (1, 1, 1))
+    found = degrade(volume, (1, 1, 4), thickness, "box").array
+    parts = volume.array.reshape(3, 2, 3, 4)[..., expected]
+    assert found == pytest.approx(parts.mean(axis=-1), abs=1e-6)
+    with pytest.raises(ValueError, match="profile must be one of gaussian, box"):
+        degrade(volume, (1, 1, 4), profile="sinc")
+
+
 def test_axes_whose_resolution_does_not_fall_stay_untouched():
     volume = Volume(noise((6, 5, 12)), (1, 1, 1))
     result = degrade(volume, (0.5, 1, 4))
