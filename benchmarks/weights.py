@@ -47,7 +47,7 @@ CONDITIONS = {
     "square root": {"change": np.sqrt},
     "noise 1 %": {"noise": 0.01},
     "noise 3 %": {"noise": 0.03},
-    "box": {"thickness": None},
+    "box": {"profile": "box"},
     "gaps": {"thickness": 0.5},
     "gaps known": {"thickness": 0.5, "told": 0.5},
     "told too wide": {"told": 1.25},
@@ -134,11 +134,21 @@ def cases(folder):
         yield "adult, painted", path.name[:-7], Volume(image, volume.spacing), cortex, brain[box]
 
 
-def acquire(truth, brain, axis=2, change=None, noise=0.0, thickness=1.0, ratio=RATIO, seed=0):
+def acquire(
+    truth,
+    brain,
+    axis=2,
+    change=None,
+    noise=0.0,
+    thickness=1.0,
+    profile="gaussian",
+    ratio=RATIO,
+    seed=0,
+):
     """`(truth, low)`: a volume with changed intensities, and its thick slices.
 
     The change is a function of intensities in [0, 1], the noise a fraction of the largest, the
-    thickness that of a Gaussian profile over the slices' distance; None: a box of that width.
+    thickness the profile's, see `degrade`, over the slices' distance.
     """
     array = np.clip(truth.array / truth.array.max(), 0, None)
     # Turned over, the background would be the brightest: it stays dark.
@@ -147,14 +157,7 @@ def acquire(truth, brain, axis=2, change=None, noise=0.0, thickness=1.0, ratio=R
     truth = truth.with_array(array.astype(np.float32))
     spacing = np.array(truth.spacing)
     spacing[axis] *= ratio
-    if thickness is None:
-        whole = -truth.array.shape[axis] % ratio
-        padding = [(0, whole if k == axis else 0) for k in range(3)]
-        slices = np.split(np.pad(truth.array, padding, "edge"), range(ratio, 10**4, ratio), axis)
-        low = [part.mean(axis) for part in slices if part.size]
-        low = Volume.from_grid(np.stack(low, axis), truth.grid.corner_aligned(spacing))
-    else:
-        low = degrade(truth, tuple(spacing), tuple(thickness * spacing))
+    low = degrade(truth, tuple(spacing), tuple(thickness * spacing), profile)
     return truth, low.with_array(add_noise(low.array, noise, np.random.default_rng(seed)))
 
 
