@@ -20,13 +20,13 @@ import pandas as pd
 from benchmarks.common import markdown
 from benchmarks.weights import acquire, fetal_cases, infants
 from segsrgan.volumes import Volume, psnr, ssim
+from segsrgan.volumes.resampling import PROFILES
 from supermask.geometry import Rigid, middle_of, sample
 from supermask.prediction import predict_views
 from supermask.settings import PredictionSettings
 from supermask.views import View
 
 INFANTS = ("month00_T2w", "month12_T1w")
-PROFILES = {"Gaussian": 1.0, "box": None}  # of slices as thick as their distance, see `acquire`
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 CONTRASTS = ((1.0, 0.0), (0.7, 0.1), (1.4, -0.05))  # gain and offset of each view
 ANGLE, SHIFT = 15.0, 5.0  # degrees, mm
@@ -43,9 +43,9 @@ def add_arguments(parser):
 def run(args, save):
     rows, report = [], {}
     for name, truth, brain in cases(args.data):
-        for profile, thickness in PROFILES.items():
+        for profile in PROFILES:
             for noise in args.noise:
-                views = examination(truth, brain, thickness, noise)
+                views = examination(truth, brain, profile, noise)
                 found = predict_views(views, PredictionSettings(alignment="classical"))
                 poses = {view.name: view.transform for view in found.views}
                 # Their headers say where the alignment has found the patient.
@@ -74,7 +74,7 @@ def _cut(truth, brain):
     return Volume((image / image.max()).astype(np.float32), truth.spacing), brain
 
 
-def examination(truth, brain, thickness, noise):
+def examination(truth, brain, profile, noise):
     """The `View`s of a volume in three planes, moved from the second on."""
     rng, views, middle = np.random.default_rng(0), [], middle_of(truth.grid)
     outline = truth.with_array(brain.astype(np.float32))
@@ -82,7 +82,7 @@ def examination(truth, brain, thickness, noise):
         angles, shift = np.deg2rad(rng.uniform(-ANGLE, ANGLE, 3)), rng.uniform(-SHIFT, SHIFT, 3)
         pose = Rigid(angles, shift, middle) if views else Rigid()
         moved = truth.with_array(sample(truth, truth.grid, pose.inverse(), order=3))
-        options = {"axis": axis, "noise": noise, "thickness": thickness, "seed": axis}
+        options = {"axis": axis, "noise": noise, "profile": profile, "seed": axis}
         _, scan = acquire(moved, brain, **options)
         scan = scan.with_array((gain * scan.array + offset).astype(np.float32))
         mask = sample(outline, scan.grid, pose.inverse()) >= 0.5
