@@ -103,7 +103,11 @@ SAME = {
         },
         RAW,
     ),
-    "gzip": ("a.nrrd", {"encoding": "gz"}, gzip.compress(RAW[:50]) + gzip.compress(RAW[50:])),
+    "gzip": (
+        "a.nrrd",
+        {"encoding": "gz"},
+        gzip.compress(RAW[:50], mtime=0) + gzip.compress(RAW[50:], mtime=0),
+    ),
     "bzip2": ("a.nrrd", {"encoding": "bzip2"}, bz2.compress(RAW)),
     "text": ("a.nrrd", {"encoding": "ASCII"}, " ".join(map(str, ARRAY.ravel("F"))).encode()),
     "big": ("a.nrrd", {"endian": "big"}, ARRAY.astype(">i2").tobytes("F")),
