@@ -157,7 +157,7 @@ def test_labels_that_are_stored_otherwise_or_a_little_beside_train_the_same(tmp_
     half = mirrored.array > 0
     for stored in (
         reordered(mirrored, (2, 0, 1), (True, False, True)),
-        Volume(mirrored.array, mirrored.spacing, (0.3, 0.2, 0)),
+        Volume(mirrored.array, mirrored.spacing, (0.3, 0.2, 0), mirrored.direction),
     ):
         write_volume(stored, tmp_path / "label0.nii.gz")
         with caplog.at_level(logging.INFO):
@@ -166,8 +166,9 @@ def test_labels_that_are_stored_otherwise_or_a_little_beside_train_the_same(tmp_
         np.testing.assert_array_equal(case.load_label("Label_image"), half)
     assert "label0.nii.gz: its axes are stored otherwise than those of" in caplog.text
     assert "label0.nii.gz: the label lies 0.36 mm beside" in caplog.text
-    write_volume(Volume(label.array[4:20], label.spacing, (4, 0, 0)), tmp_path / "label0.nii.gz")
-    crop = "16 x 24 x 24 voxels of 1 x 1 x 1 mm, axes LPS, from (4, 0, 0) mm against 24 x 24 x 24"
+    cropped = Volume(label.array[4:20], label.spacing, (-4, 0, 0), label.direction)
+    write_volume(cropped, tmp_path / "label0.nii.gz")
+    crop = "16 x 24 x 24 voxels of 1 x 1 x 1 mm, axes RAS, from (-4, 0, 0) mm against 24 x 24 x 24"
     assert problem(refusal(read_cases, table), crop, "resample the label onto the image")
 
 
