@@ -26,7 +26,7 @@ from segsrgan.tables import stem
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 2  # part of every key, to be changed with the meaning of the arrays
+_FORMAT = 3  # part of every key, to be changed with the meaning of the arrays
 
 
 class Cache:
