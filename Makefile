@@ -10,18 +10,16 @@ export PYTHONUTF8 := 1
 # Two processes: half of the time of most tests is one thread tracing graphs. Files stay whole, for
 # what a module shares, and in their order: the quick ones of the volumes come last and even it out.
 pytest_flags ?= -n 2 --dist loadfile --no-loadscope-reorder
-# Further flags of both stages of `make weights`, such as --kernel_gen 16 --epoch 200 on a GPU.
+# Further flags of `make weights`, such as --batch_size 16 --levels_gen 96,160,192,224 on a GPU.
 weights_flags ?=
-stage = $(bin)/segsrgan train --config weights/recipes/$(1).toml --base_path "$(data)" --resume \
-  --snapshot_folder weights_run/$(1) --dice_file weights_run/$(1)/dice.csv \
-  --mse_file weights_run/$(1)/mse.csv
+run := weights_run/cortex
 
 # The original's targets: the package installed as users do, on the images of that folder.
 package_targets := create_venv_and_install_SegSRGAN test_job_model_help \
   test_job_model_on_image_absolute test_job_model_on_image_relatif test_seg test_training \
   remove_result
 
-.PHONY: help demo demo_supermask install test test_slow test_jax lint check weights weights_supermask clean remove_venv \
+.PHONY: help demo demo_supermask install test test_slow test_jax lint check weights weights_brain weights_supermask clean remove_venv \
   $(package_targets)
 
 help: ## list these targets
@@ -57,13 +55,24 @@ lint: $(venv)/.dev ## ruff, its format check, and the import rules
 
 check: lint test ## lint and the default suite: what a change must pass
 
-weights: $(venv)/.dev ## train and score the weights that ship, from data=FOLDER (two hours on 2 cores)
+weights: $(venv)/.dev ## train and score the weights that ship, from data=FOLDER (3 to 9 hours on 2 cores)
 	@test -n "$(data)" || { echo "make weights data=FOLDER; see weights/README.md"; exit 2; }
-	$(call stage,1_image) $(weights_flags)
-	$(call stage,2_both) --weights "$$(ls -t weights_run/1_image/SegSRGAN_epoch_* | head -1)" \
-	  $(weights_flags)
+	$(bin)/segsrgan train --config weights/recipes/cortex.toml --base_path "$(data)" --resume \
+	  --snapshot_folder $(run) --dice_file $(run)/dice.csv --mse_file $(run)/mse.csv $(weights_flags)
 	$(bin)/python -m benchmarks weights --data "$(data)" --output weights_run/scores.json \
-	  --conditions all --weights "$$(ls -t weights_run/2_both/SegSRGAN_epoch_* | head -1)"
+	  --conditions all --weights "$$(ls -t $(run)/SegSRGAN_epoch_* | head -1)"
+
+weights_brain: $(venv)/.dev ## train the network that finds the brain in a head, from data=FOLDER (an hour on 2 cores)
+	@test -n "$(data)" || { echo "make weights_brain data=FOLDER; see weights/README.md"; exit 2; }
+	mkdir -p weights_run/brain
+	cp weights/recipes/heads.csv weights/recipes/heads_test.csv weights_run
+	cp weights/recipes/heads_samples.csv weights_run/brain
+	ln -sfn "$$(realpath "$(data)")/adult_labels" weights_run/adult_labels
+	ln -sfn "$$(realpath "$(data)")/fetal_templates" weights_run/fetal_templates
+	$(bin)/segsrgan synthesize --csv weights_run/heads_test.csv --patch 80 --number 6 --thickness 1 3 \
+	  --stripped 0.35 --output weights_run/brain --overwrite
+	$(bin)/segsrgan train --config weights/recipes/brain.toml --resume --snapshot_folder weights_run/brain \
+	  --dice_file weights_run/brain/dice.csv --mse_file weights_run/brain/mse.csv $(weights_flags)
 
 weights_supermask: $(venv)/.dev ## train networks of SuperMask by their recipe, from data=FOLDER
 	@test -n "$(data)" || { echo "make weights_supermask data=FOLDER; see weights/README.md"; exit 2; }

@@ -20,6 +20,7 @@ BENCHMARKS = {
     "inference": "seconds, memory, distance to the machine's limit and accuracy of applying",
     "training": "seconds and memory of training cycles",
     "weights": "scores of weights on volumes that their training never saw",
+    "stripping": "the brain that is found in painted heads, and what is kept of brains alone",
     "verdict": "which good and bad images the verdict tells apart",
     "doubt": "how well the maps of doubt point at errors, and how honest probabilities are",
     "paper": "the SegSRGAN paper's tables: steps, robustness, pipelines, adversarial loss",

@@ -4,10 +4,12 @@
 python -m benchmarks.ours job IMAGE PATCH STEP FOLDER WEIGHTS
 python -m benchmarks.ours limit|accuracy RUNS [--small]
 python -m benchmarks.ours cycle BATCH PATCH BACKEND PRECISION CYCLES
+python -m benchmarks.ours update RECIPE UPDATES
 """
 
 import importlib
 import json
+import math
 import os
 import sys
 import time
@@ -87,9 +89,11 @@ def operations(model, rewritten=True):
             continue
         edge, filters = layer.kernel.shape[0], layer.kernel.shape[-1]
         taps = edge**3
-        if getattr(layer, "upsampling", 1) == 2:
-            taps = 2**3  # each output voxel sees two coarse ones along each axis
-        elif rewritten and layer.strides == 1 and filters <= FEW_FILTERS:
+        upsampling = getattr(layer, "upsampling", (1,))
+        if max(upsampling) == 2:
+            # Each output voxel sees two coarse ones along an axis that is upsampled.
+            taps = math.prod(2 if factor == 2 else edge for factor in upsampling)
+        elif rewritten and max(layer.strides) == 1 and filters <= FEW_FILTERS:
             taps = (edge + 1) ** 3  # a kernel wider by one, with stride 2
         voxels = np.prod(layer.output.shape[1:4], dtype=float)
         result.append(2 * voxels * taps * layer.kernel.shape[-2] * filters)
@@ -147,23 +151,9 @@ def cycle(batch, patch, backend, precision, cycles):
     os.environ["KERAS_BACKEND"] = backend
     import keras
 
-    from segsrgan.training.dataset import Batch
-    from segsrgan.training.gan import Gan, build_networks
-    from segsrgan.training.settings import TrainingSettings
-
-    batch, patch = int(batch), int(patch)
-    module = importlib.import_module(f"segsrgan.training.step_{backend}")
-    module.deterministic()  # as `SegSRGAN_training.py` does
-    keras.config.set_dtype_policy(precision)
-    files = {name: name for name in ("csv", "snapshot_folder", "dice_file", "mse_file")}
     mm = {"low_res": (0.5, 0.5, 3.0), "low_res_upper": (0.5, 0.5, 3.0)}
-    settings = TrainingSettings(**files, **mm, patch_size=patch)
-    gan = Gan(*build_networks(settings, None, classes=0), settings)
-    step, rng = module.Step(gan), np.random.default_rng(0)
-    image, lr, label = rng.random((3, batch, patch, patch, patch), dtype=np.float32)
-    target = np.stack([image, (label > 0.5).astype(np.float32)], axis=-1)
-    epsilon = rng.random(batch, dtype=np.float32)
-    data = Batch(lr[..., None], target, np.full(batch, 3.0, np.float32), epsilon)
+    values = {"batch_size": int(batch), "patch_size": int(patch), "precision": precision, **mm}
+    gan, step, data = _training(values, backend)
     losses = {}
 
     def update(times):
@@ -179,9 +169,57 @@ def cycle(batch, patch, backend, precision, cycles):
     return {
         "cycles": seconds,
         "losses": {name: float(value) for name, value in losses.items()},
-        "operations": batch * operations_of_a_cycle(gan),
+        "operations": int(batch) * operations_of_a_cycle(gan),
         "matrix_rate": matrix_rate(precision.removeprefix("mixed_"), 2048),
     }
+
+
+def update(recipe, updates):
+    """Seconds of each update of the generator by a recipe, on random patches; as `cycle`."""
+    from keras import ops
+
+    from segsrgan.config import from_toml
+    from segsrgan.training.settings import TrainingSettings
+
+    values = from_toml(recipe, TrainingSettings)
+    values.setdefault("low_res_upper", values["low_res"])
+    gan, step, data = _training(values, "tensorflow")
+
+    def once():
+        step.generator(data)
+        ops.convert_to_numpy(gan.generator.trainable_variables[-1])
+
+    once()  # compiles
+    seconds = [_seconds(once) for _ in range(int(updates))]
+    generator, settings = operations(gan.generator, False), gan.settings
+    return {
+        "cycles": seconds,
+        "voxels": settings.batch_size * settings.patch_size**3,
+        "operations": settings.batch_size * (3 * sum(generator) - generator[0]),
+        "matrix_rate": matrix_rate(settings.precision.removeprefix("mixed_"), 2048),
+    }
+
+
+def _training(values, backend):
+    """`(Gan, Step, Batch)` of settings, a dict, with random patches."""
+    import keras
+
+    from segsrgan.training.dataset import Batch
+    from segsrgan.training.gan import Gan, build_networks
+    from segsrgan.training.settings import TrainingSettings
+
+    module = importlib.import_module(f"segsrgan.training.step_{backend}")
+    module.deterministic()  # as `SegSRGAN_training.py` does
+    files = {name: name for name in ("csv", "snapshot_folder", "dice_file", "mse_file")}
+    settings = TrainingSettings(**{**values, **files})
+    keras.config.set_dtype_policy(settings.precision)
+    gan = Gan(*build_networks(settings, None, classes=0), settings)
+    batch, patch, rng = settings.batch_size, settings.patch_size, np.random.default_rng(0)
+    image, lr, label = rng.random((3, batch, patch, patch, patch), dtype=np.float32)
+    target = np.stack([image, (label > 0.5).astype(np.float32)], axis=-1)
+    epsilon = rng.random(batch, dtype=np.float32)
+    data = Batch(lr[..., None], target, np.full(batch, 3.0, np.float32), epsilon)
+    return gan, module.Step(gan), data
 
 
 def operations_of_a_cycle(gan):
@@ -204,5 +242,5 @@ def _seconds(compute):
 
 
 if __name__ == "__main__":
-    functions = {f.__name__: f for f in (job, limit, accuracy, cycle)}
+    functions = {f.__name__: f for f in (job, limit, accuracy, cycle, update)}
     print("\n" + json.dumps(functions[sys.argv[1]](*sys.argv[2:])), flush=True)

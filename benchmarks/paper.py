@@ -31,11 +31,11 @@ from segsrgan.volumes import resample_to
 PAIRS = {128: (30, 80, 128), 64: (20, 40, 64)}
 CHANGES = {"noise": (0.0, 0.01, 0.03, 0.05, 0.08), "power": (0.4, 0.6, 1.0, 1.5, 2.0)}
 THICK = f"--new_low_res 0.8 0.8 {0.8 * RATIO}"  # the templates have 0.8 mm
-# A small U-Net from scratch, by the recipe of the bundled weights' first stage.
+# A small U-Net from scratch, its image first of all, as the bundled weights began.
 SCRATCH = """--u_net_generator True --kernel_gen 8 --head_gen 3 --scaled_residual True
     --zero_head True --patch_size 48 --batch_size 2 --steps 100 --schedule cosine --warm_up 60
     --lrgen 2e-3 --beta_1 0.9 --clip_gradient 1 --lambadv 0 --reconstruction_loss balanced
-    --nu 0.03 --lambda_image 400 --lambda_entropy 0.3 --lambda_dice 0.3
+    --nu 1.5 --lambda_image 8 --lambda_entropy 0.3 --lambda_dice 0.3
     --precision mixed_bfloat16"""
 JOINT = f"{THICK} {SCRATCH} --interp profile --slice_voxels 4"
 DIGITS = {"seconds": 1, "psnr": 2, "ssim": 4, "dice": 3, "components": 1}

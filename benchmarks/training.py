@@ -3,10 +3,12 @@
 
 A cycle is five updates of the discriminator (first kernel 32) and one of the generator (first
 kernel 16) on random patches of 64^3. Each precision and batch size runs in a process of its own,
-interleaved: one update of each kind to warm up, then --cycles.
+interleaved: one update of each kind to warm up, then --cycles. --recipe: updates of the generator
+alone, as recipes of `segsrgan train --config` say.
 """
 
 import statistics
+from pathlib import Path
 
 from benchmarks.common import cost_cells, interleaved, markdown, ours, spread, summary
 
@@ -20,10 +22,13 @@ def add_arguments(parser):
     add("--runs", type=int, default=3)
     add("--cycles", type=int, default=3, help="timed in each run")
     add("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    add("--recipe", nargs="+", metavar="FILE.toml", help="of which the updates are timed instead")
     add("--backend", choices=("tensorflow", "jax"), default="tensorflow")
 
 
 def run(args, save):
+    if args.recipe:
+        return _recipes(args, save)
     report = {"patch": args.patch, "backend": args.backend}
     jobs = {
         (precision, batch): ours("cycle", batch, *report.values(), precision, args.cycles)
@@ -39,6 +44,36 @@ def run(args, save):
     return report
 
 
+def _recipes(args, save):
+    report = {}
+
+    def add(results):
+        report["results"] = [_of_recipe(*key, found) for key, found in results.items()]
+        save(report)
+
+    jobs = {(name,): ours("update", name, args.cycles) for name in args.recipe}
+    interleaved(jobs, args.runs, add)
+    return report
+
+
+def _of_recipe(name, results):
+    """One row: medians over the updates of all runs."""
+    row = {"job": Path(name).stem, "batch": "", **summary(results)}
+    good = [result for result in results if "failed" not in result]
+    if good:
+        row |= spread(sum((result["cycles"] for result in good), []))
+        row["voxels_per_second"] = good[0]["voxels"] / row["seconds"]
+        row |= _share_of_limit(good, row["seconds"])
+    return row
+
+
+def _share_of_limit(good, seconds):
+    rate = statistics.median(result["matrix_rate"] for result in good)
+    operations = good[0]["operations"]
+    fraction = operations / seconds / rate
+    return {"operations": operations, "matrix_rate": rate, "matrix_fraction": fraction}
+
+
 def _summary(precision, batch, results):
     """One row: medians over the cycles of all runs."""
     row = {"job": f"segsrgan 3, {precision}", "batch": batch, **summary(results)}
@@ -48,10 +83,7 @@ def _summary(precision, batch, results):
     row |= spread(sum((result["cycles"] for result in good), []))
     # Five batches for the discriminator, one for the generator.
     row["patches_per_second"] = 6 * batch / row["seconds"]
-    row["operations"] = good[0]["operations"]
-    row["matrix_rate"] = statistics.median(r["matrix_rate"] for r in good)
-    row["matrix_fraction"] = row["operations"] / row["seconds"] / row["matrix_rate"]
-    return row
+    return row | _share_of_limit(good, row["seconds"])
 
 
 def tables(report):
@@ -59,7 +91,8 @@ def tables(report):
     for row in report["results"]:
         cells = [row["job"], row["batch"], *cost_cells(row)]
         if "matrix_fraction" in row:
-            cells.append(f"{row['patches_per_second']:.2f}")
+            speed = row.get("patches_per_second") or row["voxels_per_second"] / 64**3
+            cells.append(f"{speed:.2f}")
             cells.append(f"{row['matrix_fraction']:.0%} of {row['matrix_rate'] / 1e12:.2f} TFLOP/s")
         lines.append(cells)
     heads = ["cycle", "batch", "seconds (min to max)", "peak memory, GB", "patches/s"]

@@ -32,9 +32,10 @@ from segsrgan.training.painting import paint, prepare_labels
 from segsrgan.volumes import connected_components, degrade, dice, psnr, resample_to, ssim
 
 # Left out of every training on this data.
-HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20")
+HELD_OUT = ("GA25_operated", "GA28", "GA32", "seg_18", "seg_19", "seg_20", "month06")
 FETAL_CORTEX, ADULT_CORTEX = (5,), (3, 42)
 RATIO = 4
+RAS = np.diag([-1.0, -1.0, 1.0])  # of nilearn's arrays
 # name -> arguments of `acquire`; the predictor is `told` a thickness, over the slices' distance
 CONDITIONS = {
     "z": {},
@@ -90,12 +91,14 @@ def _settings(text):
 
 
 def infants(folder):
-    """Yields real infants as `cases` does, without a cortex."""
+    """Yields real infants as `cases` does, without a cortex; "other infants" may be trained on."""
     for path in sorted((folder / "infants").glob("*w.nii.gz")):
+        group = "infants" if any(name in path.name for name in HELD_OUT) else "other infants"
         volume = read_volume(path)
         brain = volume.array > 0
         box = tuple(slice(p.min(), p.max() + 1) for p in brain.nonzero())
-        yield "infants", path.name[:-7], Volume(volume.array[box], volume.spacing), None, brain[box]
+        part = Volume(volume.array[box], volume.spacing, direction=volume.direction)
+        yield group, path.name[:-7], part, None, brain[box]
 
 
 def fetal_cases(folder):
@@ -113,7 +116,7 @@ def adult_template(box=...):
 
     images = (datasets.load_mni152_template, datasets.load_mni152_gm_template)
     t1, grey = (load(resolution=1).get_fdata(dtype="float32")[box] for load in images)
-    return Volume(t1, (1.0, 1.0, 1.0)), grey > 0.5, t1 > 0
+    return Volume(t1, (1.0, 1.0, 1.0), direction=RAS), grey > 0.5, t1 > 0
 
 
 def cases(folder):
@@ -131,7 +134,8 @@ def cases(folder):
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         image = paint(label_map.labels[box], label_map, np.random.default_rng(20), strip=True)
         cortex = np.isin(label_map.labels[box], label_map.cortex)
-        yield "adult, painted", path.name[:-7], Volume(image, volume.spacing), cortex, brain[box]
+        painted = Volume(image, volume.spacing, direction=volume.direction)
+        yield "adult, painted", path.name[:-7], painted, cortex, brain[box]
 
 
 def acquire(

@@ -49,7 +49,7 @@ def required_memory(shape, patch, batch_size, kernel, channels, scan=0):
         shape: the result's voxels (x, y, z).
         patch: the patch's edge in voxels, None for the whole image.
         batch_size: patches computed at once.
-        kernel: channels of the generator's first convolution.
+        kernel: channels of the generator's widest feature maps, as if of whole size.
         channels: output channels of the generator, and as many more as are kept beside them.
         scan: voxels of the scan.
     """

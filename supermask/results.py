@@ -5,9 +5,11 @@ import logging
 import math
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from segsrgan.config import checked
 from segsrgan.errors import UserError, one_line
@@ -43,8 +45,8 @@ def predict(
         stacks: paths of image files or DICOM folders, or `View`s, in any order and orientation.
         masks: as many paths of the object's masks, None where there is none and for `View`s, which
             bring theirs; None: no masks at all.
-        weights: of segmentor and AlignNet: a file, a name of the registry, or `Networks`; None
-            where all stacks have masks.
+        weights: of segmentor and AlignNet: a file, a name of the registry, or `Networks`; "brain"
+            for stacks of heads, whose brain is the object; None where all stacks have masks.
         segsrgan: weights of SegSRGAN, by which each stack is super-resolved first, or None.
         labels: values of the masks that make the object, see `supermask.read_view`.
         output: folder for the results as files, or None.
@@ -74,6 +76,7 @@ def predict(
     record = {"settings": asdict(settings), "labels": labels, **_inputs(files)}
     models = load_models(weights, segsrgan)
     views = [s if isinstance(s, View) else read_view(s, m, labels=labels) for s, m in pairs]
+    views = with_brains(views, models.brain)
     result = predict_views(views, settings, models.supermask, models.segsrgan, progress)
     if output is not None:
         write_results(result, output, overwrite, **record, **models.record)
@@ -106,6 +109,7 @@ class Models(NamedTuple):
 
     supermask: Any = None  # `Networks`
     segsrgan: Any = None  # a `Predictor`, which super-resolves the stacks first
+    brain: Any = None  # a `Predictor`, which finds the brain where a stack has no mask
     record: dict = {}
 
 
@@ -113,12 +117,18 @@ def load_models(weights=None, segsrgan=None):
     """Loads the `Models` of a run, see `predict`."""
     networks = weights if _path(weights) is None else None
     names = {"supermask": _path(weights), "segsrgan": _path(segsrgan)}
-    stamps, engines, predictor = {}, {}, None
+    stamps, engines, predictor, finder = {}, {}, None, None
     if any(names.values()):
         from segsrgan.networks import resolve  # loads what reads weights
 
         stamps = {key: stamp(resolve(name)) for key, name in names.items() if name}
-    if names["supermask"]:
+    if names["supermask"] and finds_brain(weights):
+        from segsrgan.inference.predictor import brain_finder  # loads an engine
+
+        finder = brain_finder(weights)
+        engine = finder.engine
+        engines["supermask"] = {"engine": engine.name, "precision": engine.precision}
+    elif names["supermask"]:
         from supermask.networks import load_networks  # loads Keras
 
         networks = load_networks(weights)
@@ -134,7 +144,29 @@ def load_models(weights=None, segsrgan=None):
         engine = predictor.engine
         engines["segsrgan"] = {"engine": engine.name, "precision": engine.precision}
     record = {"weights": names, "weights_stamps": stamps, "engines": engines}
-    return Models(networks, predictor, record)
+    return Models(networks, predictor, finder, record)
+
+
+def finds_brain(weights):
+    """Whether weights, a file or a name of the registry, are those that find the brain."""
+    from segsrgan.networks import describe
+
+    return describe(weights)["metadata"].get("structure") == "brain"
+
+
+def with_brains(views, finder):
+    """The views; those without a mask have the brain that a `Predictor`, or None, finds in them."""
+    if finder is None:
+        return views
+    from segsrgan.inference.stripping import find_brain
+
+    found = []
+    for view in views:
+        if view.mask is None:
+            brain = find_brain(view.volume, finder).on(view.grid).astype(np.float32)
+            view = replace(view, mask=view.volume.with_array(brain))
+        found.append(view)
+    return found
 
 
 def _path(name):
@@ -326,8 +358,8 @@ class Job:
         def progress(what, done, total):
             self.progress(name, done, total, what)
 
-        networks, sharpener, _ = self.models
-        found = predict_views(views, self.settings, networks, sharpener, progress)
+        models, views = self.models, with_brains(views, self.models.brain)
+        found = predict_views(views, self.settings, models.supermask, models.segsrgan, progress)
         for text in (*found.lost, *found.warnings):
             logger.warning("%s: %s", name, text)
         if (lost or found.lost) and self.settings.reference is None:

@@ -66,6 +66,7 @@ def known_flags():
     from benchmarks.__main__ import BENCHMARKS
 
     texts = [help_of(f"segsrgan.cli.{module}") for module in sorted(set(COMMANDS.values()))]
+    texts.append(help_of("segsrgan.cli.weights", "convert"))
     texts += [help_of("benchmarks.__main__", name) for name in BENCHMARKS]
     return set().union(*map(flags_of, texts)) | FOREIGN
 

@@ -143,8 +143,8 @@ def build_parser():
         nargs="+",
         default=["128"],
         metavar="SIZES",
-        help='patch sizes in voxels by comma, divisible by 4; None: the whole image. "64,128" '
-        "(default: 128)",
+        help="patch sizes in voxels by comma, divisible by 4 (by 16 for folded U-Nets); None: the "
+        'whole image. "64,128" (default: 128)',
     )
     add(
         "-s",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `segsrgan`: predict, train, synthesize, evaluate, export, weights."""
+"""The command `segsrgan`: predict, strip, train, synthesize, evaluate, export, weights."""
 
 import sys
 from importlib import import_module
@@ -10,6 +10,7 @@ from segsrgan.cli.console import Parser, command
 # Each has a parser of its own and gets all arguments that follow: module, function, help.
 _COMMANDS = {
     "predict": ("job_model", "main", "super-resolve and segment the images of a CSV file"),
+    "strip": ("strip", "main", "find the brain in images of a head"),
     "train": ("train", "main", "train a network on the images of a CSV file"),
     "synthesize": ("synthesize", "main", "write samples of images painted on label maps"),
     "evaluate": ("evaluate", "main", "measure images and segmentations against references"),

@@ -40,7 +40,7 @@ def build_parser():
     add("--masks", nargs="+", metavar="MASK", help="their masks, in the same order")
     add("--patient", metavar="NAME", help="name of the patient of --views (default: patient)")
     add("-o", "--output", required=True, metavar="FOLDER", help="where the results go")
-    add("-w", "--weights", metavar="WEIGHTS", help="weight file of segmentor and AlignNet")
+    add("-w", "--weights", metavar="WEIGHTS", help="of segmentor and AlignNet; or brain, for heads")
     add("--segsrgan", metavar="WEIGHTS", help="super-resolve each stack by SegSRGAN first")
     add(
         "--labels",

@@ -196,6 +196,9 @@ def main(argv=None, prog=None, command=SEGSRGAN):
 
 
 def _train(settings, command, stop):
+    # The threads that draw patches are many already; those of BLAS would fight with them and with
+    # the network's. Read when NumPy is first imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     training = import_quietly(command.module)
     with ProgressBar(unit="cycle") as bar:
         row = training.run(settings, progress=bar, stop=stop) or {}

@@ -29,10 +29,11 @@ def _weights_parser():
     add = actions.add_parser("show", help="what is known about weights")
     add.set_defaults(action=_show)
     add.add_argument("name", help="a name of the list, or a weight file")
-    add = actions.add_parser("convert", help="a weight file of SegSRGAN 2 into one of ours")
+    add = actions.add_parser("convert", help="a weight file, of SegSRGAN 2 too, into one of ours")
     add.set_defaults(action=_convert)
-    add.add_argument("old", help="the weight file of the original")
+    add.add_argument("old", help="the weight file")
     add.add_argument("new", help="the file to write")
+    add.add_argument("--half", action="store_true", help="in float16, half as large")
     add = actions.add_parser("download", help="fetch the weights published by the authors")
     add.set_defaults(action=_download)
     add.add_argument("names", nargs="*", help="which of them (default: all)")
@@ -67,7 +68,7 @@ def _show(args):
 def _convert(args):
     from segsrgan.networks.weights import convert
 
-    convert(args.old, args.new)
+    convert(args.old, args.new, args.half)
     print(args.new)
 
 
@@ -94,7 +95,7 @@ def _export_parser():
         type=int,
         default=128,
         metavar="SIZE",
-        help="edge of its patches in voxels, divisible by 4 (default: 128)",
+        help="edge of its patches in voxels, divisible by 4 (16 for folded U-Nets; default: 128)",
     )
     add("--overwrite", action="store_true", help="replace what is there")
     add("--quiet", action="store_true", help="errors only")

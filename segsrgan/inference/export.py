@@ -37,7 +37,7 @@ def export(weights_path, file_format, output, patch=128, overwrite=False):
         file_format: one of `FORMATS`.
         output: the file to write, `.onnx` or `.xml` (a `.bin` of the same name comes with it), or
             the folder of a SavedModel.
-        patch: edge of its patches in voxels, divisible by 4.
+        patch: edge of its patches in voxels, divisible by the weights' `spec.multiple`.
         overwrite: whether something there is replaced.
 
     Returns:
@@ -47,11 +47,13 @@ def export(weights_path, file_format, output, patch=128, overwrite=False):
         UserError: on a wrong argument, without a library, if something is there already, or if
             what was written does not agree; `WeightsError` if the weights cannot be read.
     """
-    output, patch = Path(output), checked_patch(patch)
+    output = Path(output)
     _check(file_format, output, patch, overwrite)
     from segsrgan.networks.weights import read_generator
 
-    generator, sample = read_generator(weights_path), sample_patch(patch)
+    generator = read_generator(weights_path)
+    patch = checked_patch(patch, generator[0].multiple)
+    sample = sample_patch(patch)
     folder = temporary_beside(output)
     try:
         folder.mkdir()

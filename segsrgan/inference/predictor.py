@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """One image: normalise, interpolate, run the generator over patches, bring the results back."""
 
+import logging
 import math
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, combinations
 
 import numpy as np
@@ -13,12 +14,13 @@ from segsrgan.inference.engines import make_engine
 from segsrgan.inference.measures import scan_measures
 from segsrgan.inference.prediction import Prepared, make_prediction
 from segsrgan.inference.settings import (
-    MIN_PATCH,
     PredictorSettings,
     checked_patch,
     checked_resolution,
     checked_step,
 )
+from segsrgan.inference.stripping import WEIGHTS as BRAIN_WEIGHTS
+from segsrgan.inference.stripping import find_brain
 from segsrgan.inference.sweep import default_batch_size, predict_tiled
 from segsrgan.memory import GIB, MemoryBudget, required_memory
 from segsrgan.networks.architecture import GeneratorSpec
@@ -31,6 +33,10 @@ from segsrgan.volumes.thickness import estimated_width, stated_thickness, taken_
 from segsrgan.volumes.tiling import plan
 from segsrgan.volumes.volume import Volume
 
+logger = logging.getLogger(__name__)
+
+# In ml; a smaller object is looked at for a brain only where that is asked for.
+_LEAST_HEAD = 100.0
 # Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
 _LARGEST_SIZE = 10**18
 
@@ -66,6 +72,9 @@ class Predictor:
               image as it is.
             - `flips`: 1, 2, 4 or 8 mirrored inputs, of which the mean is taken.
             - `islands`: `"drop"` or `"keep"` parts of the mask below 2 % of the largest one.
+            - `strip`: `"no"`, `"yes"` or `"auto"`: the brain is found first, see
+              `segsrgan.inference.stripping`, and shown to the network alone; `"auto"`: where there
+              is a head around it. The image of what is around it is interpolated.
             - `maps`: whether the `Prediction` has maps of doubt.
             - `threshold`: probability from which a voxel belongs to the cortex mask.
             - `max_memory`: GiB that the process may have in all, as far as can be foreseen; what
@@ -116,7 +125,8 @@ class Predictor:
 
         Args:
             image: a `Volume`, or the path of an image file or DICOM folder.
-            patch: edge of the patches in voxels, divisible by 4; None for the whole image.
+            patch: edge of the patches in voxels, divisible by the weights' `spec.multiple`, 4 or
+                more; None for the whole image.
             step: voxels between patches, half the patch when None; unused without a patch.
             new_resolution: voxel size of the result in mm, three numbers or one.
             series: UID of the DICOM series to take from a folder with several.
@@ -130,7 +140,7 @@ class Predictor:
             VolumeError: if the image cannot be read.
             ValueError: if the image is constant or has NaN or infinite voxels.
         """
-        patch = checked_patch(patch)
+        patch = checked_patch(patch, self.spec.multiple)
         step = checked_step(step, patch)
         prepared = self.prepare(image, new_resolution, series, patch)
         return self.predict_prepared(prepared, patch, step, progress)
@@ -153,24 +163,50 @@ class Predictor:
         normalisation = _normalisation(volume, legacy, name)
         scan = volume.with_array(normalisation.apply(volume.array))
         thickness, found = self._thickness(scan, name, source.thickness)
-        measures = scan_measures(scan) | {
+        shown, measures = scan, scan_measures(scan)
+        brain = self._brain(scan, name, measures["head_volume"])
+        if brain is not None:
+            shown = scan.with_array(np.where(brain.on(scan.grid), scan.array, np.float32(0)))
+            measures = scan_measures(shown) | {"brain_volume": brain.volume}
+        measures |= {
             "missing_slices": source.missing + _lost(volume),
             "alternating": int(any(alternating_slices(volume.array))),
             "repaired": int(source.is_repaired),
             "clipped": int(normalisation.clips),
             **found,
         }
-        result = self._interpolate(scan, network, thickness)
+        result = self._interpolate(shown, network, thickness)
+        whole = None if brain is None else self._interpolate(scan, network, thickness)
         grid = result.grid if network == spacing else volume.grid.corner_aligned(spacing)
         # The released original read the third axis' spacing and never moved an axis.
         slices = volume.spacing[2] if legacy else max(volume.spacing)
         order = ([0, 1, 2], []) if legacy else canonical_order(volume.grid)
         scan = scan if self.settings.consistency == "on" else None
-        prepared = Prepared(
-            result, grid, normalisation, float(slices), order, scan, thickness, measures
-        )
-        self.memory.hold(prepared, result.array.nbytes + (scan.array.nbytes if scan else 0))
+        scanned = normalisation, float(slices), order, scan, thickness, measures
+        prepared = Prepared(result, grid, *scanned, brain, whole)
+        held = [volume.array.nbytes for volume in (result, scan, whole) if volume is not None]
+        self.memory.hold(prepared, sum(held))
         return prepared
+
+    def _brain(self, scan, name, head_volume):
+        """The `Brain` that is to be shown alone, or None."""
+        strip = self.settings.strip
+        if strip == "no" or strip == "auto" and head_volume < _LEAST_HEAD:
+            return None
+        brain = find_brain(scan, self._stripper)
+        if not brain.volume:
+            if strip == "yes":
+                raise UserError(f"{name}: no brain was found in it; strip=no takes it as it is")
+            return None
+        if strip == "auto" and not brain.is_inside_head:
+            return None
+        logger.info("%s: a head; its brain of %.0f ml is segmented", name, brain.volume)
+        return brain
+
+    @cached_property
+    def _stripper(self):
+        """The `Predictor` that finds the brain."""
+        return brain_finder(engine=self.settings.engine, threads=self.settings.threads)
 
     def _thickness(self, scan, name, declared):
         """Of the slices in mm, None: their distance; and what was measured, a dict."""
@@ -206,7 +242,8 @@ class Predictor:
         return resample(volume, spacing, interp, settings.interpolation_type, order, thickness)
 
     def predict_prepared(self, prepared, patch, step, progress=None):
-        """The `Prediction` of a prepared image; patch and step have been checked."""
+        """The `Prediction` of a prepared image; the step has been checked."""
+        patch = checked_patch(patch, self.spec.multiple)
         source = prepared.volume.array
         shape = tuple(map(max, source.shape, prepared.grid.shape))
         batch_size, needed = self._plan_memory(shape, prepared.grid.spacing, patch, source.nbytes)
@@ -254,13 +291,14 @@ class Predictor:
 
     def _tiling(self, shape, patch, step):
         geometry, voxels = self.settings.geometry, self.spec.slice_voxels
-        if patch is None and geometry == "exact" and min(shape) <= MIN_PATCH - 4:
+        multiple = self.spec.multiple
+        if patch is None and geometry == "exact" and min(shape) <= multiple:
             # The whole image, but thinner than the networks can take.
-            patch = step = [max(MIN_PATCH, n + -n % 4) for n in shape]
+            patch = step = [max(2 * multiple, n + -n % multiple) for n in shape]
         elif patch is not None and geometry == "exact" and voxels:
             # Patches that begin with a slice, too.
             step = (step, step, max(voxels, step - step % voxels))
-        return plan(shape, patch, step, geometry=geometry)
+        return plan(shape, patch, step, geometry, multiple)
 
     def _plan_memory(self, shape, spacing, patch, present=0, scan=0):
         """The batch size that fits, and the bytes needed besides the `present` ones.
@@ -269,7 +307,7 @@ class Predictor:
         """
         batch_size = self.settings.batch_size
         sizes = batch_size or 1, batch_size or default_batch_size(patch, self.engine)
-        kernel = self.spec.kernel
+        kernel = self.spec.full_channels
         channels = self.channels * (2 if self.settings.flips == 1 else 4) + 3 * self.settings.maps
         what, coarser = f"a result of {'x'.join(map(str, shape))} voxels", "a coarser resolution"
         remedy = f"{coarser} or a patch of 128"
@@ -281,6 +319,11 @@ class Predictor:
             what,
             f"ask for {remedy} (received {','.join(f'{value:g}' for value in spacing)} mm)",
         )
+
+
+def brain_finder(weights_path=BRAIN_WEIGHTS, **settings):
+    """A `Predictor` for `segsrgan.inference.stripping.find_brain`; arguments as for that."""
+    return Predictor(weights_path, strip="no", consistency="off", islands="keep", **settings)
 
 
 def _part_of(progress, done, flips, patches, total):

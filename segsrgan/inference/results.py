@@ -35,7 +35,7 @@ def result_files():
     """The results that networks may give: dict, name of the result -> prefix of its file.
 
     Each head of `segsrgan.networks.outputs` has one, a probability a thresholded one, and those
-    of one channel a map of disagreement, too.
+    of one channel a map of disagreement, too. The others are no network's.
     """
     files = {}
     for head in outputs.HEADS:
@@ -44,7 +44,7 @@ def result_files():
             files[f"{head.name}_mask"] = f"{head.file}_mask"
         if head.activation != "softmax":
             files[f"{head.name}_disagreement"] = f"{head.file}_disagreement"
-    return files | {"invented": "Invented"}
+    return files | {"invented": "Invented", "brain_mask": "Brain_mask"}
 
 
 @dataclass(frozen=True)

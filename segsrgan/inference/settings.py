@@ -21,13 +21,13 @@ from segsrgan.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
-# Two stride-2 levels leave 2 voxels of 8, the least that can be padded by reflection.
-MIN_PATCH = 8
+# What patches are divisible by; weights may ask for more, see `GeneratorSpec.multiple`.
+_MULTIPLE = 4
 _WHOLE = Rule(int)
 # What the numbers of a result depend on, besides weights and resolution; kept in its record.
 _NUMBERS = (
     *("geometry", "interp", "interpolation_type", "spline_order", "blend", "threshold"),
-    *("precision", "thickness", "gap", "consistency", "flips", "islands", "maps"),
+    *("precision", "thickness", "gap", "consistency", "flips", "islands", "strip", "maps"),
 )
 
 
@@ -98,6 +98,12 @@ class PredictorSettings:
         "legacy",
         choices=("drop", "keep"),
     )
+    strip: str = setting(
+        "no",
+        "find the brain first, and show the network that alone; auto: where there is a head around "
+        "it; not with --geometry legacy",
+        choices=("auto", "yes", "no"),
+    )
     maps: bool = setting(
         False,
         "write maps of doubt, too: where the network contradicts the scan, and where patches and "
@@ -144,9 +150,9 @@ class PredictorSettings:
             _logger.warning("with consistency=off there is no map of what the network invented")
 
     def _check_legacy(self):
-        for name in ("thickness", "gap", "maps"):
+        for name in ("thickness", "gap", "strip", "maps"):
             value = getattr(self, name)
-            if value is not None and value is not False:
+            if value is not None and value is not False and value != "no":
                 raise UserError(
                     f"the legacy geometry knows no {name}, received {value}; leave {name} out or "
                     "take geometry=exact"
@@ -162,15 +168,20 @@ class PredictorSettings:
         return {name: getattr(self, name) for name in _NUMBERS}
 
 
-def checked_patch(patch):
-    """The patch's edge in voxels, an int divisible by 4 from 8 up; None for the whole image."""
+def checked_patch(patch, multiple=_MULTIPLE):
+    """The patch's edge in voxels, an int; None for the whole image.
+
+    It is divisible by `multiple`, that of the weights where they are known, and at least twice it.
+    """
     if patch is None:
         return None
     patch = _WHOLE.checked(patch, "patch")
-    if patch < MIN_PATCH or patch % 4:
-        near = max(MIN_PATCH, 4 * round(patch / 4))
+    if patch < 2 * multiple or patch % multiple:
+        near = max(2 * multiple, multiple * round(patch / multiple))
+        weights = "" if multiple == _MULTIPLE else " for these weights"
         raise UserError(
-            f"patch must be divisible by 4 and at least {MIN_PATCH}, received {patch}; try {near}"
+            f"patch must be divisible by {multiple} and at least {2 * multiple}{weights}, received "
+            f"{patch}; try {near}"
         )
     return patch
 

@@ -6,6 +6,7 @@ are those of the released SegSRGAN 2.2.4. Nothing here computes: `segsrgan.netwo
 Keras models of it, and an engine may build a graph of its own, without Keras.
 """
 
+import math
 from dataclasses import asdict, dataclass, replace
 
 from segsrgan.networks import outputs
@@ -16,6 +17,9 @@ EPSILON = 1e-7
 # Up to so many filters a convolution with 8 times as many and stride 2 is the faster one: vector
 # units compute 16 channels at once, and a kernel of 7 grows to 8, by (8/7)^3 = 1.5.
 FEW_FILTERS = 6
+# Edges of the blocks that a folded U-Net begins with; in the thick axis one acquired slice, if
+# `slice_voxels` is 4.
+FOLD = (2, 2, 4)
 # Far beyond any network that could be trained; a file that claims more is damaged.
 _RANGES = {
     "kernel": (1, 512),
@@ -24,6 +28,7 @@ _RANGES = {
     "growth": (1, 8),
     "head": (1, 15),
 }
+_LEVELS, _FEWEST_LEVELS, _MOST_LEVELS = (1, 2048), 2, 6
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,9 @@ class GeneratorSpec:
             first slice at the first voxels; 0: any number, anywhere. A network that knows where
             the slices lie learns what is missing between them many times faster.
         heads: names of the optional heads of `segsrgan.networks.outputs` that it has.
+        levels: channels of each level of a folded U-Net (not in the paper): its first level has
+            blocks of 2x2x4 voxels for voxels, the next cubes of 4, 8, 16 voxels. `kernel`, `unet`,
+            `growth` and `head` then have no effect. Empty: the paper's networks.
 
     Raises:
         ValueError: if a field is out of its range.
@@ -65,9 +73,11 @@ class GeneratorSpec:
     interp: str = "scipy"
     slice_voxels: int = 0
     heads: tuple = ()
+    levels: tuple = ()
 
     def __post_init__(self):
         _check(self)
+        _check_levels(self)
         if self.head % 2 == 0:
             raise ValueError(f"head must be odd, received {self.head}")
         if self.scaled and not self.residual:
@@ -79,6 +89,16 @@ class GeneratorSpec:
     def channels(self):
         """Channels of the output, those of its heads."""
         return outputs.channel_count(self)
+
+    @property
+    def multiple(self):
+        """What the sizes of its input are divisible by; at least two of it lie along an axis."""
+        return 2 ** (len(self.levels) or 2)
+
+    @property
+    def full_channels(self):
+        """Channels, as if of whole size, of its widest feature maps."""
+        return -(-self.levels[0] // math.prod(FOLD)) if self.levels else self.kernel
 
 
 @dataclass(frozen=True)
@@ -121,9 +141,11 @@ class DiscriminatorSpec:
         return self.patch.bit_length() - 2
 
 
-def default_blocks(unet):
+def default_blocks(spec):
     """The residual blocks of a `GeneratorSpec` whose `blocks` is None."""
-    return 1 if unet else 6
+    if spec.levels:
+        return 2
+    return 1 if spec.unet else 6
 
 
 def _check(spec):
@@ -140,38 +162,73 @@ def _check(spec):
             raise ValueError(f"heads must be some of {', '.join(known)}, received {name}")
 
 
+def _check_levels(spec):
+    object.__setattr__(spec, "levels", levels := tuple(spec.levels))  # JSON has lists
+    low, high = _LEVELS
+    if levels and not _FEWEST_LEVELS <= len(levels) <= _MOST_LEVELS:
+        raise ValueError(
+            f"levels must be {_FEWEST_LEVELS} to {_MOST_LEVELS} numbers, received {len(levels)}"
+        )
+    if not all(isinstance(n, int) and low <= n <= high for n in levels):
+        raise ValueError(f"levels must be whole numbers from {low} to {high}, received {levels}")
+
+
 def spec_values(spec):
-    """A spec as files keep it: a dict of JSON values, with `heads` only where there are some."""
-    values = asdict(spec)
-    heads = list(values.pop("heads", ()))
-    return {**values, "heads": heads} if heads else values
+    """A spec as files keep it: a dict of JSON values, tuples only where they are not empty."""
+    values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(spec).items()}
+    return {name: value for name, value in values.items() if value != []}
 
 
 def assemble(spec, builder, image, resolution=None):
     """Builds a generator with whatever layers a builder makes.
 
     A builder has the methods `convolution(x, filters, kernel_size, name, strides=1, upsampling=1)`
-    (reflect padding, no bias; nearest upsampling goes first), `normalisation(x, name)`,
-    `relu(x, name)`, `add(tensors, name)`, `concatenate(tensors, name)` (of channels) and
-    `head(image, features, spec, name)`. A layer's weights are `<name>/kernel`, or `<name>/scale`
-    and `<name>/shift`. `image` and `resolution`, of a conditional generator, are what it takes for
-    a tensor, of one channel each; so is the output, of `spec.channels`.
+    (reflect padding, no bias; nearest upsampling goes first; one number or three),
+    `normalisation(x, name)`, `relu(x, name)`, `add(tensors, name)`, `concatenate(tensors, name)`
+    (of channels), `fold(x, name)` (blocks of `FOLD` voxels become channels, ordered by place in
+    the block, then channel), `unfold(x, name)` back, and `head(image, features, spec, name)`. A
+    layer's weights are `<name>/kernel`, or `<name>/scale` and `<name>/shift`. `image` and
+    `resolution`, of a conditional generator, are what it takes for a tensor, of one channel each;
+    so is the output, of `spec.channels`.
     """
-    x = image
-    if resolution is not None:
-        x = builder.concatenate([image, resolution], "image_and_resolution")
-    body = _unet if spec.unet else _resnet
-    channels = [spec.kernel * spec.growth**level for level in range(3)]
-    x = body(builder, x, channels, spec.blocks)
-    features = builder.convolution(x, spec.channels, spec.head, LAST_CONVOLUTION)
+    inputs = [image] if resolution is None else [image, resolution]
+    if spec.levels:
+        inputs = [builder.fold(x, f"fold_{i}") for i, x in enumerate(inputs)]
+    x = inputs[0] if resolution is None else builder.concatenate(inputs, "image_and_resolution")
+    blocks = spec.blocks or default_blocks(spec)
+    if spec.levels:
+        x = _folded_unet(builder, x, spec.levels, blocks)
+        x = builder.convolution(x, spec.channels * math.prod(FOLD), 3, LAST_CONVOLUTION)
+        features = builder.unfold(x, "unfold")
+    else:
+        body = _unet if spec.unet else _resnet
+        x = body(builder, x, [spec.kernel * spec.growth**level for level in range(3)], blocks)
+        features = builder.convolution(x, spec.channels, spec.head, LAST_CONVOLUTION)
     return builder.head(image, features, spec, "output")
+
+
+def _folded_unet(builder, x, levels, blocks):
+    # Blocks of 2x2x4 voxels, then cubes of 4 and so on: the first step leaves the thick axis alone.
+    steps = [1, (2, 2, 1), *[2] * (len(levels) - 2)]
+    skipped = []
+    for level, (channels, step) in enumerate(zip(levels, steps, strict=True)):
+        x = _normalised(builder, x, channels, 3, f"gen_conv{level + 1}", strides=step)
+        # The first level costs most and learns least.
+        for i in range(1, (blocks if level else 1) + 1):
+            x = _residual_block(builder, x, channels, f"gen_block{level + 1}_{i}")
+        skipped.append(x)
+    for level in reversed(range(1, len(levels))):
+        channels, step = levels[level - 1], steps[level]
+        x = _normalised(builder, x, channels, 3, f"gen_deconv{level}", upsampling=step)
+        x = builder.concatenate([x, skipped[level - 1]], f"gen_concat{level}")
+    return _normalised(builder, x, levels[0], 3, "gen_deconv0")
 
 
 def _resnet(builder, x, channels, blocks):
     x = _normalised(builder, x, channels[0], 7, "gen_conv1")
     x = _normalised(builder, x, channels[1], 3, "gen_conv2", strides=2)
     x = _normalised(builder, x, channels[2], 3, "gen_conv3", strides=2)
-    for i in range(1, (blocks or default_blocks(unet=False)) + 1):
+    for i in range(1, blocks + 1):
         x = _residual_block(builder, x, channels[2], f"gen_block{i}")
     x = _normalised(builder, x, channels[1], 3, "gen_deconv1", upsampling=2)
     return _normalised(builder, x, channels[0], 3, "gen_deconv2", upsampling=2)
@@ -183,7 +240,7 @@ def _unet(builder, x, channels, blocks):
     x = _normalised(builder, level0, channels[1], 3, "gen_conv2", strides=2)
     level1 = _residual_block(builder, x, channels[1], "gen_block1")
     x = _normalised(builder, level1, channels[2], 3, "gen_conv3", strides=2)
-    for i in range(2, (blocks or default_blocks(unet=True)) + 2):
+    for i in range(2, blocks + 2):
         x = _residual_block(builder, x, channels[2], f"gen_block{i}")
     x = _normalised(builder, x, channels[1], 3, "gen_deconv1", upsampling=2)
     x = builder.concatenate([x, level1], "gen_concat1")
@@ -226,6 +283,12 @@ class _Shapes(dict):
     def concatenate(self, tensors, name):
         return sum(tensors)
 
+    def fold(self, x, name):
+        return x * math.prod(FOLD)
+
+    def unfold(self, x, name):
+        return x // math.prod(FOLD)
+
     def head(self, image, features, spec, name):
         return features
 
@@ -256,5 +319,8 @@ def simplified_arrays(spec, arrays):
     the instance normalisation that follows takes it away again: the map and its part of the
     kernel can be left out.
     """
+    if not spec.conditional:
+        return spec, arrays
     first = "gen_conv1/kernel"
-    return replace(spec, conditional=False), {**arrays, first: arrays[first][..., :1, :]}
+    image = arrays[first].shape[3] // 2  # channels; as many are the map's
+    return replace(spec, conditional=False), {**arrays, first: arrays[first][..., :image, :]}

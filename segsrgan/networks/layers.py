@@ -4,11 +4,13 @@
 All tensors are channels-last: `(batch, x, y, z, channels)`.
 """
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
 
-from segsrgan.networks.architecture import EPSILON, FEW_FILTERS
+from segsrgan.networks.architecture import EPSILON, FEW_FILTERS, FOLD
 
 register = keras.saving.register_keras_serializable(package="segsrgan")
 
@@ -18,6 +20,7 @@ register = keras.saving.register_keras_serializable(package="segsrgan")
 # the window at position i then gives the outputs 2i-1 and 2i, so that the phases of positions
 # 0..n lie in order and only the first and the last of the 2n+2 outputs are superfluous.
 _GATHER = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], "float32")
+_AS_IT_IS = np.eye(3, dtype="float32")[np.newaxis]  # of an axis without upsampling
 
 
 @register
@@ -72,12 +75,13 @@ class ReflectConv3D(keras.layers.Layer):
     weights do not depend on it. Two of the network's convolutions cost several times what they
     need when computed as written; `formulation="fast"` computes the same function otherwise:
 
-    - `upsampling=2`, kernel 3: eight 2^3 sub-pixel kernels on the coarse grid, interleaved
-      (3.4 times fewer operations);
+    - upsampling, kernel 3: eight 2^3 sub-pixel kernels on the coarse grid, interleaved
+      (3.4 times fewer operations; with two axes upsampled four, of 2x2x3);
     - few filters: a stride-2 convolution to 8 times as many, interleaved (vector units are
       filled; needs even sizes).
 
-    `kernel_size` is odd, `strides` and `upsampling` are 1 or 2, and not both 2.
+    `kernel_size` is odd, `strides` and `upsampling` are 1 or 2, one number or three, and one of
+    them is 1 along every axis.
     """
 
     def __init__(
@@ -95,7 +99,8 @@ class ReflectConv3D(keras.layers.Layer):
             raise ValueError(f"kernel_size must be odd, received {kernel_size}")
         if formulation not in ("fast", "plain"):
             raise ValueError(f"formulation must be 'fast' or 'plain', received {formulation!r}")
-        if strides != 1 and upsampling != 1:
+        strides, upsampling = (tuple(np.broadcast_to(n, 3).tolist()) for n in (strides, upsampling))
+        if max(strides) > 1 and max(upsampling) > 1:
             raise ValueError("strides and upsampling cannot both differ from 1")
         self.filters = filters
         self.kernel_size = kernel_size
@@ -113,22 +118,27 @@ class ReflectConv3D(keras.layers.Layer):
     def call(self, inputs):
         x, kernel = inputs, ops.cast(self.kernel, inputs.dtype)
         fast = self.formulation == "fast"
-        if fast and self.upsampling == 2 and self.kernel_size == 3:
+        if fast and max(self.upsampling) == 2 and self.kernel_size == 3:
             # The upsampled signal reflected by one voxel is the coarse signal with its edge
             # voxels repeated.
-            phases = _convolve(_pad(x, 1, "symmetric"), _subpixel_kernel(kernel))
-            return _interleave(phases, self.filters)[:, 1:-1, 1:-1, 1:-1]
-        if self.upsampling > 1:
-            for axis in (1, 2, 3):
-                x = ops.repeat(x, self.upsampling, axis=axis)
-        x = _pad(x, self.kernel_size // 2, "reflect")
+            for axis, factor in enumerate(self.upsampling, 1):
+                x = _pad_axis(x, axis, 1, "symmetric" if factor > 1 else "reflect")
+            phases = _convolve(x, _subpixel_kernel(kernel, self.upsampling))
+            cut = tuple(slice(1, -1) if factor > 1 else slice(None) for factor in self.upsampling)
+            return _interleave(phases, self.filters, self.upsampling)[(slice(None), *cut)]
+        for axis, factor in enumerate(self.upsampling, 1):
+            if factor > 1:
+                x = ops.repeat(x, factor, axis=axis)
+        n = self.kernel_size // 2
+        x = ops.pad(x, ((0, 0), (n, n), (n, n), (n, n), (0, 0)), mode="reflect")
         even = all(n is not None and n % 2 == 0 for n in inputs.shape[1:4])
-        if fast and self.filters <= FEW_FILTERS and self.strides == 1 and even:
+        if fast and self.filters <= FEW_FILTERS and max(self.strides) == 1 and even:
             return _interleave(_convolve(x, _all_phases(kernel), 2), self.filters)
         return _convolve(x, kernel, self.strides)
 
     def compute_output_shape(self, input_shape):
-        sizes = [n and -(-n * self.upsampling // self.strides) for n in input_shape[1:4]]
+        axes = zip(input_shape[1:4], self.upsampling, self.strides, strict=True)
+        sizes = [n and -(-n * factor // stride) for n, factor, stride in axes]
         return (input_shape[0], *sizes, self.filters)
 
     def get_config(self):
@@ -147,18 +157,20 @@ def _convolve(x, kernel, strides=1):
     return ops.conv(x, kernel, strides=strides, padding="valid", data_format="channels_last")
 
 
-def _pad(x, n, mode):
-    return ops.pad(x, ((0, 0), (n, n), (n, n), (n, n), (0, 0)), mode=mode)
+def _pad_axis(x, axis, n, mode):
+    return ops.pad(x, [(n, n) if k == axis else (0, 0) for k in range(5)], mode=mode)
 
 
-def _subpixel_kernel(kernel):
+def _subpixel_kernel(kernel, upsampling):
     """Kernel `(2, 2, 2, in, 8 * out)` equal to nearest upsampling by 2, then `kernel` (3^3).
 
-    Output channels are ordered (phase x, phase y, phase z, out).
+    Output channels are ordered (phase x, phase y, phase z, out). An axis that is not upsampled has
+    three taps and one phase.
     """
-    gather = ops.cast(_GATHER, kernel.dtype)
-    small = ops.einsum("pai,qbj,rck,ijkuv->abcupqrv", gather, gather, gather, kernel)
-    return ops.reshape(small, (2, 2, 2, kernel.shape[3], 8 * kernel.shape[4]))
+    gather = [ops.cast(_GATHER if n > 1 else _AS_IT_IS, kernel.dtype) for n in upsampling]
+    small = ops.einsum("pai,qbj,rck,ijkuv->abcupqrv", *gather, kernel)
+    phases = math.prod(upsampling)
+    return ops.reshape(small, (*small.shape[:3], kernel.shape[3], phases * kernel.shape[4]))
 
 
 def _all_phases(kernel):
@@ -171,12 +183,46 @@ def _all_phases(kernel):
     return ops.reshape(wide, (*wide.shape[:4], 8 * kernel.shape[4]))
 
 
-def _interleave(x, channels):
+def _interleave(x, channels, block=(2, 2, 2)):
     """Depth to space: `(b, x, y, z, 8 * channels)` to `(b, 2x, 2y, 2z, channels)`."""
     size = ops.shape(x)[1:4]
-    x = ops.reshape(x, (-1, *size, 2, 2, 2, channels))
+    x = ops.reshape(x, (-1, *size, *block, channels))
     x = ops.transpose(x, (0, 1, 4, 2, 5, 3, 6, 7))
-    return ops.reshape(x, (-1, *(2 * n for n in size), channels))
+    return ops.reshape(x, (-1, *(n * k for n, k in zip(size, block, strict=True)), channels))
+
+
+@register
+class Fold(keras.layers.Layer):
+    """Blocks of 2x2x4 voxels, side by side, as channels: `(b, x / 2, y / 2, z / 4, 16 * c)`.
+
+    They are ordered by their place in the block, then by channel, as `Unfold` takes them.
+    """
+
+    def call(self, inputs):
+        x, channels = inputs, inputs.shape[-1]
+        size = [n // k for n, k in zip(ops.shape(x)[1:4], FOLD, strict=True)]
+        pairs = (n for pair in zip(size, FOLD, strict=True) for n in pair)
+        x = ops.reshape(x, (-1, *pairs, channels))
+        x = ops.transpose(x, (0, 1, 3, 5, 2, 4, 6, 7))
+        return ops.reshape(x, (-1, *size, math.prod(FOLD) * channels))
+
+    def compute_output_shape(self, input_shape):
+        batch, *sizes, channels = input_shape
+        sizes = (n and n // k for n, k in zip(sizes, FOLD, strict=True))
+        return (batch, *sizes, math.prod(FOLD) * channels)
+
+
+@register
+class Unfold(keras.layers.Layer):
+    """What `Fold` undoes: `(b, x, y, z, 16 * c)` to `(b, 2 x, 2 y, 4 z, c)`."""
+
+    def call(self, inputs):
+        return _interleave(inputs, inputs.shape[-1] // math.prod(FOLD), FOLD)
+
+    def compute_output_shape(self, input_shape):
+        batch, *sizes, channels = input_shape
+        sizes = (n and n * k for n, k in zip(sizes, FOLD, strict=True))
+        return (batch, *sizes, channels // math.prod(FOLD))
 
 
 @register

@@ -6,13 +6,20 @@ from functools import partial
 import keras
 import numpy as np
 
+from segsrgan.errors import UserError
 from segsrgan.networks.architecture import (
     LAST_CONVOLUTION,
     DiscriminatorSpec,
     GeneratorSpec,
     assemble,
 )
-from segsrgan.networks.layers import InstanceNormalization3D, OutputHead, ReflectConv3D
+from segsrgan.networks.layers import (
+    Fold,
+    InstanceNormalization3D,
+    OutputHead,
+    ReflectConv3D,
+    Unfold,
+)
 from segsrgan.networks.outputs import output_channels
 
 
@@ -21,7 +28,7 @@ def build_generator(spec=None, patch=None, formulation="fast", head_initializer=
 
     Args:
         spec: a `GeneratorSpec`; the paper's by default.
-        patch: three sizes divisible by 4, to fix the input; free when None.
+        patch: three sizes divisible by `spec.multiple`, to fix the input; free when None.
         formulation: `"fast"` or `"plain"`, see `ReflectConv3D`; the same function of the same
             weights.
         head_initializer: initialiser of the last convolution.
@@ -30,14 +37,17 @@ def build_generator(spec=None, patch=None, formulation="fast", head_initializer=
         A `keras.Model` with the attribute `spec`. Input `(b, x, y, z, 1)` in [0, 1]; when
         conditional a list of it and of a map `(b, x, y, z, 1)` in mm. Output
         `(b, x, y, z, spec.channels)`: image, probability, classes, see
-        `segsrgan.networks.outputs`. Sizes are divisible by 4.
+        `segsrgan.networks.outputs`. Sizes are divisible by `spec.multiple`.
 
     Raises:
-        ValueError: if a size of `patch` is not divisible by 4.
+        UserError: if a size of `patch` is not divisible by `spec.multiple`.
     """
     spec = spec or GeneratorSpec()
-    if patch is not None and any(n % 4 for n in patch):
-        raise ValueError(f"patch sizes must be divisible by 4, received {tuple(patch)}")
+    if patch is not None and any(n % spec.multiple for n in patch):
+        raise UserError(
+            f"the patch sizes of this generator must be divisible by {spec.multiple}, received "
+            f"{tuple(patch)}"
+        )
     names = ["image", "resolution"] if spec.conditional else ["image"]
     shape = (*(patch or (None, None, None)), 1)
     inputs = [keras.Input(shape, name=name) for name in names]
@@ -71,6 +81,12 @@ class _KerasBuilder:
 
     def concatenate(self, tensors, name):
         return keras.layers.Concatenate(name=name)(tensors)
+
+    def fold(self, x, name):
+        return Fold(name=name)(x)
+
+    def unfold(self, x, name):
+        return Unfold(name=name)(x)
 
     def head(self, image, features, spec, name):
         activations = [(h.activation, h.width(spec)) for h in output_channels(spec)]

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from segsrgan.errors import WeightsError
 from segsrgan.files import write_bytes
@@ -33,6 +34,7 @@ from segsrgan.networks.outputs import channel_count
 from segsrgan.networks.registry import resolve
 
 FORMAT_VERSION = 1
+_LARGEST_HALF = np.finfo(np.float16).max
 _SPECS = {"generator": GeneratorSpec, "discriminator": DiscriminatorSpec}
 _SHAPES = {"generator": generator_shapes, "discriminator": discriminator_shapes}
 _EXPECTED = "a weights file written by this package or by the released SegSRGAN"
@@ -175,22 +177,33 @@ def describe(name_or_path=None):
     return {"path": str(path), "layout": layout, **specs, "weights": size, "metadata": metadata}
 
 
-def convert(old, new):
+def convert(old, new, half=False):
     """Rewrites a weights file, e.g. a released one, in our layout; both networks if present.
 
     Args:
         old: a name of the registry, or a file.
         new: path of the new file.
+        half: keep the numbers in float16, in half the space; three digits of each remain.
 
     Raises:
-        WeightsError: if the old file cannot be read, or the new one exists.
+        WeightsError: if the old file cannot be read, has numbers too large for float16, or the new
+            one exists.
     """
     path = resolve(old)
     if Path(new).exists():
         raise WeightsError(f"{new}: exists already; name another file, or remove it first")
     networks, layout, metadata = _read(path)
     metadata = metadata or {"converted_from": path.name, "layout": layout}
+    if half:
+        networks = {name: (spec, _halved(path, a)) for name, (spec, a) in networks.items()}
     write_networks(new, "segsrgan", FORMAT_VERSION, networks, metadata)
+
+
+def _halved(path, arrays):
+    large = [name for name, array in arrays.items() if np.abs(array).max() > _LARGEST_HALF]
+    if large:
+        raise WeightsError(f"{path}: too large for float16 are {', '.join(large)}; keep float32")
+    return {name: array.astype(np.float16) for name, array in arrays.items()}
 
 
 def _read(path):

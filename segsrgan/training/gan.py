@@ -23,13 +23,13 @@ from segsrgan.networks import (
 from segsrgan.networks.architecture import default_blocks, spec_values
 from segsrgan.networks.outputs import output_channels
 from segsrgan.training.losses import RECONSTRUCTIONS, gradient_penalty
-from segsrgan.training.optimizers import inner, make_adam, state_of
+from segsrgan.training.optimizers import inner, make_optimizer, state_of
 
 logger = logging.getLogger(__name__)
 
 
 class Gan:
-    """A generator, perhaps its discriminator, and an Adam optimiser for each.
+    """A generator, perhaps its discriminator, and an optimiser for each.
 
     Args:
         generator: model of `build_generator`.
@@ -48,10 +48,14 @@ class Gan:
         self.scaled = settings.precision == "mixed_float16"
         rates = rates or (settings.lrgen, settings.lrdis)
         adam = {"beta_1": settings.beta_1, "beta_2": 0.999, **adam}
-        self.generator_optimizer = make_adam(generator, rates[0], self.scaled, settings.ema, **adam)
+        self.generator_optimizer = make_optimizer(
+            generator, rates[0], settings.optimizer, self.scaled, settings.ema, **adam
+        )
         self.discriminator_optimizer = None
         if discriminator is not None:
-            self.discriminator_optimizer = make_adam(discriminator, rates[1], self.scaled, **adam)
+            self.discriminator_optimizer = make_optimizer(
+                discriminator, rates[1], loss_scaling=self.scaled, **adam
+            )
 
     def state(self):
         """All variables that a training changes, by meaning; see `state_of`."""
@@ -158,6 +162,7 @@ def _generator(settings, weights, classes, state):
         "blocks": settings.blocks_gen,
         "growth": settings.growth_gen,
         "head": settings.head_gen,
+        "levels": settings.levels_gen,
     }
     requested = {field: value for field, value in requested.items() if value is not None}
     requested["mask_classes"] = classes
@@ -170,7 +175,7 @@ def _generator(settings, weights, classes, state):
         spec = GeneratorSpec(**requested)
         return _with_input(build_generator(spec, shape, head_initializer=initializer), settings)
     found = asdict(generator.spec)
-    found["blocks"] = found["blocks"] or default_blocks(found["unet"])
+    found["blocks"] = found["blocks"] or default_blocks(generator.spec)
     for field, value in requested.items():
         if found[field] != value:
             raise UserError(

@@ -11,6 +11,9 @@ from keras import ops
 
 from segsrgan.training.cases import UNKNOWN
 
+# Of the range of the image: patches that are all but empty do not count more than others.
+_LEAST_TENTH = 2e-3
+
 
 def charbonnier(target, prediction, nu=1e-3):
     """Mean of `sqrt(d^2 + nu^2)` over all voxels (Delannoy et al. 2020, Eq. 6)."""
@@ -81,9 +84,14 @@ def reconstruct_dice(target, output, channels, weights):
 def reconstruct_balanced(target, output, channels, weights):
     """Charbonnier loss of the image, binary cross-entropy and soft Dice loss of probabilities.
 
-    The Charbonnier loss alone leaves a rare class at probability 0 for long.
+    The Charbonnier loss alone leaves a rare class at probability 0 for long. Images are measured in
+    tenths of the standard deviation of the target's patch, so that errors in a faint patch count as
+    much as those in a strong one.
     """
     (image, label), (sr, probability) = (_divided(array, channels) for array in (target, output))
+    image, sr = ops.cast(image, "float32"), ops.cast(sr, "float32")
+    tenth = ops.maximum(0.1 * ops.std(image, axis=(1, 2, 3), keepdims=True), _LEAST_TENTH)
+    image, sr = image / tenth, sr / tenth
     label, probability = _known(label, probability)
     return (
         weights.lambda_image * charbonnier(image, sr, weights.nu)

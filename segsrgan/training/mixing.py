@@ -168,8 +168,9 @@ def mixed(settings, spec, maps, cases, *, real=None, patches=None, shard=(0, 1))
         slice_voxels=spec.slice_voxels,
     )
     options = {"patch": patch, "acquisition": acquisition}
-    sources, fractions = [item.source(spacing, **options) for item in maps], []
+    sources, fractions = [], []
     if maps:
+        sources = [item.source(spacing, strip=settings.stripped, **options) for item in maps]
         fraction, total = settings.synthetic_ratio, sum(item.file.fraction for item in maps)
         fractions = [fraction * item.file.fraction / total for item in maps]
         text = "%d label maps take %.0f MB; a fraction of %g of the patches is synthetic, their "

@@ -17,7 +17,7 @@ from segsrgan.training.augmentation import smooth_field
 
 EXTRA = 6  # numbers beyond a map's own that `surround` may use
 _NODES = 24.0  # voxels between those of a displacement, which up to 0.4 of it cannot fold
-_SHRINK = 3  # surroundings are made on a grid so much coarser
+_SHRINK = 3.0  # mm, voxels of the grid that surroundings are made on
 
 
 class Numbering(NamedTuple):
@@ -188,8 +188,15 @@ def share(labels, numbers, points):
 
     Interpolated linearly between the voxels of `labels` (x, y, z), uint8.
     """
-    inside = np.isin(np.arange(256), numbers).astype(np.float32)[labels]
-    return ndimage.map_coordinates(inside, points, np.float32, order=1)
+    # Of a whole head a patch needs a part.
+    bounds = [(int(axis.min()), int(axis.max()) + 2) for axis in points]
+    low = np.array([min(max(0, a), n) for (a, _), n in zip(bounds, labels.shape, strict=True)])
+    part = labels[tuple(slice(a, max(0, b)) for a, (_, b) in zip(low, bounds, strict=True))]
+    if not part.size:
+        return np.zeros(points.shape[1:], np.float32)
+    inside = np.isin(np.arange(256), numbers).astype(np.float32)[part]
+    moved = points - low.astype(np.float32).reshape(3, *(1,) * (points.ndim - 1))
+    return ndimage.map_coordinates(inside, moved, np.float32, order=1)
 
 
 def thin(labels, cortex, white):
@@ -206,21 +213,24 @@ def thin(labels, cortex, white):
     return labels
 
 
-def surround(labels, brain, count, rng):
+def surround(labels, brain, count, rng, voxel=1.0):
     """Puts a brain that stands alone into something like a head and what lies around it.
 
     Shells of uneven thickness (fluid, skull, scalp) and, beyond them, blobs.
     `labels` (x, y, z) are numbers below `count`; 0 is what gets filled, with the `EXTRA` numbers
-    from `count` on. `brain` says for each number whether it is brain.
+    from `count` on. `brain` says for each number whether it is brain. `voxel` is the edge of a
+    voxel in mm or so: the thicknesses do not depend on it.
     """
-    coarse = brain[labels[::_SHRINK, ::_SHRINK, ::_SHRINK]].astype(np.float32)
-    # Blurred, the brain falls off with the distance from it, in coarse voxels.
-    nearness = ndimage.gaussian_filter(coarse, rng.uniform(1.5, 3.5), mode="nearest")
-    nearness = _grown(nearness, labels.shape)
+    shrink = max(1, round(_SHRINK / voxel))
+    coarse = brain[labels[::shrink, ::shrink, ::shrink]].astype(np.float32)
+    # Blurred, the brain falls off with the distance from it.
+    reach = rng.uniform(4.5, 10.5) / (voxel * shrink)
+    nearness = _grown(ndimage.gaussian_filter(coarse, reach, mode="nearest"), labels.shape, shrink)
     nearness += 0.08 * smooth_field(labels.shape, 12.0, rng)
     levels = np.sort(rng.uniform(0.02, 0.45, 3))[::-1]
     shell = np.digitize(-nearness, -levels)  # 0: next to the brain ... 3: beyond
-    blobs = np.digitize(smooth_field(labels.shape, rng.uniform(10, 30), rng), (-0.1, 0.15))
+    nodes = max(4.0, rng.uniform(10, 30) / voxel)
+    blobs = np.digitize(smooth_field(labels.shape, nodes, rng), (-0.1, 0.15))
     empty = rng.random(3) < 0.4  # of the blobs some are air
     around = np.array([0, 1, 2, *(0 if e else 3 + i for i, e in enumerate(empty))]) + count
     around[3:][empty] = 0
@@ -228,10 +238,10 @@ def surround(labels, brain, count, rng):
     return np.where(labels == 0, numbers, labels)
 
 
-def _grown(array, shape):
+def _grown(array, shape, shrink):
     """A coarse array, interpolated linearly on the fine grid that it was taken from."""
     for axis, size in enumerate(shape):
-        position = np.minimum(np.arange(size) / _SHRINK, array.shape[axis] - 1)
+        position = np.minimum(np.arange(size) / shrink, array.shape[axis] - 1)
         low = np.minimum(position.astype(int), max(array.shape[axis] - 2, 0))
         high = np.minimum(low + 1, array.shape[axis] - 1)
         part = np.expand_dims(position - low, [k for k in range(3) if k != axis])

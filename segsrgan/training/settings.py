@@ -13,10 +13,17 @@ from segsrgan.errors import UserError
 
 # The keys of `segsrgan.training.losses.RECONSTRUCTIONS`.
 RECONSTRUCTIONS = ("charbonnier", "dice", "balanced")
+# The keys of `segsrgan.training.optimizers.OPTIMIZERS`.
+OPTIMIZERS = ("adam", "muon")
 # How a label map is divided into tissues.
 TISSUES = ("freesurfer", "fetal", "own")
 # What is taken where the settings that need them are given and these are not.
-SYNTHETIC = {"synthetic_ratio": 0.5, "cortex_labels": (3, 42), "tissues": "freesurfer"}
+SYNTHETIC = {
+    "synthetic_ratio": 0.5,
+    "stripped": 0.6,
+    "cortex_labels": (3, 42),
+    "tissues": "freesurfer",
+}
 DRAWN = {"synthetic_thickness": (1.5, 7.0)}
 IMAGES_DRAWN = {"image_power": (0.45, 2.2), "inverted": 0.3}
 BALANCED = {"lambda_image": 1.0, "lambda_entropy": 1.0, "lambda_dice": 1.0}
@@ -172,6 +179,9 @@ class TrainingSettings(RunSettings):
         "(default: 0.5)",
         "(0, 1]",
     )
+    stripped: float | None = _synthetic(
+        None, "fraction of synthetic patches that show the brain alone (default: 0.6)", "[0, 1]"
+    )
     synthetic_thickness: tuple[float, float] | None = _synthetic(
         None, "bounds of drawn patches' slice distance, in their voxels (default: 1.5 7)", ">= 1"
     )
@@ -223,6 +233,12 @@ class TrainingSettings(RunSettings):
     )
     head_gen: int | None = _network(
         None, "edge of the last convolution's kernel, odd (default: 7)", ">= 1"
+    )
+    levels_gen: tuple[int, ...] | None = _network(
+        None,
+        "a U-Net on folded blocks of 2x2x4 voxels with so many channels at each level, from the "
+        "finest, such as 48,80,96,112, in place of the paper's networks (default: theirs)",
+        ">= 1",
     )
     zero_head: bool = _network(
         False,
@@ -287,7 +303,12 @@ class TrainingSettings(RunSettings):
     warm_up: int = _training(
         0, "updates of the generator in which the rates rise from a hundredth", ">= 0"
     )
-    beta_1: float = _training(0.5, "decay of Adam's mean gradient", "[0, 1)")
+    optimizer: str = _training(
+        "adam",
+        "of the generator: Adam, or Muon for the kernels and Adam for the rest",
+        choices=OPTIMIZERS,
+    )
+    beta_1: float = _training(0.5, "decay of the optimisers' mean gradient", "[0, 1)")
     clip_gradient: float | None = _training(
         None, "largest norm of all gradients of a network together (default: any)", "> 0"
     )
@@ -340,10 +361,12 @@ def _fill_in(s):
 
 
 def _check_patch(s):
-    size = s.patch_size
-    if size % 4:
+    size, multiple = s.patch_size, 2 ** len(s.levels_gen) if s.levels_gen else 4
+    if size % multiple or size < 2 * multiple:
+        near = max(2 * multiple, size - size % multiple)
         raise UserError(
-            f"--patch_size must be divisible by 4, received {size}; try {size - size % 4}"
+            f"--patch_size must be divisible by {multiple} and at least {2 * multiple}, "
+            f"received {size}; try {near}"
         )
     if s.lambadv and (size < 16 or size & (size - 1)):
         raise UserError(
@@ -409,6 +432,17 @@ def _check_network(s):
         )
     if s.head_gen is not None and s.head_gen % 2 == 0:
         raise UserError(f"--head_gen must be odd, received {s.head_gen}; try 3 or 7")
+    if s.levels_gen is not None:
+        if not 2 <= len(s.levels_gen) <= 6:
+            raise UserError(
+                f"--levels_gen must be 2 to 6 numbers, received {len(s.levels_gen)}; try 48,80,96"
+            )
+        others = ("kernel_gen", "u_net_generator", "growth_gen", "head_gen")
+        given = [f"--{name}" for name in others if getattr(s, name) not in (None, False)]
+        if given:
+            raise UserError(
+                f"{', '.join(given)}: of no effect with --levels_gen; leave one of them out"
+            )
     if s.zero_head and s.weights is not None:
         raise UserError(
             f"--zero_head is for a fresh generator, received --weights {s.weights}; leave one of "

@@ -28,6 +28,7 @@ from segsrgan.training.painting import (
     surround,
     thin,
 )
+from segsrgan.training.settings import SYNTHETIC
 from segsrgan.training.validation import contact_sheet, side_views
 from segsrgan.volumes import Grid, Normalisation, Volume, foreground, resample_to, write_volume
 
@@ -114,7 +115,7 @@ class SyntheticSource:
     patch: int = 64  # edge in voxels
     scale: tuple = (0.8, 1.25)  # bounds of the patch voxel's size in map voxels
     acquisition: Acquisition = field(default_factory=Acquisition)
-    strip: float = 0.6  # fraction of the samples whose skull is stripped
+    strip: float = SYNTHETIC["stripped"]  # fraction of the samples whose skull is stripped
     thin: float | None = None  # fraction whose cortex is a voxel thinner; None: the map's
     elastic: float = 4.0  # largest displacement, voxels, of the smooth deformation
     typical: float = 0.5  # fraction with the contrast of a common sequence, see `paint`
@@ -137,7 +138,8 @@ class SyntheticSource:
             cortex[np.isin(labels, label_map.white)] = 0
         strip = rng.random() < self.strip
         if not strip and (label_map.brain[1:].all() or rng.random() < 0.2):
-            labels = surround(labels, label_map.brain, len(label_map.tissue), rng)
+            voxel = abs(float(np.linalg.det(frame))) ** (1 / 3)
+            labels = surround(labels, label_map.brain, len(label_map.tissue), rng, voxel)
         hr = paint(labels, label_map, rng, strip, self.typical)
         lr, resolution = self.acquisition.simulate(hr, slices, rng)
         return Patch.of(lr, hr, cortex, resolution, self.patch)

@@ -15,7 +15,7 @@ from keras import ops
 from segsrgan.errors import UserError
 from segsrgan.networks.spatial import SpatialTransformer3D
 from segsrgan.training.losses import soft_dice_loss
-from segsrgan.training.optimizers import make_adam, state_of
+from segsrgan.training.optimizers import make_optimizer, state_of
 from supermask.losses import l2, similarity_loss
 from supermask.networks import (
     AlignNetSpec,
@@ -71,7 +71,9 @@ class Learners:
         models = {"segmentor": segmentor, "alignnet": alignnet}
         self.models = {name: model for name, model in models.items() if model is not None}
         for name, model in self.models.items():
-            setattr(self, f"{name}_optimizer", make_adam(model, rate, self.scaled))
+            setattr(
+                self, f"{name}_optimizer", make_optimizer(model, rate, loss_scaling=self.scaled)
+            )
         # Positions need all digits, whatever the networks compute with.
         self._transformer = SpatialTransformer3D(dtype="float32")
 

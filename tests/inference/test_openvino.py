@@ -75,9 +75,14 @@ def test_every_variant_equals_the_plain_network(spec):
         partial(ReflectConv3D, 2, 1),
         partial(ReflectConv3D, 3, 3, strides=2),
         partial(ReflectConv3D, 3, 3, upsampling=2),
+        partial(ReflectConv3D, 3, 3, strides=(2, 2, 1)),
+        partial(ReflectConv3D, 3, 3, upsampling=(2, 2, 1)),
         InstanceNormalization3D,
     ],
-    ids=["few filters", "many filters", "a point", "stride", "upsampling", "norm"],
+    ids=[
+        *("few filters", "many filters", "a point", "stride", "upsampling", "stride of two axes"),
+        *("upsampling of two axes", "norm"),
+    ],
 )
 @pytest.mark.parametrize("shape", [(8, 8, 8), (4, 12, 20)])
 def test_a_layer_equals_its_formula_at_the_borders_too(layer, shape):

@@ -55,6 +55,20 @@ def test_the_identity_network_gives_intensities_back(identity):
     assert result.mask is None
 
 
+def test_weights_say_what_patches_are_divisible_by(weights):
+    folded = weights("folded", head="zeros", levels=(2, 2, 2), scaled=True)
+    predictor, volume = Predictor(folded, consistency="off"), random_volume((20, 24, 9))
+    for patch in (16, 24, None):  # 9 voxels are fewer than the network can take
+        found = predictor.predict(volume, patch=patch, new_resolution=1)
+        np.testing.assert_allclose(found.sr.array, volume.array, atol=2e-4)
+    for patch, near in ((12, 16), (8, 16), (60, 64)):
+        with pytest.raises(UserError, match=f"by 8 and at least 16 for these.*try {near}"):
+            predictor.predict(volume, patch=patch)
+    prepared = predictor.prepare(volume, 1)
+    with pytest.raises(UserError, match="patch must be divisible by 8"):
+        predictor.predict_prepared(prepared, 12, 6)
+
+
 @pytest.mark.parametrize("thick", [1.0, 3.0])
 def test_the_last_slice_of_a_stack_is_missed(identity, thick, caplog):
     volume = random_volume(spacing=(1.0, 1.0, thick), low=0)

@@ -49,7 +49,7 @@ def test_files_are_named_as_the_original_did():
         assert file_of(results, prefix) == results.folder / name
     name = "patch_None/SR_whole_image.nii.gz"
     assert file_of(results, "SR", (None, None)) == results.folder / name
-    maps = {"Invented", "SR_disagreement", "Cortex_disagreement"}
+    maps = {"Invented", "SR_disagreement", "Cortex_disagreement", "Brain_mask"}
     assert set(result_files().values()) == {"SR", "Cortex", "Cortex_mask", "Mask"} | maps
 
 

@@ -94,7 +94,7 @@ def test_arguments_of_the_predictor_are_checked():
         PredictorSettings(geometry="legacy", interp="sitk")
     with pytest.raises(UserError, match="interp"):
         PredictorSettings(thickness=2.0, interp="scipy")
-    for name, value in {"thickness": 2.0, "gap": 0.0, "maps": True}.items():
+    for name, value in {"thickness": 2.0, "gap": 0.0, "strip": "yes", "maps": True}.items():
         with pytest.raises(
             UserError, match=f"legacy geometry knows no {name}, .*; leave {name} out"
         ):

@@ -4,7 +4,13 @@
 import keras
 import numpy as np
 
-from segsrgan.networks.layers import InstanceNormalization3D, OutputHead, ReflectConv3D
+from segsrgan.networks.layers import (
+    Fold,
+    InstanceNormalization3D,
+    OutputHead,
+    ReflectConv3D,
+    Unfold,
+)
 
 SPATIAL = (1, 2, 3)
 # The worst voxel's rounding in units of the estimate below: at most 1.3, and 6.6 under a constant
@@ -51,15 +57,16 @@ def number(variable):
 
 def convolve(layer, x):
     kernel = number(layer.kernel)
-    for axis in SPATIAL:
-        x = x.repeat(layer.upsampling, axis)
-    n, step = layer.kernel_size // 2, layer.strides
+    for axis, factor in zip(SPATIAL, layer.upsampling, strict=True):
+        x = x.repeat(factor, axis)
+    n = layer.kernel_size // 2
+    steps = tuple(slice(None, None, step) for step in layer.strides)
     padded = np.pad(x, ((0, 0), (n, n), (n, n), (n, n), (0, 0)), mode="reflect")
     sizes = x.shape[1:4]
     total = 0
     for i, j, k in np.ndindex(kernel.shape[:3]):
         window = padded[:, i : i + sizes[0], j : j + sizes[1], k : k + sizes[2]]
-        total = total + window[:, ::step, ::step, ::step] @ kernel[i, j, k]
+        total = total + window[(slice(None), *steps)] @ kernel[i, j, k]
     return total
 
 
@@ -84,7 +91,26 @@ def head(layer, image, features):
     return np.concatenate([functions[n](y) for n, y in zip(names, parts, strict=True)], axis=-1)
 
 
+BLOCK = (2, 2, 4)
+
+
+def fold(layer, x):
+    parts = [x[:, i::2, j::2, k::4] for i, j, k in np.ndindex(BLOCK)]
+    return np.concatenate(parts, axis=-1)
+
+
+def unfold(layer, x):
+    channels = x.shape[-1] // 16
+    sizes = [n * k for n, k in zip(x.shape[1:4], BLOCK, strict=True)]
+    result = np.empty((len(x), *sizes, channels))
+    for place, (i, j, k) in enumerate(np.ndindex(BLOCK)):
+        result[:, i::2, j::2, k::4] = x[..., place * channels : (place + 1) * channels]
+    return result
+
+
 FORMULAS = {
+    Fold: fold,
+    Unfold: unfold,
     ReflectConv3D: convolve,
     InstanceNormalization3D: normalise,
     OutputHead: head,

@@ -19,6 +19,7 @@ from networks.variants import (
     simplified,
 )
 
+from segsrgan.errors import UserError
 from segsrgan.networks import (
     DiscriminatorSpec,
     GeneratorSpec,
@@ -74,7 +75,7 @@ def test_one_model_serves_patches_of_any_size():
 
 
 @pytest.mark.parametrize(
-    "spec", [RELEASED_VARIANTS[4], RELEASED_VARIANTS[3], VARIANTS[-2]], ids=name_of
+    "spec", [RELEASED_VARIANTS[4], RELEASED_VARIANTS[3], VARIANTS[-4], VARIANTS[-2]], ids=name_of
 )
 def test_keras_saves_and_loads_the_model(spec, tmp_path):
     model = randomise(build_generator(spec))
@@ -141,6 +142,26 @@ def test_blocks_and_growth_change_the_channels_and_depth(unet):
     assert generator_shapes(GeneratorSpec(2, unet, growth=3))["gen_conv3/kernel"][-1] == 18
 
 
+def test_a_folded_unet_has_the_channels_of_its_levels():
+    spec = GeneratorSpec(levels=(4, 6, 8, 10), blocks=3)
+    shapes = generator_shapes(spec)
+    assert shapes["gen_conv1/kernel"] == (3, 3, 3, 16, 4)
+    assert [shapes[f"gen_conv{n}/kernel"][-2:] for n in (2, 3, 4)] == [(4, 6), (6, 8), (8, 10)]
+    blocks = {name.split("_conv_")[0] for name in shapes if "_conv_" in name}
+    levels = sorted(name.removeprefix("gen_block").split("_")[0] for name in blocks)
+    assert levels == ["1", *"222", *"333", *"444"]
+    assert shapes["gen_1conv/kernel"] == (3, 3, 3, 4, 32)
+    assert (spec.multiple, GeneratorSpec().multiple) == (16, 4)
+    usual = generator_shapes(replace(spec, blocks=None))
+    assert usual == generator_shapes(replace(spec, blocks=2))
+    # At the lowest of its levels two of the smallest patch's voxels are left along each axis.
+    model = build_generator(replace(spec, scaled=True), head_initializer="zeros")
+    image = inputs_for(spec, (1, 32, 48, 32))
+    np.testing.assert_array_equal(run(model, image)[..., 0], image[..., 0])
+    with pytest.raises(UserError, match=r"divisible by 16, received \(32, 24, 32\)"):
+        build_generator(spec, (32, 24, 32))
+
+
 @pytest.mark.parametrize(
     ("field", "wrong", "rule"),
     [
@@ -154,6 +175,10 @@ def test_blocks_and_growth_change_the_channels_and_depth(unet):
     ],
 )
 def test_a_spec_refuses_numbers_out_of_range(field, wrong, rule):
+    wrong_levels = [((8,), "2 to 6 numbers, received 1"), ((8, 0), "whole numbers from 1 to 2048")]
+    for levels, words in wrong_levels:
+        with pytest.raises(ValueError, match=f"levels must be {words}"):
+            GeneratorSpec(levels=levels)
     with pytest.raises(ValueError, match=f"{field} must be {rule}, received {wrong}"):
         GeneratorSpec(**{field: wrong})
 

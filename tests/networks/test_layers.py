@@ -60,6 +60,8 @@ def gradient(function, x):
         # The convolution after upsampling in one, per subpixel.
         (layers.ReflectConv3D(4, 3, upsampling=2), (2, 4, 6, 10, 3)),
         (layers.ReflectConv3D(4, 3, upsampling=2), (2, 1, 2, 3, 3)),
+        (layers.ReflectConv3D(4, 3, upsampling=(2, 2, 1)), (2, 4, 6, 5, 3)),
+        (layers.ReflectConv3D(4, 3, strides=(2, 2, 1)), (2, 4, 6, 5, 3)),
         # The head with strides.
         (layers.ReflectConv3D(1, 7), (1, 8, 6, 10, 3)),
         (layers.ReflectConv3D(6, 7), (1, 4, 4, 4, 3)),
@@ -73,6 +75,15 @@ def test_every_formulation_equals_the_sum_over_its_taps(layer, shape):
     atol = MARGIN * rounding_of_convolution(x, layer.kernel).max()
     np.testing.assert_allclose(y, convolve(layer, x), atol=atol)
     assert layer.compute_output_shape(shape) == y.shape
+
+
+def test_a_fold_has_a_block_in_each_voxel_and_is_undone():
+    x = np.arange(2 * 4 * 2 * 8 * 3, dtype="float32").reshape(2, 4, 2, 8, 3)
+    folded = np.asarray(layers.Fold()(x))
+    assert folded.shape == layers.Fold().compute_output_shape(x.shape) == (2, 2, 1, 2, 48)
+    np.testing.assert_array_equal(folded[0, 1, 0, 1], x[0, 2:, :, 4:].ravel())
+    np.testing.assert_array_equal(np.asarray(layers.Unfold()(folded)), x)
+    assert layers.Unfold().compute_output_shape(folded.shape) == x.shape
 
 
 def test_output_head_by_hand():

@@ -84,6 +84,20 @@ def test_conversion_replaces_nothing(path, tmp_path):
     assert (tmp_path / "new").read_text() == "precious"
 
 
+def test_half_the_digits_take_half_the_space(path, tmp_path):
+    convert(path, tmp_path / "half", half=True)
+    (spec, arrays), (found, halves) = read_generator(path), read_generator(tmp_path / "half")
+    assert found == spec and {a.dtype for a in halves.values()} == {np.dtype("float32")}
+    for name, array in arrays.items():
+        np.testing.assert_allclose(halves[name], array, rtol=1e-3, atol=1e-7)
+    large = load_generator(path)
+    large.get_layer("gen_conv1").kernel.assign(1e5 * np.ones_like(arrays["gen_conv1/kernel"]))
+    save_generator(large, tmp_path / "large")
+    with pytest.raises(WeightsError, match="too large for float16 are gen_conv1/kernel"):
+        convert(tmp_path / "large", tmp_path / "none", half=True)
+    assert not (tmp_path / "none").exists()
+
+
 def later_version(file):
     file.attrs["format_version"] = 99
 

@@ -15,6 +15,8 @@ _FLAGS = list(itertools.product((False, True), repeat=3))
 _FURTHER = [
     GeneratorSpec(2, unet=True, scaled=True, blocks=3, growth=3, head=3),
     GeneratorSpec(2, blocks=2),
+    GeneratorSpec(levels=(3, 4), scaled=True, blocks=1),
+    GeneratorSpec(levels=(3, 4), conditional=True, mask_classes=3),
 ]
 ALL_VARIANTS = [GeneratorSpec(2, *flags, c) for flags in _FLAGS for c in (0, 3)] + _FURTHER
 # Half of them, for what takes long: each of three fields with each value of the others.
@@ -32,6 +34,7 @@ def name_of(spec):
         f"{spec.blocks}blocks" if spec.blocks else "",
         f"growth{spec.growth}" if spec.growth != 2 else "",
         f"head{spec.head}" if spec.head != 7 else "",
+        f"levels{spec.levels}" if spec.levels else "",
     ]
     return "-".join(filter(None, words))
 

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -350,6 +351,29 @@ def test_the_function_takes_views_and_refuses_nonsense(views, folder):
         supermask.predict([folder / "axial.nii.gz"] * 2, [None])
     with pytest.raises(AttributeError, match="attribute nothing"):
         supermask.nothing  # noqa: B018 - the access is the test
+
+
+def test_heads_without_masks_get_their_brains(folder, run, results, views, monkeypatch):
+    drawn = folder / "axial_mask.nii.gz"
+    for view in views:
+        os.remove(folder / f"{view.name}_mask.nii.gz")
+    asked = []
+
+    def find(volume, finder):
+        asked.append((volume.grid, finder))
+        (mask,) = (view.mask for view in views if view.volume.grid.is_close(volume.grid))
+        return SimpleNamespace(on=lambda grid: mask.array > 0.5)
+
+    finder = SimpleNamespace(engine=SimpleNamespace(name="openvino", precision="float32"))
+    monkeypatch.setattr("supermask.results.finds_brain", lambda weights: True)
+    monkeypatch.setattr("segsrgan.inference.predictor.brain_finder", lambda weights: finder)
+    monkeypatch.setattr("segsrgan.inference.stripping.find_brain", find)
+    weights = folder.parent / "weights"
+    weights.touch()
+    status, _, _ = run("--path", folder, "--weights", weights)
+    assert status == 0 and [item for _, item in asked] == [finder] * 2
+    assert recorded(results)["engines"]["supermask"]["engine"] == "openvino"
+    assert read_volume(results / "mask.nii.gz").array.any() and not drawn.exists()
 
 
 @pytest.mark.slow

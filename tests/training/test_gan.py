@@ -100,6 +100,7 @@ def test_soft_dice_averages_over_samples_and_channels():
     assert float(losses.soft_dice_loss(target, np.zeros_like(target))) == pytest.approx(0.5 / 4)
 
 
+BALANCED = {"lambadv": 0.0, "reconstruction_loss": "balanced"}
 WEIGHTS = {"lambda_image": 2.0, "lambda_entropy": 3.0, "lambda_dice": 5.0, "nu": 0.1}
 MISSED = 1 - 1 / (16**3 + 1)  # soft Dice loss
 HALF = 1 - (16**3 + 1) / (1.5 * 16**3 + 1)
@@ -123,6 +124,19 @@ def test_reconstruction_losses_by_hand(name, weights, heads, last, expected, bra
     output = target.copy()
     output[..., -1] = last
     assert float(gan.reconstruction_loss(target, output)) == pytest.approx(expected)
+
+
+def test_balanced_measures_the_image_in_tenths_of_its_deviation():
+    gan = make_gan(lambda_dice=0.0, lambda_entropy=0.0, **BALANCED, nu=0.5)
+    target = images(0.0)
+    target[..., ::2, 0] = 0.6  # deviation 0.3
+    target[1] /= 3
+    output = target.copy()
+    output[0, ..., 0] += 0.06
+    output[1, ..., 0] += 0.02
+    assert float(gan.reconstruction_loss(target, output)) == pytest.approx((4 + 0.25) ** 0.5)
+    nothing = images(0.0)
+    assert float(gan.reconstruction_loss(nothing, nothing + 1)) == pytest.approx(500, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", losses.RECONSTRUCTIONS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from training.command import make_gan
 
-from segsrgan.training.optimizers import learning_rate
+from segsrgan.training.optimizers import Muon, learning_rate, orthogonal
 from segsrgan.training.run import FixedEpochs
 
 
@@ -48,6 +48,39 @@ def test_averaged_weights_are_those_by_hand_and_the_trained_ones_come_back(ema):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
         assert ema == 0 or np.abs(a - c).max() > 1e-6
     np.testing.assert_equal(weights(gan.generator), new)
+
+
+@pytest.mark.parametrize("shape", [(81, 12), (12, 81), (12, 12)])
+def test_a_matrix_is_made_orthogonal_but_keeps_its_directions(shape):
+    rng = np.random.default_rng(0)
+    u, _, v = np.linalg.svd(rng.normal(size=shape), full_matrices=False)
+    sizes = np.geomspace(1, 0.02, 12)
+    found = np.asarray(orthogonal(keras.ops.convert_to_tensor((u * sizes @ v).astype("float32"))))
+    turned = u.T @ found @ v.T
+    assert np.abs(turned - np.diag(np.diag(turned))).max() < 1e-3
+    assert 0.6 < np.diag(turned).min() and np.diag(turned).max() < 1.3
+    assert not np.asarray(orthogonal(keras.ops.zeros(shape))).any()
+
+
+def test_muon_turns_kernels_by_their_mean_gradient_and_leaves_the_rest_to_adam():
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=(3, 3, 3, 2, 4)), rng.normal(size=(4,))]
+    kernel, scale = (keras.Variable(array.astype("float32")) for array in start)
+    (adams,) = [keras.Variable(scale)]
+    muon, adam = Muon(0.1, beta_1=0.5), keras.optimizers.Adam(0.1, beta_1=0.5)
+    mean = 0
+    for _ in range(2):
+        old = np.asarray(kernel.value)
+        gradients = [keras.ops.convert_to_tensor(rng.random(a.shape, "float32")) for a in start]
+        muon.apply(gradients, [kernel, scale])
+        adam.apply(gradients[1:], [adams])
+        gradient = np.asarray(gradients[0])
+        mean = (mean + gradient) / 2
+        u, _, v = np.linalg.svd(((mean + gradient) / 2).reshape(54, 4), full_matrices=False)
+        step = (old - np.asarray(kernel.value)).reshape(54, 4)
+        lengths = np.diag(u.T @ step @ v.T) / (0.1 * 0.2 * 54**0.5)
+        assert np.abs(lengths - 1).max() < 0.35
+    np.testing.assert_array_equal(np.asarray(scale.value), np.asarray(adams.value))
 
 
 class Numbers:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.random import default_rng as rng
+from scipy import ndimage
 from training.heads import head
 from training.samples import ball, write_table
 
@@ -100,6 +101,11 @@ def test_the_share_of_a_label_is_interpolated():
     points = np.zeros((3, 5, 1, 1))
     points[0, :, 0, 0] = [0.5, 1.5, 2.4, 3.25, 9]
     assert share(labels, (2,), points).ravel() == pytest.approx([0, 0.5, 1, 0.75, 0])
+    whole = np.isin(MAP.labels, (CORTEX,)).astype(np.float32)
+    for centre in ([20, 20, 20], [3, 39, 20], [-9, 50, 20], [90, 90, 90]):
+        points = rng(0).uniform(-6, 6, (3, 5, 6, 7)) + np.reshape(centre, (3, 1, 1, 1))
+        expected = ndimage.map_coordinates(whole, points, order=1)
+        np.testing.assert_allclose(share(MAP.labels, (CORTEX,), points), expected, atol=1e-5)
 
 
 def test_a_thin_cortex_loses_a_voxel_to_the_white_matter():

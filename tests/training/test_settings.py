@@ -30,6 +30,7 @@ UNUSUAL = {
     "patch_size": 128,
     "fit_mask": False,
     "zero_head": False,
+    "levels_gen": None,
     "slice_voxels": 0,
     "synthetic_thickness": (1.0, 1 / 0.3),
     "image_patches": "drawn",
@@ -67,8 +68,12 @@ def test_settings_have_the_values_of_the_paper_and_the_released_code_by_default(
 
 
 BALANCED = {"lambda_image": 0, "lambda_entropy": 0, "lambda_dice": 0}
-SYNTHETIC = ("synthetic", "synthetic_ratio", "synthetic_thickness", "cortex_labels", "tissues")
+SYNTHETIC = (
+    *("synthetic", "synthetic_ratio", "stripped", "synthetic_thickness"),
+    *("cortex_labels", "tissues"),
+)
 DRAWN = ("image_patches", "image_power", "inverted")
+FOLDED = ("kernel_gen", "u_net_generator", "growth_gen", "head_gen")  # of no effect with levels
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -76,10 +81,11 @@ def test_a_file_repeats_every_setting_exactly(masks, tmp_path):
     rules = rules_of(TrainingSettings)
     values = {name: unusual(name, rule) for name, rule in rules.items()}
     alike = {name for name, rule in rules.items() if values[name] == rule.default}
-    assert alike == {"fit_mask", "zero_head"}
+    assert alike == {"fit_mask", "zero_head", "levels_gen"}
     if masks:
-        values = {k: v for k, v in values.items() if k not in (*SYNTHETIC, *DRAWN, "weights")}
-        values |= {"fit_mask": True, "zero_head": True}
+        left = (*SYNTHETIC, *DRAWN, *FOLDED, "weights")
+        values = {k: v for k, v in values.items() if k not in left}
+        values |= {"fit_mask": True, "zero_head": True, "levels_gen": (8, 8)}
     before = TrainingSettings(**values)
     path = tmp_path / "settings.toml"
     path.write_text(to_toml(before, "train"), encoding="utf-8", newline="")
@@ -87,13 +93,13 @@ def test_a_file_repeats_every_setting_exactly(masks, tmp_path):
     # None has no word in TOML.
     assert read.keys() == {name for name in rules if getattr(before, name) is not None}
     assert TrainingSettings(**read) == before
-    assert all(type(read[name]) is type(getattr(before, name)) for name in values)
+    assert all(type(read[name]) is type(getattr(before, name)) for name in read)
 
 
 def test_what_is_not_said_about_label_maps_is_filled_in_where_there_are_some():
     ours = settings(synthetic="maps.csv", tissues="own")
     assert (ours.synthetic_ratio, ours.synthetic_thickness) == (0.5, (1.5, 7.0))
-    assert (ours.cortex_labels, ours.tissues) == ((3, 42), "own")
+    assert (ours.cortex_labels, ours.tissues, ours.stripped) == ((3, 42), "own", 0.6)
     assert all(getattr(settings(), name) is None for name in SYNTHETIC)
 
 
@@ -156,7 +162,7 @@ def test_values_get_the_type_of_the_setting():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"patch_size": 30}, "--patch_size must be divisible by 4, received 30; try 28"),
+        ({"patch_size": 30}, "divisible by 4 and at least 8, received 30; try 28"),
         ({"patch_size": 48}, "power of two from 16 up.*received 48; take 32, 64 or 128.*adv 0"),
         ({"patch_size": 8}, "power of two from 16 up"),
         ({"patch_size": 4, "lambadv": 0}, "--patch_size must be a whole number from 8 up"),
@@ -193,6 +199,10 @@ def test_values_get_the_type_of_the_setting():
         ({"ema": 1.0}, "--ema must be a number from 0 up and below 1, received 1"),
         ({"clip_gradient": 0}, "--clip_gradient must be a number above 0"),
         ({"head_gen": 4}, "--head_gen must be odd, received 4"),
+        ({"levels_gen": (8,)}, "--levels_gen must be 2 to 6 numbers, received 1; try 48,80,96"),
+        ({"levels_gen": "8,0"}, "--levels_gen must be whole numbers from 1 up"),
+        ({"levels_gen": (8, 8), "kernel_gen": 8}, "--kernel_gen: of no effect with --levels_gen"),
+        ({"levels_gen": (8,) * 6}, "divisible by 64 and at least 128, received 64; try 128"),
         ({"slice_voxels": 3}, "--slice_voxels must be 0, 2 or 4, received 3"),
         ({"slice_voxels": 4, "low_res_upper": (9.0,) * 3}, "needs images of one slice distance"),
         ({"workers": "a:1"}, "go together"),
@@ -217,6 +227,7 @@ def test_what_cannot_be_is_refused_with_the_flag_and_a_remedy(values, words):
         {"patch_size": 16},
         {"patch_size": 128},
         {"scaled_residual": True},
+        {"levels_gen": "8,8,8", "optimizer": "muon"},
         {"resume": True, "weights": "w", "init_epoch": 3},  # how a resumed training once began
         {"lambrec": 0},
         {"workers": "a:1", "worker_index": 0},

@@ -16,7 +16,7 @@ from functools import cache, lru_cache, partial
 import numpy as np
 
 from segsrgan.errors import UserError
-from segsrgan.networks.architecture import EPSILON, FEW_FILTERS, assemble
+from segsrgan.networks.architecture import EPSILON, FEW_FILTERS, FOLD, assemble
 from segsrgan.networks.outputs import output_channels
 
 # At its import OpenVINO tells Google Analytics that it is used, unless this module is missing.
@@ -125,12 +125,13 @@ class _Builder:
 
     def convolution(self, x, filters, kernel_size, name, strides=1, upsampling=1):
         kernel = self._arrays[f"{name}/kernel"]
-        if upsampling > 1:
-            return _convolve_upsampled(x, kernel)
-        x = _pad(x, kernel_size // 2, "reflect")
+        strides, upsampling = (np.broadcast_to(n, 3).tolist() for n in (strides, upsampling))
+        if max(upsampling) > 1:
+            return _convolve_upsampled(x, kernel, upsampling)
+        x = _pad(x, [kernel_size // 2] * 3, "reflect")
         even = all(size % 2 == 0 for size in _sizes(x))
-        if strides == 1 and filters <= FEW_FILTERS and even:
-            wide = _convolution(x, _all_phases(kernel), 2)
+        if max(strides) == 1 and filters <= FEW_FILTERS and even:
+            wide = _convolution(x, _all_phases(kernel), [2] * 3)
             return op.depth_to_space(wide, "blocks_first", 2)
         return _convolution(x, kernel, strides)
 
@@ -146,6 +147,20 @@ class _Builder:
 
     def concatenate(self, tensors, name):
         return op.concat(tensors, 1)
+
+    def fold(self, x, name):
+        size = [n // k for n, k in zip(_sizes(x), FOLD, strict=True)]
+        pairs = (n for pair in zip(size, FOLD, strict=True) for n in pair)
+        x = op.reshape(x, _integers(0, 0, *pairs), special_zero=True)
+        x = op.transpose(x, _integers(0, 3, 5, 7, 1, 2, 4, 6))
+        return op.reshape(x, _integers(0, -1, *size), special_zero=True)
+
+    def unfold(self, x, name):
+        size = _sizes(x)
+        x = op.reshape(x, _integers(0, *FOLD, -1, *size), special_zero=True)
+        x = op.transpose(x, _integers(0, 4, 5, 1, 6, 2, 7, 3))
+        whole = (n * k for n, k in zip(size, FOLD, strict=True))
+        return op.reshape(x, _integers(0, -1, *whole), special_zero=True)
 
     def head(self, image, features, spec, name):
         activations = {
@@ -168,9 +183,9 @@ def _image(image, y, spec):
     return op.subtract(image, y) if spec.residual else y
 
 
-def _convolution(x, kernel, stride):
+def _convolution(x, kernel, strides):
     weights = _constant(np.transpose(kernel, (4, 3, 0, 1, 2)))
-    return op.convolution(x, weights, [stride] * 3, [0] * 3, [0] * 3, [1] * 3)
+    return op.convolution(x, weights, strides, [0] * 3, [0] * 3, [1] * 3)
 
 
 def _all_phases(kernel):
@@ -182,21 +197,24 @@ def _all_phases(kernel):
     return wide.reshape(*wide.shape[:4], 8 * filters)
 
 
-def _convolve_upsampled(x, kernel):
+def _convolve_upsampled(x, kernel, upsampling):
     """Nearest upsampling by 2, reflect padding and a convolution with a kernel of 3^3, as one.
 
     Upsampling repeats voxel i at 2i and 2i + 1, and output o is the sum over the taps t of
     kernel[t] * upsampled[o + t - 1]. So voxel i reaches o = 2i + s - t + 1 for s = 0, 1: it is
     spread by a kernel of 4^3, the sum of 8 shifted copies of the mirrored one. The upsampled
     signal reflected by one voxel is the coarse one with its edge voxels repeated: with these in
-    front the outputs begin at 3.
+    front the outputs begin at 3. Along an axis that is not upsampled there is no s, the kernel is
+    the mirrored one, the padding a reflection, and the outputs begin at 2.
     """
-    spread = np.zeros((4, 4, 4, *kernel.shape[3:]), np.float32)
-    for i, j, k in np.ndindex(2, 2, 2):
+    spread = np.zeros((*(2 + n for n in upsampling), *kernel.shape[3:]), np.float32)
+    for i, j, k in np.ndindex(*upsampling):
         spread[i : i + 3, j : j + 3, k : k + 3] += kernel[::-1, ::-1, ::-1]
     weights = _constant(np.transpose(spread, (3, 4, 0, 1, 2)))
-    x = _pad(x, 1, "edge")
-    return op.convolution_backprop_data(x, weights, [2] * 3, None, [3] * 3, [3] * 3, [1] * 3)
+    for mode, factor in (("edge", 2), ("reflect", 1)):
+        x = _pad(x, [int(n == factor) for n in upsampling], mode)
+    begin = [1 + n for n in upsampling]
+    return op.convolution_backprop_data(x, weights, upsampling, None, begin, begin, [1] * 3)
 
 
 def _normalise(x, scale, shift):
@@ -231,9 +249,9 @@ def _deviation(centred):
     return op.sqrt(op.multiply(squares, _constant(1 / math.prod(_sizes(centred)[1:]))))
 
 
-def _pad(x, n, mode):
-    margin = _integers(0, 0, n, n, n)
-    return op.pad(x, margin, margin, mode) if n else x
+def _pad(x, margins, mode):
+    margin = _integers(0, 0, *margins)
+    return op.pad(x, margin, margin, mode) if any(margins) else x
 
 
 def _sizes(x):

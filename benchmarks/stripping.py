@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Dice of the brain that `segsrgan strip` finds with that of volumes left out of its training.
+
+Heads painted on left-out label maps, in random contrast: adults, the same of an infant's size, and
+fetal brains in painted surroundings; as they are, with slices 4 times thicker along each axis, with
+3 % noise, and of a field of view that ends in the head. Truth: all tissues of the brain and the
+fluid around it. Of brains that stand alone (left-out fetal templates, infants, nilearn's T1
+template) the Dice of the whole object with what is kept of it. --data is the folder that the
+benchmark weights reads.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from benchmarks.common import markdown
+from benchmarks.weights import ADULT_CORTEX, FETAL_CORTEX, HELD_OUT, RATIO, cases, infants
+from segsrgan import Volume, read_volume
+from segsrgan.inference.predictor import brain_finder
+from segsrgan.inference.stripping import find_brain
+from segsrgan.memory import PeakMemory
+from segsrgan.training.degradation import add_noise
+from segsrgan.training.painting import NUMBERINGS, paint, prepare_labels, surround
+from segsrgan.volumes import degrade, dice
+from segsrgan.volumes.comparison import UPRIGHT, reordered
+
+INFANT = 0.65  # of an adult head's size
+CONDITIONS = ("as it is", "x", "y", "z", "noise 3 %", "cut")
+
+
+def add_arguments(parser):
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", default="brain", help="name or file (default: brain)")
+    parser.add_argument("--contrasts", type=int, default=2, help="of each map (default: 2)")
+
+
+def run(args, save):
+    finder, rows, report = brain_finder(args.weights), [], {}
+    for group, name, volume, truth in heads(args.data, args.contrasts):
+        for condition in CONDITIONS:
+            rows.append(_row(finder, group, name, condition, *acquired(volume, truth, condition)))
+    for group, name, volume, _, brain in [*cases(args.data), *infants(args.data)]:
+        if "painted" not in group:
+            rows.append(_row(finder, f"{group}, alone", name, "as it is", volume, volume, brain))
+    report = {"mean": means(rows), "cases": rows}
+    save(report)
+    return report
+
+
+def heads(folder, contrasts):
+    """Yields (group, name, head, brain): a `Volume` and a bool array on its grid."""
+    paths = [*(folder / "adult_labels").glob("*.nii.gz")]
+    paths += (folder / "fetal_templates").glob("*_labels.nii.gz")
+    for path in sorted(p for p in paths if any(word in p.name for word in HELD_OUT)):
+        is_fetal, name = path.parent.name == "fetal_templates", path.name[:-7]
+        volume = reordered(read_volume(path), UPRIGHT)
+        if is_fetal:
+            volume = Volume(np.pad(volume.array, 30), volume.spacing, direction=volume.direction)
+            label_map = prepare_labels(volume.array, FETAL_CORTEX, NUMBERINGS["fetal"])
+        else:
+            label_map = prepare_labels(volume.array, ADULT_CORTEX)
+        for seed in range(contrasts):
+            rng, labels = np.random.default_rng(seed), label_map.labels
+            if is_fetal:
+                labels = surround(labels, label_map.brain, len(label_map.tissue), rng)
+            image = paint(labels, label_map, rng, strip=False, typical=0.5)
+            truth = label_map.brain[label_map.labels]
+            spacing = volume.spacing
+            group = "fetus, painted" if is_fetal else "adult, painted"
+            yield group, f"{name} {seed}", _like(image, spacing, volume), truth
+            if not is_fetal:
+                small = tuple(INFANT * size for size in spacing)
+                yield "infant's size, painted", f"{name} {seed}", _like(image, small, volume), truth
+
+
+def _like(image, spacing, volume):
+    return Volume(image, spacing, direction=volume.direction)
+
+
+def acquired(volume, truth, condition):
+    """`(scan, volume, truth)` of a head; what the scan does not show is left out of the others."""
+    if condition == "cut":
+        # From a little below the middle of the brain's lowest part to above its middle.
+        places = np.flatnonzero(truth.any((0, 1)))
+        low = (3 * places[0] + places[-1]) // 4
+        cut = np.s_[:, :, low : places[-1] + 1]
+        volume, truth = (
+            Volume(volume.array[cut], volume.spacing, direction=volume.direction),
+            truth[cut],
+        )
+        return volume, volume, truth
+    if condition.startswith("noise"):
+        noisy = add_noise(volume.array, 0.03, np.random.default_rng(0))
+        return volume.with_array(noisy), volume, truth
+    if condition == "as it is":
+        return volume, volume, truth
+    spacing = np.array(volume.spacing)
+    spacing["xyz".index(condition)] *= RATIO
+    return degrade(volume, tuple(spacing)), volume, truth
+
+
+def _row(finder, group, name, condition, scan, volume, truth):
+    """The scores of what is found, a dict."""
+    start = time.perf_counter()
+    with PeakMemory() as memory:
+        brain = find_brain(scan, finder)
+        mask = brain.on(volume.grid)
+    seconds = time.perf_counter() - start
+    score = dice(truth, mask & truth) if "alone" in group else dice(truth, mask)
+    holes = int((ndimage.binary_fill_holes(mask) & ~mask).sum())
+    parts = int(ndimage.label(mask, np.ones((3, 3, 3)))[1])
+    row = {"set": group, "name": name, "condition": condition, "dice": float(score)}
+    row |= {"holes": holes, "components": parts, "is_head": brain.is_inside_head}
+    row |= {"seconds": seconds, "peak_GB": memory.bytes / 1e9}
+    print(*row.values(), file=sys.stderr, flush=True)
+    return row
+
+
+def means(rows):
+    """The mean of each set and condition, and its smallest Dice, a list of dicts."""
+    table, result = pd.DataFrame(rows), []
+    for (group, condition), part in table.groupby(["set", "condition"], sort=False):
+        row = {"set": group, "condition": condition, "least": float(part.dice.min())}
+        for key in ("dice", "holes", "components", "is_head", "seconds", "peak_GB"):
+            row[key] = float(part[key].mean())
+        result.append(row)
+    return result
+
+
+def tables(report):
+    heads = ["set", "condition", "Dice", "least", "voxels in holes", "parts", "seconds"]
+    lines = [
+        [row["set"], row["condition"], f"{row['dice']:.3f}", f"{row['least']:.3f}"]
+        + [f"{row['holes']:.1f}", f"{row['components']:.1f}", f"{row['seconds']:.1f}"]
+        for row in report["mean"]
+    ]
+    return markdown(heads, lines)
