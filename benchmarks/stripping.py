@@ -67,7 +67,7 @@ def heads(folder, contrasts):
             rng, labels = np.random.default_rng(seed), label_map.labels
             if is_fetal:
                 labels = surround(labels, label_map.brain, len(label_map.tissue), rng)
-            image = paint(labels, label_map, rng, strip=False, typical=0.5)
+            image = paint(labels, label_map, rng, strip=False, typical=0.5)[0]
             truth = label_map.brain[label_map.labels]
             spacing = volume.spacing
             group = "fetus, painted" if is_fetal else "adult, painted"
@@ -88,11 +88,8 @@ def acquired(volume, truth, condition):
         places = np.flatnonzero(truth.any((0, 1)))
         low = (3 * places[0] + places[-1]) // 4
         cut = np.s_[:, :, low : places[-1] + 1]
-        volume, truth = (
-            Volume(volume.array[cut], volume.spacing, direction=volume.direction),
-            truth[cut],
-        )
-        return volume, volume, truth
+        volume = _like(volume.array[cut], volume.spacing, volume)
+        return volume, volume, truth[cut]
     if condition.startswith("noise"):
         noisy = add_noise(volume.array, 0.03, np.random.default_rng(0))
         return volume.with_array(noisy), volume, truth

@@ -225,7 +225,7 @@ def painted(path, strip=True):
     rng = np.random.default_rng(sum(map(ord, path.name)))
     if not strip:
         labels = surround(np.pad(labels, 12), label_map.brain, len(label_map.tissue), rng)
-    image = paint(labels, label_map, rng, strip=strip, typical=0.5)
+    image = paint(labels, label_map, rng, strip=strip, typical=0.5)[0]
     return Volume(image * label_map.brain[labels] if strip else image, volume.spacing)
 
 

@@ -132,7 +132,7 @@ def cases(folder):
         brain = label_map.brain[label_map.labels]
         low, high = np.argwhere(brain).min(0) - 4, np.argwhere(brain).max(0) + 5
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        image = paint(label_map.labels[box], label_map, np.random.default_rng(20), strip=True)
+        image = paint(label_map.labels[box], label_map, np.random.default_rng(20), strip=True)[0]
         cortex = np.isin(label_map.labels[box], label_map.cortex)
         painted = Volume(image, volume.spacing, direction=volume.direction)
         yield "adult, painted", path.name[:-7], painted, cortex, brain[box]

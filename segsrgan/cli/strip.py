@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The command `segsrgan strip`: the brain in each image of a head."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from segsrgan.cli.console import Parser, command
-from segsrgan.errors import UserError
-from segsrgan.files import check_writable
+from segsrgan.errors import UserError, one_line
+from segsrgan.files import check_writable, remove
 from segsrgan.tables import expanded, stem
+
+logger = logging.getLogger(__name__)
 
 
 def build_parser():
@@ -17,8 +20,8 @@ def build_parser():
         prog="segsrgan strip",
         description="Finds the brain, with the fluid around it, in images of heads.",
         epilog="Writes NAME_brain_mask.nii.gz, 0 or 1, and NAME_brain.nii.gz, the image with 0 "
-        "around the\nbrain, on the image's own voxels.\n\nexit status: 0 done, 2 it could not be "
-        "done, 130 interrupted.",
+        "around the\nbrain, on the image's own voxels.\n\nexit status: 0 done, 1 some images "
+        "failed, 2 it could not be done, 130 interrupted.",
     )
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="image files or DICOM folders")
@@ -42,21 +45,38 @@ def _run(args):
     for folder in folders:
         check_writable(folder)
     from segsrgan.inference.predictor import brain_finder
+
+    finder, failed = brain_finder(), 0
+    for image, folder, pair in zip(images, folders, files, strict=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            ml = _strip(image, finder, args.series, *pair)
+        except (UserError, MemoryError) as error:
+            failed += 1
+            logger.error("%s", one_line(error))
+        else:
+            if not args.quiet:
+                print(f"{pair[0]}: {ml:.0f} ml", flush=True)
+    return int(failed > 0)
+
+
+def _strip(image, finder, series, mask, stripped):
+    """Writes the mask of the brain in an image, and the brain; its volume in ml."""
     from segsrgan.inference.stripping import find_brain
     from segsrgan.volumes import read_volume, write_volume
 
-    finder = brain_finder()
-    for image, folder, (mask, stripped) in zip(images, folders, files, strict=True):
-        volume = read_volume(image, series=args.series)
-        brain = find_brain(volume, finder)
-        if not brain.volume:
-            raise UserError(f"{image}: no brain was found in it; is it an image of a head?")
-        inside = brain.on(volume.grid)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_volume(volume.with_array(inside.astype(np.uint8)), mask)
+    volume = read_volume(image, series=series)
+    brain = find_brain(volume, finder)
+    if not brain.volume:
+        raise UserError(f"{image}: no brain was found in it; is it an image of a head?")
+    inside = brain.on(volume.grid)
+    write_volume(volume.with_array(inside.astype(np.uint8)), mask)
+    try:
         write_volume(volume.with_array(np.where(inside, volume.array, 0)), stripped)
-        if not args.quiet:
-            print(f"{mask}: {brain.volume:.0f} ml", flush=True)
+    except BaseException:
+        remove(mask)  # half a result would stand in the way of the next try
+        raise
+    return brain.volume
 
 
 main = command(build_parser, _run)

@@ -23,6 +23,9 @@ class SynthesisSettings:
     stripped: float | None = setting(
         None, "fraction of brains alone (default: as in training)", "[0, 1]"
     )
+    cropped: float = setting(
+        SYNTHETIC["cropped"], "fraction whose field of view ends inside, beyond it zeros", "[0, 1]"
+    )
     cortex_labels: tuple[int, ...] = setting(
         SYNTHETIC["cortex_labels"], "values of the structure to segment", ">= 1"
     )
@@ -62,6 +65,7 @@ def _run(args):
     else:
         found = load_maps([MapFile(Path(path), cortex, settings.tissues) for path in maps])
     how = {"patch": settings.patch, "acquisition": Acquisition(ratio=settings.thickness)}
+    how["cropped"] = settings.cropped
     if settings.stripped is not None:
         how["strip"] = settings.stripped
     sources, total = [item.source(**how) for item in found], 0.0

@@ -170,7 +170,8 @@ def mixed(settings, spec, maps, cases, *, real=None, patches=None, shard=(0, 1))
     options = {"patch": patch, "acquisition": acquisition}
     sources, fractions = [], []
     if maps:
-        sources = [item.source(spacing, strip=settings.stripped, **options) for item in maps]
+        painted = {"strip": settings.stripped, "cropped": settings.cropped}
+        sources = [item.source(spacing, **painted, **options) for item in maps]
         fraction, total = settings.synthetic_ratio, sum(item.file.fraction for item in maps)
         fractions = [fraction * item.file.fraction / total for item in maps]
         text = "%d label maps take %.0f MB; a fraction of %g of the patches is synthetic, their "

@@ -254,15 +254,18 @@ def paint(labels, label_map, rng, strip=True, typical=0.0):
     """An image (x, y, z) of random contrast, float32 in [0, 1], free of acquisition noise.
 
     Its labels are numbers of a `LabelMap`, and those that `surround` added; where it is stripped,
-    what is not brain is background. With a probability of `typical` the tissues look more or less
-    as in one of the `TYPICAL` sequences, else their intensities are all independent.
+    what is not brain is background, and often the fluid around it, too. With a probability of
+    `typical` the tissues look more or less as in one of the `TYPICAL` sequences, else their
+    intensities are all independent. Returns `(image, removed)`: for each number whether stripping
+    took it away, bool.
     """
     mean, spread = _tissues(label_map, rng, typical)
+    removed = np.zeros(len(mean), bool)
     if strip:
-        outside = np.append(~label_map.brain, np.ones(EXTRA, bool))
+        removed = np.append(~label_map.brain, np.ones(EXTRA, bool))
         if rng.random() < 0.4:
-            outside[list(label_map.outer)] = True
-        mean[outside], spread[outside] = mean[0], 0.0
+            removed[list(label_map.outer)] = True
+        mean[removed], spread[removed] = mean[0], 0.0
     image = mean[labels]
     image += spread[labels] * _texture(labels.shape, rng.uniform(0.5, 2.0), rng)
     image = ndimage.gaussian_filter(image, rng.uniform(0.35, 1.0), truncate=3.0)  # partial volumes
@@ -270,7 +273,7 @@ def paint(labels, label_map, rng, strip=True, typical=0.0):
     image *= np.exp(np.float32(rng.uniform(0, 0.4)) * smooth_field(labels.shape, nodes, rng))
     np.clip(image, 0, None, out=image)
     image /= max(float(image.max()), 1e-6)
-    return image ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+    return image ** np.float32(np.exp(rng.uniform(-0.4, 0.4))), removed
 
 
 def _tissues(label_map, rng, typical=0.0):

@@ -21,6 +21,7 @@ TISSUES = ("freesurfer", "fetal", "own")
 SYNTHETIC = {
     "synthetic_ratio": 0.5,
     "stripped": 0.6,
+    "cropped": 0.0,
     "cortex_labels": (3, 42),
     "tissues": "freesurfer",
 }
@@ -181,6 +182,12 @@ class TrainingSettings(RunSettings):
     )
     stripped: float | None = _synthetic(
         None, "fraction of synthetic patches that show the brain alone (default: 0.6)", "[0, 1]"
+    )
+    cropped: float | None = _synthetic(
+        None,
+        "fraction of synthetic patches whose field of view ends inside of them, beyond it zeros "
+        "(default: 0)",
+        "[0, 1]",
     )
     synthetic_thickness: tuple[float, float] | None = _synthetic(
         None, "bounds of drawn patches' slice distance, in their voxels (default: 1.5 7)", ">= 1"

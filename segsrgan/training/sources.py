@@ -35,6 +35,7 @@ from segsrgan.volumes import Grid, Normalisation, Volume, foreground, resample_t
 SHEET = "samples.png"
 _FINE = 0.9  # of a map's voxel: then a cortex of 2.5 voxels has nearly three
 _USUAL = 0.6
+_SIDES = 0.35  # of the sides of a cropped field of view, those where it ends
 _CUBE = 1.01  # edges of a voxel that differ less count as equal
 # Voxels simulated beyond the patch, so that its borders are as good as its middle.
 _MARGIN = np.array([4, 4, 12])
@@ -120,6 +121,7 @@ class SyntheticSource:
     elastic: float = 4.0  # largest displacement, voxels, of the smooth deformation
     typical: float = 0.5  # fraction with the contrast of a common sequence, see `paint`
     upright: bool = True  # whether heads lie in their usual pose, see `random_axes`
+    cropped: float = 0.0  # fraction whose field of view ends inside the patch; beyond it all is 0
 
     def draw(self, rng):
         """A `Patch`."""
@@ -140,8 +142,12 @@ class SyntheticSource:
         if not strip and (label_map.brain[1:].all() or rng.random() < 0.2):
             voxel = abs(float(np.linalg.det(frame))) ** (1 / 3)
             labels = surround(labels, label_map.brain, len(label_map.tissue), rng, voxel)
-        hr = paint(labels, label_map, rng, strip, self.typical)
+        hr, removed = paint(labels, label_map, rng, strip, self.typical)
+        cortex[removed[labels]] = 0
+        beyond = _beyond_field(shape, rng) if rng.random() < self.cropped else np.zeros(shape, bool)
+        hr[beyond] = cortex[beyond] = 0
         lr, resolution = self.acquisition.simulate(hr, slices, rng)
+        lr[beyond] = 0
         return Patch.of(lr, hr, cortex, resolution, self.patch)
 
 
@@ -211,6 +217,15 @@ class ImageSource:
 def _near(points, rng, spread):
     """A random cortex voxel, moved at random so that the cortex is not always in the middle."""
     return points[rng.integers(len(points))] + rng.uniform(-spread, spread, 3)
+
+
+def _beyond_field(shape, rng):
+    """Where a random field of view does not reach, bool: up to 0.4 of the shape at some sides."""
+    ends = np.where(rng.random((3, 2)) < _SIDES, rng.uniform(0, 0.4, (3, 2)), 0)
+    low, high = np.rint(ends * [[n] * 2 for n in shape]).astype(int).T
+    beyond = np.ones(shape, bool)
+    beyond[tuple(slice(a, n - b) for a, b, n in zip(low, high, shape, strict=True))] = False
+    return beyond
 
 
 def _window(array, low, extent):

@@ -12,7 +12,7 @@ from segsrgan.cli import strip
 from segsrgan.errors import UserError
 from segsrgan.inference.predictor import Predictor
 from segsrgan.inference.stripping import find_brain
-from segsrgan.volumes import Volume, read_volume, write_volume
+from segsrgan.volumes import Volume, read_volume, resample_to, write_volume
 
 SHAPE, SPACING = (48, 56, 40), (2.0, 2.0, 3.0)
 
@@ -50,8 +50,6 @@ class Finder:
         self.seen = image
         grid = image.grid.corner_aligned(new_resolution)
         mask = volume(np.any(self.parts, axis=0))
-        from segsrgan.volumes import resample_to
-
         array = resample_to(mask, grid, spline_order=1).array
         return SimpleNamespace(cortex=Volume.from_grid(array, grid))
 
@@ -191,14 +189,37 @@ def test_the_command_replaces_nothing_by_itself(command, tmp_path, capsys):
 
 
 def test_the_command_says_what_is_wrong(command, tmp_path, monkeypatch, capsys):
-    for flags, words in (
-        (["none.nii.gz"], "none.nii.gz"),
-        (["head.nii.gz", "head.nii.gz"], "several images would write it"),
-    ):
-        assert command(*flags) == 2
-        assert words in capsys.readouterr().err
+    assert command("head.nii.gz", "head.nii.gz") == 2
+    assert "several images would write it" in capsys.readouterr().err
     nothing = Finder(np.zeros(SHAPE, bool))
     monkeypatch.setattr("segsrgan.inference.predictor.brain_finder", lambda: nothing)
-    assert command("head.nii.gz") == 2
+    assert command("head.nii.gz") == 1
     assert "head.nii.gz: no brain was found in it" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["head.nii.gz"]
+
+
+def test_an_image_that_fails_does_not_stop_the_others(command, capsys):
+    assert command("none.nii.gz", "head.nii.gz") == 1
+    assert "none.nii.gz" in capsys.readouterr().err
+    assert read_volume("head_brain.nii.gz").array.any()
+
+
+def test_an_interrupted_command_leaves_no_half_of_its_results(command, tmp_path, monkeypatch):
+    def interrupted(volume, path):
+        if path.name == "head_brain.nii.gz":
+            raise KeyboardInterrupt
+        write_volume(volume, path)
+
+    monkeypatch.setattr("segsrgan.volumes.write_volume", interrupted)
+    assert command("head.nii.gz") == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["head.nii.gz"]
+
+
+def test_a_brain_that_touches_the_borders_is_shown_with_nothing_around_it():
+    seen = Finder()
+    inner = volume(heads(brain_alone=True).array[12:36, 14:42, 10:30])
+    find_brain(inner, seen)
+    array = seen.seen.array
+    extent = np.array(array.shape) * 3 - np.array(inner.array.shape) * SPACING
+    assert (extent / 2 >= 40).all()
+    assert not array[:12].any() and not array[..., -12:].any() and array[array.shape[0] // 2].any()

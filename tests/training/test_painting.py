@@ -140,7 +140,7 @@ def test_tissues_are_as_bright_as_in_common_sequences_or_else_the_cortex_can_be_
 
 def test_painting_gives_every_sample_another_contrast_and_strips_what_is_not_brain():
     def means(seed):
-        image = paint(MAP.labels, MAP, rng(seed))
+        image, _ = paint(MAP.labels, MAP, rng(seed))
         assert image.min() >= 0 and image.max() <= 1
         return [image[MAP.labels == n].mean() for n in (WHITE, CORTEX, FLUID)]
 
@@ -148,7 +148,7 @@ def test_painting_gives_every_sample_another_contrast_and_strips_what_is_not_bra
     orders = {tuple(np.argsort(means(seed))) for seed in range(30)}
     assert len(orders) >= 5  # of the six orders of three tissues
     outside, shell = np.isin(MAP.labels, (0, SKULL)), MAP.labels == SKULL
-    stripped, whole = (paint(MAP.labels, MAP, rng(3), strip) for strip in (True, False))
+    stripped, whole = (paint(MAP.labels, MAP, rng(3), strip)[0] for strip in (True, False))
     assert stripped[outside].std() < whole[outside].std()
     assert abs(stripped[shell].mean() - stripped[~shell & outside].mean()) < 0.05
 
@@ -181,6 +181,26 @@ def test_every_attribute_of_the_synthetic_source_reaches_the_sample(name):
         coarse = replace(plain, scale=(1.2, 1.2))  # no voxel to spare
         labels = [arrays(source.draw(rng(0)))[2] for source in (coarse, replace(coarse, thin=1.0))]
         np.testing.assert_array_equal(*labels)
+
+
+def test_nothing_lies_beyond_a_cropped_field_of_view():
+    ended = 0
+    for seed in range(12):
+        whole = arrays(SYNTHETIC.draw(rng(seed)))
+        cropped = arrays(replace(SYNTHETIC, cropped=1.0).draw(rng(seed)))
+        beyond = cropped[1] != whole[1]
+        assert not any(array[beyond].any() for array in cropped)
+        ended += beyond.any()
+    assert ended > 6
+
+
+def test_fluid_that_stripping_takes_away_is_not_to_be_found():
+    label_map = prepare_labels(HEAD, (3, 2, 24))
+    source = SyntheticSource(label_map, 16, strip=1.0, elastic=0.0, thin=0.0, acquisition=QUIET)
+    sizes = [source.draw(rng(seed)).truth["cortex"].sum() for seed in range(12)]
+    shown, removed = (paint(label_map.labels, label_map, rng(3), strip) for strip in (False, True))
+    assert not shown[1].any() and removed[1][[0, SKULL]].all() and not removed[1][CORTEX]
+    assert max(sizes) > 1.2 * min(sizes)
 
 
 def test_a_source_of_the_images_of_a_table_has_cubic_voxels(tmp_path):

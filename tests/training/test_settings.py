@@ -69,7 +69,7 @@ def test_settings_have_the_values_of_the_paper_and_the_released_code_by_default(
 
 BALANCED = {"lambda_image": 0, "lambda_entropy": 0, "lambda_dice": 0}
 SYNTHETIC = (
-    *("synthetic", "synthetic_ratio", "stripped", "synthetic_thickness"),
+    *("synthetic", "synthetic_ratio", "stripped", "cropped", "synthetic_thickness"),
     *("cortex_labels", "tissues"),
 )
 DRAWN = ("image_patches", "image_power", "inverted")
