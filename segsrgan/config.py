@@ -211,14 +211,20 @@ def check(settings, title=str):
         object.__setattr__(settings, name, rule.checked(getattr(settings, name), title(name)))
 
 
-def add_flags(parser, settings_class):
-    """Adds a flag to a parser for each field of a settings class that has a help.
+def add_flags(parser, *settings_classes):
+    """Adds a flag to a parser for each field of settings classes that has a help.
 
     In each group what the class inherits comes last. The help tells the default, unless it says
     "(default: ...)" itself. A parser with `argument_default=argparse.SUPPRESS` gives only what was
     typed.
     """
-    groups, rules = {"": parser}, rules_of(settings_class)
+    groups = {"": parser}
+    for settings_class in settings_classes:
+        _add_flags(parser, settings_class, groups)
+
+
+def _add_flags(parser, settings_class, groups):
+    rules = rules_of(settings_class)
     inherited = rules.keys() - vars(settings_class)["__annotations__"].keys()
     for item in sorted(fields(settings_class), key=lambda item: item.name in inherited):
         rule, shown = rules[item.name], item.metadata

@@ -26,6 +26,8 @@ from segsrgan.tables import find_table, read_paths, resolved
 
 logger = logging.getLogger("segsrgan.job_model")
 
+EXPECTED = "path of one image on each line"
+
 _EPILOG = """
 The segmentation needs skull-stripped images; the high-resolution image does not.
 
@@ -41,6 +43,7 @@ results:
   the results were made. Finished results are skipped, unfinished ones are computed again.
   --output FOLDER writes nothing beside the images: the results of sub-01/anat/t2.nii.gz lie in
   FOLDER/sub-01/anat/Result_with_<name>/. The path starts in the BIDS data set or the CSV's folder.
+  With --grid there are SR_native_…, Cortex_native_… and so on, too, or SR_like_….
 
 verdict: pass, look or fail, with the reasons in results.json and the summary; what is measured
   and from which value on it is bad: docs/use/applying.md.
@@ -54,23 +57,14 @@ could be done, 130 interrupted.
 class JobSettings:
     """What is computed and where it goes; how it is computed is in `PredictorSettings`."""
 
-    debut_path: str | None = setting(
-        None,
-        "where relative paths in the CSV start (default: the CSV's folder)",
-        flag="-dp",
-        metavar="FOLDER",
-    )
-    result_folder_name: str | None = setting(
-        None,
-        "results go into Result_with_NAME (default: the name of the weights)",
-        flag="-rf",
-        metavar="NAME",
-    )
     output: str | None = setting(
-        None,
-        "folder for the results, in the images' folders below it (default: beside the images)",
-        flag="-o",
-        metavar="FOLDER",
+        None, "folder for the results (default: beside the images)", flag="-o", metavar="FOLDER"
+    )
+    grid: str = setting(
+        "hr",
+        "results also on other voxels than their own, hr: native, the scan's, or those of an image "
+        "of the same patient and space",
+        metavar="hr|native|like=FILE",
     )
     weights_path: str | None = setting(
         None,
@@ -83,24 +77,46 @@ class JobSettings:
         "DICOM series to take of several: UID, number or description; UID,UID merges two",
         metavar="SERIES",
     )
+    overwrite: bool = setting(False, "compute finished results again")
+    strict: bool = setting(False, "exit status 1 where the verdict on a result is fail")
+    quiet: bool = setting(False, "errors only")
+    verbose: bool = setting(False, "more messages, tracebacks of failed images included")
+    debut_path: str | None = setting(
+        None,
+        "where relative paths in the CSV start (default: the CSV's folder)",
+        flag="-dp",
+        metavar="FOLDER",
+        group="files",
+    )
+    result_folder_name: str | None = setting(
+        None,
+        "results go into Result_with_NAME (default: the name of the weights)",
+        flag="-rf",
+        metavar="NAME",
+        group="files",
+    )
     by_batch: bool | None = setting(
-        None, "False: one patch at a time, for the least memory; numbers are the same", flag="-bb"
+        None,
+        "False: one patch at a time, for the least memory; numbers are the same",
+        flag="-bb",
+        group="computing",
     )
     dask: str | None = setting(
         None,
         "spread the images over a Dask cluster: its scheduler's address or file, or N processes "
         "here (needs SegSRGAN[dask])",
         metavar="ADDRESS|local:N",
+        group="computing",
     )
-    overwrite: bool = setting(False, "compute finished results again")
-    strict: bool = setting(False, "exit status 1 where the verdict on a result is fail")
-    quiet: bool = setting(False, "errors only")
-    verbose: bool = setting(False, "more messages, tracebacks of failed images included")
 
     def __post_init__(self):
         check(self, "--{}".format)
         if self.dask is not None:
             local_workers(self.dask)
+        if self.grid not in ("hr", "native") and not self.grid.startswith("like="):
+            raise UserError(
+                f"--grid must be hr, native, or like= and an image file, received {self.grid}"
+            )
 
 
 @dataclass(frozen=True)
@@ -128,8 +144,7 @@ def build_parser():
         epilog=_EPILOG,
     )
 
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "-p",
         "--path",
         required=True,
@@ -137,6 +152,13 @@ def build_parser():
         help="CSV file; its first column names NIfTI, Analyze, MGH/MGZ, NRRD, MetaImage or DICOM "
         "files, or DICOM folders",
     )
+    add_job_flags(parser)
+    return parser
+
+
+def add_job_flags(parser):
+    """Adds to a parser what may be said of a job, whatever names its images."""
+    add = parser.add_argument
     add(
         "-pa",
         "--patch",
@@ -157,20 +179,34 @@ def build_parser():
     add(
         "-n",
         "--new_low_res",
+        "--resolution",
         nargs="+",
         default=["0.5,0.5,0.5"],
         metavar="MM",
-        help="voxel size of the results in mm (default: 0.5,0.5,0.5)",
+        help="voxel size of the results in mm; auto: the scan's smallest (default: 0.5,0.5,0.5)",
     )
-    add_flags(parser, JobSettings)
-    add_flags(parser, PredictorSettings)
-    return parser
+    add_flags(parser, JobSettings, PredictorSettings)
 
 
 def _run(args):
+    csv_path = find_table(args.path, EXPECTED, args.debut_path)
+    start = resolved(args.debut_path or csv_path.parent)
+    return run(args, read_paths(csv_path, start), start, csv_path)
+
+
+def run(args, images, start=None, csv_path=None, is_flat=False):
+    """Computes images as the flags of `add_job_flags` say; the exit status.
+
+    Args:
+        args: the namespace with those flags.
+        images: absolute paths.
+        start: the folder that relative paths started from.
+        csv_path: gives the summary its name and, without an output folder, its place; None: no
+            summary.
+        is_flat: whether the results lie side by side in the output folder.
+    """
     settings = typed(args, JobSettings)
-    csv_path = find_table(args.path, "path of one image on each line", settings.debut_path)
-    job, recipe = _plan(args, settings, csv_path)
+    job, recipe = _plan(args, settings, images, start, is_flat)
     unit, run, outcomes = "patch", jobs.run_here, []
     if settings.dask is not None:
         from segsrgan.inference.dask_cluster import run_on_cluster
@@ -188,15 +224,20 @@ def _run(args):
     return int(any(bad))
 
 
-def _plan(args, settings, csv_path):
+def _plan(args, settings, images, start, is_flat):
     """The job, and the recipe of its predictor."""
     pairs = parse_pairs(" ".join(args.patch), args.step and " ".join(args.step))
+    if is_flat and len(pairs) > 1:
+        raise UserError(
+            "the results of several patches or steps have no place in one folder; give one of "
+            "each, or leave --output out"
+        )
     resolution = checked_resolution(" ".join(args.new_low_res))
     chosen = _predictor_settings(args, settings.by_batch)
-    start = resolved(settings.debut_path or csv_path.parent)
-    images = read_paths(csv_path, start)
+    kind, _, like = settings.grid.partition("=")
 
     from segsrgan.networks.registry import default_weights, resolve
+    from segsrgan.volumes import read_volume
 
     weights = settings.weights_path or default_weights()
     name, path = weights_name(weights), resolve(weights)
@@ -204,7 +245,8 @@ def _plan(args, settings, csv_path):
     record = {
         "weights": name,
         "weights_sha256": digest,
-        "resolution": list(resolution),
+        "resolution": resolution if resolution == "auto" else list(resolution),
+        "grid": settings.grid,
         "series": settings.series,
         **chosen.record(),
     }
@@ -218,6 +260,9 @@ def _plan(args, settings, csv_path):
         settings=record,
         output=settings.output and resolved(settings.output),
         start=start,
+        is_flat=is_flat,
+        grid=read_volume(resolved(like)).grid if like else None,
+        grid_end="" if kind == "hr" else f"_{kind}",
     )
     # Other computers may have the package, and the weights in it, elsewhere.
     where = os.path.abspath(path) if path == Path(weights) else str(weights)
@@ -242,8 +287,8 @@ def _report(job, outcomes, csv_path, quiet):
     places = {image: place for place, image in enumerate(job.images)}
     outcomes = sorted(outcomes, key=lambda outcome: places[outcome.image])
     try:
-        path = jobs.write_summary(outcomes, csv_path, job.output)
-        logger.info("summary: %s", path)
+        if csv_path is not None:
+            logger.info("summary: %s", jobs.write_summary(outcomes, csv_path, job.output))
     except OSError as error:
         logger.warning("the summary could not be written: %s", one_line(error))
     if not quiet:

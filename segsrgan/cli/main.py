@@ -9,7 +9,7 @@ from segsrgan.cli.console import Parser, command
 
 # Each has a parser of its own and gets all arguments that follow: module, function, help.
 _COMMANDS = {
-    "predict": ("job_model", "main", "super-resolve and segment the images of a CSV file"),
+    "predict": ("predict", "main", "super-resolve and segment images: files, folders, a CSV file"),
     "strip": ("strip", "main", "find the brain in images of a head"),
     "train": ("train", "main", "train a network on the images of a CSV file"),
     "synthesize": ("synthesize", "main", "write samples of images painted on label maps"),

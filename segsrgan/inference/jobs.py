@@ -20,9 +20,10 @@ from pathlib import Path
 
 from segsrgan.errors import MemoryShortage, UserError, one_line, printable
 from segsrgan.files import PARTIAL, check_writable, fitting_name, stamp, write_text
-from segsrgan.inference.results import choose_folders, result_files
+from segsrgan.inference.results import choose_folders, choose_names
 from segsrgan.memory import PeakMemory
 from segsrgan.volumes.kinds import missing
+from segsrgan.volumes.volume import Grid
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,9 @@ class Job:
     settings: dict = field(default_factory=dict)  # of the results, JSON values for the record
     output: Path | None = None  # has the results, None: the images' folders, see `choose_folders`
     start: Path | None = None  # the folder that relative paths start from
+    is_flat: bool = False  # results side by side in `output`, see `choose_names`; of one pair
+    grid: Grid | None = None  # to have the results on, too, beside their own
+    grid_end: str = ""  # one of `GRID_ENDS`, of their names; without a grid: the scan's
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,11 @@ def run_job(job, make_predictor, progress=None, compute=None):
     """
     waiting = []
     remedy = f"{'name another folder' if job.output else 'put the results elsewhere'} by --output"
-    for results in choose_folders(job.images, job.result_name, job.output, job.start):
+    if job.is_flat:
+        places = choose_names(job.images, job.output)
+    else:
+        places = choose_folders(job.images, job.result_name, job.output, job.start)
+    for results in places:
         pairs = []
         for pair in job.pairs:
             if job.overwrite or not results.is_finished(pair):
@@ -196,7 +204,7 @@ def _log_verdict(results, pair, level, reasons):
     """Says in one line what a result is worth; "" is the level of one that was never judged."""
     level = level or "has no verdict, as it was made by an older version; --overwrite makes one"
     why = f": {'; '.join(reasons)}" if reasons else ""
-    logger.info("%s, %s: %s%s", results.image, results.label(pair), level, why)
+    logger.info("%s: %s%s", results.title(pair), level, why)
 
 
 def _outcome(results, pair, result, **rest):
@@ -217,24 +225,19 @@ def _check_readable(image):
 
 def _warn_of_differences(results, pair, settings):
     """Says if finished results are not those that would be made now."""
-    image, label = results.image, results.label(pair)
+    title = results.title(pair)
     if results.has_changed(pair):
-        logger.warning(
-            "%s: has changed since the results of %s were made, which are kept; --overwrite "
-            "replaces them",
-            image,
-            label,
-        )
-    made = results.entry(pair).get("settings") or {}
-    changed = [f"{k} {made[k]}" for k in sorted(settings) if k in made and made[k] != settings[k]]
+        text = "%s: the image has changed since its results were made, which are kept; --overwrite "
+        logger.warning(text + "replaces them", title)
+    made, asked = results.entry(pair).get("settings") or {}, settings | _pair_settings(pair)
+    changed = [f"{k} {made[k]}" for k in sorted(asked) if k in made and made[k] != asked[k]]
     if changed:
-        logger.warning(
-            "%s: the results of %s are kept, but were made with other settings (%s); "
-            "--overwrite replaces them",
-            image,
-            label,
-            ", ".join(changed),
-        )
+        text = "%s: its results are kept, but were made with other settings (%s); --overwrite "
+        logger.warning(text + "replaces them", title, ", ".join(changed))
+
+
+def _pair_settings(pair):
+    return dict(zip(("patch", "step"), pair, strict=True))
 
 
 class _Pipeline:
@@ -328,30 +331,28 @@ class _Pipeline:
         return self._predict(results, pair, prepared)
 
     def _predict(self, results, pair, prepared):
-        label = f"{results.image.name} {results.label(pair)}"
+        label = f"{results.image.name} {results.label(pair)}".rstrip()
         return self._predictor.predict_prepared(
             prepared, *pair, progress=lambda done, total: self._progress(label, done, total)
         )
 
     def _write(self, prediction, results, pair, before, seconds, peak):
-        from segsrgan.volumes.nifti import write_volume
-
         start = time.perf_counter() - seconds
         level, reasons = prediction.verdict
         entry = {
             "inputs": {results.image.name: before},
-            "settings": self._job.settings,
+            "settings": self._job.settings | _pair_settings(pair),
             "engine": self._predictor.engine.name,
             "precision": self._predictor.engine.precision,
             "measures": prediction.measures,
             "verdict": level,
             "reasons": list(reasons),
         }
-        prefixes = result_files()
         try:
             with results.replacing(pair, entry) as path_of:
-                for name, volume in prediction.volumes.items():
-                    write_volume(volume, path_of(prefixes[name]))
+                prediction.write(path_of)
+                if self._job.grid_end:
+                    prediction.on_grid(self._job.grid).write(path_of, self._job.grid_end)
         except Exception as error:
             return failures(results, [pair], error, time.perf_counter() - start)
         _log_verdict(results, pair, level, reasons)

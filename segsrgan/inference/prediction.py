@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: MIT
 """From a network's output to the results of one image, with what was measured on the way."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from segsrgan.inference.consistency import DARK, SURE, make_consistent
 from segsrgan.inference.measures import POSSIBLE, mask_measures
-from segsrgan.inference.results import result_files
+from segsrgan.inference.results import NamedResults, result_files
 from segsrgan.inference.stripping import Brain
 from segsrgan.inference.verdict import judge
 from segsrgan.networks.outputs import output_channels
 from segsrgan.volumes.intensities import Normalisation
 from segsrgan.volumes.labels import islands
-from segsrgan.volumes.resampling import resample_to
+from segsrgan.volumes.nifti import write_volume
+from segsrgan.volumes.resampling import average_onto, resample_to
 from segsrgan.volumes.volume import Grid, Volume
 
 _ISLAND = 0.02  # of the largest part's volume
@@ -50,15 +52,77 @@ class Prediction:
             thicker they look than is stated, or than their distance where nothing is, relative.
             `brain_volume` in ml, where the brain was shown alone.
             The others are those of `segsrgan.inference.measures`.
+        scan_grid: the `Grid` of the scan.
+        name: of the image, for files.
     """
 
     volumes: dict
     measures: dict = field(default_factory=dict)
+    scan_grid: Grid | None = None
+    name: str = "result"
 
     @property
     def verdict(self):
         """The `segsrgan.inference.verdict.Verdict`: `level` and `reasons`."""
         return judge(self.measures)
+
+    def on_grid(self, grid=None):
+        """The results on the voxels of another grid, a `Prediction`.
+
+        Image, probabilities and maps are averaged where its voxels are larger and interpolated
+        where they are smaller; a mask holds what lies in it to at least a half. 0 beyond the field
+        of view.
+
+        Args:
+            grid: a `Grid`, turned in whatever way; None: the scan's own.
+
+        Raises:
+            UserError: if no voxel of the grid lies in the field of view.
+
+        Example:
+            >>> native = predictor.predict("t2.nii.gz").on_grid()
+            >>> native.cortex_mask.array.shape == read_volume("t2.nii.gz").array.shape
+            True
+        """
+        grid = self.scan_grid if grid is None else grid
+        moved = {name: _moved(name, volume, grid) for name, volume in self.volumes.items()}
+        return replace(self, volumes=moved)
+
+    def save(self, folder, name=None):
+        """Writes `NAME_sr.nii.gz`, `NAME_cortex.nii.gz` and so on, and the record `NAME.json`.
+
+        What an earlier call wrote there is replaced.
+
+        Args:
+            folder: made where it is missing.
+            name: that the files begin with; None: that of the image's file, `result` of a `Volume`.
+
+        Returns:
+            The paths of the files, a dict: name of the result -> `Path`.
+
+        Raises:
+            UserError: if files of these names were not written by this method for this name;
+                `VolumeError` if they cannot be written.
+
+        Example:
+            >>> predictor.predict("scans/t2.nii.gz").save("out")["sr"]
+            PosixPath('out/t2_sr.nii.gz')
+        """
+        name = name or self.name
+        results, pair = NamedResults(Path(name), Path(folder), name=name), (None, None)
+        level, reasons = self.verdict
+        entry = {"measures": self.measures, "verdict": level, "reasons": list(reasons)}
+        results.claim()
+        with results.replacing(pair, entry) as path_of:
+            self.write(path_of)
+        files = result_files()
+        return {n: Path(folder) / results.file_name(files[n], pair) for n in self.volumes}
+
+    def write(self, path_of, end=""):
+        """Writes each volume to `path_of(prefix + end)`, for the prefixes of `result_files`."""
+        prefixes = result_files()
+        for name, volume in self.volumes.items():
+            write_volume(volume, path_of(prefixes[name] + end))
 
     def __getattr__(self, name):
         if name in result_files():
@@ -76,10 +140,12 @@ class Prepared:
     resolution: float  # of the input's slices in mm, for conditional generators
     order: tuple  # axes and flips that the generator is shown, see `canonical_order`
     scan: Volume | None  # normalised, as acquired; None where the result need not agree with it
+    scan_grid: Grid
     thickness: float | None  # of its slices in mm; None: their distance
     measures: dict  # of the scan, see `scan_measures`, and what reading it took
     brain: Brain | None = None  # that alone the network is shown; None: all there is
     whole: Volume | None = None  # as `volume`, with what is around the brain
+    name: str = "result"  # of the image
 
     def on_result(self, channels, spline_order):
         """The channels (x, y, z, n) of an output on the grid of the result, a list of arrays."""
@@ -129,7 +195,17 @@ def make_prediction(output, deviation, prepared, spec, settings):
         if deviation is not None and head.activation != "softmax":
             (spread,) = prepared.on_result(deviation[..., channels], 1)
             _disagreement(head, spread, prepared, settings.maps, volumes, measures)
-    return Prediction(volumes, measures)
+    return Prediction(volumes, measures, prepared.scan_grid, prepared.name)
+
+
+def _moved(name, volume, grid):
+    """A result of this name on another grid."""
+    if name == "mask":  # of classes
+        return average_onto(volume, grid, labels=True)
+    moved = average_onto(volume, grid)
+    if volume.array.dtype == np.uint8:
+        moved = moved.with_array((moved.array >= 0.5).astype(np.uint8))
+    return moved
 
 
 def _consistent(array, prepared, maps, volumes, measures):

@@ -25,6 +25,7 @@ from segsrgan.inference.sweep import default_batch_size, predict_tiled
 from segsrgan.memory import GIB, MemoryBudget, required_memory
 from segsrgan.networks.architecture import GeneratorSpec
 from segsrgan.networks.weights import read_generator
+from segsrgan.tables import stem
 from segsrgan.volumes.comparison import canonical_order
 from segsrgan.volumes.intensities import Normalisation, alternating_slices, lost_slices
 from segsrgan.volumes.reading import Source, read_with_source
@@ -128,7 +129,8 @@ class Predictor:
             patch: edge of the patches in voxels, divisible by the weights' `spec.multiple`, 4 or
                 more; None for the whole image.
             step: voxels between patches, half the patch when None; unused without a patch.
-            new_resolution: voxel size of the result in mm, three numbers or one.
+            new_resolution: voxel size of the result in mm, three numbers or one; "auto": the
+                smallest edge of the scan's voxels.
             series: UID of the DICOM series to take from a folder with several.
             progress: called as `progress(patches done, patches in all)`.
 
@@ -153,6 +155,8 @@ class Predictor:
         """
         spacing = checked_resolution(new_resolution)
         volume, source = _volume(image, series)
+        if spacing == "auto":
+            spacing = (min(volume.spacing),) * 3
         legacy = self.settings.geometry == "legacy"
         thick = None if legacy else volume.grid.thick_axis
         network = self._network_spacing(volume, thick, spacing)
@@ -182,8 +186,9 @@ class Predictor:
         slices = volume.spacing[2] if legacy else max(volume.spacing)
         order = ([0, 1, 2], []) if legacy else canonical_order(volume.grid)
         scan = scan if self.settings.consistency == "on" else None
-        scanned = normalisation, float(slices), order, scan, thickness, measures
-        prepared = Prepared(result, grid, *scanned, brain, whole)
+        scanned = normalisation, float(slices), order, scan, volume.grid, thickness, measures
+        name = Prepared.name if isinstance(image, Volume) else stem(image)
+        prepared = Prepared(result, grid, *scanned, brain, whole, name)
         held = [volume.array.nbytes for volume in (result, scan, whole) if volume is not None]
         self.memory.hold(prepared, sum(held))
         return prepared

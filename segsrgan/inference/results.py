@@ -7,7 +7,8 @@ it again never meets results. Where several images of a job lie in one folder, o
 image's results are there already, the image's own name comes between:
 `Result_with_<name>/<image>/patch_...`. `results.json` beside the `patch_...` folders says
 which image they belong to and how they were made. With an output folder a folder below it stands
-for the image's, see `choose_folders`.
+for the image's, see `choose_folders`. Or all results of a job lie side by side in one folder:
+`t2_sr.nii.gz`, `t2_cortex.nii.gz`, and the record `t2.json`, see `choose_names`.
 """
 
 import logging
@@ -19,13 +20,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segsrgan.errors import UserError
-from segsrgan.files import ResultsFolder, has_content, real_path, stamp
+from segsrgan.files import ResultsFolder, fitting_name, has_content, real_path, stamp
 from segsrgan.networks import outputs
 from segsrgan.tables import IMAGE_SUFFIXES, stem
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "Result_with_"
+# Of the names of results on another grid than the result's own.
+GRID_ENDS = ("_native", "_like")
 # What the released original wrote, and what version 3.0 wrote at least.
 _ORIGINAL = ("SR", "Cortex")
 _VERSION_3_0 = ("SR", "Cortex", "Cortex_mask")
@@ -59,6 +62,10 @@ class ImageResults:
         """The name of a pair's folder, such as `patch_64_step_32`."""
         patch, step = pair
         return "patch_None" if patch is None else f"patch_{patch}_step_{step}"
+
+    def title(self, pair):
+        """What messages call the results of a pair."""
+        return f"{self.image}, {self.label(pair)}"
 
     def file_name(self, prefix, pair):
         """The name of a result file, such as `SR_patch_64_step_32.nii.gz`."""
@@ -114,7 +121,7 @@ class ImageResults:
         Yields a function from a file's prefix to the path to write it to; `entry` is a dict of
         JSON values for the record.
         """
-        possible = [self.file_name(prefix, pair) for prefix in result_files().values()]
+        possible = [self.file_name(prefix, pair) for prefix in _possible_prefixes()]
         with self.record.replacing(self.label(pair), entry, possible) as folder:
             yield lambda prefix: folder / self.file_name(prefix, pair)
 
@@ -123,6 +130,84 @@ class ImageResults:
         """The `ResultsFolder`."""
         # Below one output folder images of many folders may have the same name.
         return ResultsFolder(self.folder, str(self.image) if self.home else self.image.name)
+
+
+@dataclass(frozen=True)
+class NamedResults(ImageResults):
+    """The results of one image at one patch and step, beside those of others in one folder."""
+
+    name: str = ""  # that the files begin with
+
+    def label(self, pair):
+        """Empty: the files lie in the folder itself."""
+        return ""
+
+    def title(self, pair):
+        """What messages call the results."""
+        return str(self.image)
+
+    def file_name(self, prefix, pair):
+        """The name of a result file, such as `t2_sr.nii.gz`."""
+        return fitting_name(self.name, f"_{prefix.lower()}.nii.gz")
+
+    def is_finished(self, pair):
+        """Whether all results are there, of whatever patch and step."""
+        return bool(self.entry(pair))
+
+    def claim(self):
+        """Makes sure that no other results come here, whatever other processes do.
+
+        Returns these results; raises `UserError` if files of these names belong to another image,
+        or nobody knows to what.
+        """
+        if self.record.owner() is None:
+            for prefix in _possible_prefixes():
+                if os.path.lexists(path := self.folder / self.file_name(prefix, (None, None))):
+                    raise UserError(
+                        f"{path}: exists already, and {self.record.name} does not say that it is a "
+                        "result; move it away, or take another folder"
+                    )
+        if not self.record.claim():
+            raise UserError(
+                f"{self.folder / self.record.name} belongs to the results of another image; take "
+                "another folder"
+            )
+        return self
+
+    @property
+    def record(self):
+        """The `ResultsFolder`."""
+        return ResultsFolder(self.folder, str(self.image), fitting_name(self.name, ".json"))
+
+
+def choose_names(images, folder):
+    """The `NamedResults` of every image of a job in one folder, each path once.
+
+    They have the image's name; where several would have the same, or another image's results are
+    there already, the names of the folders above it come before: `sub-01_anat_t2`.
+    """
+    names = {image: _longer_names(image) for image in images}
+    counts = Counter(name for found in names.values() for name in found)
+    chosen, taken = [], set()
+    for image in images:
+        # First those that no other image of the job could have.
+        candidates = sorted(names[image], key=lambda name: counts[name] > 1)
+        found = [NamedResults(image, Path(folder), name=n) for n in candidates if n not in taken]
+        owners = [(results, results.record.owner()) for results in found]
+        own = [results for results, owner in owners if owner == str(image)]
+        free = [results for results, owner in owners if owner is None]
+        chosen.append((own + free + found)[0])
+        taken.add(chosen[-1].name)
+    return chosen
+
+
+def _longer_names(image):
+    """Names of an image's results: its own, then with its folder before it, and so on."""
+    names = [stem(image)]
+    for parent in image.parents:
+        if parent.name:
+            names.append(f"{parent.name}_{names[-1]}")
+    return names
 
 
 def choose_folders(images, name, output=None, start=None):
@@ -154,6 +239,11 @@ def choose_folders(images, name, output=None, start=None):
         chosen.append(_choose(results, together[places[image]] > 1, taken))
         taken.add(real_path(chosen[-1].folder))
     return chosen
+
+
+def _possible_prefixes():
+    prefixes = result_files().values()
+    return [prefix + end for prefix in prefixes for end in ("", *GRID_ENDS)]
 
 
 def weights_name(weights):

@@ -4,6 +4,7 @@
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 
 from segsrgan.config import (
@@ -24,6 +25,8 @@ _logger = logging.getLogger(__name__)
 # What patches are divisible by; weights may ask for more, see `GeneratorSpec.multiple`.
 _MULTIPLE = 4
 _WHOLE = Rule(int)
+_method = partial(setting, group="method")
+_computing = partial(setting, group="computing")
 # What the numbers of a result depend on, besides weights and resolution; kept in its record.
 _NUMBERS = (
     *("geometry", "interp", "interpolation_type", "spline_order", "blend", "threshold"),
@@ -35,21 +38,21 @@ _NUMBERS = (
 class PredictorSettings:
     """The settings of `Predictor`, flags of `job_model.py`; `UserError` if wrong, or two clash."""
 
-    interp: str | None = setting(
+    interp: str | None = _method(
         None,
         "interpolation before the network: cubic splines, --interpolation_type, or splines that "
         "know the slice profile (default: what the weights were trained with)",
         flag="-int",
         choices=INTERPS,
     )
-    interpolation_type: str = setting(
+    interpolation_type: str = _method(
         "Spline",
         f"with --interp sitk: {', '.join(INTERPOLATION_TYPES)}",
         flag="-it",
         choices=INTERPOLATION_TYPES,
         metavar="TYPE",
     )
-    thickness: float | None = setting(
+    thickness: float | None = _method(
         None,
         "of the slices, mm (default: what DICOM or a BIDS sidecar says, else what the voxels "
         "clearly show, else the distance of the slices); means --interp profile, not with "
@@ -57,7 +60,7 @@ class PredictorSettings:
         "> 0",
         metavar="MM",
     )
-    gap: float | None = setting(
+    gap: float | None = _method(
         None,
         "between the slices, mm: their thickness is so much less than their distance; otherwise "
         "as --thickness",
@@ -70,29 +73,29 @@ class PredictorSettings:
         metavar="N",
     )
     spline_order: int = setting(3, interval="[0, 5]")
-    batch_size: int | None = setting(
+    batch_size: int | None = _computing(
         None, "patches computed at once (default: as many as are fast and fit in memory)", ">= 1"
     )
-    max_memory: float | None = setting(
+    max_memory: float | None = _computing(
         None,
         "memory that the program may take, as far as it can be foreseen; what does not fit is "
         "refused (default: what is free)",
         "> 0",
         metavar="GIB",
     )
-    geometry: str = setting(
+    geometry: str = _method(
         "exact", "legacy: the released SegSRGAN 2.2.4, with its misplacement", choices=GEOMETRIES
     )
-    blend: str = setting(
+    blend: str = _method(
         "uniform", "mean of overlapping patches (default: uniform, as in the paper)", choices=BLENDS
     )
-    consistency: str = setting(
+    consistency: str = _method(
         "on",
         "on: what the network's image contradicts in the scan, beyond its noise, is taken back; "
         "never with --geometry legacy",
         choices=("on", "off"),
     )
-    islands: str = setting(
+    islands: str = _method(
         "drop",
         "parts of the cortex mask below 2 %% of the largest one's volume; kept with --geometry "
         "legacy",
@@ -109,21 +112,21 @@ class PredictorSettings:
         "write maps of doubt, too: where the network contradicts the scan, and where patches and "
         "flips disagree; the first not with --consistency off, none with --geometry legacy",
     )
-    threshold: float = setting(
+    threshold: float = _method(
         0.5, "probability from which a voxel belongs to the cortex mask", "(0, 1)", metavar="P"
     )
-    engine: str = setting(
+    engine: str = _computing(
         "auto",
         "what computes; auto: tensorflow on a graphics card, else openvino where it is installed",
         choices=("auto", *ENGINES),
     )
-    precision: str = setting(
+    precision: str = _computing(
         "float32",
         "of the engine's numbers; less than float32 only where the processor computes with it",
         choices=(*PRECISIONS, "auto"),
         metavar="{" + ",".join(PRECISIONS) + "}",
     )
-    threads: int | None = setting(None, "processor threads (default: all)", ">= 1")
+    threads: int | None = _computing(None, "processor threads (default: all)", ">= 1")
 
     def __post_init__(self):
         check(self)
@@ -201,8 +204,10 @@ def checked_step(step, patch):
 def checked_resolution(resolution):
     """The result's voxel size in mm as three positive floats, of three numbers or one for all axes.
 
-    They may also be a text with commas or blanks, such as `"0.5,0.5,0.5"`.
+    They may also be a text with commas or blanks, such as `"0.5,0.5,0.5"`; "auto" stays as it is.
     """
+    if resolution == "auto":
+        return resolution
     values = [resolution] if isinstance(resolution, Real) else resolution
     if isinstance(resolution, str):
         values = resolution.replace(",", " ").split()
@@ -213,8 +218,8 @@ def checked_resolution(resolution):
     values = values * 3 if len(values) == 1 else values
     if len(values) != 3 or not all(math.isfinite(value) and value > 0 for value in values):
         raise UserError(
-            "the resolution of the result must be one or three positive numbers in mm, received "
-            f"{resolution!r}; try 0.5,0.5,0.5"
+            "the resolution of the result must be one or three positive numbers in mm, or auto, "
+            f"received {resolution!r}; try 0.5,0.5,0.5"
         )
     return tuple(values)
 

@@ -148,6 +148,44 @@ def degrade(volume, spacing, thickness=None, profile="gaussian"):
     return Volume.from_grid(apply_matrices(matrices, volume.array), target)
 
 
+def average_onto(volume, grid, labels=False):
+    """A volume on a grid that may be turned: what the volume is, on average, in each voxel.
+
+    Where the grid is coarser the volume is blurred by its voxels first; between voxels it is
+    interpolated linearly, of `labels` the nearest is taken. Further than a voxel beyond the field
+    of view all is 0. Returns a float32 volume, labels in their dtype. Raises `ValueError` if no
+    voxel of the grid lies in the field of view.
+    """
+    source = volume.grid
+    cosines = source.direction.T @ grid.direction
+    matrix = cosines * grid.spacing / np.array(source.spacing)[:, None]
+    offset = source.physical_to_index(grid.origin)
+    if not _meets(matrix, offset, grid.shape, source.shape):
+        raise ValueError(
+            "the grid lies elsewhere than the image: no voxel of it is in the image's field of "
+            "view; take one of the same patient and space"
+        )
+    array = volume.array if labels else volume.array.astype(np.float32)
+    if not labels:
+        # Of a voxel as it lies along the source's axes, mm.
+        edges = np.sqrt(np.square(cosines * grid.spacing).sum(axis=1))
+        matrices = [np.eye(size) for size in source.shape]
+        for axis in np.flatnonzero(edges > np.array(source.spacing) * (1 + 1e-6)):
+            matrices[axis] = profile_matrix(source, source, axis, edges[axis], "box")
+        array = apply_matrices(matrices, array)
+    padded = np.pad(array, 1, "edge")
+    order, shape = 0 if labels else 1, grid.shape
+    moved = ndimage.affine_transform(padded, matrix, offset + 1, shape, order=order, cval=0)
+    return Volume.from_grid(moved, grid)
+
+
+def _meets(matrix, offset, shape, source_shape):
+    """Whether a voxel of a grid lies in a field of view; matrix and offset lead to its indices."""
+    coarse = [np.unique(np.linspace(0, n - 1, 32).round()) for n in shape]
+    points = np.stack(np.meshgrid(*coarse, indexing="ij"), -1) @ matrix.T + offset
+    return bool(((points >= -0.5) & (points <= np.array(source_shape) - 0.5)).all(-1).any())
+
+
 def _spline_matrix(size, points, order):
     """Matrix (len(points), size) that interpolates `size` samples at continuous indices.
 

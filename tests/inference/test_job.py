@@ -65,7 +65,7 @@ def test_finished_results_are_kept_and_what_is_different_now_is_named(
         assert "settings (precision float32)" in again("--precision", "bfloat16")
     assert "made with other settings (weights_sha256" in again(weights=weights)
     image(seed=1)
-    assert f"{path}: has changed since the results of patch_16_step_8 were made" in again()
+    assert f"{path}, patch_16_step_8: the image has changed since its results were made" in again()
 
 
 def test_a_whole_image_too_large_for_the_memory_leaves_the_patches_to_be_done(

@@ -95,7 +95,7 @@ def test_an_image_replaced_while_it_is_computed_counts_as_changed(job, stage, ca
     stage.before["compute", "a 8"] = lambda: todo.images[0].write_text("a new scan")
     assert {result for *_, result in run(todo, stage)} == {"finished"}
     assert {result for *_, result in run(todo, stage)} == {"skipped"}
-    assert f"{todo.images[0]}: has changed since the results of patch_8_step_4" in caplog.text
+    assert f"{todo.images[0]}, patch_8_step_4: the image has changed since" in caplog.text
 
 
 def test_the_record_names_inputs_settings_engine_and_precision(job, stage):

@@ -11,6 +11,7 @@ from volumes.samples import BLOB, DIRECTIONS, blob_volume, centroid, noise
 
 from segsrgan.config import INTERPOLATION_TYPES
 from segsrgan.volumes import Grid, Volume, degrade, legacy_resample, psnr, resample, resample_to
+from segsrgan.volumes.resampling import average_onto
 
 SMOOTH = ("Linear", "Spline", "Hamming", "Cosine", "Welch", "Lanczos", "Blackman", "Gaussian")
 THICK = [(3.3, 1.0, 0.9), (1.0, 3.3, 0.9), (0.9, 1.0, 3.3)]
@@ -209,3 +210,33 @@ VOLUME = Volume(noise((4, 4, 4)), (1, 1, 3))
 def test_wrong_arguments_are_refused(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
+def test_averages_lie_where_the_image_lies_on_any_grid(direction):
+    volume = blob_volume((1.0, 1.0, 1.0), np.eye(3))
+    for spacing in ((2.0, 2.0, 5.0), (0.7, 1.0, 1.0)):
+        grid = blob_volume(spacing, direction).grid
+        moved = average_onto(volume, grid)
+        assert moved.array.dtype == np.float32
+        np.testing.assert_allclose(centroid(moved), BLOB, atol=0.15)
+        before, after = (v.array.sum() * np.prod(v.spacing) for v in (volume, moved))
+        assert after == pytest.approx(before, rel=0.02)
+
+
+def test_averages_are_means_of_whole_voxels_and_labels_are_kept():
+    values = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    fine = Volume(values.repeat(4, 2), (1.0, 1.0, 1.0))
+    coarse = average_onto(fine, fine.grid.corner_aligned((1.0, 1.0, 8.0)))
+    np.testing.assert_allclose(coarse.array[..., 0], values.mean(axis=2), atol=1e-5)
+    labels = Volume(np.array([[[3, 3, 7, 7]]], np.int32), (1.0, 1.0, 1.0))
+    moved = average_onto(labels, Grid((1, 1, 3), (1.0, 1.0, 2.0)), labels=True)
+    assert moved.array.ravel().tolist() == [3, 7, 7] and moved.array.dtype == np.int32
+    wide = average_onto(labels, Grid((1, 1, 3), (1.0, 1.0, 3.0)), labels=True)
+    assert wide.array.ravel().tolist() == [3, 7, 0]  # far beyond the field of view
+
+
+def test_averages_need_a_common_place():
+    volume = blob_volume((1.0, 1.0, 1.0), np.eye(3))
+    with pytest.raises(ValueError, match="the grid lies elsewhere than the image"):
+        average_onto(volume, Grid((4, 4, 4), origin=(500, 0, 0)))

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""The command `segsrgan predict`: images in, high-resolution images and segmentations out."""
+
+import argparse
+import logging
+from glob import glob
+from pathlib import Path
+
+from segsrgan.cli import job_model
+from segsrgan.cli.console import Parser, command
+from segsrgan.errors import UserError
+from segsrgan.files import real_path
+from segsrgan.tables import image_files, is_image_name, read_paths, resolved
+
+logger = logging.getLogger(__name__)
+
+_EPILOG = """
+results in FOLDER, of an image t2.nii.gz:
+  t2_sr.nii.gz           high-resolution image
+  t2_cortex.nii.gz       probability of the cortex, 0 to 1
+  t2_cortex_mask.nii.gz  probability at or above --threshold, 0 or 1
+  t2_brain_mask.nii.gz   the brain, where --strip has found it
+  t2.json                how they were made, what was measured, the verdict and its reasons
+  With --grid there are t2_sr_native.nii.gz and so on, too, or t2_sr_like.nii.gz. Images of one name
+  get those of their folders before it. Finished results are skipped, unfinished ones computed
+  again. Without --output they lie beside each image, as those of job_model.py do.
+
+verdict: pass, look or fail; what is measured and from which value on it is bad:
+  docs/use/applying.md.
+
+exit status: 0 all done, 1 some images failed (with --strict, or have the verdict fail), 2 nothing
+could be done, 130 interrupted.
+"""
+
+
+def build_parser():
+    """The parser of the command line."""
+    parser = Parser(
+        prog="segsrgan predict",
+        usage="%(prog)s INPUT... [--output FOLDER] [other flags]",
+        description="Super-resolves and segments MRI scans of the brain.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="image file (NIfTI, Analyze, MGH/MGZ, NRRD, MetaImage, DICOM), folder of DICOM or "
+        "other images, pattern such as 'sub-*/t2.nii.gz', or CSV file with one path on each line",
+    )
+    # How CSV files were named in version 3.0, and are by job_model.py.
+    parser.add_argument("-p", "--path", help=argparse.SUPPRESS)
+    job_model.add_job_flags(parser)
+    return parser
+
+
+def _run(args):
+    inputs = [*args.inputs, *([args.path] if args.path else ())]
+    if not inputs:
+        raise UserError("name images, a folder of images or a CSV file (see --help)")
+    if args.output and args.result_folder_name:
+        raise UserError(
+            "--result_folder_name has no effect with --output, which lays results side by side"
+        )
+    images = find_images(inputs, args.debut_path)
+    output = args.output and resolved(args.output)
+    if output:
+        _check_apart(output, inputs, images)
+    tables = [resolved(path) for path in inputs if _is_table(path)]
+    name = tables[0] if len(inputs) == len(tables) == 1 else output and Path("segsrgan.csv")
+    return job_model.run(args, images, None, name, is_flat=bool(output))
+
+
+def find_images(inputs, start=None):
+    """The absolute paths of the images that the inputs of the command name, each once, in order.
+
+    Args:
+        inputs: of the command, see its help. Of several DICOM files of a folder the folder is
+            taken, since each of them is a slice.
+        start: folder that relative paths in CSV files start from; None: the CSV's.
+
+    Raises:
+        UserError: if an input is missing or holds no image; `TableError` on a CSV file.
+    """
+    images = []
+    for text in inputs:
+        path = resolved(text)
+        if _is_table(text):
+            images += read_paths(path, resolved(start or path.parent))
+        elif path.is_dir():
+            files = [file for file in image_files(path) if not _is_dicom(file)]
+            images += [resolved(file) for file in files] or [path]
+        elif path.exists() or not (matches := sorted(glob(str(path), recursive=True))):
+            images.append(path)
+        else:
+            images += find_images(matches, start)
+    folders = [path.parent for path in images if _is_dicom(path)]
+    images = [
+        path.parent if _is_dicom(path) and folders.count(path.parent) > 1 else path
+        for path in images
+    ]
+    return list(dict.fromkeys(images))
+
+
+def _is_table(path):
+    return str(path).lower().endswith((".csv", ".tsv", ".txt"))
+
+
+def _is_dicom(path):
+    """Whether a file's name says that it is one of a DICOM series: by .dcm, .ima or no suffix."""
+    is_other = is_image_name(path.name) and path.suffix.lower() != ".dcm"
+    return not is_other and not path.is_dir()
+
+
+def _check_apart(output, inputs, images):
+    """Raises `UserError` if results in a folder would be read as images the next time."""
+    place = Path(real_path(output))
+    for folder in [resolved(path) for path in inputs] + images:
+        if not folder.is_dir():
+            continue
+        is_dicom, real = folder in images, Path(real_path(folder))
+        if place == real or is_dicom and real in place.parents:
+            raise UserError(
+                f"--output {output} lies in the input {folder}, so that results would be taken for "
+                "images the next time; take a folder elsewhere"
+            )
+
+
+main = command(build_parser, _run, "the same command goes on from here")
