@@ -14,7 +14,7 @@ from segsrgan.config import add_flags, check, setting, typed
 from segsrgan.errors import UserError, one_line
 from segsrgan.inference import jobs
 from segsrgan.inference.engines import choose
-from segsrgan.inference.results import weights_name
+from segsrgan.inference.results import NamedResults, choose_folders, weights_name
 from segsrgan.inference.settings import (
     PredictorSettings,
     checked_resolution,
@@ -191,22 +191,22 @@ def add_job_flags(parser):
 def _run(args):
     csv_path = find_table(args.path, EXPECTED, args.debut_path)
     start = resolved(args.debut_path or csv_path.parent)
-    return run(args, read_paths(csv_path, start), start, csv_path)
+    images = read_paths(csv_path, start)
+    return run(args, lambda output, name: choose_folders(images, name, output, start), csv_path)
 
 
-def run(args, images, start=None, csv_path=None, is_flat=False):
+def run(args, choose, csv_path=None):
     """Computes images as the flags of `add_job_flags` say; the exit status.
 
     Args:
         args: the namespace with those flags.
-        images: absolute paths.
-        start: the folder that relative paths started from.
+        choose: function of the output folder or None, and of the name of the results, that returns
+            the `ImageResults` of every image.
         csv_path: gives the summary its name and, without an output folder, its place; None: no
             summary.
-        is_flat: whether the results lie side by side in the output folder.
     """
     settings = typed(args, JobSettings)
-    job, recipe = _plan(args, settings, images, start, is_flat)
+    job, recipe = _plan(args, settings, choose)
     unit, run, outcomes = "patch", jobs.run_here, []
     if settings.dask is not None:
         from segsrgan.inference.dask_cluster import run_on_cluster
@@ -224,14 +224,9 @@ def run(args, images, start=None, csv_path=None, is_flat=False):
     return int(any(bad))
 
 
-def _plan(args, settings, images, start, is_flat):
+def _plan(args, settings, choose):
     """The job, and the recipe of its predictor."""
     pairs = parse_pairs(" ".join(args.patch), args.step and " ".join(args.step))
-    if is_flat and len(pairs) > 1:
-        raise UserError(
-            "the results of several patches or steps have no place in one folder; give one of "
-            "each, or leave --output out"
-        )
     resolution = checked_resolution(" ".join(args.new_low_res))
     chosen = _predictor_settings(args, settings.by_batch)
     kind, _, like = settings.grid.partition("=")
@@ -250,17 +245,21 @@ def _plan(args, settings, images, start, is_flat):
         "series": settings.series,
         **chosen.record(),
     }
+    output = settings.output and resolved(settings.output)
+    results = choose(output, settings.result_folder_name or name)
+    if len(pairs) > 1 and any(isinstance(item, NamedResults) for item in results):
+        raise UserError(
+            "the results of several patches or steps have no place in one folder; give one of "
+            "each, or leave --output out"
+        )
     job = jobs.Job(
-        tuple(images),
+        tuple(results),
         pairs,
-        settings.result_folder_name or name,
         new_resolution=resolution,
         overwrite=settings.overwrite,
         series=settings.series,
         settings=record,
-        output=settings.output and resolved(settings.output),
-        start=start,
-        is_flat=is_flat,
+        output=output,
         grid=read_volume(resolved(like)).grid if like else None,
         grid_end="" if kind == "hr" else f"_{kind}",
     )
@@ -284,7 +283,7 @@ def _report(job, outcomes, csv_path, quiet):
     """Writes the table, in the order of the CSV file, and prints it."""
     if not outcomes:
         return
-    places = {image: place for place, image in enumerate(job.images)}
+    places = {results.image: place for place, results in enumerate(job.results)}
     outcomes = sorted(outcomes, key=lambda outcome: places[outcome.image])
     try:
         if csv_path is not None:

@@ -3,6 +3,7 @@
 
 import argparse
 import logging
+from functools import partial
 from glob import glob
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from segsrgan.cli import job_model
 from segsrgan.cli.console import Parser, command
 from segsrgan.errors import UserError
 from segsrgan.files import real_path
+from segsrgan.inference.results import choose_folders, choose_names
 from segsrgan.tables import image_files, is_image_name, read_paths, resolved
 
 logger = logging.getLogger(__name__)
@@ -67,8 +69,12 @@ def _run(args):
     if output:
         _check_apart(output, inputs, images)
     tables = [resolved(path) for path in inputs if _is_table(path)]
-    name = tables[0] if len(inputs) == len(tables) == 1 else output and Path("segsrgan.csv")
-    return job_model.run(args, images, None, name, is_flat=bool(output))
+    table = tables[0] if len(inputs) == len(tables) == 1 else output and Path("segsrgan.csv")
+    return job_model.run(args, partial(_choose, images), table)
+
+
+def _choose(images, output, name):
+    return choose_names(images, output) if output else choose_folders(images, name)
 
 
 def find_images(inputs, start=None):

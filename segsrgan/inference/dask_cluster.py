@@ -53,7 +53,7 @@ def run_on_cluster(job, waiting, recipe, progress, address):
     if processes is not None:
         recipe = divided(recipe, processes)
     level = logging.getLogger("segsrgan").getEffectiveLevel()
-    order = replace(job, images=()), recipe, segsrgan.__version__, level
+    order = replace(job, results=()), recipe, segsrgan.__version__, level
     try:
         # Dask's own messages, of lost workers for instance, are not the user's.
         with silence_logging_cmgr(logging.CRITICAL), _connected(address, processes) as client:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from segsrgan.errors import MemoryShortage, UserError, one_line, printable
 from segsrgan.files import PARTIAL, check_writable, fitting_name, stamp, write_text
-from segsrgan.inference.results import choose_folders, choose_names
+from segsrgan.inference.results import ImageResults
 from segsrgan.memory import PeakMemory
 from segsrgan.volumes.kinds import missing
 from segsrgan.volumes.volume import Grid
@@ -40,16 +40,13 @@ _SHOWN, _OLD_COLUMNS = 6, COLUMNS[:8]
 class Job:
     """What to compute."""
 
-    images: tuple[Path, ...]  # absolute, each once
+    results: tuple[ImageResults, ...]  # of each image, see `choose_folders` and `choose_names`
     pairs: tuple  # of (patch, step) in voxels, (None, None) for the whole image
-    result_name: str  # of the folder `Result_with_<result_name>`
     new_resolution: tuple[float, float, float] = (0.5, 0.5, 0.5)  # mm
     overwrite: bool = False  # computes finished results again
     series: str | None = None  # UID of the one to take from DICOM folders with several
     settings: dict = field(default_factory=dict)  # of the results, JSON values for the record
-    output: Path | None = None  # has the results, None: the images' folders, see `choose_folders`
-    start: Path | None = None  # the folder that relative paths start from
-    is_flat: bool = False  # results side by side in `output`, see `choose_names`; of one pair
+    output: Path | None = None  # the folder that has the results; None: the images' folders
     grid: Grid | None = None  # to have the results on, too, beside their own
     grid_end: str = ""  # one of `GRID_ENDS`, of their names; without a grid: the scan's
 
@@ -84,11 +81,7 @@ def run_job(job, make_predictor, progress=None, compute=None):
     """
     waiting = []
     remedy = f"{'name another folder' if job.output else 'put the results elsewhere'} by --output"
-    if job.is_flat:
-        places = choose_names(job.images, job.output)
-    else:
-        places = choose_folders(job.images, job.result_name, job.output, job.start)
-    for results in places:
+    for results in job.results:
         pairs = []
         for pair in job.pairs:
             if job.overwrite or not results.is_finished(pair):

@@ -12,9 +12,9 @@ from segsrgan.inference.results import NamedResults, result_files
 from segsrgan.inference.stripping import Brain
 from segsrgan.inference.verdict import judge
 from segsrgan.networks.outputs import output_channels
+from segsrgan.volumes import nifti
 from segsrgan.volumes.intensities import Normalisation
 from segsrgan.volumes.labels import islands
-from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.resampling import average_onto, resample_to
 from segsrgan.volumes.volume import Grid, Volume
 
@@ -122,7 +122,7 @@ class Prediction:
         """Writes each volume to `path_of(prefix + end)`, for the prefixes of `result_files`."""
         prefixes = result_files()
         for name, volume in self.volumes.items():
-            write_volume(volume, path_of(prefixes[name] + end))
+            nifti.write_volume(volume, path_of(prefixes[name] + end))
 
     def __getattr__(self, name):
         if name in result_files():

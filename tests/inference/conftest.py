@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from segsrgan.inference.jobs import Job
+from segsrgan.inference.results import choose_folders
 from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.volume import Volume
 
@@ -73,7 +74,8 @@ def job(tmp_path):
         for image in images:
             image.parent.mkdir()
             image.touch()
-        return Job(tuple(images), ((8, 4), (16, 8)), "r", settings={"k": 1})
+        results = choose_folders(images, "r")
+        return Job(tuple(results), ((8, 4), (16, 8)), settings={"k": 1})
 
     return make
 

@@ -21,7 +21,6 @@ from segsrgan.errors import UserError
 from segsrgan.inference import dask_cluster
 from segsrgan.inference.dask_cluster import compute_image, divided, run_on_cluster
 from segsrgan.inference.jobs import run_job
-from segsrgan.inference.results import choose_folders
 from segsrgan.inference.settings import PredictorSettings
 from segsrgan.volumes.reading import read_volume
 
@@ -86,7 +85,7 @@ def results(outcomes):
 
 
 def files_of(job):
-    found = [path for image in job.images for path in image.parent.rglob("*")]
+    found = [path for item in job.results for path in item.image.parent.rglob("*")]
     assert not [path for path in found if path.name.startswith(".")]
     return sorted(str(path) for path in found if path.is_file())
 
@@ -135,7 +134,7 @@ def test_outcomes_messages_and_files_are_those_without_dask(job, notes, caplog, 
     todo, recipe = job("a", "bad", "c"), StubRecipe(str(notes))
     found = []
     for compute in (None, local):
-        for image in todo.images:
+        for image in (item.image for item in todo.results):
             shutil.rmtree(image.parent / "Result_with_r", ignore_errors=True)
         outcomes = results(run_job(todo, recipe, None, compute))
         ours = [record for record in caplog.records if record.name.startswith("segsrgan")]
@@ -207,7 +206,7 @@ def test_missing_dask_and_a_scheduler_that_does_not_answer_are_explained(job, no
 
 def order(notes, todo, version=dask_cluster.segsrgan.__version__):
     order = todo, StubRecipe(str(notes)), version, logging.DEBUG
-    return compute_image(order, *choose_folders(todo.images, "r"), todo.pairs)
+    return compute_image(order, *todo.results, todo.pairs)
 
 
 def test_a_worker_keeps_its_messages_for_the_one_who_asks(job, notes, caplog):
@@ -265,7 +264,9 @@ from pathlib import Path
 from inference.stub import StubRecipe
 from segsrgan.inference.dask_cluster import run_on_cluster
 from segsrgan.inference.jobs import Job, run_job
-job = Job(tuple(map(Path, sys.argv[2:])), ((8, 4),), "r")
+from segsrgan.inference.results import choose_folders
+results = choose_folders([Path(path) for path in sys.argv[2:]], "r")
+job = Job(tuple(results), ((8, 4),))
 compute = partial(run_on_cluster, address="local:2")
 try:
     list(run_job(job, StubRecipe(sys.argv[1], seconds=600.0), None, compute))
@@ -276,8 +277,15 @@ except KeyboardInterrupt:
 
 def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_written(job, notes):
     todo = job("a", "b", "c")
+    images = [str(item.image) for item in todo.results]
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(notes), *map(str, todo.images)],
+        [
+            sys.executable,
+            "-c",
+            INTERRUPTED,
+            str(notes),
+            *images,
+        ],
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         encoding="utf-8",

@@ -60,7 +60,7 @@ def run(job, stage):
 
 def files_of(job):
     """Names of all result files, and of what has no business there."""
-    found = [path for image in job.images for path in image.parent.rglob("*") if path.is_file()]
+    found = [p for item in job.results for p in item.image.parent.rglob("*") if p.is_file()]
     hidden = [path for path in found if any(part.startswith(".") for part in path.parts)]
     return {path.name for path in found if path.name.startswith("SR")}, hidden
 
@@ -92,20 +92,23 @@ def test_one_image_is_read_ahead_and_one_result_written_behind(job, stage):
 
 def test_an_image_replaced_while_it_is_computed_counts_as_changed(job, stage, caplog):
     todo = job("a")
-    stage.before["compute", "a 8"] = lambda: todo.images[0].write_text("a new scan")
+    stage.before["compute", "a 8"] = lambda: todo.results[0].image.write_text("a new scan")
     assert {result for *_, result in run(todo, stage)} == {"finished"}
     assert {result for *_, result in run(todo, stage)} == {"skipped"}
-    assert f"{todo.images[0]}, patch_8_step_4: the image has changed since" in caplog.text
+    assert f"{todo.results[0].image}, patch_8_step_4: the image has changed since" in caplog.text
 
 
 def test_the_record_names_inputs_settings_engine_and_precision(job, stage):
     todo = job("a")
     run(todo, stage)
-    record = json.loads((todo.images[0].parent / "Result_with_r" / "results.json").read_text())
+    record = json.loads(
+        (todo.results[0].image.parent / "Result_with_r" / "results.json").read_text()
+    )
     assert record["source"] == "lr.nii"
     entry = record["results"]["patch_8_step_4"]
-    assert entry["inputs"] == {"lr.nii": stamp(todo.images[0])}
-    assert (entry["settings"], entry["engine"], entry["precision"]) == ({"k": 1}, "stub", "float64")
+    assert entry["inputs"] == {"lr.nii": stamp(todo.results[0].image)}
+    assert entry["settings"] == {"k": 1, "patch": 8, "step": 4}
+    assert (entry["engine"], entry["precision"]) == ("stub", "float64")
     assert entry["measures"] == {"noise": 1.5}
     names = [f"{kind}_patch_8_step_4.nii.gz" for kind in ("Cortex_mask", "Cortex", "SR")]
     assert entry["files"] == names
@@ -127,9 +130,9 @@ def test_what_fails_is_reported_in_its_turn_and_leaves_the_others(
     found = run(todo, stage)
     assert [name for name, _, result in found if result == "failed"] == failed
     assert [name for name, _, _ in found] == list("aabbcc")
-    assert f"{todo.images[1]}: " in caplog.text and error.args[-1] in caplog.text
+    assert f"{todo.results[1].image}: " in caplog.text and error.args[-1] in caplog.text
     assert files_of(todo)[1] == []
-    assert not (todo.images[1].parent / "Result_with_r" / "patch_8_step_4").exists()
+    assert not (todo.results[1].image.parent / "Result_with_r" / "patch_8_step_4").exists()
 
 
 @pytest.mark.parametrize("error", [MemoryShortage("too large"), MemoryError()])
