@@ -120,6 +120,7 @@ class Stack:
     image_type: str
     frame: str  # FrameOfReferenceUID
     slices: list[Slice] = field(default_factory=list)
+    used: list[Slice] = field(default_factory=list)  # what it is made of, once it is a volume
     missing: int = 0  # slices that were interpolated, once it is a volume
     is_uneven: bool = False  # whether its distances were made even, or a slice left out
 
@@ -307,16 +308,16 @@ def _slices(values, pixels, path):
     shared, per_frame = (values.get(name) or [] for name in _GROUPS)
     count = pixels["NumberOfFrames"]
     if count == 1 and not per_frame:
-        return [_slice(_merged(values, shared), pixels, path, 0)]
+        return [_slice(merged(values, shared), pixels, path, 0)]
     if len(per_frame) != count:
         raise Unusable(
             f"{path}: it has {count} frames, but positions of {len(per_frame)} "
             "(PerFrameFunctionalGroupsSequence); copy it again, or convert it to NIfTI with its "
             "scanner's software"
         )
-    common = _merged(values, shared)
+    common = merged(values, shared)
     slices = [
-        _slice(_merged(common, [groups]), pixels, path, number)
+        _slice(merged(common, [groups]), pixels, path, number)
         for number, groups in enumerate(per_frame)
     ]
     lost = [image.problem for image in slices if image.problem]
@@ -332,14 +333,14 @@ def _slices(values, pixels, path):
     return slices
 
 
-def _merged(values, groups):
-    """The values with those in functional groups, which hold for a frame or for all."""
+def merged(values, groups, names=_FRAME):
+    """The values with those of functional groups, by keyword, which hold for a frame or for all."""
     result = dict(values)
     # Philips keeps a second, older header in a private sequence.
     public = (group[tag] for group in groups for tag in group.keys() if not tag.is_private)
     for element in public:
         for item in element.value if element.VR == "SQ" else ():
-            result |= values_of(item, _FRAME)
+            result |= values_of(item, names)
     return result
 
 

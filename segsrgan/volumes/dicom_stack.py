@@ -53,7 +53,7 @@ def assembled(stack, name, labels=False):
 
     The spacing across comes from their positions. Missing slices and uneven distances are
     interpolated linearly (`labels`: nearest) onto an even grid, each with a warning; the stack
-    says so from then on.
+    says so, and which slices were used, from then on.
     """
     if lost := [image for image in stack.slices if image.problem]:
         raise VolumeError(f"{lost[0].path}: {lost[0].problem}")
@@ -71,7 +71,7 @@ def assembled(stack, name, labels=False):
             f"{name}: a single slice must say how thick it is (SliceThickness), received nothing; "
             "give the folder of the whole series"
         )
-    first = slices[0]
+    stack.used, first = slices, slices[0]
     direction, step = _turned(first, slope, spacing * len(slices), name)
     _check_kinds(slices, name)
     _check_contrast(slices, name)

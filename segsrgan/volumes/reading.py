@@ -31,6 +31,7 @@ class Source(NamedTuple):
     thickness: float | None = None  # of the slices in mm, by DICOM or a BIDS sidecar
     missing: int = 0  # slices of DICOM that were interpolated
     is_repaired: bool = False  # whether the header contradicts itself, or slices were uneven
+    images: tuple = ()  # of DICOM, the file and the frame number, from 0, of each slice used
 
 
 def read_volume(path, series=None, labels=False):
@@ -189,4 +190,5 @@ def _read(path, series, labels):
 def _of_stack(volume, stack):
     """The volume of a DICOM `Stack`, and its `Source`."""
     facts = {"missing": stack.missing, "is_repaired": stack.is_uneven}
+    facts["images"] = tuple((image.path, image.frame) for image in stack.used)
     return volume, Source(stack.patient, stack.frame, thickness=stack.thickness, **facts)
