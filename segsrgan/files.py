@@ -194,7 +194,9 @@ def files_below(folder, broken=False):
 
 
 def has_content(path):
-    """Whether there is a file, and not an empty one as a full disk leaves."""
+    """Whether there is a file or folder, and not an empty one as a full disk leaves."""
+    if os.path.isdir(path):
+        return any(os.scandir(path))
     return os.path.isfile(path) and os.path.getsize(path) > 0
 
 
@@ -306,9 +308,11 @@ class ResultsFolder:
                 self._note(label, None)
                 target.mkdir(exist_ok=True)
                 for file in files:
+                    if (target / file).is_dir():  # only an empty one could be replaced
+                        remove(target / file)
                     os.replace(temporary / file, target / file)
                 for file in old:
-                    (target / Path(file).name).unlink(missing_ok=True)
+                    remove(target / Path(file).name)
                 remove(temporary)  # before the note: nobody looks here again once it says finished
                 self._note(label, {"files": files, **entry})
         finally:

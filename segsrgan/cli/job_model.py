@@ -77,6 +77,11 @@ class JobSettings:
         "DICOM series to take of several: UID, number or description; UID,UID merges two",
         metavar="SERIES",
     )
+    dicom: bool = setting(
+        False,
+        "write the image and the masks as DICOM, too, a derived series and segmentations in the "
+        "study of the scan, which has to be DICOM (needs SegSRGAN[dicom])",
+    )
     overwrite: bool = setting(False, "compute finished results again")
     strict: bool = setting(False, "exit status 1 where the verdict on a result is fail")
     quiet: bool = setting(False, "errors only")
@@ -262,6 +267,7 @@ def _plan(args, settings, choose):
         output=output,
         grid=read_volume(resolved(like)).grid if like else None,
         grid_end="" if kind == "hr" else f"_{kind}",
+        dicom=settings.dicom,
     )
     # Other computers may have the package, and the weights in it, elsewhere.
     where = os.path.abspath(path) if path == Path(weights) else str(weights)

@@ -20,10 +20,9 @@ from pathlib import Path
 
 from segsrgan.errors import MemoryShortage, UserError, one_line, printable
 from segsrgan.files import PARTIAL, check_writable, fitting_name, stamp, write_text
-from segsrgan.inference.results import ImageResults
+from segsrgan.inference.results import DICOM_FOLDER, ImageResults
 from segsrgan.memory import PeakMemory
 from segsrgan.volumes.kinds import missing
-from segsrgan.volumes.volume import Grid
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +46,9 @@ class Job:
     series: str | None = None  # UID of the one to take from DICOM folders with several
     settings: dict = field(default_factory=dict)  # of the results, JSON values for the record
     output: Path | None = None  # the folder that has the results; None: the images' folders
-    grid: Grid | None = None  # to have the results on, too, beside their own
+    grid: object = None  # a `Grid` to have the results on, too, beside their own
     grid_end: str = ""  # one of `GRID_ENDS`, of their names; without a grid: the scan's
+    dicom: bool = False  # whether the results are written as DICOM, too
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,10 @@ def run_job(job, make_predictor, progress=None, compute=None):
             continue
         try:
             _check_readable(results.image)
+            if job.dicom:
+                from segsrgan.volumes.dicom_writing import check_dicom_source
+
+                check_dicom_source(results.image)
             for pair in pairs:
                 check_writable(results.folder / results.label(pair), remedy)
         except (ValueError, OSError) as error:
@@ -346,6 +350,12 @@ class _Pipeline:
                 prediction.write(path_of)
                 if self._job.grid_end:
                     prediction.on_grid(self._job.grid).write(path_of, self._job.grid_end)
+                if self._job.dicom:
+                    from segsrgan.volumes.dicom_writing import write_dicom
+
+                    folder = path_of(DICOM_FOLDER, "")
+                    folder.mkdir()
+                    write_dicom(prediction.volumes, prediction.origin.images, folder)
         except Exception as error:
             return failures(results, [pair], error, time.perf_counter() - start)
         _log_verdict(results, pair, level, reasons)

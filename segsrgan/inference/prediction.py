@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,14 @@ from segsrgan.volumes.volume import Grid, Volume
 
 _ISLAND = 0.02  # of the largest part's volume
 _LEAST_NOISE = 1e-3  # of the range of intensities; what noise is at least taken for
+
+
+class Origin(NamedTuple):
+    """The scan that results are made from."""
+
+    grid: Grid | None = None
+    name: str = "result"  # that files of results begin with
+    images: tuple = ()  # of DICOM, see `segsrgan.volumes.reading.Source`
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +61,12 @@ class Prediction:
             thicker they look than is stated, or than their distance where nothing is, relative.
             `brain_volume` in ml, where the brain was shown alone.
             The others are those of `segsrgan.inference.measures`.
-        scan_grid: the `Grid` of the scan.
-        name: of the image, for files.
+        origin: the `Origin` of the results.
     """
 
     volumes: dict
     measures: dict = field(default_factory=dict)
-    scan_grid: Grid | None = None
-    name: str = "result"
+    origin: Origin = Origin()
 
     @property
     def verdict(self):
@@ -84,7 +91,7 @@ class Prediction:
             >>> native.cortex_mask.array.shape == read_volume("t2.nii.gz").array.shape
             True
         """
-        grid = self.scan_grid if grid is None else grid
+        grid = self.origin.grid if grid is None else grid
         moved = {name: _moved(name, volume, grid) for name, volume in self.volumes.items()}
         return replace(self, volumes=moved)
 
@@ -108,7 +115,7 @@ class Prediction:
             >>> predictor.predict("scans/t2.nii.gz").save("out")["sr"]
             PosixPath('out/t2_sr.nii.gz')
         """
-        name = name or self.name
+        name = name or self.origin.name
         results, pair = NamedResults(Path(name), Path(folder), name=name), (None, None)
         level, reasons = self.verdict
         entry = {"measures": self.measures, "verdict": level, "reasons": list(reasons)}
@@ -140,12 +147,11 @@ class Prepared:
     resolution: float  # of the input's slices in mm, for conditional generators
     order: tuple  # axes and flips that the generator is shown, see `canonical_order`
     scan: Volume | None  # normalised, as acquired; None where the result need not agree with it
-    scan_grid: Grid
     thickness: float | None  # of its slices in mm; None: their distance
     measures: dict  # of the scan, see `scan_measures`, and what reading it took
     brain: Brain | None = None  # that alone the network is shown; None: all there is
     whole: Volume | None = None  # as `volume`, with what is around the brain
-    name: str = "result"  # of the image
+    origin: Origin = Origin()
 
     def on_result(self, channels, spline_order):
         """The channels (x, y, z, n) of an output on the grid of the result, a list of arrays."""
@@ -195,7 +201,7 @@ def make_prediction(output, deviation, prepared, spec, settings):
         if deviation is not None and head.activation != "softmax":
             (spread,) = prepared.on_result(deviation[..., channels], 1)
             _disagreement(head, spread, prepared, settings.maps, volumes, measures)
-    return Prediction(volumes, measures, prepared.scan_grid, prepared.name)
+    return Prediction(volumes, measures, prepared.origin)
 
 
 def _moved(name, volume, grid):

@@ -12,7 +12,7 @@ from segsrgan.config import checked
 from segsrgan.errors import UserError
 from segsrgan.inference.engines import make_engine
 from segsrgan.inference.measures import scan_measures
-from segsrgan.inference.prediction import Prepared, make_prediction
+from segsrgan.inference.prediction import Origin, Prepared, make_prediction
 from segsrgan.inference.settings import (
     PredictorSettings,
     checked_patch,
@@ -186,9 +186,10 @@ class Predictor:
         slices = volume.spacing[2] if legacy else max(volume.spacing)
         order = ([0, 1, 2], []) if legacy else canonical_order(volume.grid)
         scan = scan if self.settings.consistency == "on" else None
-        scanned = normalisation, float(slices), order, scan, volume.grid, thickness, measures
-        name = Prepared.name if isinstance(image, Volume) else stem(image)
-        prepared = Prepared(result, grid, *scanned, brain, whole, name)
+        scanned = normalisation, float(slices), order, scan, thickness, measures
+        file = {} if isinstance(image, Volume) else {"name": stem(image)}
+        origin = Origin(volume.grid, images=source.images, **file)
+        prepared = Prepared(result, grid, *scanned, brain, whole, origin)
         held = [volume.array.nbytes for volume in (result, scan, whole) if volume is not None]
         self.memory.hold(prepared, sum(held))
         return prepared

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 PREFIX = "Result_with_"
 # Of the names of results on another grid than the result's own.
 GRID_ENDS = ("_native", "_like")
+DICOM_FOLDER = "DICOM"  # its prefix
 # What the released original wrote, and what version 3.0 wrote at least.
 _ORIGINAL = ("SR", "Cortex")
 _VERSION_3_0 = ("SR", "Cortex", "Cortex_mask")
@@ -67,10 +68,10 @@ class ImageResults:
         """What messages call the results of a pair."""
         return f"{self.image}, {self.label(pair)}"
 
-    def file_name(self, prefix, pair):
+    def file_name(self, prefix, pair, suffix=".nii.gz"):
         """The name of a result file, such as `SR_patch_64_step_32.nii.gz`."""
         tail = "whole_image" if pair[0] is None else self.label(pair)
-        return f"{prefix}_{tail}.nii.gz"
+        return f"{prefix}_{tail}{suffix}"
 
     def entry(self, pair):
         """What the record says of a pair's whole results, a dict; empty where it says nothing."""
@@ -118,12 +119,18 @@ class ImageResults:
     def replacing(self, pair, entry):
         """Results that take the place of a pair's when the context ends without an exception.
 
-        Yields a function from a file's prefix to the path to write it to; `entry` is a dict of
-        JSON values for the record.
+        Yields a function from a file's prefix, and its suffix if that is not .nii.gz, to the path
+        to write it to; `entry` is a dict of JSON values for the record.
         """
-        possible = [self.file_name(prefix, pair) for prefix in _possible_prefixes()]
-        with self.record.replacing(self.label(pair), entry, possible) as folder:
-            yield lambda prefix: folder / self.file_name(prefix, pair)
+        with self.record.replacing(self.label(pair), entry, self._possible(pair)) as folder:
+            yield lambda prefix, *suffix: folder / self.file_name(prefix, pair, *suffix)
+
+    def _possible(self, pair):
+        """The names that results of a pair may have."""
+        prefixes = [prefix + end for prefix in result_files().values() for end in ("", *GRID_ENDS)]
+        return [self.file_name(prefix, pair) for prefix in prefixes] + [
+            self.file_name(DICOM_FOLDER, pair, "")
+        ]
 
     @property
     def record(self):
@@ -146,9 +153,9 @@ class NamedResults(ImageResults):
         """What messages call the results."""
         return str(self.image)
 
-    def file_name(self, prefix, pair):
+    def file_name(self, prefix, pair, suffix=".nii.gz"):
         """The name of a result file, such as `t2_sr.nii.gz`."""
-        return fitting_name(self.name, f"_{prefix.lower()}.nii.gz")
+        return fitting_name(self.name, f"_{prefix.lower()}{suffix}")
 
     def is_finished(self, pair):
         """Whether all results are there, of whatever patch and step."""
@@ -161,8 +168,8 @@ class NamedResults(ImageResults):
         or nobody knows to what.
         """
         if self.record.owner() is None:
-            for prefix in _possible_prefixes():
-                if os.path.lexists(path := self.folder / self.file_name(prefix, (None, None))):
+            for name in self._possible((None, None)):
+                if os.path.lexists(path := self.folder / name):
                     raise UserError(
                         f"{path}: exists already, and {self.record.name} does not say that it is a "
                         "result; move it away, or take another folder"
@@ -239,11 +246,6 @@ def choose_folders(images, name, output=None, start=None):
         chosen.append(_choose(results, together[places[image]] > 1, taken))
         taken.add(real_path(chosen[-1].folder))
     return chosen
-
-
-def _possible_prefixes():
-    prefixes = result_files().values()
-    return [prefix + end for prefix in prefixes for end in ("", *GRID_ENDS)]
 
 
 def weights_name(weights):

@@ -169,6 +169,25 @@ def test_results_also_on_the_voxels_of_another_image(predict, image, tmp_path):
     assert names(tmp_path / "no") == ["lr.json", "segsrgan_summary.csv"]
 
 
+def test_results_also_as_dicom(predict, image, tmp_path):
+    series, out = write_series(tmp_path / "t2", EVEN, Modality="MR"), tmp_path / "out"
+    for _ in range(2):
+        status, err = predict(series, "-o", out, "--dicom", "--overwrite")
+        assert status == 0, err
+    made = json.loads((out / "t2.json").read_text())["results"][""]
+    assert "t2_dicom" in made["files"]
+    sr = read_volume(out / "t2_sr.nii.gz")
+    found = read_volume(out / "t2_dicom")
+    assert set(names(out / "t2_dicom")) >= {"cortex_mask.dcm", "sr_0001.dcm"}
+    assert np.prod(found.array.shape) == np.prod(sr.array.shape)
+    assert abs(found.array.mean() - sr.array.mean()) < 1e-3 * np.ptp(sr.array)
+    assert predict(series, "-o", out, "--overwrite")[0] == 0
+    assert not (out / "t2_dicom").exists()  # of the results before
+    status, err = predict(image(), "-o", tmp_path / "no", "--dicom")
+    assert status == 1 and "--dicom needs a DICOM series of MR as input" in err
+    assert not (tmp_path / "no" / "lr_sr.nii.gz").exists()
+
+
 def test_auto_takes_the_smallest_voxel_edge(echo, image):
     result = Predictor(model=echo).predict(
         image(spacing=(1.5, 1.5, 4.0)), patch=None, new_resolution="auto"
