@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segsrgan import __version__
@@ -239,11 +239,13 @@ class ResultsFolder:
         folder: the `Path`; it need not exist.
         source: what the results are of, a str: an image's file name, a patient's name.
         name: of the record.
+        facts: further items of the record, JSON values.
     """
 
     folder: Path
     source: str
     name: str = RECORD
+    facts: dict = field(default_factory=dict)
 
     def owner(self):
         """The source whose results the folder holds, None if it is nobody's."""
@@ -336,7 +338,7 @@ class ResultsFolder:
 
     def _text(self, results):
         record = {"segsrgan": __version__, "source": self.source, "results": results}
-        return json_text(record, indent=1)
+        return json_text(self.facts | record, indent=1)
 
 
 def _modern(record, path):

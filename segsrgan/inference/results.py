@@ -125,6 +125,9 @@ class ImageResults:
         with self.record.replacing(self.label(pair), entry, self._possible(pair)) as folder:
             yield lambda prefix, *suffix: folder / self.file_name(prefix, pair, *suffix)
 
+    def describe(self, path_of):
+        """Writes what goes with results that were written by `path_of`, see `replacing`."""
+
     def _possible(self, pair):
         """The names that results of a pair may have."""
         prefixes = [prefix + end for prefix in result_files().values() for end in ("", *GRID_ENDS)]

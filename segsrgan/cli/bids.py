@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""The command `segsrgan bids`: a BIDS App, thick scans of a data set in, derivatives out."""
+
+from segsrgan.cli import job_model
+from segsrgan.cli.console import Parser, command
+from segsrgan.errors import UserError
+from segsrgan.inference.bids import SUFFIXES, find_scans, write_description, write_group
+from segsrgan.tables import resolved
+
+_EPILOG = """
+participant: each anatomical image whose slices are at least 1.5 times as thick as its voxels are
+wide; OUTPUT/sub-01/anat/ has
+  sub-01_rec-segsrgan_T2w.nii.gz               high-resolution image; its .json is the record
+  sub-01_space-T2w_label-cortex_probseg.nii.gz probability of the cortex
+  sub-01_space-T2w_label-cortex_dseg.nii.gz    the cortex, 0 or 1
+  sub-01_space-T2w_desc-brain_mask.nii.gz      the brain, where --strip has found it
+group: OUTPUT/segsrgan.tsv, volumes (ml) and verdict of each of these images.
+
+exit status: 0 all done, 1 some images failed (with --strict, or have the verdict fail), 2 nothing
+could be done, 130 interrupted.
+"""
+_OTHER_PLACES = ("output", "result_folder_name", "debut_path")
+
+
+def build_parser():
+    """The parser of the command line."""
+    parser = Parser(
+        prog="segsrgan bids",
+        usage="%(prog)s BIDS_DIR OUTPUT {participant,group} [flags]",
+        description="A BIDS App: super-resolves and segments the thick scans of a data set.",
+        epilog=_EPILOG,
+    )
+    add = parser.add_argument
+    add("bids_dir", metavar="BIDS_DIR", help="folder with dataset_description.json")
+    add("output_dir", metavar="OUTPUT", help="folder of the derivatives")
+    add("analysis_level", choices=("participant", "group"))
+    for kind in ("participant", "session"):
+        add(
+            f"--{kind}_label",
+            nargs="+",
+            default=[],
+            metavar="LABEL",
+            help=f"of the {kind}s (default: all)",
+        )
+    add(
+        "--suffix",
+        nargs="+",
+        default=SUFFIXES,
+        metavar="SUFFIX",
+        help=f"of the images (default: {' '.join(SUFFIXES)})",
+    )
+    job_model.add_job_flags(parser)
+    return parser
+
+
+def _run(args):
+    if given := [f"--{name}" for name in _OTHER_PLACES if getattr(args, name)]:
+        raise UserError(f"{given[0]} has no effect: the results lie where BIDS says; leave it out")
+    root, output = resolved(args.bids_dir), resolved(args.output_dir)
+    if args.analysis_level == "group":
+        print(write_group(output))
+        return 0
+    scans = find_scans(root, output, args.participant_label, args.session_label, args.suffix)
+    write_description(output, root)
+    return job_model.run(args, lambda *where: scans)
+
+
+main = command(build_parser, _run, "the same command goes on from here")

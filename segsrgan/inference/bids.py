@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""BIDS: which scans of a data set are worth super-resolving, and results as its derivatives.
+
+Names and metadata follow the Brain Imaging Data Structure 1.10 and its derivatives (Gorgolewski et
+al. 2016; https://bids-specification.readthedocs.io).
+"""
+
+import csv
+import io
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+
+from segsrgan import __version__
+from segsrgan.errors import UserError
+from segsrgan.files import ResultsFolder, fitting_name, json_text, write_text
+from segsrgan.inference.results import NamedResults
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION, GROUP = "dataset_description.json", "segsrgan.tsv"
+SUFFIXES = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "inplaneT2")
+_VERSION = "1.10.0"
+_RAW = "raw"  # what the derivatives call the data set they are made from
+_THICK = 1.5  # times the in-plane voxels: from here on a scan gains by super-resolution
+# Entities in the order in which names have them.
+_ENTITIES = (
+    *("sub", "ses", "task", "acq", "ce", "rec", "run", "echo", "part", "chunk"),
+    *("space", "res", "label", "desc"),
+)
+# The end of a result's name, and what its sidecar says.
+_SEGMENTED = {
+    "Cortex": ({"label": "cortex"}, "probseg", {"Manual": False}),
+    "Cortex_mask": ({"label": "cortex"}, "dseg", {"Manual": False}),
+    "Brain_mask": ({"desc": "brain"}, "mask", {"Type": "Brain"}),
+}
+_MEASURES = ("cortex_volume", "brain_volume", "head_volume", "cortex_thickness", "thickness")
+
+
+@dataclass(frozen=True)
+class BidsResults(NamedResults):
+    """The results of one image of a data set: its derivatives, in the folder of its session.
+
+    `sub-01_rec-segsrgan_T2w.nii.gz`, `sub-01_space-T2w_label-cortex_probseg.nii.gz`, `…_dseg` and
+    `sub-01_space-T2w_desc-brain_mask.nii.gz`. The sidecar of the first is the record.
+    """
+
+    entities: tuple = ()  # of the image, pairs of name and value
+    root: Path = Path()  # of the data set
+
+    def file_name(self, prefix, pair, suffix=".nii.gz"):
+        """The name of a result file; `prefix` is one of `result_files`."""
+        if prefix in _SEGMENTED:
+            more, kind, _ = _SEGMENTED[prefix]
+            return self._file(more | {"space": self.name}, f"{kind}{suffix}")
+        # Image and maps; BIDS has no name for the second.
+        more = {} if prefix == "SR" else {"desc": re.sub("[^a-z]", "", prefix.lower())}
+        return self._file({"rec": "segsrgan"} | more, f"{self.name}{suffix}")
+
+    def describe(self, path_of):
+        """Writes the sidecars of what was written by `path_of`, see `replacing`."""
+        for prefix, (_, _, facts) in _SEGMENTED.items():
+            if path_of(prefix).exists():
+                facts = facts | {"SpatialReference": self._uri, "Sources": [self._uri]}
+                write_text(path_of(prefix, ".json"), json_text(facts, indent=1))
+
+    @property
+    def record(self):
+        """The `ResultsFolder`, whose record is the sidecar of the image."""
+        name, source = self.file_name("SR", None, ".json"), str(self.image)
+        facts = {"Sources": [self._uri], "SkullStripped": False}
+        return ResultsFolder(self.folder, source, name, facts)
+
+    @property
+    def _uri(self):
+        return f"bids:{_RAW}:{self.image.relative_to(self.root).as_posix()}"
+
+    def _file(self, more, end):
+        entities = dict(self.entities) | more
+        order = sorted(entities, key=lambda name: (*_ENTITIES, name).index(name))
+        return fitting_name("_".join(f"{name}-{entities[name]}" for name in order), f"_{end}")
+
+
+def find_scans(root, output, participants=(), sessions=(), suffixes=SUFFIXES):
+    """The `BidsResults`, below a folder, of each thick-sliced anatomical image of a data set.
+
+    Images whose largest voxel edge is less than 1.5 times the smallest are left out, which is
+    logged; those that cannot be read are for the job to report.
+
+    Args:
+        root: folder of the data set.
+        output: folder of the derivatives.
+        participants: labels, with or without `sub-`; none: all.
+        sessions: labels, with or without `ses-`; none: all.
+        suffixes: of images, such as `T2w`.
+
+    Raises:
+        UserError: if the folder is no BIDS data set, lacks a participant or session asked for, or
+            has no thick scan, or if the derivatives would lie among its images.
+    """
+    root, output = Path(root), Path(output)
+    if not (root / DESCRIPTION).is_file():
+        raise UserError(
+            f"{root}: is not a BIDS data set, it has no {DESCRIPTION}; give the folder that has it"
+        )
+    if output == root or any(part.startswith("sub-") for part in output.parts[len(root.parts) :]):
+        raise UserError(
+            f"{output}: derivatives have a folder of their own; take "
+            f"{root / 'derivatives' / 'segsrgan'}"
+        )
+    subjects = _chosen(root, "sub", participants)
+    images = []
+    for subject in subjects:
+        found = [path for path in subject.glob("ses-*") if path.is_dir()]
+        if sessions and found:
+            found = _chosen(subject, "ses", sessions)
+        for folder in [subject, *sorted(found)]:
+            images += sorted((folder / "anat").glob("sub-*.nii*"))
+    scans = []
+    for path in images:
+        name = path.name.split(".")[0]
+        *entities, suffix = name.split("_")
+        if suffix not in suffixes or not path.name.endswith((".nii", ".nii.gz")):
+            continue
+        if (why := _unfit(path)) is not None:
+            logger.info("%s: left out, %s", path, why)
+            continue
+        entities = tuple(tuple(entity.split("-", 1)) for entity in entities if "-" in entity)
+        folder = output / path.parent.relative_to(root)
+        scans.append(BidsResults(path, folder, None, suffix, entities, root))
+    if not scans:
+        raise UserError(
+            f"{root}: no scan with slices {_THICK} times as thick as its voxels are wide among the "
+            f"{len(images)} images in anat folders; received suffixes {', '.join(suffixes)}"
+        )
+    return scans
+
+
+def _chosen(folder, kind, labels):
+    """The folders of subjects or sessions with these labels, of all without any."""
+    found = {path.name: path for path in sorted(folder.glob(f"{kind}-*")) if path.is_dir()}
+    names = [f"{kind}-{label.removeprefix(f'{kind}-')}" for label in labels] or list(found)
+    if missing := [name for name in names if name not in found]:
+        raise UserError(
+            f"{folder}: has no {', '.join(missing)}; it has {', '.join(found) or 'none'}"
+        )
+    return [found[name] for name in names]
+
+
+def _unfit(path):
+    """Why an image is left out, None if it is not."""
+    try:
+        edges = [float(edge) for edge in nibabel.load(path).header.get_zooms()[:3]]
+    except Exception:  # nibabel's, of any damage, which the reader of the image reports
+        return None
+    if min(edges) > 0 and max(edges) < _THICK * min(edges):
+        return f"its voxels are nearly cubes ({' x '.join(f'{edge:.3g}' for edge in edges)} mm)"
+    return None
+
+
+def write_description(output, root):
+    """Writes the `dataset_description.json` of derivatives of a data set; one that is there stays.
+
+    Raises:
+        UserError: if there is one of another program.
+    """
+    path = Path(output) / DESCRIPTION
+    if path.exists():
+        try:
+            made = json.loads(path.read_text(encoding="utf-8")).get("GeneratedBy") or [{}]
+            name = made[0].get("Name")
+        except (ValueError, AttributeError, IndexError, TypeError):
+            name = "something unreadable"
+        if name != "SegSRGAN":
+            raise UserError(f"{path}: is of {name or 'unknown origin'}; take another folder")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    uri = Path(root).absolute().as_uri()
+    description = {
+        "Name": "SegSRGAN: isotropic images and segmentations of the cortex",
+        "BIDSVersion": _VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "SegSRGAN", "Version": __version__}],
+        "SourceDatasets": [{"URL": uri}],
+        "DatasetLinks": {_RAW: uri},
+    }
+    write_text(path, json_text(description, indent=1))
+
+
+def write_group(output):
+    """Writes `segsrgan.tsv`: volumes and verdict of each result below a folder; returns its path.
+
+    Raises:
+        UserError: if there are no results.
+    """
+    output, rows = Path(output), []
+    for path in sorted(output.glob("sub-*/**/anat/*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            made = record["results"][""] if "segsrgan" in record else None
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        if made:
+            rows.append(_group_row(path.relative_to(output), made))
+    if not rows:
+        raise UserError(f"{output}: holds no results; run the participant level first")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(output / GROUP, text.getvalue())
+    return output / GROUP
+
+
+def _group_row(path, made):
+    measures = made.get("measures") or {}
+    session = next((part for part in path.parts if part.startswith("ses-")), "n/a")
+    numbers = {name: measures.get(name) for name in _MEASURES}
+    return {
+        "participant_id": path.parts[0],
+        "session_id": session,
+        "filename": path.with_suffix(".nii.gz").as_posix(),
+        "verdict": made.get("verdict") or "n/a",
+        **{name: "n/a" if value is None else f"{value:.4g}" for name, value in numbers.items()},
+        "reasons": "; ".join(made.get("reasons") or ()) or "n/a",
+    }
