@@ -19,6 +19,7 @@ from segsrgan import __version__
 from segsrgan.errors import UserError
 from segsrgan.files import ResultsFolder, fitting_name, json_text, write_text
 from segsrgan.inference.results import NamedResults
+from segsrgan.tables import stem
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class BidsResults(NamedResults):
     def record(self):
         """The `ResultsFolder`, whose record is the sidecar of the image."""
         name, source = self.file_name("SR", None, ".json"), str(self.image)
-        facts = {"Sources": [self._uri], "SkullStripped": False}
+        facts = {"Sources": [self._uri], "SkullStripped": _is_stripped(self.image)}
         return ResultsFolder(self.folder, source, name, facts)
 
     @property
@@ -149,6 +150,15 @@ def _chosen(folder, kind, labels):
             f"{folder}: has no {', '.join(missing)}; it has {', '.join(found) or 'none'}"
         )
     return [found[name] for name in names]
+
+
+def _is_stripped(path):
+    """Whether the sidecar of an image says that it shows the brain alone."""
+    try:
+        sidecar = json.loads(path.with_name(f"{stem(path)}.json").read_text(encoding="utf-8"))
+        return sidecar.get("SkullStripped") is True
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _unfit(path):
