@@ -315,6 +315,7 @@ class Predictor:
         sizes = batch_size or 1, batch_size or default_batch_size(patch, self.engine)
         kernel = self.spec.full_channels
         channels = self.channels * (2 if self.settings.flips == 1 else 4) + 3 * self.settings.maps
+        channels += self.settings.strip != "no"  # what lies around the brain
         what, coarser = f"a result of {'x'.join(map(str, shape))} voxels", "a coarser resolution"
         remedy = f"{coarser} or a patch of 128"
         if patch is not None:

@@ -174,9 +174,10 @@ def _check_levels(spec):
 
 
 def spec_values(spec):
-    """A spec as files keep it: a dict of JSON values, tuples only where they are not empty."""
+    """A spec as files keep it: a dict of the JSON values that have an effect."""
     values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(spec).items()}
-    return {name: value for name, value in values.items() if value != []}
+    unused = ("kernel", "unet", "growth", "head") if values.get("levels") else ()
+    return {name: value for name, value in values.items() if value != [] and name not in unused}
 
 
 def assemble(spec, builder, image, resolution=None):
