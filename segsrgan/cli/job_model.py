@@ -26,8 +26,6 @@ from segsrgan.tables import find_table, read_paths, resolved
 
 logger = logging.getLogger("segsrgan.job_model")
 
-EXPECTED = "path of one image on each line"
-
 _EPILOG = """
 The segmentation needs skull-stripped images; the high-resolution image does not.
 
@@ -194,7 +192,7 @@ def add_job_flags(parser):
 
 
 def _run(args):
-    csv_path = find_table(args.path, EXPECTED, args.debut_path)
+    csv_path = find_table(args.path, "path of one image on each line", args.debut_path)
     start = resolved(args.debut_path or csv_path.parent)
     images = read_paths(csv_path, start)
     return run(args, lambda output, name: choose_folders(images, name, output, start), csv_path)
@@ -247,6 +245,7 @@ def _plan(args, settings, choose):
         "weights_sha256": digest,
         "resolution": resolution if resolution == "auto" else list(resolution),
         "grid": settings.grid,
+        "dicom": settings.dicom,
         "series": settings.series,
         **chosen.record(),
     }

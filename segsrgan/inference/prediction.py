@@ -84,7 +84,7 @@ class Prediction:
             grid: a `Grid`, turned in whatever way; None: the scan's own.
 
         Raises:
-            UserError: if no voxel of the grid lies in the field of view.
+            ValueError: if no voxel of the grid lies in the field of view.
 
         Example:
             >>> native = predictor.predict("t2.nii.gz").on_grid()
