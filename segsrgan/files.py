@@ -251,6 +251,14 @@ class ResultsFolder:
         """The source whose results the folder holds, None if it is nobody's."""
         return self._read().get("source")
 
+    def version(self):
+        """The version of this package that wrote the record last; None without a record."""
+        return self._read().get("segsrgan")
+
+    def labels(self):
+        """The labels that have an entry, a list, be their results whole or not."""
+        return list(self._read().get("results", {}))
+
     def knows(self, label=""):
         """Whether there is an entry of a label, be its results whole or not."""
         return label in self._read().get("results", {})

@@ -18,6 +18,7 @@ COMMANDS = (
     "segsrgan.SegSRGAN_training",
     "segsrgan.cli.main",
     "segsrgan.cli.evaluate",
+    "segsrgan.cli.report",
     "segsrgan.cli.synthesize",
     "segsrgan.cli.weights",
     "segsrgan.cli.supermask_predict",

@@ -66,7 +66,10 @@ def test_the_wheel_carries_weights_and_commands(tmp_path):
         names = set(archive.namelist())
         (entry_points,) = (name for name in names if name.endswith("/entry_points.txt"))
         scripts = archive.read(entry_points).decode()
-    sources = [path for top in kept[:2] for path in (REPOSITORY / top).rglob("*.py")]
+    kinds = ("*.py", "*.html", "*.css")
+    sources = [
+        path for top in kept[:2] for kind in kinds for path in (REPOSITORY / top).rglob(kind)
+    ]
     expected = {str(path.relative_to(REPOSITORY)) for path in sources}
     weights = REPOSITORY / "weights"
     files = (path.relative_to(weights) for path in weights.rglob("*") if path.is_file())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `segsrgan`: predict, bids, strip, train, synthesize, evaluate, export, weights."""
+"""The command `segsrgan`, whose subcommands are the commands of `_COMMANDS`."""
 
 import sys
 from importlib import import_module
@@ -11,6 +11,7 @@ from segsrgan.cli.console import Parser, command
 _COMMANDS = {
     "predict": ("predict", "main", "super-resolve and segment images: files, folders, a CSV file"),
     "bids": ("bids", "main", "the same for the thick scans of a BIDS data set"),
+    "report": ("report", "main", "make pages of results, to look at in a browser"),
     "strip": ("strip", "main", "find the brain in images of a head"),
     "train": ("train", "main", "train a network on the images of a CSV file"),
     "synthesize": ("synthesize", "main", "write samples of images painted on label maps"),

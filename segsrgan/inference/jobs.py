@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from segsrgan.errors import MemoryShortage, UserError, one_line, printable
+from segsrgan.errors import MemoryShortage, TableError, UserError, one_line, printable
 from segsrgan.files import PARTIAL, check_writable, fitting_name, stamp, write_text
 from segsrgan.inference.results import DICOM_FOLDER, ImageResults
 from segsrgan.memory import PeakMemory
+from segsrgan.tables import read_table
 from segsrgan.volumes.kinds import missing
 
 logger = logging.getLogger(__name__)
@@ -165,6 +166,30 @@ def write_summary(outcomes, csv_path, folder=None):
         return _write_summary(folder, csv_path.stem, text.getvalue())
     except OSError:
         return _write_summary(Path.cwd(), csv_path.stem, text.getvalue())
+
+
+def read_summary(path):
+    """The outcomes that `write_summary` wrote, a list of `Outcome`; `TableError` on other files."""
+    table = read_table(path, "columns of a summary by job_model.py")
+    if lacking := [name for name in _OLD_COLUMNS if not table.has(name)]:
+        raise TableError(
+            f"{path}: lacks the columns {', '.join(lacking)}; give one that job_model.py wrote"
+        )
+    return [_outcome_of(row, table.path) for row in table.rows]
+
+
+def _outcome_of(row, path):
+    try:
+        pair = (None if row.get(k) in ("", "None") else int(row.get(k)) for k in ("patch", "step"))
+        image, folder = Path(row.cells["image"]), Path(row.cells["folder"])
+        peak, seconds = (float(row.get(k, "0")) for k in ("peak_memory_MB", "seconds"))
+        found = {"detail": row.get("detail"), "verdict": row.get("verdict")}
+        found["reasons"] = tuple(filter(None, row.get("reasons").split("; ")))
+        return Outcome(image, *pair, row.get("result"), folder, seconds, int(peak * 1e6), **found)
+    except (KeyError, ValueError) as error:
+        raise TableError(
+            f"{path}: line {row.line} is not of a summary ({one_line(error)}); run the job again"
+        ) from error
 
 
 def _write_summary(folder, stem, text):

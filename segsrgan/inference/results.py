@@ -20,7 +20,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segsrgan.errors import UserError
-from segsrgan.files import ResultsFolder, fitting_name, has_content, real_path, stamp
+from segsrgan.files import (
+    RECORD,
+    ResultsFolder,
+    files_below,
+    fitting_name,
+    has_content,
+    real_path,
+    stamp,
+)
 from segsrgan.networks import outputs
 from segsrgan.tables import IMAGE_SUFFIXES, stem
 
@@ -29,7 +37,8 @@ logger = logging.getLogger(__name__)
 PREFIX = "Result_with_"
 # Of the names of results on another grid than the result's own.
 GRID_ENDS = ("_native", "_like")
-DICOM_FOLDER = "DICOM"  # its prefix
+DICOM_FOLDER, PAGE = "DICOM", "Report"  # their prefixes
+_PAIR = re.compile(r"patch_(?:None|(\d+)_step_(\d+))")
 # What the released original wrote, and what version 3.0 wrote at least.
 _ORIGINAL = ("SR", "Cortex")
 _VERSION_3_0 = ("SR", "Cortex", "Cortex_mask")
@@ -128,12 +137,15 @@ class ImageResults:
     def describe(self, path_of):
         """Writes what goes with results that were written by `path_of`, see `replacing`."""
 
+    def page(self, pair):
+        """The `Path` of a pair's page, see `segsrgan.inference.pages`; it need not exist."""
+        return self.folder / self.label(pair) / self.file_name(PAGE, pair, ".html")
+
     def _possible(self, pair):
-        """The names that results of a pair may have."""
+        """The names that results of a pair may have, and what was made of them."""
         prefixes = [prefix + end for prefix in result_files().values() for end in ("", *GRID_ENDS)]
-        return [self.file_name(prefix, pair) for prefix in prefixes] + [
-            self.file_name(DICOM_FOLDER, pair, "")
-        ]
+        others = self.file_name(DICOM_FOLDER, pair, ""), self.page(pair).name
+        return [*(self.file_name(prefix, pair) for prefix in prefixes), *others]
 
     @property
     def record(self):
@@ -249,6 +261,32 @@ def choose_folders(images, name, output=None, start=None):
         chosen.append(_choose(results, together[places[image]] > 1, taken))
         taken.add(real_path(chosen[-1].folder))
     return chosen
+
+
+def results_below(folder):
+    """The results that the records in a folder and its subfolders name.
+
+    Returns a list of (`ImageResults`, (patch, step) pair). The images are looked for where a job
+    takes them from. Raises `UserError` if there is no record of a job.
+    """
+    folder, found, only = Path(folder), [], None
+    records = [path for path in files_below(folder) if path.name == RECORD]
+    if not records and _PAIR.fullmatch(folder.name):
+        records, only = [folder.parent / RECORD], folder.name
+    for path in records:
+        record = ResultsFolder(path.parent, "")
+        home = next((f.parent for f in path.parents if f.name.startswith(PREFIX)), path.parent)
+        image = home / str(record.owner())  # which is a path in a folder of --output
+        for label in record.labels():
+            if (match := _PAIR.fullmatch(label)) and only in (None, label):
+                pair = tuple(number and int(number) for number in match.groups())
+                found.append((ImageResults(image, path.parent), pair))
+    if not found:
+        raise UserError(
+            f"{folder}: holds no results that a {RECORD} names; give a folder Result_with_... of "
+            "job_model.py, or one above it"
+        )
+    return found
 
 
 def weights_name(weights):

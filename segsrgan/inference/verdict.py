@@ -31,6 +31,16 @@ class Check(NamedTuple):
     fail: tuple[float, float] = (-math.inf, math.inf)  # beyond them it is FAIL
     negative: str = ""  # the text on values below 0, which is then on the value without its sign
 
+    def show(self, value):
+        """The value as text, with as many digits as tell it from bounds that it may lie beyond."""
+        bounds = [b for b in (*self.look, *self.fail) if math.isfinite(b) and b != value]
+        digits = self.digits
+        while digits < _MOST_DIGITS and self.form.format(value, digits) in {
+            self.form.format(bound, digits) for bound in bounds
+        }:
+            digits += 1
+        return self.form.format(value, digits)
+
 
 def _up_to(look, fail=math.inf):
     return (-math.inf, look), (-math.inf, fail)
@@ -105,12 +115,8 @@ def _reason(check, value, level, bound):
     if "{}" not in check.text:
         return f"{check.text} ({level})"
     side, text = "below" if value < bound else "above", check.text
-    others = [b for b in (*check.look, *check.fail) if math.isfinite(b) and b != value]
+    shown, limit = check.show(value), check.form.format(bound, check.digits)
     if check.negative and value < 0:
         side, text = "above", check.negative
-        value, bound, *others = (abs(b) for b in (value, bound, *others))
-    digits, shown = check.digits, check.form.format
-    # A value is not to look like a bound on whose other side it may lie.
-    while shown(value, digits) in {shown(b, digits) for b in others} and digits < _MOST_DIGITS:
-        digits += 1
-    return f"{text.format(shown(value, digits))} ({level} {side} {shown(bound, check.digits)})"
+        shown, limit = shown.lstrip("-"), limit.lstrip("-")
+    return f"{text.format(shown)} ({level} {side} {limit})"

@@ -7,6 +7,7 @@ import numpy as np
 from skimage.util import montage
 
 from segsrgan.volumes import dice, ssim
+from segsrgan.volumes.intensities import grey
 
 # SSIM is slow: this many patches, evenly spread, are enough for its mean.
 _SSIM_PATCHES = 200
@@ -115,7 +116,7 @@ def planes_picture(images):
     Args:
         images: `{title: (volume (x, y, z), value drawn black, value drawn white)}`.
     """
-    volumes = [_grey(*image) for image in images.values()]
+    volumes = [grey(*image) for image in images.values()]
     rows = [[np.rot90(v.take(len(v) // 2, axis)) for v in volumes] for axis in range(3)]
     return _titled(rows, images)
 
@@ -128,7 +129,7 @@ def side_views(lr, hr, label):
     """
     low, high = float(hr.min()), float(hr.max())
     lr, hr, label = (np.rot90(array[len(array) // 2]) for array in (lr, hr, label))
-    views = [np.stack([_grey(plane, low, high)] * 3, axis=-1) for plane in (lr, hr, hr)]
+    views = [np.stack([grey(plane, low, high)] * 3, axis=-1) for plane in (lr, hr, hr)]
     inside = label > 0.5
     views[2][inside] = (views[2][inside] / 2 + _RED / 2).astype(np.uint8)
     return views
@@ -137,12 +138,6 @@ def side_views(lr, hr, label):
 def contact_sheet(rows):
     """Draws the `side_views` of samples below each other, uint8 (height, width, 3), RGB."""
     return _titled(rows, ("LR", "HR", "label"))
-
-
-def _grey(volume, low, high):
-    """Intensities as uint8, `low` black and `high` white."""
-    scaled = np.nan_to_num((volume - low) / max(high - low, 1e-12), nan=0, posinf=1, neginf=0)
-    return (255 * scaled.clip(0, 1)).round().astype(np.uint8)
 
 
 def _titled(rows, titles):

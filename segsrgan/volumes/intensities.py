@@ -302,3 +302,9 @@ class Normalisation:
         result = np.multiply(array, self.scale, dtype=np.float32)
         result += np.float32(self.shift)
         return np.maximum(result, np.float32(self.floor), out=result)
+
+
+def grey(array, low, high):
+    """Intensities as uint8, `low` black and `high` white, what is not a number black."""
+    scaled = np.nan_to_num((array - low) / max(high - low, 1e-12), nan=0, posinf=1, neginf=0)
+    return (255 * scaled.clip(0, 1)).round().astype(np.uint8)

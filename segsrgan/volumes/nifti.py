@@ -197,6 +197,12 @@ def write_volume(volume, path):
         ) from error
 
 
+def nifti_bytes(volume):
+    """A volume as the bytes of a NIfTI-1 file, not compressed; see `write_volume`."""
+    header, dtype = _new_header(volume.grid, volume.array.dtype, "the volume")
+    return b"".join(_pieces(header, volume.array, dtype))
+
+
 def _new_header(grid, dtype, path):
     """The 352 bytes before the voxels of a NIfTI-1 file, and the dtype of its voxels.
 
