@@ -250,8 +250,9 @@ def _checks(measures):
         name = f"{_text(check.text.replace('{}', '…'))}<br><code>{_text(check.measure)}</code>"
         bounds = (_beyond(check, *bounds) for bounds in (check.look, check.fail))
         cells = [name, *map(_text, (shown, *bounds)), _badge(level) if level else ""]
-        rows.append((_WORST_FIRST.index(level or PASS), _row(cells, f'class="{level or "none"}"')))
-    return "\n".join(row for _, row in sorted(rows, key=lambda found: found[0]))
+        rows.append((level, _row(cells, f'class="{level or "none"}"')))
+    order = (FAIL, LOOK, PASS, "")
+    return "\n".join(row for _, row in sorted(rows, key=lambda found: order.index(found[0])))
 
 
 def _beyond(check, low, high):

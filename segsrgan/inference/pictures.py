@@ -97,12 +97,12 @@ def outlined(pixels, labels, colours):
     return picture
 
 
-def jpeg(pixels, longest=None):
+def jpeg(pixels, longest=640):
     """A picture, uint8 (rows, columns[, 3]), as a `data:` address; `longest` pixels at most."""
     from PIL import Image  # slow to import
 
     picture, file = Image.fromarray(pixels), io.BytesIO()
-    picture.thumbnail((longest or max(picture.size),) * 2)
+    picture.thumbnail((longest, longest))
     picture.save(file, "JPEG", quality=88, subsampling=0)
     return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
 
