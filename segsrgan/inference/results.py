@@ -269,7 +269,7 @@ def results_below(folder):
     Returns a list of (`ImageResults`, (patch, step) pair). The images are looked for where a job
     takes them from. Raises `UserError` if there is no record of a job.
     """
-    folder, found, only = Path(folder), [], None
+    folder, found, only = Path(os.path.abspath(folder)), [], None
     records = [path for path in files_below(folder) if path.name == RECORD]
     if not records and _PAIR.fullmatch(folder.name):
         records, only = [folder.parent / RECORD], folder.name
