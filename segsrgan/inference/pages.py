@@ -335,7 +335,8 @@ def _free(path):
 def _write(template, fields, path):
     """Writes a template with its fields, which stand there as `$name`; returns the path."""
     folder = Path(__file__).parent
-    style, page = ((folder / n).read_text(encoding="utf-8") for n in ("page.css", template))
+    texts = [(folder / name).read_text(encoding="utf-8") for name in ("page.css", template)]
+    style, page = (text.partition("\n")[2] for text in texts)  # without the line of the licence
     common = {"generator": _GENERATOR, "style": style, "version": _text(__version__)}
     write_text(path, Template(page).substitute(common | fields))
     return path
