@@ -21,6 +21,7 @@ from segsrgan.inference.settings import (
     local_workers,
     parse_pairs,
 )
+from segsrgan.inference.summary import FAILED, format_table, write_summary
 from segsrgan.inference.verdict import FAIL
 from segsrgan.tables import find_table, read_paths, resolved
 
@@ -79,6 +80,11 @@ class JobSettings:
         False,
         "write the image and the masks as DICOM, too, a derived series and segmentations in the "
         "study of the scan, which has to be DICOM (needs SegSRGAN[dicom])",
+    )
+    report: bool = setting(
+        False,
+        "write a page of the results for a browser, too, and one of the job beside its summary "
+        "(needs SegSRGAN[report])",
     )
     overwrite: bool = setting(False, "compute finished results again")
     strict: bool = setting(False, "exit status 1 where the verdict on a result is fail")
@@ -221,7 +227,7 @@ def run(args, choose, csv_path=None):
                 outcomes.append(outcome)
     finally:
         _report(job, outcomes, csv_path, settings.quiet)
-    bad = [outcome.result == jobs.FAILED for outcome in outcomes]
+    bad = [outcome.result == FAILED for outcome in outcomes]
     if settings.strict:
         bad += [outcome.verdict == FAIL for outcome in outcomes]
     return int(any(bad))
@@ -233,6 +239,10 @@ def _plan(args, settings, choose):
     resolution = checked_resolution(" ".join(args.new_low_res))
     chosen = _predictor_settings(args, settings.by_batch)
     kind, _, like = settings.grid.partition("=")
+    if settings.report:
+        from segsrgan.inference.pages import find_viewer
+
+        find_viewer()
 
     from segsrgan.networks.registry import default_weights, resolve
     from segsrgan.volumes import read_volume
@@ -267,6 +277,7 @@ def _plan(args, settings, choose):
         grid=read_volume(resolved(like)).grid if like else None,
         grid_end="" if kind == "hr" else f"_{kind}",
         dicom=settings.dicom,
+        report=settings.report,
     )
     # Other computers may have the package, and the weights in it, elsewhere.
     where = os.path.abspath(path) if path == Path(weights) else str(weights)
@@ -292,12 +303,17 @@ def _report(job, outcomes, csv_path, quiet):
     outcomes = sorted(outcomes, key=lambda outcome: places[outcome.image])
     try:
         if csv_path is not None:
-            logger.info("summary: %s", jobs.write_summary(outcomes, csv_path, job.output))
-    except OSError as error:
+            path = write_summary(outcomes, csv_path, job.output)
+            logger.info("summary: %s", path)
+            if job.report:
+                from segsrgan.inference.pages import write_job_page
+
+                logger.info("page: %s", write_job_page(outcomes, path.with_suffix(".html")))
+    except (OSError, UserError) as error:
         logger.warning("the summary could not be written: %s", one_line(error))
     if not quiet:
         try:
-            print(jobs.format_table(outcomes), flush=True)
+            print(format_table(outcomes), flush=True)
         except BrokenPipeError:  # `| head`: nobody reads on, and all is done
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

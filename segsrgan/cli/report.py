@@ -5,8 +5,8 @@ import logging
 
 from segsrgan.cli.console import Parser, command
 from segsrgan.errors import UserError, one_line
-from segsrgan.inference.jobs import FAILED, SKIPPED, Outcome, read_summary
-from segsrgan.inference.results import ImageResults, results_below
+from segsrgan.inference.results import found_results, results_below
+from segsrgan.inference.summary import FAILED, SKIPPED, Outcome, read_summary
 from segsrgan.tables import expanded
 
 logger = logging.getLogger("segsrgan.cli.report")
@@ -16,9 +16,10 @@ def build_parser():
     """The parser of the command line."""
     parser = Parser(
         prog="segsrgan report",
-        description="Makes pages of results that job_model.py has written, for a browser.",
-        epilog="Beside the results of each image it writes Report_patch_64_step_32.html: pictures, "
-        "a viewer,\nwhat was measured, with the thresholds, and how it was made; beside a summary "
+        description="Makes pages of results that segsrgan predict or job_model.py has written.",
+        epilog="Beside the results of each image it writes t2_report.html, or "
+        "Report_patch_64_step_32.html: pictures, a\nviewer, "
+        "what was measured, with the thresholds, and how it was made; beside a summary "
         "SUMMARY.html,\na table of all images, the worst first. They need no network. Needs "
         "SegSRGAN[report].\n\nexit status: 0 done, 1 some pages failed, 2 nothing could be done, "
         "130 interrupted.",
@@ -28,7 +29,7 @@ def build_parser():
         "places",
         nargs="+",
         metavar="PLACE",
-        help="a job's NAME_summary.csv, or a folder Result_with_NAME or one above it",
+        help="a job's NAME_summary.csv, an output folder, or Result_with_NAME or a folder above it",
     )
     add(
         "-o",
@@ -57,7 +58,7 @@ def _run(args):
     for outcome in outcomes:
         if outcome.result == FAILED:
             continue
-        results = ImageResults(outcome.image, outcome.folder.parent)
+        results = found_results(outcome.image, outcome.folder)
         try:
             logger.info("written: %s", write_scan_page(results, (outcome.patch, outcome.step)))
         except (ValueError, OSError, MemoryError) as error:

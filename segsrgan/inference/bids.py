@@ -199,6 +199,7 @@ def write_description(output, root):
         "DatasetLinks": {_RAW: uri},
     }
     write_text(path, json_text(description, indent=1))
+    write_text(path.with_name(".bidsignore"), "*.html\n")
 
 
 def write_group(output):

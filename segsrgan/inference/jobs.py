@@ -6,34 +6,22 @@ and one result is being written; both are counted as memory that is taken. Readi
 not fit is done again in its turn.
 """
 
-import csv
-import io
 import logging
 import os
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
-from segsrgan.errors import MemoryShortage, TableError, UserError, one_line, printable
-from segsrgan.files import PARTIAL, check_writable, fitting_name, stamp, write_text
+from segsrgan.errors import MemoryShortage, UserError, one_line, printable
+from segsrgan.files import PARTIAL, check_writable, stamp
 from segsrgan.inference.results import DICOM_FOLDER, ImageResults
+from segsrgan.inference.summary import FAILED, FINISHED, SKIPPED, Outcome
 from segsrgan.memory import PeakMemory
-from segsrgan.tables import read_table
 from segsrgan.volumes.kinds import missing
 
 logger = logging.getLogger(__name__)
-
-FINISHED, SKIPPED, FAILED = "finished", "skipped", "failed"
-COLUMNS = (
-    *("image", "patch", "step", "result", "seconds", "peak_memory_MB", "folder", "detail"),
-    *("verdict", "reasons"),
-)
-# Of the table that is printed; the first line of a summary by version 3.0.
-_SHOWN, _OLD_COLUMNS = 6, COLUMNS[:8]
 
 
 @dataclass(frozen=True)
@@ -50,26 +38,7 @@ class Job:
     grid: object = None  # a `Grid` to have the results on, too, beside their own
     grid_end: str = ""  # one of `GRID_ENDS`, of their names; without a grid: the scan's
     dicom: bool = False  # whether the results are written as DICOM, too
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one image at one patch and step, in voxels or None for the whole image.
-
-    The seconds are those to compute and write; reading and interpolating count for an image's
-    first pair. Images overlap, so that the sum may exceed the time of the job.
-    """
-
-    image: Path
-    patch: int | None
-    step: int | None
-    result: str  # FINISHED, SKIPPED (was there already) or FAILED
-    folder: Path
-    seconds: float = 0.0
-    peak_bytes: int = 0  # largest resident memory of the process meanwhile
-    detail: str = ""  # the cause of a failure
-    verdict: str = ""  # of the results, see `segsrgan.inference.verdict`; "" without any
-    reasons: tuple[str, ...] = ()  # for it
+    report: bool = False  # whether a page of the results is written, too
 
 
 def run_job(job, make_predictor, progress=None, compute=None):
@@ -93,6 +62,8 @@ def run_job(job, make_predictor, progress=None, compute=None):
                 level, reasons = made.get("verdict") or "", tuple(made.get("reasons") or ())
                 _log_verdict(results, pair, level, reasons)
                 judged = {"verdict": level, "reasons": reasons}
+                if job.report and not results.page(pair).exists():
+                    _write_page(results, pair)
                 yield _outcome(results, pair, SKIPPED, **judged)
         if not pairs:
             continue
@@ -136,97 +107,21 @@ def failures(results, pairs, error, seconds=0.0):
     ]
 
 
-def format_table(outcomes):
-    """The outcomes as lines of columns: image, patch, step, result, seconds, memory, verdict."""
-    rows = [[*(column.replace("_", " ") for column in COLUMNS[:_SHOWN]), "verdict"]]
-    for outcome in outcomes:
-        image, *cells = map(printable, [*_row(outcome)[:_SHOWN], outcome.verdict])
-        rows.append([image if len(image) <= 50 else f"...{image[-47:]}", *cells])
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    line = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
-    header, *lines = (line.format(*row) for row in rows)
-    return "\n".join([header, "-" * len(header), *lines])
-
-
-def write_summary(outcomes, csv_path, folder=None):
-    """Writes the outcomes as `<name>_summary.csv`, by default beside the CSV; returns the path.
-
-    An older summary is replaced; where another file has that name, it is `<name>_summary_1.csv`.
-    Where the folder cannot be written to, the current folder takes the summary.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_row(outcome) for outcome in outcomes)
-    csv_path = Path(csv_path)
-    try:
-        if folder is not None:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        folder = Path(folder or csv_path.absolute().parent)
-        return _write_summary(folder, csv_path.stem, text.getvalue())
-    except OSError:
-        return _write_summary(Path.cwd(), csv_path.stem, text.getvalue())
-
-
-def read_summary(path):
-    """The outcomes that `write_summary` wrote, a list of `Outcome`; `TableError` on other files."""
-    table = read_table(path, "columns of a summary by job_model.py")
-    if lacking := [name for name in _OLD_COLUMNS if not table.has(name)]:
-        raise TableError(
-            f"{path}: lacks the columns {', '.join(lacking)}; give one that job_model.py wrote"
-        )
-    return [_outcome_of(row, table.path) for row in table.rows]
-
-
-def _outcome_of(row, path):
-    try:
-        pair = (None if row.get(k) in ("", "None") else int(row.get(k)) for k in ("patch", "step"))
-        image, folder = Path(row.cells["image"]), Path(row.cells["folder"])
-        peak, seconds = (float(row.get(k, "0")) for k in ("peak_memory_MB", "seconds"))
-        found = {"detail": row.get("detail"), "verdict": row.get("verdict")}
-        found["reasons"] = tuple(filter(None, row.get("reasons").split("; ")))
-        return Outcome(image, *pair, row.get("result"), folder, seconds, int(peak * 1e6), **found)
-    except (KeyError, ValueError) as error:
-        raise TableError(
-            f"{path}: line {row.line} is not of a summary ({one_line(error)}); run the job again"
-        ) from error
-
-
-def _write_summary(folder, stem, text):
-    """Writes into the first file that does not exist or is a summary of ours."""
-    for number in count():
-        path = folder / fitting_name(stem, f"_summary{f'_{number}' if number else ''}.csv")
-        if not os.path.lexists(path) or _is_summary(path):
-            write_text(path, text)
-            return path
-
-
-def _is_summary(path):
-    with suppress(OSError), open(path, "rb") as file:
-        heads = (",".join(columns).encode() for columns in (COLUMNS, _OLD_COLUMNS))
-        return file.readline(1000).rstrip() in heads
-
-
-def _row(outcome):
-    return [
-        str(outcome.image),
-        str(outcome.patch),
-        "" if outcome.step is None else str(outcome.step),
-        outcome.result,
-        f"{outcome.seconds:.1f}",
-        f"{outcome.peak_bytes / 1e6:.0f}" if outcome.peak_bytes else "",
-        str(outcome.folder),
-        outcome.detail,
-        outcome.verdict,
-        "; ".join(outcome.reasons),
-    ]
-
-
 def _log_verdict(results, pair, level, reasons):
     """Says in one line what a result is worth; "" is the level of one that was never judged."""
     level = level or "has no verdict, as it was made by an older version; --overwrite makes one"
     why = f": {'; '.join(reasons)}" if reasons else ""
     logger.info("%s: %s%s", results.title(pair), level, why)
+
+
+def _write_page(results, pair):
+    """Writes the page of results, which are whole without it."""
+    from segsrgan.inference.pages import write_scan_page
+
+    try:
+        write_scan_page(results, pair)
+    except Exception as error:
+        logger.warning("%s: has no page: %s", results.title(pair), one_line(error))
 
 
 def _outcome(results, pair, result, **rest):
@@ -385,6 +280,8 @@ class _Pipeline:
         except Exception as error:
             return failures(results, [pair], error, time.perf_counter() - start)
         _log_verdict(results, pair, level, reasons)
+        if self._job.report:
+            _write_page(results, pair)
         found = {"peak_bytes": peak, "verdict": level, "reasons": tuple(reasons)}
         seconds = time.perf_counter() - start
         return [_outcome(results, pair, FINISHED, seconds=seconds, **found)]

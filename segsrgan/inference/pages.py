@@ -23,11 +23,11 @@ import numpy as np
 
 from segsrgan import __version__
 from segsrgan.errors import UserError, printable
-from segsrgan.files import RECORD, has_content, write_text
+from segsrgan.files import has_content, write_text
 from segsrgan.inference import pictures
 from segsrgan.inference.consistency import SURE
-from segsrgan.inference.jobs import FAILED
-from segsrgan.inference.results import ImageResults, result_files
+from segsrgan.inference.results import found_results, result_files
+from segsrgan.inference.summary import FAILED
 from segsrgan.inference.verdict import CHECKS, FAIL, LOOK, PASS, judge
 from segsrgan.volumes.comparison import described
 from segsrgan.volumes.reading import read_volume, read_with_source
@@ -72,7 +72,7 @@ def write_scan_page(results, pair, path=None):
     fields = {
         "title": _text(results.image.name),
         "folder": _text(results.image.parent),
-        "label": _text(results.label(pair)),
+        "label": _text("whole image" if pair[0] is None else "patch {}, step {}".format(*pair)),
         "verdict": _badge(level),
         "reasons": _list(reasons),
         "checks": _checks(measures),
@@ -88,7 +88,7 @@ def write_job_page(outcomes, path):
     """Writes the page of a job: a table with the worst first, and links to the scans' pages.
 
     Args:
-        outcomes: of `segsrgan.inference.jobs`, as a job yields them or `read_summary` reads them.
+        outcomes: of `segsrgan.inference.summary`, as a job yields or `read_summary` reads them.
             Where the page of one exists, see `ImageResults.page`, its picture and a link appear.
         path: of the page.
 
@@ -136,11 +136,11 @@ def _entry(results, pair):
     """What the record says of whole results, a dict; `UserError` if there are none."""
     entry, record, label = results.entry(pair), results.record, results.label(pair)
     if not entry:
-        problem = f"{results.folder}: has no results of {label}"
-        if not (results.folder / RECORD).is_file():
-            problem = f"{results.folder}: has no {RECORD}, which says how results were made"
+        problem = f"{results.folder}: has no results of {label or results.image.name}"
+        if not (results.folder / record.name).is_file():
+            problem = f"{results.folder}: has no {record.name}, which says how results were made"
         elif record.owner() is None:
-            problem = f"{results.folder / RECORD}: is damaged"
+            problem = f"{results.folder / record.name}: is damaged"
         elif record.knows(label):
             problem = f"{results.folder / label}: the results are not whole, a file is missing"
         raise UserError(f"{problem}; job_model.py makes them anew")
@@ -271,7 +271,8 @@ def _standing(outcome):
 
 def _job_row(outcome, start):
     """A row of the table of a job, whose page lies in the folder `start`."""
-    page = ImageResults(outcome.image, outcome.folder.parent).page((outcome.patch, outcome.step))
+    results = found_results(outcome.image, outcome.folder)
+    page = results.page((outcome.patch, outcome.step))
     name, picture, standing = _text(outcome.image.name), "", _standing(outcome)
     if has_content(page) and standing != FAILED:
         link = f'<a href="{_address(page, start)}">'

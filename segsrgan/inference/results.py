@@ -269,8 +269,10 @@ def results_below(folder):
     Returns a list of (`ImageResults`, (patch, step) pair). The images are looked for where a job
     takes them from. Raises `UserError` if there is no record of a job.
     """
-    folder, found, only = Path(os.path.abspath(folder)), [], None
-    records = [path for path in files_below(folder) if path.name == RECORD]
+    folder, only = Path(os.path.abspath(folder)), None
+    files = files_below(folder)
+    records = [path for path in files if path.name == RECORD]
+    found = [*filter(None, map(_named_results, files))]
     if not records and _PAIR.fullmatch(folder.name):
         records, only = [folder.parent / RECORD], folder.name
     for path in records:
@@ -284,9 +286,30 @@ def results_below(folder):
     if not found:
         raise UserError(
             f"{folder}: holds no results that a {RECORD} names; give a folder Result_with_... of "
-            "job_model.py, or one above it"
+            "job_model.py, or one above it, or an output folder of segsrgan predict"
         )
     return found
+
+
+def found_results(image, folder):
+    """The `ImageResults` of an image of which an `Outcome` names the folder."""
+    if _PAIR.fullmatch(folder.name):
+        return ImageResults(image, folder.parent)
+    named = [NamedResults(image, folder, name=name) for name in _longer_names(image)]
+    return next((item for item in named if item.record.owner() == str(image)), named[0])
+
+
+def _named_results(path):
+    """The `NamedResults` whose record a file is, and their pair; None if it is no such record."""
+    if path.suffix != ".json" or path.name == RECORD:
+        return None
+    owner = ResultsFolder(path.parent, "", path.name).owner()
+    results = NamedResults(Path(str(owner)), path.parent, name=path.stem)
+    made = results.entry((None, None))
+    if results.file_name("SR", (None, None)) not in made.get("files", ()):
+        return None
+    settings = made.get("settings") or {}
+    return results, (settings.get("patch"), settings.get("step"))
 
 
 def weights_name(weights):

@@ -67,7 +67,8 @@ def test_thick_scans_become_derivatives_with_sidecars_and_a_table(bids, data_set
     second = [f"{starts[1]}_space-T2w_{end}" for end in ends]
     images = [f"{starts[0]}_rec-segsrgan_run-1_T2w", f"{starts[1]}_rec-segsrgan_T2w"]
     images = [f"{name}.{end}" for name in images for end in ("json", "nii.gz")]
-    assert names(out) == sorted([*first, *second, *images, "dataset_description.json"])
+    description = [".bidsignore", "dataset_description.json"]
+    assert names(out) == sorted([*first, *second, *images, *description])
     assert read_volume(out / images[1]).spacing == (2.0, 2.0, 2.0)
     source = f"bids:raw:{ANAT}/sub-01_ses-a_acq-ax_run-1_T2w.nii.gz"
     record = json.loads((out / images[0]).read_text())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from training.samples import rows as read_rows
 
-from segsrgan.inference import jobs, predictor, sweep
+from segsrgan.inference import predictor, summary, sweep
 from segsrgan.inference.engines import engine_module
 from segsrgan.volumes.labels import islands
 from segsrgan.volumes.reading import read_volume
@@ -177,7 +177,7 @@ def test_the_summary_is_printed_and_written_beside_the_list_and_the_bar_shows_pa
     assert "lr.nii.gz patch_16_step_8" in printed.err
     assert "patch/s" in printed.err or "s/patch" in printed.err
     rows = read_rows(csv_path.with_name("people_summary.csv"))
-    assert tuple(rows[0]) == jobs.COLUMNS
+    assert tuple(rows[0]) == summary.COLUMNS
     missing = str(csv_path.parent / "missing.nii")
     assert [(row["image"], row["patch"], row["step"], row["result"]) for row in rows] == [
         (str(path), "16", "8", "finished"),
@@ -201,7 +201,9 @@ def test_quiet_says_nothing(image, table, job_model, capsys):
 
 def test_the_summary_goes_to_the_current_folder_if_it_must(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert jobs.write_summary([], tmp_path / "none" / "data.csv") == tmp_path / "data_summary.csv"
+    assert (
+        summary.write_summary([], tmp_path / "none" / "data.csv") == tmp_path / "data_summary.csv"
+    )
 
 
 # What is read, and its slice spacing in mm.

@@ -19,11 +19,12 @@ import pytest
 from PIL import Image
 
 from segsrgan.cli import report
+from segsrgan.cli.main import main
 from segsrgan.errors import TableError, UserError
 from segsrgan.files import RECORD, write_text
 from segsrgan.inference import pages, pictures
-from segsrgan.inference.jobs import FAILED, FINISHED, Outcome, read_summary, write_summary
 from segsrgan.inference.results import ImageResults, result_files, results_below
+from segsrgan.inference.summary import FAILED, FINISHED, Outcome, read_summary, write_summary
 from segsrgan.inference.verdict import CHECKS, FAIL, LOOK, PASS, judge
 from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.volume import Volume
@@ -100,6 +101,35 @@ def embedded(text, name):
     """A volume in a page."""
     data = re.search(f'id="{name}">([^<]*)<', text)[1]
     return nibabel.Nifti1Image.from_bytes(gzip.decompress(b64decode(data)))
+
+
+def test_a_job_writes_pages_beside_its_results(identity, image, tmp_path, capsys):
+    path, out = image("scan/t2.nii.gz"), tmp_path / "out"
+    words = [path, "-o", out, "--resolution", "2", "--patch", "16", "--weights_path", identity]
+    words = [str(word) for word in ("predict", *words)]
+    assert main(words) == 0 and not (out / "t2_report.html").exists()
+    # Of finished results the pages that are missing are made.
+    assert main([*words, "--report"]) == 0
+    assert "patch 16, step 8" in (out / "t2_report.html").read_text(encoding="utf-8")
+    job_page = (out / "segsrgan_summary.html").read_text(encoding="utf-8")
+    assert 'href="t2_report.html"' in job_page and "data:image/jpeg" in job_page
+    for place in (out, out / "segsrgan_summary.csv"):  # and later, by a command of its own
+        (out / "t2_report.html").unlink()
+        assert main(["report", str(place)]) == 0
+        assert (out / "t2_report.html").exists()
+    assert main([*words, "--overwrite"]) == 0
+    assert not (out / "t2_report.html").exists()  # of the results before
+
+
+def test_a_page_that_fails_does_not_fail_its_result(identity, image, tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        raise OSError("no space")
+
+    monkeypatch.setattr(pages, "write_scan_page", fail)
+    words = ["predict", image(), "-o", tmp_path / "out", "--resolution", "2", "--patch", "16"]
+    assert main([str(word) for word in (*words, "--weights_path", identity, "--report")]) == 0
+    assert "has no page: " in capsys.readouterr().err
+    assert (tmp_path / "out" / "lr_sr.nii.gz").exists()
 
 
 def test_a_page_has_every_threshold_and_what_the_record_says(made):

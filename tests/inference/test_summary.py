@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from segsrgan.inference.jobs import Outcome, write_summary
+from segsrgan.inference.summary import Outcome, write_summary
 
 
 def outcome(image):

@@ -10,9 +10,9 @@ from training.samples import rows as read_rows
 from volumes.samples import write_series
 
 from segsrgan.inference import verdict
-from segsrgan.inference.jobs import Outcome, write_summary
 from segsrgan.inference.measures import mask_measures, scan_measures
 from segsrgan.inference.predictor import Predictor
+from segsrgan.inference.summary import Outcome, write_summary
 from segsrgan.inference.verdict import CHECKS, FAIL, LOOK, PASS, judge
 from segsrgan.volumes.nifti import write_volume
 from segsrgan.volumes.reading import read_with_source

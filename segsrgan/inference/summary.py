@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""What became of the images of a job: its outcomes, the table that is printed, the summary CSV."""
+
+import csv
+import io
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from segsrgan.errors import TableError, one_line, printable
+from segsrgan.files import fitting_name, write_text
+from segsrgan.tables import read_table
+
+FINISHED, SKIPPED, FAILED = "finished", "skipped", "failed"
+COLUMNS = (
+    *("image", "patch", "step", "result", "seconds", "peak_memory_MB", "folder", "detail"),
+    *("verdict", "reasons"),
+)
+# Of the table that is printed; the first line of a summary by version 3.0.
+_SHOWN, _OLD_COLUMNS = 6, COLUMNS[:8]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image at one patch and step, in voxels or None for the whole image.
+
+    The seconds are those to compute and write; reading and interpolating count for an image's
+    first pair. Images overlap, so that the sum may exceed the time of the job.
+    """
+
+    image: Path
+    patch: int | None
+    step: int | None
+    result: str  # FINISHED, SKIPPED (was there already) or FAILED
+    folder: Path
+    seconds: float = 0.0
+    peak_bytes: int = 0  # largest resident memory of the process meanwhile
+    detail: str = ""  # the cause of a failure
+    verdict: str = ""  # of the results, see `segsrgan.inference.verdict`; "" without any
+    reasons: tuple[str, ...] = ()  # for it
+
+
+def format_table(outcomes):
+    """The outcomes as lines of columns: image, patch, step, result, seconds, memory, verdict."""
+    rows = [[*(column.replace("_", " ") for column in COLUMNS[:_SHOWN]), "verdict"]]
+    for outcome in outcomes:
+        image, *cells = map(printable, [*_row(outcome)[:_SHOWN], outcome.verdict])
+        rows.append([image if len(image) <= 50 else f"...{image[-47:]}", *cells])
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    line = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
+    header, *lines = (line.format(*row) for row in rows)
+    return "\n".join([header, "-" * len(header), *lines])
+
+
+def write_summary(outcomes, csv_path, folder=None):
+    """Writes the outcomes as `<name>_summary.csv`, by default beside the CSV; returns the path.
+
+    An older summary is replaced; where another file has that name, it is `<name>_summary_1.csv`.
+    Where the folder cannot be written to, the current folder takes the summary.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(_row(outcome) for outcome in outcomes)
+    csv_path = Path(csv_path)
+    try:
+        if folder is not None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        folder = Path(folder or csv_path.absolute().parent)
+        return _write_summary(folder, csv_path.stem, text.getvalue())
+    except OSError:
+        return _write_summary(Path.cwd(), csv_path.stem, text.getvalue())
+
+
+def read_summary(path):
+    """The outcomes that `write_summary` wrote, a list of `Outcome`; `TableError` on other files."""
+    table = read_table(path, "columns of a summary by job_model.py")
+    if lacking := [name for name in _OLD_COLUMNS if not table.has(name)]:
+        raise TableError(
+            f"{path}: lacks the columns {', '.join(lacking)}; give one that job_model.py wrote"
+        )
+    return [_outcome_of(row, table.path) for row in table.rows]
+
+
+def _outcome_of(row, path):
+    try:
+        pair = (None if row.get(k) in ("", "None") else int(row.get(k)) for k in ("patch", "step"))
+        image, folder = Path(row.cells["image"]), Path(row.cells["folder"])
+        peak, seconds = (float(row.get(k, "0")) for k in ("peak_memory_MB", "seconds"))
+        found = {"detail": row.get("detail"), "verdict": row.get("verdict")}
+        found["reasons"] = tuple(filter(None, row.get("reasons").split("; ")))
+        return Outcome(image, *pair, row.get("result"), folder, seconds, int(peak * 1e6), **found)
+    except (KeyError, ValueError) as error:
+        raise TableError(
+            f"{path}: line {row.line} is not of a summary ({one_line(error)}); run the job again"
+        ) from error
+
+
+def _write_summary(folder, stem, text):
+    """Writes into the first file that does not exist or is a summary of ours."""
+    for number in count():
+        path = folder / fitting_name(stem, f"_summary{f'_{number}' if number else ''}.csv")
+        if not os.path.lexists(path) or _is_summary(path):
+            write_text(path, text)
+            return path
+
+
+def _is_summary(path):
+    with suppress(OSError), open(path, "rb") as file:
+        heads = (",".join(columns).encode() for columns in (COLUMNS, _OLD_COLUMNS))
+        return file.readline(1000).rstrip() in heads
+
+
+def _row(outcome):
+    return [
+        str(outcome.image),
+        str(outcome.patch),
+        "" if outcome.step is None else str(outcome.step),
+        outcome.result,
+        f"{outcome.seconds:.1f}",
+        f"{outcome.peak_bytes / 1e6:.0f}" if outcome.peak_bytes else "",
+        str(outcome.folder),
+        outcome.detail,
+        outcome.verdict,
+        "; ".join(outcome.reasons),
+    ]
