@@ -39,6 +39,8 @@ _SEGMENTED = {
     "Cortex_mask": ({"label": "cortex"}, "dseg", {"Manual": False}),
     "Brain_mask": ({"desc": "brain"}, "mask", {"Type": "Brain"}),
 }
+# Pages and the table; and what validators before version 2 do not know of derivatives.
+_IGNORED = ("*.html", GROUP, "*_dseg.*", "*_probseg.*", "*_mask.*")
 _MEASURES = ("cortex_volume", "brain_volume", "head_volume", "cortex_thickness", "thickness")
 
 
@@ -199,7 +201,7 @@ def write_description(output, root):
         "DatasetLinks": {_RAW: uri},
     }
     write_text(path, json_text(description, indent=1))
-    write_text(path.with_name(".bidsignore"), "*.html\n")
+    write_text(path.with_name(".bidsignore"), "\n".join(_IGNORED) + "\n")
 
 
 def write_group(output):
