@@ -211,7 +211,7 @@ def check(settings, title=str):
         object.__setattr__(settings, name, rule.checked(getattr(settings, name), title(name)))
 
 
-def add_flags(parser, *settings_classes):
+def add_flags(parser, *settings_classes, without=()):
     """Adds a flag to a parser for each field of settings classes that has a help.
 
     In each group what the class inherits comes last. The help tells the default, unless it says
@@ -220,15 +220,15 @@ def add_flags(parser, *settings_classes):
     """
     groups = {"": parser}
     for settings_class in settings_classes:
-        _add_flags(parser, settings_class, groups)
+        _add_flags(parser, settings_class, groups, without)
 
 
-def _add_flags(parser, settings_class, groups):
+def _add_flags(parser, settings_class, groups, without):
     rules = rules_of(settings_class)
     inherited = rules.keys() - vars(settings_class)["__annotations__"].keys()
     for item in sorted(fields(settings_class), key=lambda item: item.name in inherited):
         rule, shown = rules[item.name], item.metadata
-        if not shown["help"]:
+        if not shown["help"] or item.name in without:
             continue
         group = shown.get("group", "")
         if group not in groups:

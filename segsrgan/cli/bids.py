@@ -3,8 +3,7 @@
 
 from segsrgan.cli import job_model
 from segsrgan.cli.console import Parser, command
-from segsrgan.errors import UserError
-from segsrgan.inference.bids import SUFFIXES, find_scans, write_description, write_group
+from segsrgan.inference.bids import SUFFIXES, find_scans, write_group
 from segsrgan.tables import resolved
 
 _EPILOG = """
@@ -19,7 +18,8 @@ group: OUTPUT/segsrgan.tsv, volumes (ml) and verdict of each of these images.
 exit status: 0 all done, 1 some images failed (with --strict, or have the verdict fail), 2 nothing
 could be done, 130 interrupted.
 """
-_OTHER_PLACES = ("output", "result_folder_name", "debut_path")
+# The results lie where BIDS says, and its images are NIfTI.
+_MEANINGLESS = ("output", "result_folder_name", "debut_path", "dicom", "series")
 
 
 def build_parser():
@@ -49,19 +49,16 @@ def build_parser():
         metavar="SUFFIX",
         help=f"of the images (default: {' '.join(SUFFIXES)})",
     )
-    job_model.add_job_flags(parser)
+    job_model.add_job_flags(parser, _MEANINGLESS)
     return parser
 
 
 def _run(args):
-    if given := [f"--{name}" for name in _OTHER_PLACES if getattr(args, name)]:
-        raise UserError(f"{given[0]} has no effect: the results lie where BIDS says; leave it out")
     root, output = resolved(args.bids_dir), resolved(args.output_dir)
     if args.analysis_level == "group":
         print(write_group(output))
         return 0
     scans = find_scans(root, output, args.participant_label, args.session_label, args.suffix)
-    write_description(output, root)
     return job_model.run(args, lambda *where: scans)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `segsrgan doctor`: what is installed, which engine computes, and if right."""
+"""The command `segsrgan doctor`: what is installed, which engine computes, and whether it works."""
 
 import os
 import platform
@@ -38,7 +38,7 @@ def build_parser():
     return Parser(
         prog="segsrgan doctor",
         description="Says what is installed, which engine would compute, and how fast; tries each\n"
-        "engine on one patch. To be pasted into a question or a report of a fault.",
+        "engine on one patch. Paste its output into a bug report.",
         epilog="exit status: 0 all is well, 1 something is not, 2 it could not be done, 130 "
         "interrupted.",
     )
@@ -70,7 +70,7 @@ def _run(args):
         advice.append("little memory is free: take --patch 64, or close other programs")
     faults = _try_engines()
     for text in advice:
-        print(f"slow or short: {text}")
+        print(f"advice: {text}")
     for text in faults:
         print(f"wrong: {text}")
     if not faults:

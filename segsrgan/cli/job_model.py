@@ -122,7 +122,8 @@ class JobSettings:
         check(self, "--{}".format)
         if self.dask is not None:
             local_workers(self.dask)
-        if self.grid not in ("hr", "native") and not self.grid.startswith("like="):
+        kind, _, image = self.grid.partition("=")
+        if self.grid not in ("hr", "native") and not (kind == "like" and image):
             raise UserError(
                 f"--grid must be hr, native, or like= and an image file, received {self.grid}"
             )
@@ -165,8 +166,11 @@ def build_parser():
     return parser
 
 
-def add_job_flags(parser):
-    """Adds to a parser what may be said of a job, whatever names its images."""
+def add_job_flags(parser, without=()):
+    """Adds to a parser what may be said of a job, whatever names its images.
+
+    `without` are names of settings that have no flag, as they make no sense for these images.
+    """
     add = parser.add_argument
     add(
         "-pa",
@@ -194,7 +198,7 @@ def add_job_flags(parser):
         metavar="MM",
         help="voxel size of the results in mm; auto: the scan's smallest (default: 0.5,0.5,0.5)",
     )
-    add_flags(parser, JobSettings, PredictorSettings)
+    add_flags(parser, JobSettings, PredictorSettings, without=without)
 
 
 def _run(args):
@@ -263,8 +267,8 @@ def _plan(args, settings, choose):
     results = choose(output, settings.result_folder_name or name)
     if len(pairs) > 1 and any(isinstance(item, NamedResults) for item in results):
         raise UserError(
-            "the results of several patches or steps have no place in one folder; give one of "
-            "each, or leave --output out"
+            "the results of several patches or steps have no place in one folder; give one patch "
+            "and one step"
         )
     job = jobs.Job(
         tuple(results),

@@ -17,7 +17,7 @@ _COMMANDS = {
     "synthesize": ("synthesize", "main", "write samples of images painted on label maps"),
     "evaluate": ("evaluate", "main", "measure images and segmentations against references"),
     "export": ("weights", "export_main", "write a network as SavedModel, ONNX or OpenVINO IR"),
-    "doctor": ("doctor", "main", "say what is installed, and whether it computes right"),
+    "doctor": ("doctor", "main", "check the installation: versions, engines, speed"),
     "weights": ("weights", "main", "list, show, convert or download weights"),
 }
 

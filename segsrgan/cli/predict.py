@@ -4,14 +4,14 @@
 import argparse
 import logging
 from functools import partial
-from glob import glob
+from glob import glob, has_magic
 from pathlib import Path
 
 from segsrgan.cli import job_model
 from segsrgan.cli.console import Parser, command
 from segsrgan.errors import UserError
 from segsrgan.files import real_path
-from segsrgan.inference.results import choose_folders, choose_names
+from segsrgan.inference.results import choose_folders, choose_names, recorded_files
 from segsrgan.tables import image_files, is_image_name, read_paths, resolved
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,9 @@ def build_parser():
 
 def _run(args):
     inputs = [*args.inputs, *([args.path] if args.path else ())]
-    if not inputs:
-        raise UserError("name images, a folder of images or a CSV file (see --help)")
+    if not all(inputs) or not inputs or args.output == "":
+        why = "an input or --output is empty, as by a variable that is not set; " if inputs else ""
+        raise UserError(f"{why}name images, a folder of images or a CSV file (see --help)")
     if args.output and args.result_folder_name:
         raise UserError(
             "--result_folder_name has no effect with --output, which lays results side by side"
@@ -86,7 +87,7 @@ def find_images(inputs, start=None):
         start: folder that relative paths in CSV files start from; None: the CSV's.
 
     Raises:
-        UserError: if an input is missing or holds no image; `TableError` on a CSV file.
+        UserError: if nothing matches a pattern; `TableError` on a CSV file.
     """
     images = []
     for text in inputs:
@@ -95,17 +96,42 @@ def find_images(inputs, start=None):
             images += read_paths(path, resolved(start or path.parent))
         elif path.is_dir():
             files = [file for file in image_files(path) if not _is_dicom(file)]
-            images += [resolved(file) for file in files] or [path]
-        elif path.exists() or not (matches := sorted(glob(str(path), recursive=True))):
+            images += _no_results(map(resolved, files)) if files else _patients(path)
+        elif path.exists() or not has_magic(str(path)):
             images.append(path)
+        elif matches := sorted(glob(str(path), recursive=True)):
+            images += find_images(_no_results(map(Path, matches)), start)
         else:
-            images += find_images(matches, start)
+            raise UserError(f"{text}: nothing matches this pattern")
     folders = [path.parent for path in images if _is_dicom(path)]
     images = [
         path.parent if _is_dicom(path) and folders.count(path.parent) > 1 else path
         for path in images
     ]
     return list(dict.fromkeys(images))
+
+
+def _no_results(paths):
+    """The paths but those that a record beside them names as results, and summaries."""
+    paths = list(paths)
+    made = set().union(*(recorded_files(folder) for folder in {path.parent for path in paths}))
+    if left := [path for path in paths if path in made]:
+        logger.info("%s and %d more: left out, they are results", left[0], len(left) - 1)
+    return [path for path in paths if path not in made]
+
+
+def _patients(folder):
+    """The subfolders of a folder with DICOM of several patients or studies, else the folder."""
+    from segsrgan.volumes.reading import examination, is_dicom
+
+    if any(path.is_file() and is_dicom(path) for path in folder.iterdir()):
+        return [folder]
+    parts = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    found = {path: known for path in parts if (known := examination(path))}
+    if len(set(found.values())) < 2:
+        return [folder]
+    logger.info("%s: holds %d examinations, each an image", folder, len(found))
+    return list(found)
 
 
 def _is_table(path):

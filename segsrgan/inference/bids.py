@@ -18,7 +18,7 @@ import nibabel
 from segsrgan import __version__
 from segsrgan.errors import UserError
 from segsrgan.files import ResultsFolder, fitting_name, json_text, write_text
-from segsrgan.inference.results import NamedResults
+from segsrgan.inference.results import GRID_ENDS, NamedResults
 from segsrgan.tables import stem
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,11 @@ _SEGMENTED = {
 }
 # Pages and the table; and what validators before version 2 do not know of derivatives.
 _IGNORED = ("*.html", GROUP, "*_dseg.*", "*_probseg.*", "*_mask.*")
+_RESOLUTIONS = {
+    "": "That of the super-resolved image",
+    "_native": "That of the scan",
+    "_like": "That of another image",
+}
 _MEASURES = ("cortex_volume", "brain_volume", "head_volume", "cortex_thickness", "thickness")
 
 
@@ -54,22 +59,33 @@ class BidsResults(NamedResults):
 
     entities: tuple = ()  # of the image, pairs of name and value
     root: Path = Path()  # of the data set
+    output: Path = Path()  # of the derivatives
 
     def file_name(self, prefix, pair, suffix=".nii.gz"):
         """The name of a result file; `prefix` is one of `result_files`."""
+        end = next((end for end in GRID_ENDS if prefix.endswith(end)), "")
+        prefix, more = prefix.removesuffix(end), {"res": end[1:]} if end else {}
         if prefix in _SEGMENTED:
-            more, kind, _ = _SEGMENTED[prefix]
-            return self._file(more | {"space": self.name}, f"{kind}{suffix}")
+            known, kind, _ = _SEGMENTED[prefix]
+            return self._file(more | known | {"space": self.name}, f"{kind}{suffix}")
         # Image and maps; BIDS has no name for the second.
-        more = {} if prefix == "SR" else {"desc": re.sub("[^a-z]", "", prefix.lower())}
-        return self._file({"rec": "segsrgan"} | more, f"{self.name}{suffix}")
+        more |= {} if prefix == "SR" else {"desc": re.sub("[^a-z]", "", prefix.lower())}
+        made = {"rec": dict(self.entities).get("rec", "") + "segsrgan"}
+        return self._file(made | more, f"{self.name}{suffix}")
+
+    def claim(self):
+        """As for all results; describes the derivatives as a data set first."""
+        write_description(self.output, self.root)
+        return super().claim()
 
     def describe(self, path_of):
         """Writes the sidecars of what was written by `path_of`, see `replacing`."""
         for prefix, (_, _, facts) in _SEGMENTED.items():
-            if path_of(prefix).exists():
-                facts = facts | {"SpatialReference": self._uri, "Sources": [self._uri]}
-                write_text(path_of(prefix, ".json"), json_text(facts, indent=1))
+            facts = facts | {"SpatialReference": self._uri, "Sources": [self._uri]}
+            for name in (prefix + end for end in ("", *GRID_ENDS)):
+                if path_of(name).exists():
+                    resolution = {"Resolution": _RESOLUTIONS[name.removeprefix(prefix)]}
+                    write_text(path_of(name, ".json"), json_text(facts | resolution, indent=1))
 
     @property
     def record(self):
@@ -103,18 +119,21 @@ def find_scans(root, output, participants=(), sessions=(), suffixes=SUFFIXES):
 
     Raises:
         UserError: if the folder is no BIDS data set, lacks a participant or session asked for, or
-            has no thick scan, or if the derivatives would lie among its images.
+            has no thick scan, or if the derivatives would lie among its images or those of another
+            program.
     """
     root, output = Path(root), Path(output)
     if not (root / DESCRIPTION).is_file():
         raise UserError(
             f"{root}: is not a BIDS data set, it has no {DESCRIPTION}; give the folder that has it"
         )
-    if output == root or any(part.startswith("sub-") for part in output.parts[len(root.parts) :]):
+    below = output.relative_to(root).parts if output.is_relative_to(root) else ("derivatives",)
+    if not below or any(part.startswith("sub-") for part in below):
         raise UserError(
             f"{output}: derivatives have a folder of their own; take "
             f"{root / 'derivatives' / 'segsrgan'}"
         )
+    _check_owner(output / DESCRIPTION)
     subjects = _chosen(root, "sub", participants)
     images = []
     for subject in subjects:
@@ -134,7 +153,7 @@ def find_scans(root, output, participants=(), sessions=(), suffixes=SUFFIXES):
             continue
         entities = tuple(tuple(entity.split("-", 1)) for entity in entities if "-" in entity)
         folder = output / path.parent.relative_to(root)
-        scans.append(BidsResults(path, folder, None, suffix, entities, root))
+        scans.append(BidsResults(path, folder, None, suffix, entities, root, output))
     if not scans:
         raise UserError(
             f"{root}: no scan with slices {_THICK} times as thick as its voxels are wide among the "
@@ -175,20 +194,9 @@ def _unfit(path):
 
 
 def write_description(output, root):
-    """Writes the `dataset_description.json` of derivatives of a data set; one that is there stays.
-
-    Raises:
-        UserError: if there is one of another program.
-    """
+    """Writes the `dataset_description.json` of derivatives of a data set, unless there is one."""
     path = Path(output) / DESCRIPTION
     if path.exists():
-        try:
-            made = json.loads(path.read_text(encoding="utf-8")).get("GeneratedBy") or [{}]
-            name = made[0].get("Name")
-        except (ValueError, AttributeError, IndexError, TypeError):
-            name = "something unreadable"
-        if name != "SegSRGAN":
-            raise UserError(f"{path}: is of {name or 'unknown origin'}; take another folder")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     uri = Path(root).absolute().as_uri()
@@ -202,6 +210,18 @@ def write_description(output, root):
     }
     write_text(path, json_text(description, indent=1))
     write_text(path.with_name(".bidsignore"), "\n".join(_IGNORED) + "\n")
+
+
+def _check_owner(path):
+    """Raises `UserError` if there is a description of derivatives by another program."""
+    if not path.exists():
+        return
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["GeneratedBy"][0]["Name"]
+    except (ValueError, LookupError, TypeError):
+        name = "unknown origin"
+    if name != "SegSRGAN":
+        raise UserError(f"{path}: is of {name}; take another folder")
 
 
 def write_group(output):

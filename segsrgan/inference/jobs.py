@@ -268,9 +268,9 @@ class _Pipeline:
         try:
             with results.replacing(pair, entry) as path_of:
                 prediction.write(path_of)
-                results.describe(path_of)
                 if self._job.grid_end:
                     prediction.on_grid(self._job.grid).write(path_of, self._job.grid_end)
+                results.describe(path_of)
                 if self._job.dicom:
                     from segsrgan.volumes.dicom_writing import write_dicom
 

@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segsrgan.errors import UserError
+from segsrgan.files import check_writable, stamp
 from segsrgan.inference.consistency import DARK, SURE, make_consistent
 from segsrgan.inference.measures import POSSIBLE, mask_measures
-from segsrgan.inference.results import NamedResults, result_files
+from segsrgan.inference.results import GRID_ENDS, NamedResults, result_files
 from segsrgan.inference.stripping import Brain
 from segsrgan.inference.verdict import judge
 from segsrgan.networks.outputs import output_channels
+from segsrgan.tables import stem
 from segsrgan.volumes import nifti
 from segsrgan.volumes.intensities import Normalisation
 from segsrgan.volumes.labels import islands
@@ -27,8 +30,10 @@ class Origin(NamedTuple):
     """The scan that results are made from."""
 
     grid: Grid | None = None
-    name: str = "result"  # that files of results begin with
+    path: Path | None = None  # None: a `Volume`
     images: tuple = ()  # of DICOM, see `segsrgan.volumes.reading.Source`
+    settings: dict = {}  # of the results, JSON values
+    end: str = ""  # of names, see `segsrgan.inference.results.GRID_ENDS`
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,46 +89,56 @@ class Prediction:
             grid: a `Grid`, turned in whatever way; None: the scan's own.
 
         Raises:
-            ValueError: if no voxel of the grid lies in the field of view.
+            ValueError: if no voxel of the grid lies in the field of view, or it is no `Grid`.
 
         Example:
             >>> native = predictor.predict("t2.nii.gz").on_grid()
             >>> native.cortex_mask.array.shape == read_volume("t2.nii.gz").array.shape
             True
         """
+        end = GRID_ENDS[grid is not None]
         grid = self.origin.grid if grid is None else grid
+        if not isinstance(grid, Grid):
+            raise UserError(f"grid must be a Grid, such as volume.grid, received {grid!r}")
         moved = {name: _moved(name, volume, grid) for name, volume in self.volumes.items()}
-        return replace(self, volumes=moved)
+        return replace(self, volumes=moved, origin=self.origin._replace(end=end))
 
     def save(self, folder, name=None):
         """Writes `NAME_sr.nii.gz`, `NAME_cortex.nii.gz` and so on, and the record `NAME.json`.
 
-        What an earlier call wrote there is replaced.
+        What an earlier call wrote there for the same scan is replaced.
 
         Args:
             folder: made where it is missing.
-            name: that the files begin with; None: that of the image's file, `result` of a `Volume`.
+            name: that the files begin with; None: that of the image's file, `result` of a `Volume`,
+                and `_native` or `_like` behind it on another grid, see `on_grid`.
 
         Returns:
             The paths of the files, a dict: name of the result -> `Path`.
 
         Raises:
-            UserError: if files of these names were not written by this method for this name;
-                `VolumeError` if they cannot be written.
+            UserError: if files of these names are not results of this scan, or the folder or name
+                is none; `VolumeError` if they cannot be written.
 
         Example:
             >>> predictor.predict("scans/t2.nii.gz").save("out")["sr"]
             PosixPath('out/t2_sr.nii.gz')
         """
-        name = name or self.origin.name
-        results, pair = NamedResults(Path(name), Path(folder), name=name), (None, None)
+        path, folder, pair = self.origin.path, Path(folder), (None, None)
+        name = name or (stem(path) if path else "result") + self.origin.end
+        if Path(name).name != name:
+            raise UserError(f"name must be that of a file, without a path, received {name!r}")
+        check_writable(folder)
+        results = NamedResults(path or Path(name), folder, name=name)
         level, reasons = self.verdict
-        entry = {"measures": self.measures, "verdict": level, "reasons": list(reasons)}
+        entry = {"inputs": {path.name: stamp(path)}} if path else {}
+        entry |= {"settings": self.origin.settings, "measures": self.measures}
+        entry |= {"verdict": level, "reasons": list(reasons)}
         results.claim()
         with results.replacing(pair, entry) as path_of:
             self.write(path_of)
         files = result_files()
-        return {n: Path(folder) / results.file_name(files[n], pair) for n in self.volumes}
+        return {n: folder / results.file_name(files[n], pair) for n in self.volumes}
 
     def write(self, path_of, end=""):
         """Writes each volume to `path_of(prefix + end)`, for the prefixes of `result_files`."""
@@ -134,7 +149,7 @@ class Prediction:
     def __getattr__(self, name):
         if name in result_files():
             return self.volumes.get(name)
-        raise AttributeError(f"a Prediction has no {name}")
+        raise AttributeError(f"a Prediction has no result or attribute {name!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +177,7 @@ class Prepared:
         return [resample_to(v, self.grid, spline_order=spline_order).array for v in volumes]
 
 
-def make_prediction(output, deviation, prepared, spec, settings):
+def make_prediction(output, deviation, prepared, spec, settings, pair):
     """The `Prediction` of a `Prepared` image.
 
     Args:
@@ -171,6 +186,7 @@ def make_prediction(output, deviation, prepared, spec, settings):
         prepared: what the network was shown.
         spec: a `GeneratorSpec`.
         settings: the `PredictorSettings`.
+        pair: patch and step, a dict for the record.
     """
     volumes, measures, grid = {}, dict(prepared.measures), prepared.grid
     around = None if prepared.brain is None else ~prepared.brain.on(grid)
@@ -201,7 +217,8 @@ def make_prediction(output, deviation, prepared, spec, settings):
         if deviation is not None and head.activation != "softmax":
             (spread,) = prepared.on_result(deviation[..., channels], 1)
             _disagreement(head, spread, prepared, settings.maps, volumes, measures)
-    return Prediction(volumes, measures, prepared.origin)
+    origin = prepared.origin._replace(settings=prepared.origin.settings | pair)
+    return Prediction(volumes, measures, origin)
 
 
 def _moved(name, volume, grid):

@@ -13,6 +13,7 @@ from segsrgan.errors import UserError
 from segsrgan.inference.engines import make_engine
 from segsrgan.inference.measures import scan_measures
 from segsrgan.inference.prediction import Origin, Prepared, make_prediction
+from segsrgan.inference.results import weights_name
 from segsrgan.inference.settings import (
     PredictorSettings,
     checked_patch,
@@ -24,8 +25,9 @@ from segsrgan.inference.stripping import find_brain
 from segsrgan.inference.sweep import default_batch_size, predict_tiled
 from segsrgan.memory import GIB, MemoryBudget, required_memory
 from segsrgan.networks.architecture import GeneratorSpec
+from segsrgan.networks.registry import default_weights
 from segsrgan.networks.weights import read_generator
-from segsrgan.tables import stem
+from segsrgan.tables import resolved
 from segsrgan.volumes.comparison import canonical_order
 from segsrgan.volumes.intensities import Normalisation, alternating_slices, lost_slices
 from segsrgan.volumes.reading import Source, read_with_source
@@ -86,6 +88,7 @@ class Predictor:
         spec: the `GeneratorSpec`.
         engine: the engine that computes, with its `name` and `precision`.
         channels: of the network's output.
+        weights: their name, None of a model.
 
     Raises:
         UserError: on a wrong setting, or if the engine cannot run here.
@@ -101,6 +104,9 @@ class Predictor:
     def __init__(self, weights_path=None, *, model=None, **settings):
         self.settings = PredictorSettings(**checked(settings, PredictorSettings))
         generator = read_generator(weights_path) if model is None else model
+        self.weights = (
+            None if model is not None else weights_name(weights_path or default_weights())
+        )
         self.engine = make_engine(
             generator, self.settings.engine, self.settings.precision, self.settings.threads
         )
@@ -187,8 +193,10 @@ class Predictor:
         order = ([0, 1, 2], []) if legacy else canonical_order(volume.grid)
         scan = scan if self.settings.consistency == "on" else None
         scanned = normalisation, float(slices), order, scan, thickness, measures
-        file = {} if isinstance(image, Volume) else {"name": stem(image)}
-        origin = Origin(volume.grid, images=source.images, **file)
+        path = None if isinstance(image, Volume) else resolved(image)
+        settings = {"weights": self.weights, "resolution": list(spacing), "series": series}
+        settings |= self.settings.record()
+        origin = Origin(volume.grid, path, source.images, settings)
         prepared = Prepared(result, grid, *scanned, brain, whole, origin)
         held = [volume.array.nbytes for volume in (result, scan, whole) if volume is not None]
         self.memory.hold(prepared, sum(held))
@@ -263,7 +271,10 @@ class Predictor:
                 found if found is None else np.flip(found, flips).transpose(*np.argsort(axes), 3)
                 for found in output
             )
-            prediction = make_prediction(output, deviation, prepared, self.spec, self.settings)
+            pair = {"patch": patch, "step": step}
+            prediction = make_prediction(
+                output, deviation, prepared, self.spec, self.settings, pair
+            )
         volumes = prediction.volumes.values()
         self.memory.hold(prediction, sum(volume.array.nbytes for volume in volumes))
         return prediction

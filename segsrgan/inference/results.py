@@ -291,6 +291,13 @@ def results_below(folder):
     return found
 
 
+def recorded_files(folder):
+    """The paths of the files in a folder that records of `NamedResults` there name, a set."""
+    found = {path: ResultsFolder(folder, "", path.name) for path in Path(folder).glob("*.json")}
+    names = [record.entry() or {} for record in found.values() if record.owner() is not None]
+    return {Path(folder) / name for entry in names for name in entry.get("files", ())}
+
+
 def found_results(image, folder):
     """The `ImageResults` of an image of which an `Outcome` names the folder."""
     if _PAIR.fullmatch(folder.name):

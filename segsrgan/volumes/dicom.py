@@ -48,8 +48,8 @@ def read_dicom_series(folder, files, series=None, labels=False):
     if no_scans:
         text = "%s: leaving out %d files that are no scans, such as %s"
         _logger.info(text, folder, len(no_scans), no_scans[0])
-    names = ", ".join(map(str, others)) or "nothing"
-    _logger.info("%s: taking %s; also there: %s", folder, chosen, names)
+    rest = f"; also there: {', '.join(map(str, others))}" if others else ""
+    _logger.info("%s: taking %s%s", folder, chosen, rest)
     _check_rest(chosen, [stack for stack in others if stack.uid in uids], folder)
     return assembled(chosen, f"{folder}: {chosen}", labels), chosen
 

@@ -106,6 +106,21 @@ def scans_below(folder):
     return find_scans(files)
 
 
+def examination(folder):
+    """PatientID and StudyInstanceUID of the first DICOM file below a folder; None without one."""
+    import pydicom
+
+    file = next((file for file in files_below(folder) if is_dicom(file)), None)
+    if file is None:
+        return None
+    names = ["PatientID", "StudyInstanceUID"]
+    try:
+        header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=names)
+        return tuple(str(header.get(name, "")) for name in names)
+    except Exception:  # pydicom's, of any damage, which the reader of the file reports
+        return None
+
+
 def _dicom_files(folder, required=False):
     """The DICOM files below a folder; what may be slices without their content is pointed out.
 

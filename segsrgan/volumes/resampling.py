@@ -160,7 +160,7 @@ def average_onto(volume, grid, labels=False):
     cosines = source.direction.T @ grid.direction
     matrix = cosines * grid.spacing / np.array(source.spacing)[:, None]
     offset = source.physical_to_index(grid.origin)
-    if not _meets(matrix, offset, grid.shape, source.shape):
+    if not (_meets(source, grid) or _meets(grid, source)):
         raise ValueError(
             "the grid lies elsewhere than the image: no voxel of it is in the image's field of "
             "view; take one of the same patient and space"
@@ -179,11 +179,12 @@ def average_onto(volume, grid, labels=False):
     return Volume.from_grid(moved, grid)
 
 
-def _meets(matrix, offset, shape, source_shape):
-    """Whether a voxel of a grid lies in a field of view; matrix and offset lead to its indices."""
-    coarse = [np.unique(np.linspace(0, n - 1, 32).round()) for n in shape]
-    points = np.stack(np.meshgrid(*coarse, indexing="ij"), -1) @ matrix.T + offset
-    return bool(((points >= -0.5) & (points <= np.array(source_shape) - 0.5)).all(-1).any())
+def _meets(field, grid):
+    """Whether one of some voxels of a grid lies in the field of view of another."""
+    some = [np.unique(np.linspace(0, n - 1, 32).round()) for n in grid.shape]
+    points = grid.index_to_physical(np.stack(np.meshgrid(*some, indexing="ij"), -1))
+    indices = field.physical_to_index(points)
+    return bool(((indices >= -0.5) & (indices <= np.array(field.shape) - 0.5)).all(-1).any())
 
 
 def _spline_matrix(size, points, order):

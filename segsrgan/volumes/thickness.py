@@ -19,6 +19,7 @@ _BANDS = np.linspace(0.15, 0.5, 6)  # cycles per slice distance, over which spec
 _FEWEST = 8  # slices, and in-plane lines' samples after decimation, that make a spectrum
 _LINES = 96  # along an axis, at most
 _POINTS = 64  # of a spectrum, at least: lines are padded to as many
+_AT_BOUND = 0.05  # so near one of them there is no minimum
 _UNCLEAR = 0.03  # mean square difference of the log spectra, from which on they do not match
 _DOUBT = 0.25  # relative difference of the estimate from the thickness that is taken
 _ROUNDED = 0.02  # relative, by which headers round
@@ -161,7 +162,9 @@ def estimated_width(volume):
     nearest = widths[np.argmin([misfit(width) for width in widths])]
     bounds = np.clip((nearest - 0.2, nearest + 0.2), *_WIDTHS)
     found = optimize.minimize_scalar(misfit, bounds=bounds, options={"xatol": 0.02})
-    return float(found.x) if found.fun < _UNCLEAR else None
+    # At a bound of the search there is no minimum.
+    is_inside = _WIDTHS[0] + _AT_BOUND < found.x < _WIDTHS[1] - _AT_BOUND
+    return float(found.x) if found.fun < _UNCLEAR and is_inside else None
 
 
 def _object(array):

@@ -74,7 +74,12 @@ def test_thick_scans_become_derivatives_with_sidecars_and_a_table(bids, data_set
     record = json.loads((out / images[0]).read_text())
     assert record["Sources"] == [source] and record["results"][""]["settings"]["patch"] == 16
     sidecar = json.loads((out / first[2]).read_text())
-    assert sidecar == {"Manual": False, "SpatialReference": source, "Sources": [source]}
+    assert sidecar == {
+        "Manual": False,
+        "SpatialReference": source,
+        "Sources": [source],
+        "Resolution": "That of the super-resolved image",
+    }
     description = json.loads((out / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert description["GeneratedBy"][0]["Name"] == "SegSRGAN"
@@ -90,6 +95,25 @@ def test_thick_scans_become_derivatives_with_sidecars_and_a_table(bids, data_set
     ]
     assert rows[0]["filename"] == images[1] and rows[0]["verdict"] in ("pass", "look", "fail")
     assert float(rows[0]["head_volume"]) >= 0 and rows[0]["brain_volume"] == "n/a"
+
+
+def test_images_that_differ_in_their_reconstruction_and_grids_have_names_of_their_own(
+    bids, data_set, tmp_path
+):
+    anat, out = data_set / "sub-02" / "anat", tmp_path / "sub-out"  # not below the data set
+    shutil.copy(anat / "sub-02_T2w.nii.gz", anat / "sub-02_rec-norm_T2w.nii.gz")
+    words = "--participant_label", "02", "--suffix", "T2w", "--grid", "native"
+    assert bids(data_set, out, "participant", *words)[0] == 0
+    found = names(out / "sub-02" / "anat")
+    ends = [
+        f"{res}label-cortex_{k}.nii.gz" for res in ("", "res-native_") for k in ("dseg", "probseg")
+    ]
+    starts = ("sub-02_space-T2w_", "sub-02_rec-norm_space-T2w_")
+    assert set(found) >= {start + end for start in starts for end in ends}
+    assert {"sub-02_rec-segsrgan_T2w.nii.gz", "sub-02_rec-normsegsrgan_T2w.nii.gz"} <= set(found)
+    assert "sub-02_rec-segsrgan_res-native_T2w.nii.gz" in found
+    sidecar = out / "sub-02/anat/sub-02_space-T2w_res-native_label-cortex_dseg.json"
+    assert json.loads(sidecar.read_text())["Resolution"] == "That of the scan"
 
 
 def test_finished_derivatives_are_kept(bids, data_set, tmp_path):
@@ -112,7 +136,8 @@ def test_finished_derivatives_are_kept(bids, data_set, tmp_path):
         (("raw", "raw/sub-01/x", "participant"), "derivatives have a folder of their own"),
         (("raw", "out", "participant", "--participant_label", "7"), "has no sub-7; it has sub-01"),
         (("raw", "out", "participant", "--suffix", "PDw"), "no scan with slices 1.5 times"),
-        (("raw", "out", "participant", "-o", "x"), "--output has no effect"),
+        (("raw", "out", "participant", "-o", "x"), "unrecognized arguments: -o x"),
+        (("raw", "out", "participant", "--patch", "16,32"), "give one patch and one step"),
         (("raw", "other", "participant"), "is of fMRIPrep; take another folder"),
         (("raw", "out", "group"), "holds no results; run the participant level first"),
         (("raw", "out", "cohort"), "invalid choice: 'cohort'"),

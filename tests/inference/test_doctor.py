@@ -40,7 +40,7 @@ def test_what_is_slow_or_missing_is_said(doctor, monkeypatch):
     monkeypatch.setattr("segsrgan.cli.doctor.find_spec", lambda name: None)
     status, out = doctor()
     assert status == 0
-    assert "slow or short: little memory is free" in out and "TF_ENABLE_ONEDNN_OPTS is 0" in out
+    assert "advice: little memory is free" in out and "TF_ENABLE_ONEDNN_OPTS is 0" in out
     assert "not installed; pip install 'SegSRGAN[dicom]'" in out
     assert "OpenVINO is not installed" in out
 

@@ -91,6 +91,28 @@ def test_images_are_found_in_folders_patterns_tables_and_dicom_files(image, tabl
     assert find_images([tmp_path / "none.nii.gz"]) == [tmp_path / "none.nii.gz"]
 
 
+def test_results_in_the_folder_of_the_images_are_no_images_the_next_time(predict, image, tmp_path):
+    path = image("x/a.nii.gz")
+    for _ in range(2):
+        assert predict(tmp_path / "x" / "*.nii.gz", "-o", tmp_path / "x")[0] == 0
+    assert names(path.parent) == [
+        *("a.json", "a.nii.gz", "a_cortex.nii.gz", "a_cortex_mask.nii.gz", "a_sr.nii.gz"),
+        "segsrgan_summary.csv",
+    ]
+    assert find_images([path.parent]) == [path]
+    assert find_images([path.with_name("a_sr.nii.gz")]) == [path.with_name("a_sr.nii.gz")]
+
+
+def test_a_folder_of_several_examinations_is_as_many_images(tmp_path):
+    for number in (1, 2):
+        folder = tmp_path / "all" / f"p{number}"
+        folder.parent.mkdir(exist_ok=True)
+        write_series(folder, EVEN, PatientID=f"P{number}")
+    assert find_images([tmp_path / "all"]) == [tmp_path / "all" / name for name in ("p1", "p2")]
+    write_series(tmp_path / "all" / "p2", EVEN, PatientID="P1")  # two series of one patient
+    assert find_images([tmp_path / "all"]) == [tmp_path / "all"]
+
+
 def test_images_of_one_name_get_those_of_their_folders_before_it(tmp_path):
     images = [tmp_path / f"sub-0{n}" / "anat" / "t2.nii.gz" for n in (1, 2)]
     chosen = choose_names([*images, tmp_path / "t1.nii.gz"], tmp_path / "out")
@@ -116,8 +138,12 @@ def test_files_of_unknown_origin_are_not_replaced(predict, image, tmp_path):
     ("words", "expected"),
     [
         ((), "name images, a folder of images or a CSV file"),
+        (("",), "an input or --output is empty"),
+        (("scan/lr.nii.gz", "-o", ""), "an input or --output is empty"),
+        (("none*.nii.gz",), "none*.nii.gz: nothing matches this pattern"),
+        (("scan/lr.nii.gz", "--grid", "like="), "--grid must be hr, native, or like="),
         (("none.csv",), "none.csv: no such file"),
-        (("scan/lr.nii.gz", "-o", "out", "--patch", "16,32"), "give one of each"),
+        (("scan/lr.nii.gz", "-o", "out", "--patch", "16,32"), "give one patch and one step"),
         (("scan/lr.nii.gz", "-o", "out", "-rf", "x"), "--result_folder_name has no effect"),
         (("scan", "-o", "scan"), "lies in the input"),
         (("dicom", "-o", "dicom/results"), "lies in the input"),
@@ -206,15 +232,27 @@ def test_python_saves_what_the_command_saves(echo, image, tmp_path):
     np.testing.assert_array_equal(read_volume(files["cortex"]).array, result.cortex.array)
     made = json.loads((tmp_path / "out" / "t2.json").read_text())["results"][""]
     assert made["verdict"] == result.verdict.level
+    assert made["settings"]["resolution"] == [2, 2, 2] and made["settings"]["patch"] is None
     native = result.on_grid()
     assert native.sr.grid.is_close(read_volume(path).grid)
     assert set(np.unique(native.cortex_mask.array)) <= {0, 1}
+    assert native.save(tmp_path / "out")["sr"].name == "t2_native_sr.nii.gz"
+    assert read_volume(files["sr"]).spacing == (2, 2, 2)  # as it was
     assert native.on_grid(Grid((4, 4, 4))).cortex.array.shape == (4, 4, 4)
     volume = predictor.predict(read_volume(path), patch=None, new_resolution=2)
     assert volume.save(tmp_path / "out")["sr"].name == "result_sr.nii.gz"
+    (tmp_path / "out" / "result.json").unlink()
     with pytest.raises(UserError, match="result_sr.nii.gz: exists already"):
-        (tmp_path / "out" / "result.json").unlink()
         volume.save(tmp_path / "out")
+    other = predictor.predict(image("other/t2.nii.gz"), patch=None, new_resolution=2)
+    with pytest.raises(UserError, match="t2.json belongs to the results of another image"):
+        other.save(tmp_path / "out")
+    with pytest.raises(UserError, match="name must be that of a file, without a path"):
+        other.save(tmp_path / "out", "a/b")
+    with pytest.raises(UserError, match="cannot write into"):
+        other.save(path)
+    with pytest.raises(UserError, match="grid must be a Grid"):
+        result.on_grid("native")
 
 
 def test_long_names_fit_a_file(tmp_path):

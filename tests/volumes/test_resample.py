@@ -237,6 +237,8 @@ def test_averages_are_means_of_whole_voxels_and_labels_are_kept():
 
 
 def test_averages_need_a_common_place():
+    thin = Volume(np.ones((60, 60, 4), np.float32), (1.0, 1.0, 1.0), (90, 90, 101))
+    assert average_onto(thin, Grid((256, 256, 256))).array.sum() > 0
     volume = blob_volume((1.0, 1.0, 1.0), np.eye(3))
     with pytest.raises(ValueError, match="the grid lies elsewhere than the image"):
         average_onto(volume, Grid((4, 4, 4), origin=(500, 0, 0)))
