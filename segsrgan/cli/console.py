@@ -4,6 +4,7 @@
 import argparse
 import logging
 import os
+import shlex
 import signal
 import sys
 from contextlib import contextmanager, suppress
@@ -36,7 +37,8 @@ def command(build_parser, run, interrupted="", text=one_line):
 
     Returns:
         A function of the arguments without the program's name, `sys.argv[1:]` by default, and of
-        another `prog` than the parser's. It returns the exit status: that of `run`, 2 after an
+        another `prog` than the parser's. `run` finds the whole line as `command` among what was
+        parsed. It returns the exit status: that of `run`, 2 after an
         error of the user or the system, 130 after Ctrl-C or SIGTERM.
     """
 
@@ -46,6 +48,7 @@ def command(build_parser, run, interrupted="", text=one_line):
         parser.prog = prog or parser.prog
         try:
             args = parser.parse_args(argv)
+            args.command = shlex.join([parser.prog, *(sys.argv[1:] if argv is None else argv)])
             flags = (getattr(args, name, False) for name in ("quiet", "verbose"))
             with messages(parser.prog, *flags), _ended_by_sigterm():
                 return run(args) or 0

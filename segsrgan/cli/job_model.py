@@ -21,7 +21,7 @@ from segsrgan.inference.settings import (
     local_workers,
     parse_pairs,
 )
-from segsrgan.inference.summary import FAILED, format_table, write_summary
+from segsrgan.inference.summary import FAILED, format_table, read_summary, write_summary
 from segsrgan.inference.verdict import FAIL
 from segsrgan.tables import find_table, read_paths, resolved
 
@@ -208,7 +208,7 @@ def _run(args):
     return run(args, lambda output, name: choose_folders(images, name, output, start), csv_path)
 
 
-def run(args, choose, csv_path=None):
+def run(args, choose, csv_path=None, keep=False):
     """Computes images as the flags of `add_job_flags` say; the exit status.
 
     Args:
@@ -217,6 +217,7 @@ def run(args, choose, csv_path=None):
             the `ImageResults` of every image.
         csv_path: gives the summary its name and, without an output folder, its place; None: no
             summary.
+        keep: whether the rows of other images in an older summary stay.
     """
     settings = typed(args, JobSettings)
     job, recipe = _plan(args, settings, choose)
@@ -230,7 +231,7 @@ def run(args, choose, csv_path=None):
             for outcome in jobs.run_job(job, recipe, bar, run):
                 outcomes.append(outcome)
     finally:
-        _report(job, outcomes, csv_path, settings.quiet)
+        _report(job, outcomes, csv_path, keep, settings.quiet)
     bad = [outcome.result == FAILED for outcome in outcomes]
     if settings.strict:
         bad += [outcome.verdict == FAIL for outcome in outcomes]
@@ -277,6 +278,7 @@ def _plan(args, settings, choose):
         overwrite=settings.overwrite,
         series=settings.series,
         settings=record,
+        command=args.command,
         output=output,
         grid=read_volume(resolved(like)).grid if like else None,
         grid_end="" if kind == "hr" else f"_{kind}",
@@ -299,7 +301,7 @@ def _predictor_settings(args, by_batch):
     return chosen
 
 
-def _report(job, outcomes, csv_path, quiet):
+def _report(job, outcomes, csv_path, keep, quiet):
     """Writes the table, in the order of the CSV file, and prints it."""
     if not outcomes:
         return
@@ -307,12 +309,13 @@ def _report(job, outcomes, csv_path, quiet):
     outcomes = sorted(outcomes, key=lambda outcome: places[outcome.image])
     try:
         if csv_path is not None:
-            path = write_summary(outcomes, csv_path, job.output)
+            path = write_summary(outcomes, csv_path, job.output, keep)
             logger.info("summary: %s", path)
             if job.report:
                 from segsrgan.inference.pages import write_job_page
 
-                logger.info("page: %s", write_job_page(outcomes, path.with_suffix(".html")))
+                shown = read_summary(path) if keep else outcomes
+                logger.info("page: %s", write_job_page(shown, path.with_suffix(".html")))
     except (OSError, UserError) as error:
         logger.warning("the summary could not be written: %s", one_line(error))
     if not quiet:

@@ -70,8 +70,9 @@ def _run(args):
     if output:
         _check_apart(output, inputs, images)
     tables = [resolved(path) for path in inputs if _is_table(path)]
-    table = tables[0] if len(inputs) == len(tables) == 1 else output and Path("segsrgan.csv")
-    return job_model.run(args, partial(_choose, images), table)
+    is_table = len(inputs) == len(tables) == 1
+    summary = tables[0] if is_table else output and Path("segsrgan.csv")
+    return job_model.run(args, partial(_choose, images), summary, keep=not is_table)
 
 
 def _choose(images, output, name):

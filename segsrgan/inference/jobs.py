@@ -16,7 +16,7 @@ from pathlib import Path
 
 from segsrgan.errors import MemoryShortage, UserError, one_line, printable
 from segsrgan.files import PARTIAL, check_writable, stamp
-from segsrgan.inference.results import DICOM_FOLDER, ImageResults
+from segsrgan.inference.results import DICOM_FOLDER, ImageResults, versions
 from segsrgan.inference.summary import FAILED, FINISHED, SKIPPED, Outcome
 from segsrgan.memory import PeakMemory
 from segsrgan.volumes.kinds import missing
@@ -34,6 +34,7 @@ class Job:
     overwrite: bool = False  # computes finished results again
     series: str | None = None  # UID of the one to take from DICOM folders with several
     settings: dict = field(default_factory=dict)  # of the results, JSON values for the record
+    command: str = ""  # that the job is done for, for the record
     output: Path | None = None  # the folder that has the results; None: the images' folders
     grid: object = None  # a `Grid` to have the results on, too, beside their own
     grid_end: str = ""  # one of `GRID_ENDS`, of their names; without a grid: the scan's
@@ -132,7 +133,7 @@ def _check_readable(image):
     try:
         os.stat(image)
     except (FileNotFoundError, NotADirectoryError):
-        start = "no such file or folder; relative paths start from the CSV's folder or --debut_path"
+        start = "no such file or folder; those of a CSV start from its folder or --debut_path"
         raise UserError(missing(image) if os.path.islink(image) else start) from None
     except OSError as error:
         raise UserError(f"cannot be opened ({error.strerror}); check the path") from error
@@ -259,6 +260,8 @@ class _Pipeline:
         entry = {
             "inputs": {results.image.name: before},
             "settings": self._job.settings | _pair_settings(pair),
+            "command": self._job.command,
+            "versions": versions(self._predictor.engine.name),
             "engine": self._predictor.engine.name,
             "precision": self._predictor.engine.precision,
             "measures": prediction.measures,

@@ -13,10 +13,12 @@ for the image's, see `choose_folders`. Or all results of a job lie side by side 
 
 import logging
 import os
+import platform
 import re
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from segsrgan.errors import UserError
@@ -317,6 +319,15 @@ def _named_results(path):
         return None
     settings = made.get("settings") or {}
     return results, (settings.get("patch"), settings.get("step"))
+
+
+def versions(engine):
+    """Of Python and what computes by an engine of this name, a dict of texts for the record."""
+    found = {"python": platform.python_version()}
+    for name in ("numpy", "scipy", engine):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def weights_name(weights):

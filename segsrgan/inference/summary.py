@@ -54,24 +54,21 @@ def format_table(outcomes):
     return "\n".join([header, "-" * len(header), *lines])
 
 
-def write_summary(outcomes, csv_path, folder=None):
+def write_summary(outcomes, csv_path, folder=None, keep=False):
     """Writes the outcomes as `<name>_summary.csv`, by default beside the CSV; returns the path.
 
-    An older summary is replaced; where another file has that name, it is `<name>_summary_1.csv`.
-    Where the folder cannot be written to, the current folder takes the summary.
+    An older summary is replaced, but for other images' rows with `keep`; where another file has that
+    name, it is `<name>_summary_1.csv`. Where the folder cannot be written to, the current folder
+    takes the summary.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_row(outcome) for outcome in outcomes)
     csv_path = Path(csv_path)
     try:
         if folder is not None:
             Path(folder).mkdir(parents=True, exist_ok=True)
         folder = Path(folder or csv_path.absolute().parent)
-        return _write_summary(folder, csv_path.stem, text.getvalue())
+        return _write_summary(folder, csv_path.stem, outcomes, keep)
     except OSError:
-        return _write_summary(Path.cwd(), csv_path.stem, text.getvalue())
+        return _write_summary(Path.cwd(), csv_path.stem, outcomes, keep)
 
 
 def read_summary(path):
@@ -98,12 +95,17 @@ def _outcome_of(row, path):
         ) from error
 
 
-def _write_summary(folder, stem, text):
+def _write_summary(folder, stem, outcomes, keep):
     """Writes into the first file that does not exist or is a summary of ours."""
     for number in count():
         path = folder / fitting_name(stem, f"_summary{f'_{number}' if number else ''}.csv")
         if not os.path.lexists(path) or _is_summary(path):
-            write_text(path, text)
+            before = read_summary(path) if keep and os.path.exists(path) else ()
+            images = {outcome.image for outcome in outcomes}
+            rows = [*(outcome for outcome in before if outcome.image not in images), *outcomes]
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([COLUMNS, *map(_row, rows)])
+            write_text(path, text.getvalue())
             return path
 
 

@@ -48,6 +48,8 @@ def test_one_image_gives_named_files_and_a_record(predict, image, tmp_path):
     assert record["source"] == str(path)
     assert made["settings"]["patch"] == 16 and made["settings"]["resolution"] == [2.0, 2.0, 2.0]
     assert made["verdict"] in ("pass", "look", "fail") and made["measures"]["head_volume"] >= 0
+    assert made["command"].startswith(f"segsrgan predict {path} -o ")
+    assert made["versions"]["numpy"] == np.__version__ and made["engine"] in made["versions"]
     assert sorted(made["files"]) == sorted(f"t2_{kind}.nii.gz" for kind in KINDS)
     assert read_volume(out / "t2_sr.nii.gz").spacing == (2.0, 2.0, 2.0)
     assert names(path.parent) == ["t2.nii.gz"]
@@ -65,6 +67,15 @@ def test_finished_results_are_kept_unless_they_are_to_be_replaced(predict, image
     (out / "lr_cortex.nii.gz").unlink()  # not whole any more
     assert predict(path, "-o", out)[0] == 0
     assert (out / "lr_cortex.nii.gz").exists()
+
+
+def test_the_summary_of_a_folder_grows_with_it(predict, image, tmp_path):
+    out = tmp_path / "out"
+    for name in ("a", "b", "a"):
+        predict(image(f"scan/{name}.nii.gz"), "-o", out)
+    rows = (out / "segsrgan_summary.csv").read_text().splitlines()[1:]
+    assert [Path(row.split(",")[0]).name for row in rows] == ["b.nii.gz", "a.nii.gz"]
+    assert ",finished," in rows[0] and ",skipped," in rows[1]
 
 
 def test_without_an_output_folder_results_lie_beside_the_image(predict, image, table, tmp_path):
