@@ -91,7 +91,11 @@ def run_here(job, waiting, make_predictor, progress):
     `waiting` is a list of (`ImageResults`, list of (patch, step) pairs). Whatever ends it, results
     appear whole or not at all.
     """
-    yield from _Pipeline(job, make_predictor(), progress).run(waiting)
+    try:
+        yield from _Pipeline(job, make_predictor(), progress).run(waiting)
+    finally:
+        for results, _ in waiting:
+            results.release()
 
 
 def failures(results, pairs, error, seconds=0.0):

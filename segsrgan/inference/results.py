@@ -29,6 +29,7 @@ from segsrgan.files import (
     fitting_name,
     has_content,
     real_path,
+    remove,
     stamp,
 )
 from segsrgan.networks import outputs
@@ -139,6 +140,9 @@ class ImageResults:
     def describe(self, path_of):
         """Writes what goes with results that were written by `path_of`, see `replacing`."""
 
+    def release(self):
+        """Ends a claim that nothing came of, where it would lie among other files."""
+
     def page(self, pair):
         """The `Path` of a pair's page, see `segsrgan.inference.pages`; it need not exist."""
         return self.folder / self.label(pair) / self.file_name(PAGE, pair, ".html")
@@ -197,6 +201,12 @@ class NamedResults(ImageResults):
                 "another folder"
             )
         return self
+
+    def release(self):
+        """Removes the record if there are no results."""
+        record = self.record
+        if record.owner() == record.source and not record.labels():
+            remove(self.folder / record.name)
 
     @property
     def record(self):

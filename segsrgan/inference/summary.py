@@ -57,9 +57,9 @@ def format_table(outcomes):
 def write_summary(outcomes, csv_path, folder=None, keep=False):
     """Writes the outcomes as `<name>_summary.csv`, by default beside the CSV; returns the path.
 
-    An older summary is replaced, but for other images' rows with `keep`; where another file has that
-    name, it is `<name>_summary_1.csv`. Where the folder cannot be written to, the current folder
-    takes the summary.
+    An older summary is replaced, but for other images' rows with `keep`; where another file has
+    that name, it is `<name>_summary_1.csv`. Where the folder cannot be written to, the current
+    folder takes the summary.
     """
     csv_path = Path(csv_path)
     try:

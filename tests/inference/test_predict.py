@@ -176,6 +176,16 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_interrupted_command_leaves_nothing(predict, image, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segsrgan.inference.predictor.predict_tiled", interrupt)
+    (tmp_path / "out").mkdir()
+    assert predict(image(), "-o", tmp_path / "out")[0] == 130
+    assert names(tmp_path / "out") == []
+
+
 def test_a_missing_image_is_reported_and_the_others_go_on(predict, image, tmp_path):
     status, err = predict(tmp_path / "none.nii.gz", image(), "-o", tmp_path / "out")
     assert status == 1 and "none.nii.gz: no such file" in err
@@ -203,7 +213,7 @@ def test_results_also_on_the_voxels_of_another_image(predict, image, tmp_path):
     assert read_volume(tmp_path / "out" / "lr_cortex_mask_like.nii.gz").array.shape == (9, 8, 7)
     status, err = predict(image(), "-o", tmp_path / "no", "--grid", f"like={elsewhere}")
     assert status == 1 and "no voxel of it is in the image's field of view" in err
-    assert names(tmp_path / "no") == ["lr.json", "segsrgan_summary.csv"]
+    assert names(tmp_path / "no") == ["segsrgan_summary.csv"]
 
 
 def test_results_also_as_dicom(predict, image, tmp_path):
