@@ -48,7 +48,8 @@ def command(build_parser, run, interrupted="", text=one_line):
         parser.prog = prog or parser.prog
         try:
             args = parser.parse_args(argv)
-            args.command = shlex.join([parser.prog, *(sys.argv[1:] if argv is None else argv)])
+            words = shlex.join(sys.argv[1:] if argv is None else argv)
+            args.command = f"{parser.prog} {words}"
             flags = (getattr(args, name, False) for name in ("quiet", "verbose"))
             with messages(parser.prog, *flags), _ended_by_sigterm():
                 return run(args) or 0

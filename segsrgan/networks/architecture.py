@@ -176,7 +176,8 @@ def _check_levels(spec):
 def spec_values(spec):
     """A spec as files keep it: a dict of the JSON values that have an effect."""
     values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(spec).items()}
-    unused = ("kernel", "unet", "growth", "head") if values.get("levels") else ()
+    is_folded = isinstance(values.get("levels"), list) and values["levels"]
+    unused = ("kernel", "unet", "growth", "head") if is_folded else ()
     return {name: value for name, value in values.items() if value != [] and name not in unused}
 
 

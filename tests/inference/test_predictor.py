@@ -227,7 +227,7 @@ def test_a_further_head_needs_an_entry_in_the_list_alone(monkeypatch, tmp_path, 
     np.testing.assert_array_equal(result.brain_mask.array, result.brain.array >= 0.4)
     assert result.measures["brain_disagreement"] >= 0
     assert 0 < result.brain.array.min() < result.brain.array.max() < 1
-    with pytest.raises(AttributeError, match="has no skull"):
+    with pytest.raises(AttributeError, match="has no result or attribute 'skull'"):
         _ = result.skull
 
 

@@ -181,8 +181,8 @@ def test_lost_slices_and_two_voxel_sizes_are_known_to_the_verdict(tmp_path, echo
     write_series(tmp_path / "lost", positions)
     uneven = [3.0 * k + 0.5 * (k == 4) for k in range(12)]
     write_series(tmp_path / "uneven", uneven)
-    assert read_with_source(tmp_path / "lost")[1][4:] == (2, False)
-    assert read_with_source(tmp_path / "uneven")[1][4:] == (0, True)
+    assert read_with_source(tmp_path / "lost")[1][4:6] == (2, False)
+    assert read_with_source(tmp_path / "uneven")[1][4:6] == (0, True)
     path = tmp_path / "sizes.nii"
     write_volume(brain(), path)
     assert not read_with_source(path)[1].is_repaired
