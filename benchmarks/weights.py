@@ -3,8 +3,8 @@
 
 Left-out fetal templates (real T2 contrast), nilearn's T1 template, and left-out adult label maps
 painted with random contrast, with --infants real infants, whose cortex nobody drew; slices 4 times
-thicker, without noise, along the third axis. With --conditions all also along the others, 3 and 6
-times thicker, with the intensities turned over, squared and square-rooted, with 1 and 3 % noise,
+thicker, without noise, along the third axis. With --conditions all also along the others, 2, 3 and
+6 times thicker, with the intensities turned over, squared and square-rooted, with 1 and 3 % noise,
 with a box for the profile, and with slices half as thick as their distance, of which the predictor
 does not know ("gaps") or does ("gaps known"), or told a thickness 25 % off. --settings compares
 settings of the predictor, such as "consistency=off" "flips=8", on the same images in turns. PSNR
@@ -41,6 +41,7 @@ CONDITIONS = {
     "z": {},
     "x": {"axis": 0},
     "y": {"axis": 1},
+    "2 times": {"ratio": 2},
     "3 times": {"ratio": 3},
     "6 times": {"ratio": 6},
     "inverted": {"change": lambda image: 1.05 - image},

@@ -160,7 +160,7 @@ def test_samples_of_a_label_map_of_any_name(tmp_path, run):
 @pytest.mark.parametrize("file_format", ["onnx", "openvino", "savedmodel"])
 def test_an_export_is_refused_where_the_formats_know_utf_8_alone(tmp_path, run, file_format):
     output = tmp_path / LATIN
-    status, text = run(export_main, "synthetic_unet_8", "--format", file_format, "--output", output)
+    status, text = run(export_main, "folded_unet_48", "--format", file_format, "--output", output)
     assert status == 2 and text.endswith(
         f"{ESCAPED}: is not UTF-8, which is needed here; rename it\n"
     )

@@ -58,7 +58,7 @@ def write_scan_page(results, pair, path=None):
             (`VolumeError`), ipyniivue is not installed, or a file of another kind has that name.
 
     Example:
-        >>> for results, pair in results_below("Result_with_synthetic_unet_8"):
+        >>> for results, pair in results_below("Result_with_folded_unet_48"):
         ...     write_scan_page(results, pair)
     """
     path = _free(results.page(pair) if path is None else path)

@@ -378,7 +378,7 @@ def test_heads_without_masks_get_their_brains(folder, run, results, views, monke
 
 @pytest.mark.slow
 def test_the_bundled_segsrgan_super_resolves_stacks_first(folder, results, run):
-    status, _, _ = run("--path", folder, "--segsrgan", "synthetic_unet_8", "--patch", 32)
+    status, _, _ = run("--path", folder, "--segsrgan", "folded_unet_48", "--patch", 32)
     assert status == 0 and set(os.listdir(results)) == FILES
     engine = recorded(results)["engines"]["segsrgan"]
     assert engine["engine"] in ENGINES and engine["precision"] == "float32"
