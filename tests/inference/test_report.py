@@ -22,7 +22,7 @@ from segsrgan.cli import report
 from segsrgan.cli.main import main
 from segsrgan.errors import TableError, UserError
 from segsrgan.files import RECORD, write_text
-from segsrgan.inference import pages, pictures
+from segsrgan.inference import markup, pages, pictures
 from segsrgan.inference.results import ImageResults, result_files, results_below
 from segsrgan.inference.summary import FAILED, FINISHED, Outcome, read_summary, write_summary
 from segsrgan.inference.verdict import CHECKS, FAIL, LOOK, PASS, judge
@@ -39,13 +39,13 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 @pytest.fixture(autouse=True)
 def viewer(request, monkeypatch, tmp_path):
     """Puts a small viewer in the place of ipyniivue's, which `real_viewer` asks for."""
-    pages.find_viewer.cache_clear()
+    markup.find_viewer.cache_clear()
     if "real_viewer" not in request.fixturenames:
         script = tmp_path / "widget.js"
         script.write_text("export default {}")
         package = {"version": "9.9", "locate_file": lambda name: script}
         package["read_text"] = lambda name: "<BSD>"
-        monkeypatch.setattr(pages, "distribution", lambda name: SimpleNamespace(**package))
+        monkeypatch.setattr(markup, "distribution", lambda name: SimpleNamespace(**package))
 
 
 @pytest.fixture
@@ -287,9 +287,9 @@ def test_what_no_page_can_be_made_of_is_named(made, what, message):
 
 def test_without_the_extra_its_name_is_said(made, monkeypatch):
     def missing(name):
-        raise pages.PackageNotFoundError(name)
+        raise markup.PackageNotFoundError(name)
 
-    monkeypatch.setattr(pages, "distribution", missing)
+    monkeypatch.setattr(markup, "distribution", missing)
     with pytest.raises(UserError, match=r"ipyniivue.*pip install 'SegSRGAN\[report\]'"):
         pages.write_scan_page(made(), PAIR)
 
