@@ -27,7 +27,6 @@ from supermask.views import View, load_views, read_view
 logger = logging.getLogger(__name__)
 
 
-
 def predict(
     stacks,
     masks=None,
