@@ -20,7 +20,8 @@ names, one of each plane, that with the smallest voxels; OUTPUT/sub-01/anat/ has
   sub-01_acq-cor_space-T2w_desc-aligned_mask.nii.gz   each stack's own mask, aligned
   sub-01_acq-cor_from-T2w_to-reference_mode-image_xfm.tfm  its transform (ITK)
   sub-01_rec-supermask_desc-report_T2w.html           with --report
-group: OUTPUT/supermask.tsv, volume (ml), agreement and motion of each of them, and supermask.html.
+group: OUTPUT/supermask.tsv, volume (ml), agreement and motion of each of them; with --report
+  supermask.html, a table with links to their pages.
 
 masks, of stacks that have none made by --weights: of sub-01_acq-cor_T2w.nii.gz
   MASKS/sub-01/anat/sub-01_acq-cor_[space-…_][label-…_][desc-…_]mask.nii.gz, or dseg

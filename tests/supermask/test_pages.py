@@ -28,12 +28,15 @@ NAMES = ("axial", "sagittal")
 pytestmark = pytest.mark.usefixtures("small_viewer")
 
 
+def find(reference, view, settings, *rest):
+    return Rigid() if settings.alignment == "none" else MOVED[view.name]
+
+
 def run(folder, *flags):
     """The command on the patients of `data`, which finds the true motion."""
     words = ("--path", folder / "data", "-o", folder / "out", "--alignment", "classical", *flags)
     with pytest.MonkeyPatch.context() as patch:
-        found = "supermask.prediction._aligned"
-        patch.setattr(found, lambda reference, view, *rest: MOVED[view.name])
+        patch.setattr("supermask.prediction._aligned", find)
         return main([str(word) for word in words])
 
 
