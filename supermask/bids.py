@@ -92,15 +92,12 @@ class BidsPatientResults(PatientResults):
     def check(self, overwrite=False):
         """Raises `UserError` if results may not or cannot be written."""
         record = self.record
-        if not record.knows():
-            taken = [
-                name for name in (record.name, *self._names()) if (self.folder / name).exists()
-            ]
-            if taken:
-                raise UserError(
-                    f"{self.folder / taken[0]}: exists already, and is no result that is known; "
-                    "move it away, or take another folder"
-                )
+        paths = [self.folder / name for name in (record.name, *self._names())]
+        if not record.knows() and (taken := [path for path in paths if path.exists()]):
+            raise UserError(
+                f"{taken[0]}: exists already, and no record says that it is a result; move it "
+                "away, or take another folder"
+            )
         if record.entry() is not None and not overwrite:
             raise UserError(f"{self.folder / record.name}: is finished; --overwrite replaces it")
         check_writable(self.folder)

@@ -34,7 +34,7 @@ _MOTIONS = ("view", "turned", "shifted", "about x, y, z, degrees", "along x, y, 
 _RESIDUALS = ("view", "noise", "slices from the image", "from the fused one", "profile")
 _HEADS = (
     *("", "patient", "verdict", "reasons", "views", "result"),
-    *("least Dice", "turned, degrees", "shifted, mm"),
+    *("least Dice", "turn, degrees", "shift, mm"),
 )
 # Parts of the record that have a place of their own on the page.
 _SHOWN = {
@@ -79,39 +79,23 @@ def write_patient_page(results):
         read_volume(results.folder / results.file_name(kind), labels=kind == "mask")
         for kind in ("mask", "image")
     )
-    window = pictures.window(aligned[0].view.volume)
-    columns = _fusion_columns(aligned, image, mask, window)
-    names = [item.view.name for item in aligned]
-    colours = dict(zip(names, _COLOURS, strict=False))
-    is_oriented = all(item.view.is_oriented for item in aligned)
-    views = {name: _own_planes(*pair) for name, pair in _coloured(names, aligned)}
-    grids = {name: described(item.view.grid) for name, item in zip(names, aligned, strict=True)}
-    made = {"record written by": f"SegSRGAN {results.record.version()}"}
-    made |= {k: v for k, v in entry.items() if k not in _SHOWN} | (entry.get("settings") or {})
-    reference = aligned[0].view.volume
+    made = {f"{item.view.name} stack": described(item.view.grid) for item in aligned}
+    made |= {
+        "fused image": described(image.grid),
+        "record written by": f"SegSRGAN {results.record.version()}",
+    }
+    made |= (entry.get("settings") or {}) | {k: v for k, v in entry.items() if k not in _SHOWN}
     fields = {
         "title": markup.text(results.patient),
         "subtitle": markup.text(results.folder),
         "verdict": markup.badge(level),
         "reasons": markup.bullets(reasons),
-        "before": markup.text(names[0]),
+        "before": markup.text(f"{aligned[0].view.name} stack"),
         "after": "fused image",
-        "pictures": markup.section(
-            "The views and their masks", markup.legend(colours, is_oriented), markup.figures(views)
-        )
-        + markup.section(
-            "Alignment and fusion",
-            markup.legend(colours | {"fused mask": _FUSED}, is_oriented),
-            markup.figures(columns),
-        ),
         "numbers": markup.section("What was measured", *_tables(entry, aligned, image)),
-        "made": markup.facts(grids | {"fused image": described(image.grid)} | made),
-        **markup.volume_fields(
-            *(columns["fused image"][0], pictures.upright(reference)),
-            *(pictures.upright(image), pictures.upright(mask), window),
-        ),
+        "made": markup.facts(made),
     }
-    return markup.write_result_page(path, fields | viewer)
+    return markup.write_result_page(path, fields | _images(aligned, image, mask) | viewer)
 
 
 def write_job_page(outcomes, path):
@@ -160,9 +144,28 @@ def _read(results, made):
     return _Aligned(view, transform, read_volume(results.folder / name, labels=True))
 
 
-def _coloured(names, aligned):
-    """Pairs of a name and (`_Aligned`, colour)."""
-    return zip(names, zip(aligned, _COLOURS, strict=False), strict=True)
+def _images(aligned, image, mask):
+    """The fields of what the views, the fused image and the fused mask show."""
+    reference = aligned[0].view.volume
+    window = pictures.window(reference)
+    own = {
+        f"{item.view.name} stack": _own_planes(item, colour)
+        for item, colour in zip(aligned, _COLOURS, strict=False)
+    }
+    fused = _fusion_columns(aligned, image, mask, window)
+    names = [item.view.name for item in aligned]
+    colours = dict(zip(names, _COLOURS, strict=False))
+    is_oriented = all(item.view.is_oriented for item in aligned)
+    legends = [markup.legend(c, is_oriented) for c in (colours, colours | {"fused mask": _FUSED})]
+    sections = (
+        markup.section("The views and their masks", legends[0], markup.figures(own)),
+        markup.section("Alignment and fusion", legends[1], markup.figures(fused)),
+    )
+    volumes = map(pictures.upright, (reference, image, mask))
+    return {
+        "pictures": "".join(sections),
+        **markup.volume_fields(fused["fused image"][0], *volumes, window),
+    }
 
 
 def _own_planes(item, colour):

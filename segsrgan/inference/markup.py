@@ -152,7 +152,7 @@ def table(heads, rows, kind=""):
     heads = "".join(f"<th>{text(head)}</th>" for head in heads)
     body = "\n".join(rows)
     return (
-        f'<div class="wide {kind}"><table>\n<thead><tr>{heads}</tr></thead>\n'
+        f'<div class="{f"wide {kind}".rstrip()}"><table>\n<thead><tr>{heads}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 

@@ -75,7 +75,7 @@ def page_of(results):
 def test_a_page_shows_views_alignment_and_fusion_and_says_what_the_record_does(results):
     text, entry = page_of(results), results.entry()
     assert re.findall("<figcaption>coronal: (.*?)</", text) == [
-        *NAMES,
+        *(f"{name} stack" for name in NAMES),
         *("masks by the headers", "masks aligned", "fused mask", "fused image"),
     ]
     (agreement,) = entry["agreement"]
@@ -103,7 +103,8 @@ def test_overlaps_by_the_headers_are_those_that_no_alignment_would_have_recorded
     aligned = [pages._read(results, view) for view in results.entry()["views"]]
     image = read_volume(results.folder / "image.nii.gz")
     (found,) = pages._agreements_by_headers(aligned, image.grid)
-    assert found.dice == pytest.approx(none["dice"], abs=0.03)
+    # As near as voxels of 3 mm allow, of an object 26 mm wide.
+    assert found.dice == pytest.approx(none["dice"], abs=0.08)
     assert found.correlation == pytest.approx(none["correlation"], abs=0.1)
 
 
