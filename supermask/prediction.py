@@ -39,6 +39,7 @@ class AlignedView:
     path: str  # of its stack
     transform: Rigid  # from the reference to the view; a resampler takes it as it is
     mask: Volume  # uint8, the view's mask alone
+    series: str | None = None  # of DICOM, None where there was nothing to choose
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +221,9 @@ def _assembled(views, transforms, masks, grid, settings, lost, warnings):
     agreement = agreements(names, binary, images, [item.inside for item in samplings])
     doubts += [text for item in agreement for text in item.warnings()]
     aligned = [
-        AlignedView(v.name, v.path, transform, Volume.from_grid(part.astype(np.uint8), grid))
+        AlignedView(
+            v.name, v.path, transform, Volume.from_grid(part.astype(np.uint8), grid), v.series
+        )
         for (v, transform), part in zip(pairs, binary, strict=True)
     ]
     return Prediction(

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""From files to files: `predict` for one patient, `Job` for many, and the folders of results."""
+"""From files to files: `predict` for one patient, `Job` for many."""
 
 import logging
 import math
 import os
-import re
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,11 @@ import numpy as np
 
 from segsrgan.config import checked
 from segsrgan.errors import UserError, one_line
-from segsrgan.files import ResultsFolder, check_writable, stamp
+from segsrgan.files import stamp
+from segsrgan.inference.results import versions
+from segsrgan.inference.summary import FAILED, FINISHED, SKIPPED
 from segsrgan.volumes import write_volume
+from supermask.folders import PatientResults, recorded_inputs
 from supermask.geometry import write_transform
 from supermask.patients import MOST_VIEWS
 from supermask.prediction import predict_views
@@ -22,10 +25,6 @@ from supermask.settings import PredictionSettings
 from supermask.views import View, load_views, read_view
 
 logger = logging.getLogger(__name__)
-
-FINISHED, SKIPPED, FAILED = "finished", "skipped", "failed"
-# Names that files of results may have.
-_OURS = re.compile(r"(mask|probability|image|.+_mask)\.nii\.gz|.+_to_.+\.tfm|report\.json")
 
 
 def predict(
@@ -70,7 +69,7 @@ def predict(
     settings = PredictionSettings(**checked(settings, PredictionSettings))
     pairs = _pairs(stacks, masks)
     if output is not None:
-        check_folder(_folder(output), overwrite)
+        _folder(output).check(overwrite)
     # Before anything is read: what is replaced from here on has changed.
     files = [(*pair, None) for pair in pairs if not isinstance(pair[0], View)]
     record = {"settings": asdict(settings), "labels": labels, **_inputs(files)}
@@ -117,11 +116,13 @@ def load_models(weights=None, segsrgan=None):
     """Loads the `Models` of a run, see `predict`."""
     networks = weights if _path(weights) is None else None
     names = {"supermask": _path(weights), "segsrgan": _path(segsrgan)}
-    stamps, engines, predictor, finder = {}, {}, None, None
+    engines, predictor, finder, paths = {}, None, None, {}
     if any(names.values()):
         from segsrgan.networks import resolve  # loads what reads weights
 
-        stamps = {key: stamp(resolve(name)) for key, name in names.items() if name}
+        paths = {key: resolve(name) for key, name in names.items() if name}
+    stamps = {key: stamp(path) for key, path in paths.items()}
+    digests = {key: sha256(path.read_bytes()).hexdigest() for key, path in paths.items()}
     if names["supermask"] and finds_brain(weights):
         from segsrgan.inference.predictor import brain_finder  # loads an engine
 
@@ -143,7 +144,13 @@ def load_models(weights=None, segsrgan=None):
         predictor = Predictor(segsrgan)
         engine = predictor.engine
         engines["segsrgan"] = {"engine": engine.name, "precision": engine.precision}
-    record = {"weights": names, "weights_stamps": stamps, "engines": engines}
+    record = {
+        "weights": names,
+        "weights_stamps": stamps,
+        "weights_sha256": digests,
+        "engines": engines,
+        "versions": versions("SimpleITK", *sorted({item["engine"] for item in engines.values()})),
+    }
     return Models(networks, predictor, finder, record)
 
 
@@ -201,15 +208,26 @@ def write_results(prediction, folder, overwrite=False, **notes):
         VolumeError, OSError: if a file cannot be written; then nothing has changed.
     """
     results = _folder(folder, notes.get("patient"))
-    check_folder(results, overwrite)
-    volumes = {name: getattr(prediction, name) for name in ("mask", "probability", "image")}
-    volumes |= {f"{view.name}_mask": view.mask for view in prediction.views}
+    _write(prediction, results, overwrite, **notes)
+    return results.folder
+
+
+def _write(prediction, results, overwrite, **notes):
+    """`write_results` of a `PatientResults`."""
+    results.check(overwrite)
+    mask = prediction.mask
     entry = {
-        "patient": results.source,
+        "patient": results.patient,
         "reference": prediction.reference,
         "alignment": prediction.alignment,
+        "mask_volume": np.count_nonzero(mask.array) * math.prod(mask.spacing) / 1000,  # ml
         "views": [
-            {"name": view.name, "stack": view.path, **in_words(view.transform)}
+            {
+                "name": view.name,
+                "stack": view.path,
+                "series": view.series,
+                **in_words(view.transform),
+            }
             for view in prediction.views
         ],
         "agreement": [
@@ -225,13 +243,15 @@ def write_results(prediction, folder, overwrite=False, **notes):
         "warnings": list(prediction.warnings),
         **notes,
     }
-    with replaced(results, entry, _OURS) as folder:
-        for name, volume in volumes.items():
-            write_volume(volume, folder / f"{name}.nii.gz")
+    with results.replacing(entry) as folder:
+        for kind in ("mask", "probability", "image"):
+            write_volume(getattr(prediction, kind), folder / results.file_name(kind))
+        for view in prediction.views:
+            write_volume(view.mask, folder / results.mask_name(view.name, view.path))
         for view in prediction.views[1:]:
-            path = folder / f"{view.name}_to_{prediction.reference}.tfm"
-            write_transform(view.transform, path)
-    return results.folder
+            name = results.transform_name(view.name, view.path, prediction.reference)
+            write_transform(view.transform, folder / name)
+        results.describe(folder, prediction)
 
 
 def in_words(transform):
@@ -246,70 +266,52 @@ def in_words(transform):
 
 def _folder(folder, patient=None):
     folder = Path(folder)
-    return ResultsFolder(folder, patient or folder.resolve().name)
-
-
-def check_folder(results, overwrite=False):
-    """Raises `UserError` if files may not or cannot go into the folder of a `ResultsFolder`.
-
-    It may hold results of this package alone, whole ones only with `overwrite`.
-    """
-    folder = results.folder
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; name another output folder")
-    if folder.is_dir() and not results.knows():
-        others = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
-        if others:
-            raise UserError(
-                f"{folder}: holds files of others, such as {others[0]}; name another output folder"
-            )
-    if results.entry() is not None and not overwrite:
-        raise UserError(f"{folder}: is finished already; --overwrite replaces it")
-    check_writable(folder)
-
-
-def replaced(results, entry, names):
-    """`results.replacing` in the folder itself; what a killed run left of these names goes."""
-    left = []
-    if results.knows() and results.entry() is None:
-        left = [path.name for path in results.folder.iterdir() if names.fullmatch(path.name)]
-    return results.replacing("", entry, left)
+    return PatientResults(folder, patient or folder.resolve().name)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a patient."""
 
-    patient: str
-    folder: Path
+    results: PatientResults
     result: str  # FINISHED, SKIPPED (was finished already) or FAILED
     lost: tuple[str, ...] = ()  # stacks that could not be used, and why
     agreements: tuple = ()  # an `Agreement` of every two views
     doubtful: bool = False  # whether masks that were aligned hardly overlap
     detail: str = ""  # the cause of a failure
 
+    @property
+    def is_bad(self):
+        """Whether somebody has to look at it: the exit status is 1."""
+        return self.result == FAILED or bool(self.lost) or self.doubtful
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Many patients: what is missing is computed, what fails is reported, the rest goes on."""
 
-    output: Path  # has a folder for each patient
+    place: Any  # function that says where: from a `Patient` to its `PatientResults`
     settings: PredictionSettings
     models: Models = Models()
     labels: tuple[int, ...] | None = None  # see `supermask.read_view`
     overwrite: bool = False  # whether finished patients are computed again
     progress: Any  # called as progress(patient, steps done, steps in all, what is done)
+    command: str = ""  # that the job is done for, for the record
+    report: bool = False  # whether a page of the results is written, too
 
     def run(self, patients):
         """Makes the mask of each `Patient` and writes it; yields an `Outcome` for each."""
         for patient in patients:
-            folder = Path(self.output) / patient.name
+            results = self.place(patient)
             try:
-                yield self._run(patient, _folder(folder, patient.name))
+                outcome = self._run(patient, results)
             except Exception as error:
                 logger.error("%s: %s", patient.name, one_line(error))
                 logger.debug("%s", patient.name, exc_info=error)
-                yield Outcome(patient.name, folder, FAILED, detail=one_line(error))
+                outcome = Outcome(results, FAILED, detail=one_line(error))
+            if self.report and outcome.result != FAILED and not results.page.exists():
+                _write_page(results)
+            yield outcome
 
     def _run(self, patient, results):
         if patient.problem is not None:
@@ -318,6 +320,7 @@ class Job:
         record = {
             "settings": asdict(self.settings),
             "labels": self.labels,
+            "command": self.command,
             **_inputs(zip(patient.views, patient.masks, patient.series, strict=True)),
             **self.models.record,
         }
@@ -326,18 +329,17 @@ class Job:
             changes = _changes(results.folder, entry, record)
             before = entry.get("lost") or []
             if not (changes and before):
-                return _skipped(patient, results.folder, entry, changes)
+                return _skipped(results, entry, changes)
             text = "%s: a stack was lost when it was made, in %s; once more"
             logger.info(text, patient.name, results.folder)
         overwrite = self.overwrite or bool(before)
-        check_folder(results, overwrite)
+        results.check(overwrite)
         views, lost = self._load(patient, results.folder, before)
         prediction = self._predict(patient.name, views, lost)
         lost = (*lost, *prediction.lost)
         notes = {**record, "patient": patient.name, "lost": lost}
-        write_results(prediction, results.folder, overwrite, **notes)
-        found = prediction.agreements, prediction.is_doubtful
-        return Outcome(patient.name, results.folder, FINISHED, lost, *found)
+        _write(prediction, results, overwrite, **notes)
+        return Outcome(results, FINISHED, lost, prediction.agreements, prediction.is_doubtful)
 
     def _load(self, patient, folder, before):
         """The `View`s of a patient, and what is lost now; `before` was lost when they were made."""
@@ -369,7 +371,7 @@ class Job:
 
 def _changes(folder, entry, requested):
     """How finished results differ from those requested; raises if they are of other files."""
-    stacks, inputs = _recorded_inputs(entry)
+    stacks, inputs = recorded_inputs(entry)
     for name in ("stack", "mask", "series"):
         now = [stack[name] for stack in requested["stacks"]]
         made = [stack[name] for stack in stacks or requested["stacks"]]
@@ -392,29 +394,25 @@ def _changes(folder, entry, requested):
     return changes
 
 
-def _recorded_inputs(entry):
-    """The stacks and the stamps of their files that an entry holds, None where it has none."""
-    inputs = entry.get("inputs")
-    if not isinstance(inputs, list):
-        return entry.get("stacks"), inputs
-    stamps = {}
-    for stack in inputs:  # version 3.0.0's, in which a stack has the stamps of its files
-        for name, found in zip(("stack", "mask"), stack["stamps"], strict=True):
-            if stack[name]:
-                stack[name] = os.path.normpath(stack[name])
-                stamps[stack[name]] = found
-    return inputs, stamps
-
-
-def _skipped(patient, folder, entry, changes):
+def _skipped(results, entry, changes):
     """The outcome of a finished patient; logs how its results differ and what they lack."""
+    name, folder = results.patient, results.folder
     if changes:
         text = "%s: is finished, in %s, but with %s; --overwrite makes it anew"
-        logger.warning(text, patient.name, folder, ", ".join(changes))
+        logger.warning(text, name, folder, ", ".join(changes))
     else:
-        logger.info("%s: is finished, in %s", patient.name, folder)
+        logger.info("%s: is finished, in %s", name, folder)
     lost = tuple(entry.get("lost") or ())
     for text in lost:
         logger.warning("%s: was made without a stack, and nothing has changed: %s", folder, text)
-    doubtful = bool(entry.get("doubtful"))
-    return Outcome(patient.name, folder, SKIPPED, lost, doubtful=doubtful)
+    return Outcome(results, SKIPPED, lost, doubtful=bool(entry.get("doubtful")))
+
+
+def _write_page(results):
+    """Writes the page of results, which are whole without it."""
+    from supermask.pages import write_patient_page
+
+    try:
+        write_patient_page(results)
+    except Exception as error:
+        logger.warning("%s: has no page: %s", results.patient, one_line(error))

@@ -22,9 +22,10 @@ from segsrgan.files import ResultsFolder, files_below, stamp, write_text
 from segsrgan.tables import expanded, image_files, is_image_name, stem
 from segsrgan.volumes import Volume, degrade, read_volume, write_volume
 from segsrgan.volumes.comparison import match
+from supermask.folders import check_folder, leftovers
 from supermask.geometry import Rigid, isotropic_grid, middle_of, sample, voxels_of, write_transform
 from supermask.patients import safe_name, unused_name
-from supermask.results import check_folder, in_words, replaced
+from supermask.results import in_words
 from supermask.settings import PLANES, Simulation
 from supermask.views import View, read_mask
 
@@ -235,7 +236,7 @@ def _write(case, results, entry):
     }
     volumes |= {"truth": case.truth, "truth_image": case.image}
     entry = {**entry, "motion": {view.name: in_words(transform) for view, transform in pairs}}
-    with replaced(results, entry, _OURS) as folder:
+    with results.replacing("", entry, leftovers(results, _OURS)) as folder:
         for name, volume in volumes.items():
             write_volume(volume, folder / f"{name}.nii.gz")
         for view, transform in pairs[1:]:

@@ -42,6 +42,7 @@ class View:
             stacks in different frames do not compare.
         is_oriented: whether its header says how the stack lies in the patient.
         declared: thickness of the slices by its files, mm, or None.
+        series: that it was read by, see `read_view`, or None.
 
     Raises:
         UserError: if voxels are not finite, the stack has no contrast, or the mask lies
@@ -61,6 +62,7 @@ class View:
     frame: str = ""
     is_oriented: bool = True
     declared: float | None = None
+    series: str | None = None
 
     def __post_init__(self):
         if not self.name:
@@ -216,7 +218,8 @@ def read_view(path, mask_path=None, series=None, labels=None):
     if mask is not None:
         mask, _ = match(mask, volume.grid, mask_path, path)
     said = {"frame": source.frame, "is_oriented": source.is_oriented, "declared": source.thickness}
-    return View(volume, mask, path=str(path), patient=source.patient, **said)
+    said |= {"patient": source.patient, "series": series}
+    return View(volume, mask, path=str(path), **said)
 
 
 def load_views(patient, labels=None):

@@ -22,6 +22,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 COMMANDS = {
     "job_model.py": "job_model",
     "SegSRGAN_training.py": "train",
+    "supermask-bids": "supermask_bids",
     "supermask-predict": "supermask_predict",
     "supermask-simulate": "supermask_simulate",
     "supermask-train": "train:supermask_main",

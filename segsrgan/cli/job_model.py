@@ -245,7 +245,7 @@ def _plan(args, settings, choose):
     chosen = _predictor_settings(args, settings.by_batch)
     kind, _, like = settings.grid.partition("=")
     if settings.report:
-        from segsrgan.inference.pages import find_viewer
+        from segsrgan.inference.markup import find_viewer
 
         find_viewer()
 

@@ -51,7 +51,8 @@ def _run(args):
     if page is not None and not (page.suffix.lower() == ".html" and page.parent.is_dir()):
         raise UserError(f"--output {page}: expected a name.html in a folder that exists")
 
-    from segsrgan.inference.pages import find_viewer, write_job_page, write_scan_page
+    from segsrgan.inference.markup import find_viewer
+    from segsrgan.inference.pages import write_job_page, write_scan_page
 
     find_viewer()
     failed = 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The command `supermask-predict`: a high-resolution mask of each patient's stacks."""
 
+import logging
 import sys
 
 from segsrgan.cli.console import Parser, ProgressBar, command, import_quietly
@@ -9,6 +10,8 @@ from segsrgan.errors import UserError
 from segsrgan.inference.engines import choose
 from segsrgan.tables import expanded
 from supermask.settings import PredictionSettings
+
+logger = logging.getLogger(__name__)
 
 _EPILOG = """
 input, one of:
@@ -19,8 +22,8 @@ input, one of:
 
 results, in OUTPUT/PATIENT/: mask.nii.gz, probability.nii.gz, image.nii.gz (the views' intensities
   fused; --consistency: in agreement with their slices), <view>_mask.nii.gz (aligned),
-  <view>_to_<reference>.tfm (ITK; a resampler takes it as it is), results.json. Finished patients
-  are skipped.
+  <view>_to_<reference>.tfm (ITK; a resampler takes it as it is), results.json; with --report
+  report.html, and OUTPUT/supermask.html, a table of all patients. Finished patients are skipped.
 
 exit status: 0 all done, 1 some patients failed or are doubtful (aligned masks hardly overlap), or a
 stack could not be used, 2 nothing could be done, 130 interrupted. More in docs/use/supermask.md.
@@ -40,6 +43,13 @@ def build_parser():
     add("--masks", nargs="+", metavar="MASK", help="their masks, in the same order")
     add("--patient", metavar="NAME", help="name of the patient of --views (default: patient)")
     add("-o", "--output", required=True, metavar="FOLDER", help="where the results go")
+    add_job_flags(parser)
+    return parser
+
+
+def add_job_flags(parser):
+    """Adds the flags that say how masks are made, and the common ones."""
+    add = parser.add_argument
     add("-w", "--weights", metavar="WEIGHTS", help="of segmentor and AlignNet; or brain, for heads")
     add("--segsrgan", metavar="WEIGHTS", help="super-resolve each stack by SegSRGAN first")
     add(
@@ -49,36 +59,71 @@ def build_parser():
     )
     add_flags(parser, PredictionSettings)
     add("--no-refine", dest="refine", action="store_false", default=None, help="as --refine False")
+    add("--report", action="store_true", help="pages to look at results (SegSRGAN[report])")
     add("--overwrite", action="store_true", help="replace finished results")
     add("--quiet", action="store_true", help="errors only")
     add("--verbose", action="store_true", help="more messages, tracebacks of failures included")
-    return parser
 
 
 def _run(args):
+    patients = _patients(args.path, args.views, args.masks, args.patient)
+    output = expanded(args.output)
+
+    from supermask.folders import PatientResults, found_results
+
+    def place(patient):
+        return PatientResults(output / patient.name, patient.name)
+
+    if not args.report:
+        return int(any(outcome.is_bad for outcome in run_job(args, patients, place)))
+
+    from segsrgan.inference.markup import free_path
+    from segsrgan.inference.summary import FINISHED
+    from supermask.pages import write_job_page
+    from supermask.results import Outcome
+
+    page = free_path(output / "supermask.html")
+    outcomes = run_job(args, patients, place)
+    done = {outcome.results.folder for outcome in outcomes}
+    others = [Outcome(found, FINISHED) for found in found_results(output)]
+    others = [outcome for outcome in others if outcome.results.folder not in done]
+    logger.info("page: %s", write_job_page([*outcomes, *others], page))
+    return int(any(outcome.is_bad for outcome in outcomes))
+
+
+def run_job(args, patients, place):
+    """Makes the mask of each `Patient`, prints a line for each; returns the `Outcome`s.
+
+    `place` makes of a patient its `PatientResults`.
+    """
     settings = typed(args, PredictionSettings)
     labels = Rule(tuple[int, ...] | None).checked(args.labels, "labels")
-    patients = _patients(args.path, args.views, args.masks, args.patient)
+    if args.report:
+        from segsrgan.inference.markup import find_viewer
+
+        find_viewer()
     if args.weights:
         import_quietly("supermask.networks")
     if args.segsrgan:
         import_quietly(f"segsrgan.inference.engines.{choose()}")
 
     from supermask.prediction import check_alignment
-    from supermask.results import FAILED, Job, load_models
+    from supermask.results import Job, load_models
 
     models = load_models(args.weights, args.segsrgan)
     check_alignment(settings.alignment, getattr(models.supermask, "alignnet", None))
-    is_bad = False
+    outcomes = []
     with ProgressBar(args.quiet, unit="step") as bar:
-        others = {"labels": labels, "overwrite": args.overwrite, "progress": bar}
-        job = Job(output=expanded(args.output), settings=settings, models=models, **others)
+        flags = {name: getattr(args, name) for name in ("overwrite", "report", "command")}
+        job = Job(
+            place=place, settings=settings, models=models, labels=labels, progress=bar, **flags
+        )
         for outcome in job.run(patients):
-            is_bad |= outcome.result == FAILED or bool(outcome.lost) or outcome.doubtful
+            outcomes.append(outcome)
             bar.close()
             if not args.quiet:
                 print(_line(outcome), flush=True)
-    return int(is_bad)
+    return outcomes
 
 
 def _patients(path, views, masks, name):
@@ -98,14 +143,14 @@ def _patients(path, views, masks, name):
 
 def _line(outcome):
     """A patient's line: what became of it, and how well its views agree."""
-    parts = [f"{outcome.patient}: {outcome.result}{', doubtful' * outcome.doubtful}"]
+    parts = [f"{outcome.results.patient}: {outcome.result}{', doubtful' * outcome.doubtful}"]
     agreements = [
         f"{item.first}-{item.second} Dice {item.dice:.3f} correlation {item.correlation:.2f}"
         for item in outcome.agreements
     ]
     if outcome.detail:
         return "; ".join([*parts, outcome.detail, *agreements])
-    return "; ".join([*parts, *agreements, str(outcome.folder)])
+    return "; ".join([*parts, *agreements, str(outcome.results.folder)])
 
 
 main = command(build_parser, _run, "the same command goes on from here")

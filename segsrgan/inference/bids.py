@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""BIDS: which scans of a data set are worth super-resolving, and results as its derivatives.
+"""BIDS: which scans of a data set have thick slices, and results as its derivatives.
 
 Names and metadata follow the Brain Imaging Data Structure 1.10 and its derivatives (Gorgolewski et
 al. 2016; https://bids-specification.readthedocs.io).
@@ -12,6 +12,7 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel
 
@@ -23,7 +24,7 @@ from segsrgan.tables import stem
 
 logger = logging.getLogger(__name__)
 
-DESCRIPTION, GROUP = "dataset_description.json", "segsrgan.tsv"
+DESCRIPTION = "dataset_description.json"
 SUFFIXES = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "inplaneT2")
 _VERSION = "1.10.0"
 _RAW = "raw"  # what the derivatives call the data set they are made from
@@ -39,14 +40,45 @@ _SEGMENTED = {
     "Cortex_mask": ({"label": "cortex"}, "dseg", {"Manual": False}),
     "Brain_mask": ({"desc": "brain"}, "mask", {"Type": "Brain"}),
 }
-# Pages and the table; and what validators before version 2 do not know of derivatives.
-_IGNORED = ("*.html", GROUP, "*_dseg.*", "*_probseg.*", "*_mask.*")
 _RESOLUTIONS = {
     "": "That of the super-resolved image",
     "_native": "That of the scan",
     "_like": "That of another image",
 }
 _MEASURES = ("cortex_volume", "brain_volume", "head_volume", "cortex_thickness", "thickness")
+
+
+class Program(NamedTuple):
+    """A program that makes derivatives."""
+
+    name: str
+    title: str  # of the derivatives
+    table: str  # file of the group level
+    ignored: tuple = ()  # names of further files that BIDS does not know
+
+
+class Image(NamedTuple):
+    """An image of a data set; its name is its entities and its suffix."""
+
+    path: Path
+    entities: tuple  # pairs of name and value
+    suffix: str
+
+    @property
+    def is_stripped(self):
+        """Whether its sidecar says that it shows the brain alone."""
+        try:
+            path = self.path.with_name(f"{stem(self.path)}.json")
+            return json.loads(path.read_text(encoding="utf-8")).get("SkullStripped") is True
+        except (OSError, ValueError, AttributeError):
+            return False
+
+
+SEGSRGAN = Program(
+    "SegSRGAN", "SegSRGAN: isotropic images and segmentations of the cortex", "segsrgan.tsv"
+)
+# Pages; and what validators before version 2 do not know of derivatives.
+_IGNORED = ("*.html", "*_dseg.*", "*_probseg.*", "*_mask.*")
 
 
 @dataclass(frozen=True)
@@ -75,7 +107,7 @@ class BidsResults(NamedResults):
 
     def claim(self):
         """As for all results; describes the derivatives as a data set first."""
-        write_description(self.output, self.root)
+        write_description(self.output, self.root, SEGSRGAN)
         return super().claim()
 
     def describe(self, path_of):
@@ -91,21 +123,30 @@ class BidsResults(NamedResults):
     def record(self):
         """The `ResultsFolder`, whose record is the sidecar of the image."""
         name, source = self.file_name("SR", None, ".json"), str(self.image)
-        facts = {"Sources": [self._uri], "SkullStripped": _is_stripped(self.image)}
+        scan = Image(self.image, self.entities, self.name)
+        facts = {"Sources": [self._uri], "SkullStripped": scan.is_stripped}
         return ResultsFolder(self.folder, source, name, facts)
 
     @property
     def _uri(self):
-        return f"bids:{_RAW}:{self.image.relative_to(self.root).as_posix()}"
+        return uri_of(self.image, self.root)
 
     def _file(self, more, end):
-        entities = dict(self.entities) | more
-        order = sorted(entities, key=lambda name: (*_ENTITIES, name).index(name))
-        return fitting_name("_".join(f"{name}-{entities[name]}" for name in order), f"_{end}")
+        return named(dict(self.entities) | more, end)
 
 
 def find_scans(root, output, participants=(), sessions=(), suffixes=SUFFIXES):
-    """The `BidsResults`, below a folder, of each thick-sliced anatomical image of a data set.
+    """The `BidsResults`, below a folder, of each thick-sliced image, see `find_images`."""
+    images = find_images(root, output, SEGSRGAN, participants, sessions, suffixes)
+    folders = [Path(output) / image.path.parent.relative_to(root) for image in images]
+    return [
+        BidsResults(path, folder, None, suffix, entities, Path(root), Path(output))
+        for (path, entities, suffix), folder in zip(images, folders, strict=True)
+    ]
+
+
+def find_images(root, output, program, participants=(), sessions=(), suffixes=SUFFIXES):
+    """The thick-sliced anatomical images of a data set, a list of `Image`.
 
     Images whose largest voxel edge is less than 1.5 times the smallest are left out, which is
     logged; those that cannot be read are for the job to report.
@@ -113,6 +154,7 @@ def find_scans(root, output, participants=(), sessions=(), suffixes=SUFFIXES):
     Args:
         root: folder of the data set.
         output: folder of the derivatives.
+        program: the `Program` that makes them.
         participants: labels, with or without `sub-`; none: all.
         sessions: labels, with or without `ses-`; none: all.
         suffixes: of images, such as `T2w`.
@@ -131,9 +173,9 @@ def find_scans(root, output, participants=(), sessions=(), suffixes=SUFFIXES):
     if not below or any(part.startswith("sub-") for part in below):
         raise UserError(
             f"{output}: derivatives have a folder of their own; take "
-            f"{root / 'derivatives' / 'segsrgan'}"
+            f"{root / 'derivatives' / program.name.lower()}"
         )
-    _check_owner(output / DESCRIPTION)
+    _check_owner(output / DESCRIPTION, program)
     subjects = _chosen(root, "sub", participants)
     images = []
     for subject in subjects:
@@ -143,23 +185,39 @@ def find_scans(root, output, participants=(), sessions=(), suffixes=SUFFIXES):
         for folder in [subject, *sorted(found)]:
             images += sorted((folder / "anat").glob("sub-*.nii*"))
     scans = []
-    for path in images:
-        name = path.name.split(".")[0]
-        *entities, suffix = name.split("_")
-        if suffix not in suffixes or not path.name.endswith((".nii", ".nii.gz")):
+    for image in filter(None, map(parsed, images)):
+        if image.suffix not in suffixes:
             continue
-        if (why := _unfit(path)) is not None:
-            logger.info("%s: left out, %s", path, why)
+        if (why := _unfit(image.path)) is not None:
+            logger.info("%s: left out, %s", image.path, why)
             continue
-        entities = tuple(tuple(entity.split("-", 1)) for entity in entities if "-" in entity)
-        folder = output / path.parent.relative_to(root)
-        scans.append(BidsResults(path, folder, None, suffix, entities, root, output))
+        scans.append(image)
     if not scans:
         raise UserError(
             f"{root}: no scan with slices {_THICK} times as thick as its voxels are wide among the "
             f"{len(images)} images in anat folders; received suffixes {', '.join(suffixes)}"
         )
     return scans
+
+
+def parsed(path):
+    """The `Image` of a path, None if that is no name of a NIfTI file."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return None
+    *entities, suffix = path.name.split(".")[0].split("_")
+    pairs = tuple(tuple(entity.split("-", 1)) for entity in entities if "-" in entity)
+    return Image(path, pairs, suffix)
+
+
+def named(entities, end):
+    """A file name of entities, name -> value, and an end such as `T2w.nii.gz`."""
+    order = sorted(entities, key=lambda name: (*_ENTITIES, name).index(name))
+    return fitting_name("_".join(f"{name}-{entities[name]}" for name in order), f"_{end}")
+
+
+def uri_of(path, root):
+    """How derivatives refer to a file of their data set."""
+    return f"bids:{_RAW}:{path.relative_to(root).as_posix()}"
 
 
 def _chosen(folder, kind, labels):
@@ -173,15 +231,6 @@ def _chosen(folder, kind, labels):
     return [found[name] for name in names]
 
 
-def _is_stripped(path):
-    """Whether the sidecar of an image says that it shows the brain alone."""
-    try:
-        sidecar = json.loads(path.with_name(f"{stem(path)}.json").read_text(encoding="utf-8"))
-        return sidecar.get("SkullStripped") is True
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def _unfit(path):
     """Why an image is left out, None if it is not."""
     try:
@@ -193,26 +242,29 @@ def _unfit(path):
     return None
 
 
-def write_description(output, root):
-    """Writes the `dataset_description.json` of derivatives of a data set, unless there is one."""
+def write_description(output, root, program):
+    """Writes the `dataset_description.json` of a program's derivatives, unless there is one."""
     path = Path(output) / DESCRIPTION
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     uri = Path(root).absolute().as_uri()
     description = {
-        "Name": "SegSRGAN: isotropic images and segmentations of the cortex",
+        "Name": program.title,
         "BIDSVersion": _VERSION,
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "SegSRGAN", "Version": __version__}],
+        "GeneratedBy": [{"Name": program.name, "Version": __version__}],
         "SourceDatasets": [{"URL": uri}],
         "DatasetLinks": {_RAW: uri},
     }
     write_text(path, json_text(description, indent=1))
-    write_text(path.with_name(".bidsignore"), "\n".join(_IGNORED) + "\n")
+    write_text(
+        path.with_name(".bidsignore"),
+        "\n".join((program.table, *_IGNORED, *program.ignored)) + "\n",
+    )
 
 
-def _check_owner(path):
+def _check_owner(path, program):
     """Raises `UserError` if there is a description of derivatives by another program."""
     if not path.exists():
         return
@@ -220,7 +272,7 @@ def _check_owner(path):
         name = json.loads(path.read_text(encoding="utf-8"))["GeneratedBy"][0]["Name"]
     except (ValueError, LookupError, TypeError):
         name = "unknown origin"
-    if name != "SegSRGAN":
+    if name != program.name:
         raise UserError(f"{path}: is of {name}; take another folder")
 
 
@@ -230,34 +282,55 @@ def write_group(output):
     Raises:
         UserError: if there are no results.
     """
-    output, rows = Path(output), []
-    for path in sorted(output.glob("sub-*/**/anat/*.json")):
+    return write_table(output, SEGSRGAN, [_group_row(*found) for found in found_records(output)])
+
+
+def found_records(output):
+    """Pairs of the path of a sidecar of derivatives that is a record, and its entry, a dict.
+
+    Raises:
+        UserError: if there are no results.
+    """
+    found = []
+    for path in sorted(Path(output).glob("sub-*/**/anat/*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            made = record["results"][""] if "segsrgan" in record else None
+            entry = record["results"][""] if "segsrgan" in record else None
         except (OSError, ValueError, LookupError, TypeError):
             continue
-        if made:
-            rows.append(_group_row(path.relative_to(output), made))
-    if not rows:
+        if entry:
+            found.append((path, entry))
+    if not found:
         raise UserError(f"{output}: holds no results; run the participant level first")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], delimiter="\t", lineterminator="\n")
+    return found
+
+
+def write_table(output, program, rows):
+    """Writes the table of a program's derivatives; returns its path.
+
+    Each row is (path of the sidecar, columns by name, reasons of the verdict); a value is a text,
+    a number or None.
+    """
+    text, lines = io.StringIO(), []
+    for path, values, reasons in rows:
+        place = path.relative_to(output)
+        numbers = {k: f"{v:.4g}" if isinstance(v, float | int) else v for k, v in values.items()}
+        line = {
+            "participant_id": place.parts[0],
+            "session_id": next((part for part in place.parts if part.startswith("ses-")), None),
+            "filename": place.with_suffix(".nii.gz").as_posix(),
+            **numbers,
+            "reasons": "; ".join(reasons),
+        }
+        lines.append({name: value or "n/a" for name, value in line.items()})
+    writer = csv.DictWriter(text, lines[0], delimiter="\t", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    write_text(output / GROUP, text.getvalue())
-    return output / GROUP
+    writer.writerows(lines)
+    write_text(Path(output) / program.table, text.getvalue())
+    return Path(output) / program.table
 
 
 def _group_row(path, made):
     measures = made.get("measures") or {}
-    session = next((part for part in path.parts if part.startswith("ses-")), "n/a")
     numbers = {name: measures.get(name) for name in _MEASURES}
-    return {
-        "participant_id": path.parts[0],
-        "session_id": session,
-        "filename": path.with_suffix(".nii.gz").as_posix(),
-        "verdict": made.get("verdict") or "n/a",
-        **{name: "n/a" if value is None else f"{value:.4g}" for name, value in numbers.items()},
-        "reasons": "; ".join(made.get("reasons") or ()) or "n/a",
-    }
+    return path, {"verdict": made.get("verdict"), **numbers}, made.get("reasons") or ()

@@ -2,29 +2,18 @@
 """Pages to look at results in a browser, without a network: one for a scan, one for a job.
 
 They are made from what lies on disk: the scan, the result files, their record, and for a job the
-pages of its scans. The viewer is NiiVue, taken from the installed package ipyniivue.
+pages of its scans.
 """
 
-import gzip
-import json
 import math
-import os
-import re
-from base64 import b64encode
-from collections import Counter
-from functools import cache
-from html import escape
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from string import Template
-from urllib.parse import quote
 
 import numpy as np
 
 from segsrgan import __version__
-from segsrgan.errors import UserError, printable
-from segsrgan.files import has_content, write_text
-from segsrgan.inference import pictures
+from segsrgan.errors import UserError
+from segsrgan.files import has_content
+from segsrgan.inference import markup, pictures
 from segsrgan.inference.consistency import SURE
 from segsrgan.inference.results import found_results, result_files
 from segsrgan.inference.summary import FAILED
@@ -32,14 +21,10 @@ from segsrgan.inference.verdict import CHECKS, FAIL, LOOK, PASS, judge
 from segsrgan.volumes.comparison import described
 from segsrgan.volumes.reading import read_volume, read_with_source
 
-# Characters of a page; with the viewer (2 million) and the pictures it has less than 15 million.
-_MOST_RESULT, _MOST_SCAN = 7_000_000, 3_500_000
-_THUMBNAIL = 112  # pixels
-_ICON = re.compile(rb'<link rel="icon" href="(data:image/jpeg;base64,[\w+/=]+)">')
-_HEAD = 2**16  # bytes of a page, in which its icon is
-_GENERATOR = '<meta name="generator" content="SegSRGAN">'
 _COLOURS = {"cortex_mask": (255, 92, 51), "mask": (64, 200, 255), "brain_mask": (255, 213, 64)}
 _WORST_FIRST = (FAILED, FAIL, LOOK, "", PASS)
+_MEASURED = ("measure", "value", "look if", "fail if", "")
+_HEADS = ("", "image", "verdict", "reasons", "patch, step", "result", "seconds", "memory, MB")
 
 
 def write_scan_page(results, pair, path=None):
@@ -61,27 +46,28 @@ def write_scan_page(results, pair, path=None):
         >>> for results, pair in results_below("Result_with_folded_unet_48"):
         ...     write_scan_page(results, pair)
     """
-    path = _free(results.page(pair) if path is None else path)
-    viewer, entry = find_viewer(), _entry(results, pair)
+    path = markup.free_path(results.page(pair) if path is None else path)
+    viewer, entry = markup.find_viewer(), _entry(results, pair)
     measures = {k: v for k, v in _part(entry, "measures").items() if isinstance(v, (int, float))}
     level, reasons = str(entry.get("verdict") or ""), list(entry.get("reasons") or ())
     if results.has_changed(pair):
         reasons.append("the scan has changed since these results were made")
     if level and judge(measures).level != level:
         reasons.append(f"by the thresholds of version {__version__}: {judge(measures).level}")
+    images, maps = _images(results, pair, _part(entry, "settings").get("series"))
+    label = "whole image" if pair[0] is None else "patch {}, step {}".format(*pair)
+    measured = markup.table(_MEASURED, _checks(measures), "checks"), markup.numbers(measures)
     fields = {
-        "title": _text(results.image.name),
-        "folder": _text(results.image.parent),
-        "label": _text("whole image" if pair[0] is None else "patch {}, step {}".format(*pair)),
-        "verdict": _badge(level),
-        "reasons": _list(reasons),
-        "checks": _checks(measures),
-        "measures": _pairs({k: f"{v:.6g}" for k, v in sorted(measures.items())}),
-        "made": _pairs(_provenance(results, entry)),
-        **_images(results, pair, _part(entry, "settings").get("series")),
-        **viewer,
+        "title": markup.text(results.image.name),
+        "subtitle": markup.text(f"{results.image.parent} · {label}"),
+        "verdict": markup.badge(level),
+        "reasons": markup.bullets(reasons),
+        "before": "scan",
+        "after": "result",
+        "numbers": markup.section("What was measured", *measured) + maps,
+        "made": images.pop("grids") + markup.facts(_provenance(results, entry)),
     }
-    return _write("scan_page.html", fields, path)
+    return markup.write_result_page(path, fields | images | viewer)
 
 
 def write_job_page(outcomes, path):
@@ -98,38 +84,9 @@ def write_job_page(outcomes, path):
     Raises:
         UserError: if a file of another kind has that name.
     """
-    path = _free(path)
-    worst = sorted(outcomes, key=lambda outcome: _WORST_FIRST.index(_standing(outcome)))
-    counts = Counter(map(_standing, worst))
-    badges = [f"{_badge(level)} {counts[level]}" for level in _WORST_FIRST if counts[level]]
-    fields = {
-        "title": _text(path.stem),
-        "counts": " ".join(f"<span>{badge}</span>" for badge in badges),
-        "rows": "\n".join(_job_row(outcome, path.absolute().parent) for outcome in worst),
-    }
-    return _write("job_page.html", fields, path)
-
-
-@cache
-def find_viewer():
-    """The fields of a scan's page with the JavaScript of NiiVue, its name and its licence.
-
-    Raises `UserError` if the package ipyniivue is not installed.
-    """
-    try:
-        package = distribution("ipyniivue")
-        code = Path(package.locate_file("ipyniivue/static/widget.js")).read_bytes()
-    except (PackageNotFoundError, OSError) as error:
-        raise UserError(
-            "the page of a scan needs the viewer of the package ipyniivue, which is not "
-            "installed; pip install 'SegSRGAN[report]'"
-        ) from error
-    licence = package.read_text("licenses/LICENSE") or package.metadata["License"]
-    return {
-        "viewer": b64encode(gzip.compress(code, 9, mtime=0)).decode(),
-        "viewer_name": _text(f"NiiVue, from ipyniivue {package.version}"),
-        "licence": escape(licence),
-    }
+    start = Path(path).absolute().parent
+    rows = [(_standing(outcome), _job_cells(outcome, start)) for outcome in outcomes]
+    return markup.write_job_page(path, _HEADS, rows, _WORST_FIRST)
 
 
 def _entry(results, pair):
@@ -162,13 +119,11 @@ def _provenance(results, entry):
     """How the results were made, a dict of texts: all that the record says and no other part."""
     shown = ("files", "inputs", "settings", "measures", "verdict", "reasons")
     facts = {k: v for k, v in entry.items() if k not in shown} | _part(entry, "settings")
-    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
-    made = {"record written by": f"SegSRGAN {results.record.version()}"}
-    return made | {k: "-" if text == "null" else text for k, text in texts.items()}
+    return {"record written by": f"SegSRGAN {results.record.version()}", **facts}
 
 
 def _images(results, pair, series):
-    """The fields with voxels: scan, result, pictures, an icon, and the viewer's volumes."""
+    """The fields of what scan and results show, and the section of the maps of doubt, HTML."""
     prefixes, folder = result_files(), results.folder / results.label(pair)
     paths = {name: folder / results.file_name(p, pair) for name, p in prefixes.items()}
     paths = {name: path for name, path in paths.items() if has_content(path)}
@@ -191,21 +146,17 @@ def _images(results, pair, series):
         colours = [_COLOURS[name] for name in masks]
         outlined = [pictures.outlined(*p, colours) for p in zip(after, labels, strict=True)]
         columns["result, outlined"] = outlined
-    packed, grid = pictures.packed_image(sr, *window, _MOST_RESULT)
+    colours = {prefixes[name].replace("_", " "): _COLOURS[name] for name in masks}
+    parts = markup.legend(colours, source.is_oriented), markup.figures(columns)
     fields = {
-        "scan": _text(described(scan.grid)),
-        "result": _text(described(sr.grid)),
-        "legend": _legend({prefixes[name]: _COLOURS[name] for name in masks}, source.is_oriented),
-        "figures": _figures(columns),
-        "icon": pictures.jpeg(outlined[0], _THUMBNAIL),
-        "scan_data": pictures.packed_image(scan, *window, _MOST_SCAN)[0],
-        "result_data": packed,
-        "mask_data": "" if mask is None else pictures.packed_mask(mask, grid),
+        "grids": markup.facts({"scan": described(scan.grid), "result": described(sr.grid)}),
+        "pictures": markup.section("Before and after", *parts),
+        **markup.volume_fields(outlined[0], scan, sr, mask, window),
     }
     del scan, sr, masks, mask  # maps are as large, and read one by one
     maps = [name for name in paths if name == "invented" or name.endswith("_disagreement")]
     doubts = dict(_map(prefixes[name], pictures.planes(read(name), grids)) for name in maps)
-    return fields | {"maps": f"<h2>Where to doubt it</h2>{_figures(doubts)}" if maps else ""}
+    return fields, markup.section("Where to doubt it", markup.figures(doubts)) if maps else ""
 
 
 def _map(prefix, planes):
@@ -217,28 +168,6 @@ def _map(prefix, planes):
     return title, [pictures.heat(pixels, top) for pixels in planes]
 
 
-def _legend(colours, is_oriented):
-    marks = [
-        f'<span style="color:rgb{colour}">&#9632;</span> {_text(prefix.replace("_", " "))}'
-        for prefix, colour in colours.items()
-    ]
-    side = "The patient's right is on the left." if is_oriented else "Left and right are not known."
-    return " &nbsp; ".join([*marks, side])
-
-
-def _figures(columns):
-    """Rows of figures, one for each plane, of columns: title -> pictures of all planes."""
-    rows = ""
-    for row, plane in enumerate(pictures.PLANES):
-        rows += '<div class="planes">'
-        for title, planes in columns.items():
-            caption, source = _text(f"{plane}: {title}"), pictures.jpeg(planes[row])
-            rows += f'<figure><img src="{source}" alt="{caption}">'
-            rows += f"<figcaption>{caption}</figcaption></figure>"
-        rows += "</div>\n"
-    return rows
-
-
 def _checks(measures):
     """The rows of the table of measures that are judged, the worst first."""
     rows = []
@@ -247,12 +176,13 @@ def _checks(measures):
         if value is not None:
             level = judge({check.measure: value}).level
             shown = check.show(value) if check.form else "no" if level == PASS else "yes"
-        name = f"{_text(check.text.replace('{}', '…'))}<br><code>{_text(check.measure)}</code>"
+        named = markup.text(check.text.replace("{}", "…"))
+        name = f"{named}<br><code>{markup.text(check.measure)}</code>"
         bounds = (_beyond(check, *bounds) for bounds in (check.look, check.fail))
-        cells = [name, *map(_text, (shown, *bounds)), _badge(level) if level else ""]
-        rows.append((level, _row(cells, f'class="{level or "none"}"')))
+        cells = [name, *map(markup.text, (shown, *bounds)), markup.badge(level) if level else ""]
+        rows.append((level, markup.row(cells, f'class="{level or "none"}"')))
     order = (FAIL, LOOK, PASS, "")
-    return "\n".join(row for _, row in sorted(rows, key=lambda found: order.index(found[0])))
+    return [row for _, row in sorted(rows, key=lambda found: order.index(found[0]))]
 
 
 def _beyond(check, low, high):
@@ -269,75 +199,20 @@ def _standing(outcome):
     return FAILED if outcome.result == FAILED else known
 
 
-def _job_row(outcome, start):
-    """A row of the table of a job, whose page lies in the folder `start`."""
-    results = found_results(outcome.image, outcome.folder)
-    page = results.page((outcome.patch, outcome.step))
-    name, picture, standing = _text(outcome.image.name), "", _standing(outcome)
-    if has_content(page) and standing != FAILED:
-        link = f'<a href="{_address(page, start)}">'
-        with open(page, "rb") as file:
-            icon = _ICON.search(file.read(_HEAD))
-        name = f"{link}{name}</a>"
-        picture = f'{link}<img src="{icon[1].decode()}" alt=""></a>' if icon else ""
-    cells = [
+def _job_cells(outcome, start):
+    """The cells of an outcome in the table of a job, whose page lies in the folder `start`."""
+    page, standing = None, _standing(outcome)
+    if standing != FAILED:
+        results = found_results(outcome.image, outcome.folder)
+        page = results.page((outcome.patch, outcome.step))
+    picture, name = markup.linked(outcome.image.name, page, start)
+    return [
         picture,
-        f"{name}<br><small>{_text(outcome.image.parent)}</small>",
-        _badge(standing),
-        _list(filter(None, (outcome.detail, *outcome.reasons))),
+        f"{name}<br><small>{markup.text(outcome.image.parent)}</small>",
+        markup.badge(standing),
+        markup.bullets(filter(None, (outcome.detail, *outcome.reasons))),
         "whole image" if outcome.patch is None else f"{outcome.patch}, {outcome.step}",
-        _text(outcome.result),
+        markup.text(outcome.result),
         f"{outcome.seconds:.1f}" if outcome.seconds else "",
         f"{outcome.peak_bytes / 1e6:.0f}" if outcome.peak_bytes else "",
     ]
-    return _row(cells, f'data-rank="{_WORST_FIRST.index(standing)}"')
-
-
-def _address(page, start):
-    """A link from a folder to a file, whatever bytes its name has."""
-    try:
-        return quote(os.fsencode(Path(os.path.relpath(page, start)).as_posix()))
-    except ValueError:  # another drive of Windows
-        return page.absolute().as_uri()
-
-
-def _text(value):
-    """Any text as HTML, in one line; what is not UTF-8 in names is escaped."""
-    return escape(printable(str(value)).encode(errors="backslashreplace").decode())
-
-
-def _row(cells, attribute):
-    return f"<tr {attribute}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-
-
-def _badge(level):
-    return f'<b class="badge {_text(level)}">{_text(level or "no verdict")}</b>'
-
-
-def _list(texts):
-    items = "".join(f"<li>{_text(text)}</li>" for text in texts)
-    return f"<ul>{items}</ul>" if items else ""
-
-
-def _pairs(texts):
-    return "".join(f"<dt>{_text(k)}</dt><dd>{_text(text)}</dd>" for k, text in texts.items())
-
-
-def _free(path):
-    """The `Path` of a page, unless a file that is no page of ours lies there."""
-    path = Path(path)
-    if os.path.lexists(path):
-        head = path.read_bytes()[:_HEAD] if path.is_file() else b""
-        if _GENERATOR.encode() not in head:
-            raise UserError(f"{path}: is there already and is no page of ours; name another file")
-    return path
-
-
-def _write(template, fields, path):
-    """Writes a template with its fields, which stand there as `$name`; returns the path."""
-    folder = Path(__file__).parent
-    texts = [(folder / name).read_text(encoding="utf-8") for name in ("page.css", template)]
-    style, page = (text.partition("\n")[2] for text in texts)  # without the line of the licence
-    common = {"generator": _GENERATOR, "style": style, "version": _text(__version__)}
-    write_text(path, Template(page).substitute(common | fields))
-    return path

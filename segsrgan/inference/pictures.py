@@ -76,11 +76,14 @@ def _profiles(array):
 
 def planes(volume, grids, spline_order=1):
     """A volume in each of the `plane_grids`, interpolated: a list of arrays (rows, columns)."""
-    found = []
-    for axis, grid in zip(PLANES.values(), grids, strict=True):
-        pixels = resample_to(volume, grid, spline_order=spline_order).array.take(0, axis).T
-        found.append(pixels if axis == PLANES["axial"] else pixels[::-1])  # the top of the head up
-    return found
+    return flattened([resample_to(volume, grid, spline_order=spline_order).array for grid in grids])
+
+
+def flattened(arrays):
+    """Arrays (x, y, z) on each of the `plane_grids` as arrays (rows, columns), a list."""
+    flat = [a.take(0, axis).T for a, axis in zip(arrays, PLANES.values(), strict=True)]
+    axes = zip(flat, PLANES.values(), strict=True)  # the top of the head up
+    return [pixels if axis == PLANES["axial"] else pixels[::-1] for pixels, axis in axes]
 
 
 def heat(values, top):

@@ -331,10 +331,10 @@ def _named_results(path):
     return results, (settings.get("patch"), settings.get("step"))
 
 
-def versions(engine):
-    """Of Python and what computes by an engine of this name, a dict of texts for the record."""
+def versions(*packages):
+    """Of Python and what computes, by these packages among others, texts for the record."""
     found = {"python": platform.python_version()}
-    for name in ("numpy", "scipy", engine):
+    for name in ("numpy", "scipy", *packages):
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

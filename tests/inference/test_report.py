@@ -1,28 +1,23 @@
 # SPDX-License-Identifier: MIT
 """Pages of scans and jobs: what they say, what they refuse, and how a browser shows them."""
 
-import gzip
 import json
 import os
 import re
-import shutil
-import subprocess
-from base64 import b64decode
 from dataclasses import replace
-from importlib.util import find_spec
-from types import SimpleNamespace
 from urllib.parse import unquote_to_bytes
 
 import nibabel
 import numpy as np
 import pytest
+from page_reading import RESOURCES, embedded, rows
 from PIL import Image
 
 from segsrgan.cli import report
 from segsrgan.cli.main import main
 from segsrgan.errors import TableError, UserError
 from segsrgan.files import RECORD, write_text
-from segsrgan.inference import pages, pictures
+from segsrgan.inference import markup, pages, pictures
 from segsrgan.inference.results import ImageResults, result_files, results_below
 from segsrgan.inference.summary import FAILED, FINISHED, Outcome, read_summary, write_summary
 from segsrgan.inference.verdict import CHECKS, FAIL, LOOK, PASS, judge
@@ -33,26 +28,11 @@ PAIR, LABEL = (64, 32), "patch_64_step_32"
 MEASURES = {"noise_fraction": 0.047, "head_volume": 1400.0, "clipped": 1, "cortex_volume": 50.0}
 MEASURES |= {"invented": 0.25, "thickness_mismatch": -0.21}
 NAME = os.fsdecode(b"K\xf6pf<b>'\" #?.nii.gz")  # bytes that are not UTF-8, marks of HTML and URLs
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 
 
 @pytest.fixture(autouse=True)
-def viewer(request, monkeypatch, tmp_path):
-    """Puts a small viewer in the place of ipyniivue's, which `real_viewer` asks for."""
-    pages.find_viewer.cache_clear()
-    if "real_viewer" not in request.fixturenames:
-        script = tmp_path / "widget.js"
-        script.write_text("export default {}")
-        package = {"version": "9.9", "locate_file": lambda name: script}
-        package["read_text"] = lambda name: "<BSD>"
-        monkeypatch.setattr(pages, "distribution", lambda name: SimpleNamespace(**package))
-
-
-@pytest.fixture
-def real_viewer():
-    """Leaves ipyniivue's viewer in place."""
-    if find_spec("ipyniivue") is None:
-        pytest.skip("ipyniivue is not installed")
+def viewer(small_viewer):
+    """Has a small viewer in the pages of a test that does not ask for `real_viewer`."""
 
 
 def ball(shape, spacing):
@@ -88,19 +68,6 @@ def made(tmp_path):
 
 def outcome(results, result=FINISHED, verdict=PASS, **rest):
     return Outcome(results.image, *PAIR, result, results.folder / LABEL, verdict=verdict, **rest)
-
-
-def rows(text):
-    """The cells of the rows of the body of a page's table, as text."""
-    body = text[text.index("<tbody") : text.index("</tbody")]
-    found = [re.findall(r"<td>(.*?)</td>", row) for row in body.split("<tr ")[1:]]
-    return [[re.sub("<[^>]+>", " ", cell).strip() for cell in row] for row in found]
-
-
-def embedded(text, name):
-    """A volume in a page."""
-    data = re.search(f'id="{name}">([^<]*)<', text)[1]
-    return nibabel.Nifti1Image.from_bytes(gzip.decompress(b64decode(data)))
 
 
 def test_a_job_writes_pages_beside_its_results(identity, image, tmp_path, capsys):
@@ -287,9 +254,9 @@ def test_what_no_page_can_be_made_of_is_named(made, what, message):
 
 def test_without_the_extra_its_name_is_said(made, monkeypatch):
     def missing(name):
-        raise pages.PackageNotFoundError(name)
+        raise markup.PackageNotFoundError(name)
 
-    monkeypatch.setattr(pages, "distribution", missing)
+    monkeypatch.setattr(markup, "distribution", missing)
     with pytest.raises(UserError, match=r"ipyniivue.*pip install 'SegSRGAN\[report\]'"):
         pages.write_scan_page(made(), PAIR)
 
@@ -366,36 +333,6 @@ def test_other_tables_are_no_summary(tmp_path):
     summary.write_text(summary.read_text().replace("64", "x"))
     with pytest.raises(TableError, match="line 2 is not of a summary"):
         read_summary(summary)
-
-
-@pytest.fixture
-def browse(tmp_path):
-    """Return a function: what Chromium prints, and says on its console, of a changed page."""
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
-
-    def run(page, script="", style="", flags=("--dump-dom", "--virtual-time-budget=20000")):
-        # What is left of the console is warnings and errors.
-        head = f"{style}</style><script>console.log = () => {{}};</script>"
-        text = page.read_text(encoding="utf-8").replace("</style>", head, 1)
-        text = text.replace("</body>", f"<script>{script}</script></body>")
-        (tmp_path / "shown.html").write_text(text, encoding="utf-8")
-        gpu = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-        place = ("--no-sandbox", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=900,600")
-        done = subprocess.run(
-            [CHROMIUM, "--headless=new", *gpu, *place, "--enable-logging=stderr", *flags]
-            + [(tmp_path / "shown.html").as_uri()],
-            capture_output=True,
-            timeout=300,
-        )
-        said = done.stderr.decode(errors="replace").splitlines()
-        return done.stdout.decode(), [line for line in said if "CONSOLE" in line]
-
-    return run
-
-
-RESOURCES = """addEventListener("load", () => setTimeout(() => document.body.dataset.loaded =
-  performance.getEntriesByType("resource").map(entry => entry.name.slice(0, 5)).join(), 9000));"""
 
 
 def test_the_browser_finds_no_fault_in_a_scan_page_and_loads_nothing(made, browse, real_viewer):

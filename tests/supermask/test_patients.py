@@ -9,6 +9,7 @@ from examinations import touch_files
 from volumes.samples import EVEN, write_series
 
 from segsrgan.errors import TableError, UserError
+from supermask.folders import PatientResults
 from supermask.patients import Patient, read_patients
 from supermask.results import Job
 from supermask.views import read_view
@@ -79,7 +80,11 @@ def test_a_wrong_line_or_folder_does_not_stop_the_other_patients(read, tmp_path)
     touch_files(tmp_path, "p1/axial.nii", "p2/axial.nii", "p2/liver_mask.nii")
     first, second = read_patients(tmp_path)
     assert first.problem is None and "liver_mask.nii: of which stack" in second.problem
-    (outcome,) = Job(output=tmp_path, settings=None, progress=None).run([second])
+
+    def place(patient):
+        return PatientResults(tmp_path / patient.name, patient.name)
+
+    (outcome,) = Job(place=place, settings=None, progress=None).run([second])
     assert (outcome.result, outcome.detail) == ("failed", second.problem)
 
 
