@@ -38,10 +38,10 @@ install: $(venv)/.install ## the commands of this clone in a virtual environment
 	@echo "Commands: $(CURDIR)/$(bin)/{job_model.py,SegSRGAN_training.py,segsrgan,supermask-*}"
 
 docs: $(venv)/.docs ## the documentation as a site, in site/index.html
-	$(bin)/python -m mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(bin)/python -m mkdocs build
 
-test: $(venv)/.dev ## the default suite: all tests but the slow ones and those for GPUs
-	$(bin)/python -m pytest $(pytest_flags)
+test: $(venv)/.dev ## the default suite: the tutorial, and all tests but the slow ones and those for GPUs
+	$(bin)/python -m pytest --nbmake --nbmake-timeout 900 $(pytest_flags) docs/tutorial.ipynb tests
 
 test_slow: $(venv)/.dev ## the slow tests
 	$(bin)/python -m pytest -m "slow and not gpu" $(pytest_flags)

@@ -168,6 +168,7 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
         text = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
         assert not re.search(loaded, text), name
     assert 'id="supermask.results.predict"' in text
+    assert '<details class="example"' not in text, "a section of a docstring is called Examples"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
