@@ -19,7 +19,7 @@ package_targets := create_venv_and_install_SegSRGAN test_job_model_help \
   test_job_model_on_image_absolute test_job_model_on_image_relatif test_seg test_training \
   remove_result
 
-.PHONY: help demo demo_supermask install test test_slow test_jax lint check weights weights_brain weights_supermask clean remove_venv \
+.PHONY: help demo demo_supermask docs install test test_slow test_jax lint check weights weights_brain weights_supermask clean remove_venv \
   $(package_targets)
 
 help: ## list these targets
@@ -37,8 +37,11 @@ demo_supermask: $(venv)/.demo ## three stacks of a moving patient become one mas
 install: $(venv)/.install ## the commands of this clone in a virtual environment
 	@echo "Commands: $(CURDIR)/$(bin)/{job_model.py,SegSRGAN_training.py,segsrgan,supermask-*}"
 
-test: $(venv)/.dev ## the default suite: all tests but the slow ones and those for GPUs
-	$(bin)/python -m pytest $(pytest_flags)
+docs: $(venv)/.docs ## the documentation as a site, in site/index.html
+	NO_MKDOCS_2_WARNING=1 $(bin)/python -m mkdocs build
+
+test: $(venv)/.dev ## the default suite: the tutorial, and all tests but the slow ones and those for GPUs
+	$(bin)/python -m pytest --nbmake --nbmake-timeout 900 $(pytest_flags) docs/tutorial.ipynb tests
 
 test_slow: $(venv)/.dev ## the slow tests
 	$(bin)/python -m pytest -m "slow and not gpu" $(pytest_flags)
@@ -83,7 +86,7 @@ weights_supermask: $(venv)/.dev ## train networks of SuperMask by their recipe, 
 	  --synthetic_cases weights_run/supermask.csv --snapshot_folder weights_run/supermask $(weights_flags)
 
 clean: ## remove what builds, tests and the demo wrote
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache demo_results
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache demo_results
 	find segsrgan supermask tests benchmarks Test_package_and_local/Python_function \
 	  -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -96,8 +99,9 @@ $(package_targets):
 
 # One environment, editable, to which each step adds what its targets need.
 $(venv)/.demo: extras = [demo]
+$(venv)/.docs: extras = [docs]
 $(venv)/.dev: extras = [dev]
-$(venv)/.install $(venv)/.demo $(venv)/.dev: pyproject.toml setup.py
+$(venv)/.install $(venv)/.demo $(venv)/.docs $(venv)/.dev: pyproject.toml setup.py
 	$(make_venv)
 	@echo "Installing SegSRGAN$(extras) into $(CURDIR)/$(venv) (about a minute the first time)"
 	$(bin)/python -m pip install --quiet --editable '.$(extras)'

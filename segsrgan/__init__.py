@@ -4,7 +4,7 @@
 The public names are loaded when they are first used, so that ``import segsrgan`` costs nothing
 and a program that only reads volumes never loads Keras.
 
-Example:
+Examples:
     >>> from segsrgan import Predictor, write_volume
     >>> result = Predictor().predict("t2.nii.gz", patch=128, new_resolution=(0.5, 0.5, 0.5))
     >>> write_volume(result.sr, "t2_sr.nii.gz")

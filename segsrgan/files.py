@@ -44,7 +44,7 @@ def temporary_beside(path):
 def fitting_name(name, tail=""):
     """A file name and its end; of a name too long for a file a digest takes the place of the rest.
 
-    Example:
+    Examples:
         >>> len(fitting_name("x" * 250, "_summary.csv"))
         255
     """

@@ -173,7 +173,7 @@ def is_image_name(name):
 def stem(path):
     """The name of an image without folder and suffix; of any other path its last part.
 
-    Example:
+    Examples:
         >>> stem("sub-01/T2.NII.GZ")
         'T2'
     """

@@ -45,7 +45,7 @@ class Rigid:
     Raises:
         ValueError: if a number is not finite, or there are not three of each.
 
-    Example:
+    Examples:
         >>> turn = Rigid((0, 0, np.pi / 2), centre=(1, 0, 0))
         >>> np.round(turn.apply((2, 0, 0)), 6)
         array([1., 1., 0.])

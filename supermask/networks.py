@@ -78,7 +78,7 @@ def build_segmentor(spec=None):
         A `keras.Model` with the attribute `spec`: images `(b, x, y, z, 1)` in [0, 1], of sizes
         divisible by `spec.multiple`, to probabilities of the same shape, float32.
 
-    Example:
+    Examples:
         >>> build_segmentor(SegmentorSpec(kernel=2)).output_shape
         (None, None, None, None, 1)
     """
@@ -232,7 +232,7 @@ def build_alignnet(spec=None):
         [0, 1], to (b, 6) float32: angles about x, y, z in radians, shifts along x, y, z in mm.
         `motion_matrices` says what they mean. A new network gives 0, the identity.
 
-    Example:
+    Examples:
         >>> build_alignnet(AlignNetSpec(size=32, kernels=(2, 2))).output_shape
         (None, 6)
     """

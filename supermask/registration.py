@@ -103,7 +103,7 @@ def register(fixed, moving, settings=None, start=None):
     Raises:
         UserError: if there is nothing to register.
 
-    Example:
+    Examples:
         >>> found = register(axial, sagittal)
         >>> moved = sagittal.image_on(axial.grid, found.transform)
     """

@@ -61,7 +61,7 @@ def predict(
         UserError: if an argument is wrong, or the stacks cannot be used together.
         VolumeError, WeightsError: if a file cannot be read or written, or there are no weights.
 
-    Example:
+    Examples:
         >>> result = supermask.predict(["axial.nii.gz", "coronal.nii.gz"], weights="networks.h5")
         >>> result.mask.spacing, result.views[1].transform.angle(), result.agreements[0].dice
         ((0.8, 0.8, 0.8), 4.2, 0.93)

@@ -48,7 +48,7 @@ class View:
         UserError: if voxels are not finite, the stack has no contrast, or the mask lies
             elsewhere than the stack.
 
-    Example:
+    Examples:
         >>> View(Volume(np.arange(27.0).reshape(3, 3, 3), (1, 1, 5))).name
         'axial'
     """

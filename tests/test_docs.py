@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What the documentation names exists: files, headings, make targets, flags, benchmarks."""
+"""The documentation as a site, and that what it names exists: files, headings, targets, flags."""
 
 import contextlib
 import io
 import json
 import re
 import subprocess
+import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +31,8 @@ COMMANDS = {
 }
 # Flags of other programs, in commands that the pages quote.
 FOREIGN = {"--logdir", "--nthreads", "--scheduler-file", "--nodes", "--depth"}
+PACKAGES = ["segsrgan", "supermask", "supermask.training"]
+PACKAGES += [f"segsrgan.{name}" for name in ("inference", "volumes", "networks", "evaluation")]
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 
 
@@ -153,3 +156,35 @@ def figures(text):
     rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
     numbers = [[cell.strip() for cell in row if re.match(r" *[+-]?\d", cell)] for row in rows]
     return {tuple(row[-3:]) for row in numbers if len(row) > 1}
+
+
+def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
+    for module in ("material", "mkdocstrings_handlers.python"):
+        pytest.importorskip(module, reason="the site needs SegSRGAN[docs]")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    loaded = r"<(?:script|img|iframe)[^>]* src=.?https?:|<link[^>]*stylesheet[^>]*https?:"
+    for name in ("index", "tutorial", "use/report", "weights/index", "reference/supermask"):
+        text = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        assert not re.search(loaded, text), name
+    assert 'id="supermask.results.predict"' in text
+    assert '<details class="example"' not in text, "a section of a docstring is called Examples"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_stand_in_the_reference(package):
+    pages = (REPOSITORY / "docs" / "reference").glob("*.md")
+    text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
+    listed = re.findall(r"^::: (\S+)\.(\w+)$", text, re.M)
+    module = import_module(package)
+    for name in set(module.__all__) - {"__version__"}:
+        thing = getattr(module, name)
+        homes = [home for home, other in listed if other == name]
+        assert any(getattr(import_module(home), name) is thing for home in homes), name
+
+
+def test_the_tutorial_is_kept_without_results():
+    notebook = json.loads((REPOSITORY / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert code and not any(cell["outputs"] or cell["execution_count"] for cell in code)

@@ -45,7 +45,7 @@ results:
   With --grid there are SR_native_…, Cortex_native_… and so on, too, or SR_like_….
 
 verdict: pass, look or fail, with the reasons in results.json and the summary; what is measured
-  and from which value on it is bad: docs/use/applying.md.
+  and from which value on it is bad: docs/use/report.md.
 
 exit status: 0 all done, 1 some images failed (with --strict, or have the verdict fail), 2 nothing
 could be done, 130 interrupted.

@@ -28,7 +28,7 @@ results in FOLDER, of an image t2.nii.gz:
   again. Without --output they lie beside each image, as those of job_model.py do.
 
 verdict: pass, look or fail; what is measured and from which value on it is bad:
-  docs/use/applying.md.
+  docs/use/report.md.
 
 exit status: 0 all done, 1 some images failed (with --strict, or have the verdict fail), 2 nothing
 could be done, 130 interrupted.

@@ -66,7 +66,7 @@ def evaluate(cases, settings=None, progress=None):
     Raises:
         UserError: if a metric was asked for that no case has the files for.
 
-    Example:
+    Examples:
         >>> case = Case(label="cortex.nii.gz", reference_label="truth.nii.gz")
         >>> settings = EvaluationSettings(metrics=("dice", "hd95"), labels=(3, 42))
         >>> (scores,) = evaluate([case], settings)

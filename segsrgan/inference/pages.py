@@ -42,7 +42,7 @@ def write_scan_page(results, pair, path=None):
         UserError: if there is no whole result with its record, the scan or a result cannot be read
             (`VolumeError`), ipyniivue is not installed, or a file of another kind has that name.
 
-    Example:
+    Examples:
         >>> for results, pair in results_below("Result_with_folded_unet_48"):
         ...     write_scan_page(results, pair)
     """

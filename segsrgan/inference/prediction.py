@@ -91,7 +91,7 @@ class Prediction:
         Raises:
             ValueError: if no voxel of the grid lies in the field of view, or it is no `Grid`.
 
-        Example:
+        Examples:
             >>> native = predictor.predict("t2.nii.gz").on_grid()
             >>> native.cortex_mask.array.shape == read_volume("t2.nii.gz").array.shape
             True
@@ -120,7 +120,7 @@ class Prediction:
             UserError: if files of these names are not results of this scan, or the folder or name
                 is none; `VolumeError` if they cannot be written.
 
-        Example:
+        Examples:
             >>> predictor.predict("scans/t2.nii.gz").save("out")["sr"]
             PosixPath('out/t2_sr.nii.gz')
         """

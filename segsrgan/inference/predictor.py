@@ -94,7 +94,7 @@ class Predictor:
         UserError: on a wrong setting, or if the engine cannot run here.
         WeightsError: if the weights are unknown or not a generator's.
 
-    Example:
+    Examples:
         >>> predictor = Predictor()
         >>> result = predictor.predict("t2.nii.gz", patch=128, new_resolution=(0.5, 0.5, 0.5))
         >>> result.sr.spacing

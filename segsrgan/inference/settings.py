@@ -230,7 +230,7 @@ def parse_pairs(patches, steps=None):
     Patches are sizes by comma, steps one group per patch by comma, values by blank; without any
     they are half of each patch.
 
-    Example:
+    Examples:
         >>> parse_pairs("64,128", "32 64,64")
         ((64, 32), (64, 64), (128, 64))
     """

@@ -93,7 +93,7 @@ CHECKS = (
 def judge(measures):
     """The `Verdict` by the measures of a result, name -> number; what is missing says nothing.
 
-    Example:
+    Examples:
         >>> judge({"noise_fraction": 0.05, "head_volume": 1400}).level
         'look'
     """

@@ -57,7 +57,7 @@ def load_generator(name_or_path=None, patch=None, formulation="fast"):
     Raises:
         WeightsError: if the file is missing, no weights file, or does not fit its spec.
 
-    Example:
+    Examples:
         >>> model = load_generator()
         >>> model(np.zeros((1, 64, 64, 64, 1), "float32")).shape
         (1, 64, 64, 64, 2)

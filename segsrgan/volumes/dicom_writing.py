@@ -128,7 +128,7 @@ def write_dicom(volumes, images, folder):
         ValueError: if there are no images, or masks lie on another grid.
         VolumeError: if the scan is not MR, voxels are NaN or infinite, or files cannot be written.
 
-    Example:
+    Examples:
         >>> volume, source = read_with_source("examination", series="T2 axial")
         >>> write_dicom({"sr": volume}, source.images, "out")
     """

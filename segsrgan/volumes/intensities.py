@@ -251,7 +251,7 @@ def foreground(array):
 class Normalisation:
     """The linear map of an image's intensities to [0, 1] (SegSRGAN paper, section 3.1).
 
-    Example:
+    Examples:
         >>> normalisation = Normalisation.of(array)
         >>> same = normalisation.invert(normalisation.apply(array))
     """

@@ -179,7 +179,7 @@ def surface_distances(a, b, spacing):
     mm, empty if a segmentation is. Raises `ValueError` if the shapes differ or the spacing is not
     positive and finite.
 
-    Example:
+    Examples:
         >>> a, b = np.zeros((2, 9, 9, 9), bool)
         >>> a[2, 4, 4] = b[5, 4, 4] = True
         >>> surface_distances(a, b, (0.5, 0.5, 3.0)).hausdorff()

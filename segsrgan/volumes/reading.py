@@ -53,7 +53,7 @@ def read_volume(path, series=None, labels=False):
     Raises:
         VolumeError: if there is no readable 3-D scalar image with a valid geometry.
 
-    Example:
+    Examples:
         >>> volume = read_volume("t2.nii.gz")
         >>> volume.array.shape, volume.spacing
         ((320, 320, 26), (0.75, 0.75, 5.5))

@@ -93,7 +93,7 @@ def resample(
         ValueError: if the spacing is not positive and finite or makes more than 2^31 voxels, or
             for unknown names or orders, or a thickness that is not positive.
 
-    Example:
+    Examples:
         >>> fine = resample(read_volume("t2.nii.gz"), (0.5, 0.5, 0.5))
     """
     grid = volume.grid.corner_aligned(spacing)

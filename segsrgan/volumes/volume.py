@@ -219,7 +219,7 @@ class Volume:
     Raises:
         ValueError: if the array is not 3-D or the geometry is invalid.
 
-    Example:
+    Examples:
         >>> volume = Volume(np.zeros((64, 64, 20), np.float32), (1.0, 1.0, 3.0))
         >>> volume.grid.thick_axis
         2

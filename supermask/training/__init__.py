@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Training of the segmentor and of AlignNet: apart first, then each helped by the other.
 
-Example:
+Examples:
     >>> from supermask.training import TrainingSettings, fit
     >>> networks = fit(cases, TrainingSettings(grid_size=48, spacing=3, window=7), "run")
     >>> result = supermask.predict(["axial.nii.gz", "sagittal.nii.gz"], weights=networks)

@@ -42,7 +42,7 @@ def paint(mask, rng, spacing=None, inverted=0.0, anatomy=None):
     Raises:
         UserError: if the mask is empty.
 
-    Example:
+    Examples:
         >>> image = paint(read_volume("la_003.nii.gz"), np.random.default_rng(0), spacing=3.0)
     """
     outline = mask.with_array((mask.array >= 0.5).astype(np.float32))

@@ -49,7 +49,7 @@ def fit(cases, settings, folder, test=(), progress=None, stop=None):
         TrainingError: if the training cannot go on.
         UserError, OSError: if the settings contradict each other or a folder cannot be written.
 
-    Example:
+    Examples:
         >>> cases = [simulate(image, mask, rng, Simulation(spacing=3.0)) for ...]
         >>> settings = TrainingSettings(grid_size=48, spacing=3.0, kernel=8, window=7)
         >>> networks = fit(cases[:-2], settings, "run", test=cases[-2:])
