@@ -43,7 +43,7 @@ def run(args, save):
     for group, name, volume, truth in heads(args.data, args.contrasts):
         for condition in CONDITIONS:
             rows.append(_row(finder, group, name, condition, *acquired(volume, truth, condition)))
-    for group, name, volume, _, brain in [*cases(args.data), *infants(args.data)]:
+    for group, name, volume, _, brain in [*cases(args.data), *infants(args.data, left_out=False)]:
         if "painted" not in group:
             rows.append(_row(finder, f"{group}, alone", name, "as it is", volume, volume, brain))
     report = {"mean": means(rows), "cases": rows}

@@ -63,7 +63,7 @@ def cases(folder):
     """Yields (name, truth Volume, brain bool)."""
     for name, truth, _, brain in fetal_cases(folder):
         yield name, *_cut(truth, brain)
-    for _, name, truth, _, brain in infants(folder):
+    for _, name, truth, _, brain in infants(folder, left_out=False):
         if name in INFANTS:
             yield name, *_cut(truth, brain)
 

@@ -91,15 +91,16 @@ def _settings(text):
     return {name: int(value) if value.isdigit() else value for name, value in pairs.items()}
 
 
-def infants(folder):
-    """Yields real infants as `cases` does, without a cortex; "other infants" may be trained on."""
+def infants(folder, left_out=True):
+    """Yields real infants as `cases` does, without a cortex; those of trainings, too, if asked."""
     for path in sorted((folder / "infants").glob("*w.nii.gz")):
-        group = "infants" if any(name in path.name for name in HELD_OUT) else "other infants"
+        if left_out and not any(name in path.name for name in HELD_OUT):
+            continue
         volume = read_volume(path)
         brain = volume.array > 0
         box = tuple(slice(p.min(), p.max() + 1) for p in brain.nonzero())
         part = Volume(volume.array[box], volume.spacing, direction=volume.direction)
-        yield group, path.name[:-7], part, None, brain[box]
+        yield "infants", path.name[:-7], part, None, brain[box]
 
 
 def fetal_cases(folder):
