@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Pictures of real scans: three planes of each as it is, by splines, and in the result.
+
+An adult's T2 from DICOM, a clinical FLAIR and an adult's T1 of 1 mm that is sliced 4 times thicker,
+all with their heads, and one stack of a fetus in motion, cut to the brain by its mask. Red is the
+outline of the cortex, of heads without and with --strip. --data is a folder with dicom/, clinical/,
+whole_head/ and fetal_stacks/.
+"""
+
+import sys
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import markdown
+from segsrgan import Predictor, Volume, read_volume
+from segsrgan.inference import pictures
+from segsrgan.volumes import degrade
+
+RED = (230, 30, 30)
+GAP = 6  # pixels between planes
+# name -> path in the folder of data, and voxel size of the result, mm
+SCANS = {
+    "dicom_t2": ("dicom/mixed_folder", 0.8),
+    "clinical": ("clinical/adult_flair_0.75x0.75x5.5.nii.gz", 1.0),
+    "whole_head": ("whole_head/adult_t1.nii.gz", 1.0),
+    "fetal_stack": ("fetal_stacks/sub-01_run-3_T2w.nii.gz", 0.8),
+}
+
+
+def add_arguments(parser):
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", help="name or file (default: the bundled)")
+    parser.add_argument("--only", nargs="+", choices=SCANS, default=list(SCANS))
+    parser.add_argument("--folder", type=Path, default=Path("docs/images"), help="of the pictures")
+
+
+def run(args, save):
+    predictor, rows = Predictor(args.weights), []
+    for name in args.only:
+        path, size = SCANS[name]
+        scan = shown(name, args.data / path)
+        results = {}
+        for strip in ("no",) if name == "fetal_stack" else ("no", "yes"):
+            one = copy(predictor)
+            one.settings = replace(predictor.settings, strip=strip)
+            results[strip] = one.predict(scan, new_resolution=(size,) * 3)
+            level, reasons = results[strip].verdict
+            rows.append([name, strip, level, "; ".join(reasons)])
+            print(*rows[-1], file=sys.stderr, flush=True)
+        picture(scan, results).save(args.folder / f"{name}.png")
+        save({"cases": rows})
+    return {"cases": rows}
+
+
+def shown(name, path):
+    """The scan of which the picture is, a `Volume`."""
+    scan = read_volume(path)
+    if name == "whole_head":
+        return degrade(scan, (1.0, 1.0, 4.0))
+    if name != "fetal_stack":
+        return scan
+    mask = read_volume(path.with_name(path.name.replace(".nii", "_desc-brain_mask.nii"))).array > 0
+    first = np.maximum(np.argwhere(mask).min(0) - 4, 0)
+    box = tuple(slice(a, b) for a, b in zip(first, np.argwhere(mask).max(0) + 5, strict=True))
+    origin = scan.grid.index_to_physical(first)
+    return Volume((scan.array * mask)[box], scan.spacing, origin, scan.direction)
+
+
+def picture(scan, results):
+    """A row for each plane: voxels, splines, result, and its outline for each of the `results`."""
+    from PIL import Image
+
+    scan, images = pictures.upright(scan), {k: pictures.upright(r.sr) for k, r in results.items()}
+    window, image = pictures.window(scan), next(iter(images.values()))
+    grids = pictures.plane_grids(image, *window, None)
+    columns = [pictures.planes(scan, grids, order) for order in (0, 3)]
+    columns.append(pictures.planes(image, grids))
+    columns = [[pictures.grey(pixels, *window) for pixels in column] for column in columns]
+    coloured = [[np.stack([pixels] * 3, axis=-1) for pixels in column] for column in columns]
+    for key, result in results.items():
+        mask = pictures.planes(pictures.upright(result.cortex_mask), grids, 0)
+        greys = [pictures.grey(p, *window) for p in pictures.planes(images[key], grids)]
+        coloured.append([pictures.outlined(*p, [RED]) for p in zip(greys, zip(mask), strict=True)])
+    rows = [np.concatenate(_padded(row, 0), axis=1) for row in zip(*coloured, strict=True)]
+    return Image.fromarray(np.concatenate(_padded(rows, 1), axis=0))
+
+
+def _padded(parts, axis):
+    """Pictures of one size along an axis, each with a gap behind it along the other."""
+    longest = max(part.shape[axis] for part in parts)
+    widths = [[(0, GAP), (0, GAP)] for _ in parts]
+    for width, part in zip(widths, parts, strict=True):
+        width[axis] = (0, longest - part.shape[axis])
+    return [np.pad(part, [*width, (0, 0)]) for width, part in zip(widths, parts, strict=True)]
+
+
+def tables(report):
+    return markdown(["scan", "--strip", "verdict", "reasons"], report["cases"])
