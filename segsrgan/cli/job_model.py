@@ -47,8 +47,8 @@ results:
 verdict: pass, look or fail, with the reasons in results.json and the summary; what is measured
   and from which value on it is bad: docs/use/applying.md.
 
-exit status: 0 all done, 1 some images failed (with --strict, or have the verdict fail), 2 nothing
-could be done, 130 interrupted.
+exit status: 0 all done, 1 an image failed, or all did (with --strict, or the verdict on one is
+fail), 2 nothing was begun, as an argument or input is wrong, 130 interrupted.
 """
 
 
