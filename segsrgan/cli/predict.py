@@ -97,7 +97,7 @@ def find_images(inputs, start=None):
     for text in inputs:
         if not (found := _images_of(text, start)):
             raise UserError(
-                f"{text}: names no image, or only results of earlier runs; name the scans themselves"
+                f"{text}: names no image, or only results of earlier runs; name the scans"
             )
         images += found
     folders = [path.parent for path in images if _is_dicom(path)]

@@ -26,7 +26,7 @@ from segsrgan.errors import UserError, printable
 from segsrgan.files import has_content, write_text
 from segsrgan.inference import pictures
 from segsrgan.inference.consistency import SURE
-from segsrgan.inference.results import found_results, result_files
+from segsrgan.inference.results import found_results, is_map, result_files
 from segsrgan.inference.summary import FAILED
 from segsrgan.inference.verdict import CHECKS, FAIL, LOOK, PASS, judge
 from segsrgan.volumes.comparison import described
@@ -203,7 +203,7 @@ def _images(results, pair, series):
         "mask_data": "" if mask is None else pictures.packed_mask(mask, grid),
     }
     del scan, sr, masks, mask  # maps are as large, and read one by one
-    maps = [name for name in paths if name == "invented" or name.endswith("_disagreement")]
+    maps = [name for name in paths if is_map(name)]
     doubts = dict(_map(prefixes[name], pictures.planes(read(name), grids)) for name in maps)
     return fields | {"maps": f"<h2>Where to doubt it</h2>{_figures(doubts)}" if maps else ""}
 

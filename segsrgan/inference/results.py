@@ -47,20 +47,25 @@ _ORIGINAL = ("SR", "Cortex")
 _VERSION_3_0 = ("SR", "Cortex", "Cortex_mask")
 
 
-def result_files():
+def result_files(heads=outputs.HEADS):
     """The results that networks may give: dict, name of the result -> prefix of its file.
 
     Each head of `segsrgan.networks.outputs` has one, a probability a thresholded one, and those
     of one channel a map of disagreement, too. The others are no network's.
     """
     files = {}
-    for head in outputs.HEADS:
+    for head in heads:
         files[head.name] = head.file
         if head.activation == "sigmoid":
             files[f"{head.name}_mask"] = f"{head.file}_mask"
         if head.activation != "softmax":
             files[f"{head.name}_disagreement"] = f"{head.file}_disagreement"
     return files | {"invented": "Invented", "brain_mask": "Brain_mask"}
+
+
+def is_map(name):
+    """Whether a result of this name is a map of doubt."""
+    return name == "invented" or name.endswith("_disagreement")
 
 
 @dataclass(frozen=True)

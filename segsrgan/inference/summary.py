@@ -13,7 +13,7 @@ from segsrgan.errors import TableError, one_line, printable
 from segsrgan.files import fitting_name, write_text
 from segsrgan.tables import read_table
 
-FINISHED, SKIPPED, FAILED = "finished", "skipped", "failed"
+FINISHED, SKIPPED, FAILED, PLANNED = "finished", "skipped", "failed", "planned"
 COLUMNS = (
     *("image", "patch", "step", "result", "seconds", "peak_memory_MB", "folder", "detail"),
     *("verdict", "reasons"),
@@ -27,13 +27,14 @@ class Outcome:
     """What became of one image at one patch and step, in voxels or None for the whole image.
 
     The seconds are those to compute and write; reading and interpolating count for an image's
-    first pair. Images overlap, so that the sum may exceed the time of the job.
+    first pair. Images overlap, so that the sum may exceed the time of the job. Of what is planned
+    seconds and bytes are estimates, see `segsrgan.inference.jobs.plan_here`.
     """
 
     image: Path
     patch: int | None
     step: int | None
-    result: str  # FINISHED, SKIPPED (was there already) or FAILED
+    result: str  # FINISHED, SKIPPED (was there already), FAILED or PLANNED
     folder: Path
     seconds: float = 0.0
     peak_bytes: int = 0  # largest resident memory of the process meanwhile

@@ -164,14 +164,7 @@ def test_images_of_one_name_get_those_of_their_folders_before_it(tmp_path):
 
 def test_images_may_be_called_as_results_of_others_are(image, weights, tmp_path):
     images = [image(f"x/{name}.nii.gz") for name in ("t2_cortex", "t2", "t2_brain")]
-    flags = (
-        "--resolution",
-        "2",
-        "--patch",
-        "16",
-        "--weights_path",
-        weights("classes", mask_classes=3),
-    )
+    flags = "--resolution", "2", "--patch", "16", "-wp", weights("classes", mask_classes=3)
     words = [str(word) for word in (*images, "-o", tmp_path / "out", *flags)]
     for more in ([], ["--overwrite"]):
         assert main(["predict", *words, *more]) == 0
