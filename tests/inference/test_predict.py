@@ -225,6 +225,31 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_lists_what_would_be_and_writes_nothing(predict, image, tmp_path, monkeypatch):
+    scan, done, out = image("x/t2.nii.gz"), image("x/done.nii.gz"), tmp_path / "out"
+    assert predict(done, "-o", out)[0] == 0
+    (tmp_path / "broken.nii.gz").write_text("nothing")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    monkeypatch.setattr("segsrgan.inference.predictor.predict_tiled", None)  # never called
+    flags = "-o", out, "--grid", "native", "--maps", "--report", "--dry-run"
+    status, err = predict(scan, done, *flags)
+    assert status == 0, err
+    (line,) = [line for line in err.splitlines() if "would write" in line]
+    assert line.startswith(f"{scan}: 8x10x9 voxels of 2x2x2 mm by 1 patches; would write t2_sr.")
+    for kind in ("cortex_mask", "invented", "sr_native", "cortex_disagreement_native"):
+        assert f" t2_{kind}.nii.gz" in line
+    assert "brain_mask" not in line and line.endswith(f" in {out}")
+    assert "nothing was written; 1 of 2 to compute, about 0:00:0" in err
+    status, err = predict(
+        tmp_path / "broken.nii.gz", scan, "-o", out, "--dry-run", "--strip", "auto"
+    )
+    assert status == 1 and "error: " in err and "broken.nii.gz" in err
+    assert "t2_brain_mask.nii.gz" in err and "t2_invented" not in err
+    status, err = predict(scan, "-o", out, "--dry-run", "--max_memory", "0.001")
+    assert status == 1 and "GiB of memory" in err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
 def test_an_interrupted_command_leaves_nothing(predict, image, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
