@@ -354,8 +354,9 @@ def versions(engine):
     """Of Python and what computes by an engine of this name, a dict of texts for the record."""
     found = {"python": platform.python_version()}
     for name in ("numpy", "scipy", engine):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
+        for package in (f"{name}-cpu", name):  # TensorFlow's without graphics cards
+            with suppress(PackageNotFoundError):
+                found[name] = version(package)
     return found
 
 

@@ -228,7 +228,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(
 def test_a_dry_run_lists_what_would_be_and_writes_nothing(predict, image, tmp_path, monkeypatch):
     scan, done, out = image("x/t2.nii.gz"), image("x/done.nii.gz"), tmp_path / "out"
     assert predict(done, "-o", out)[0] == 0
-    (tmp_path / "broken.nii.gz").write_text("nothing")
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_text("nothing")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     monkeypatch.setattr("segsrgan.inference.predictor.predict_tiled", None)  # never called
     flags = "-o", out, "--grid", "native", "--maps", "--report", "--dry-run"
@@ -240,9 +241,7 @@ def test_a_dry_run_lists_what_would_be_and_writes_nothing(predict, image, tmp_pa
         assert f" t2_{kind}.nii.gz" in line
     assert "brain_mask" not in line and line.endswith(f" in {out}")
     assert "nothing was written; 1 of 2 to compute, about 0:00:0" in err
-    status, err = predict(
-        tmp_path / "broken.nii.gz", scan, "-o", out, "--dry-run", "--strip", "auto"
-    )
+    status, err = predict(broken, scan, "-o", out, "--dry-run", "--strip", "auto")
     assert status == 1 and "error: " in err and "broken.nii.gz" in err
     assert "t2_brain_mask.nii.gz" in err and "t2_invented" not in err
     status, err = predict(scan, "-o", out, "--dry-run", "--max_memory", "0.001")

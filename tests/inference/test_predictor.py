@@ -299,7 +299,7 @@ def test_max_memory_is_kept_to(tiny, monkeypatch):
 )
 def test_an_estimate_is_what_is_made(settings, thick, identity):
     spacing = np.roll([1.1, 1.1, 3.3], thick + 1)
-    predictor, calls = Predictor(of_slices(identity), **settings), []
+    predictor, calls = Predictor(model=of_slices(identity), **settings), []
     volume = random_volume((11, 13, 12), tuple(map(float, spacing)))
     for patch, step in ((8, 5), (16, 8), (None, None)):
         found = predictor.estimate(volume, patch, step, new_resolution=1)
