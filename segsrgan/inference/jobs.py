@@ -126,7 +126,7 @@ def plan_here(job, waiting, make_predictor, progress):
             speed = speed or _seconds_per_voxel(predictor)
             size = "x".join(map(str, found.grid.shape))
             spacing = "x".join(f"{edge:.3g}" for edge in found.grid.spacing)
-            text = "%s: %s voxels of %s mm by %d patches; would write %s"
+            text = "%s: %s voxels of %s mm, patches: %d; would write %s"
             files = _planned_files(results, pair, job, predictor)
             logger.info(text, results.title(pair), size, spacing, found.patches, files)
             taken = {"seconds": found.voxels * speed, "peak_bytes": found.memory}

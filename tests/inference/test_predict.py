@@ -236,7 +236,7 @@ def test_a_dry_run_lists_what_would_be_and_writes_nothing(predict, image, tmp_pa
     status, err = predict(scan, done, *flags)
     assert status == 0, err
     (line,) = [line for line in err.splitlines() if "would write" in line]
-    assert line.startswith(f"{scan}: 8x10x9 voxels of 2x2x2 mm by 1 patches; would write t2_sr.")
+    assert line.startswith(f"{scan}: 8x10x9 voxels of 2x2x2 mm, patches: 1; would write t2_sr.")
     for kind in ("cortex_mask", "invented", "sr_native", "cortex_disagreement_native"):
         assert f" t2_{kind}.nii.gz" in line
     assert "brain_mask" not in line and line.endswith(f" in {out}")
