@@ -344,6 +344,9 @@ def _report(job, outcomes, csv_path, keep, quiet):
 
 def _report_plan(outcomes):
     seconds = [outcome.seconds for outcome in outcomes if outcome.result == PLANNED]
+    if not seconds:
+        logger.info("nothing was written, and nothing would be computed")
+        return
     total = timedelta(seconds=round(sum(seconds)))
     text = "nothing was written; %d of %d to compute, about %s for the network alone, by one patch"
     text += " timed here; reading, interpolating, what is measured and writing come on top"
