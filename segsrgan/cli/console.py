@@ -70,13 +70,13 @@ def command(build_parser, run, interrupted="", text=one_line):
             sys.stderr.write(f"{parser.prog}: interrupted{left}\n")
             return 130
         except (ValueError, OSError, ImportError, MemoryError) as error:
-            sys.stderr.write(f"{parser.prog}: {_coloured('error')}: {text(error)}\n")
+            sys.stderr.write(f"{parser.prog}: {coloured('error')}: {text(error)}\n")
             return 2
 
     return main
 
 
-def _coloured(level):
+def coloured(level):
     """The name of a level, in its colour where stderr is a terminal and NO_COLOR is not set."""
     is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or os.name == "nt"
     if is_plain or level not in _COLOURS or not sys.stderr.isatty():
@@ -240,7 +240,7 @@ class _BarHandler(logging.Handler):
             return
         self._written.add(text)
         if record.levelno >= logging.WARNING:
-            text = f"{self._program}: {_coloured(record.levelname.lower())}: {text}"
+            text = f"{self._program}: {coloured(record.levelname.lower())}: {text}"
         if "tqdm" in sys.modules:
             from tqdm import tqdm
 

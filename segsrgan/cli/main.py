@@ -50,8 +50,8 @@ def main(argv=None):
 def _completed_command():
     """The subcommand, in a list, that is to complete what follows it in the line of a shell."""
     line, end = os.environ["COMP_LINE"], int(os.environ["COMP_POINT"])
-    words = line[:end].split(" ")
-    if len(words) < 3 or words[1] not in _COMMANDS:
+    words = [word for word in line[:end].split(" ")[:-1] if word]  # without the cursor's own
+    if len(words) < 2 or words[1] not in _COMMANDS:
         return []
     os.environ["_ARGCOMPLETE"] = "2"  # argcomplete's word for: the command begins at the second
     return words[1:2]

@@ -13,6 +13,7 @@ from segsrgan.cli.console import Parser, command
 from segsrgan.errors import UserError
 from segsrgan.files import real_path
 from segsrgan.inference.results import choose_folders, choose_names, recorded_files
+from segsrgan.inference.summary import is_summary
 from segsrgan.tables import image_files, is_image_name, read_paths, resolved
 
 logger = logging.getLogger(__name__)
@@ -130,8 +131,9 @@ def _may_hold_images(path):
 
 
 def _no_results(paths):
-    """The paths but those that a record beside them names as results, a list."""
+    """The paths but those that a record beside them names as results, and summaries, a list."""
     made = set().union(*(recorded_files(folder) for folder in {path.parent for path in paths}))
+    made |= {path for path in paths if path.suffix == ".csv" and is_summary(path)}
     if left := [path for path in paths if path in made]:
         logger.info("%s and %d more: left out, they are results", left[0], len(left) - 1)
     return [path for path in paths if path not in made]
@@ -158,7 +160,7 @@ def _is_table(path):
 def _is_dicom(path):
     """Whether a file is DICOM: by its suffix, or by its first bytes where that says nothing."""
     if is_image_name(path.name):
-        return path.suffix.lower() == ".dcm"
+        return path.suffix.lower() == ".dcm" and not path.is_dir()
     if not path.is_file():
         return False
     from segsrgan.volumes.reading import is_dicom

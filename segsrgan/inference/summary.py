@@ -82,6 +82,13 @@ def read_summary(path):
     return [_outcome_of(row, table.path) for row in table.rows]
 
 
+def is_summary(path):
+    """Whether a file begins as `write_summary` writes it."""
+    with suppress(OSError), open(path, "rb") as file:
+        heads = (",".join(columns).encode() for columns in (COLUMNS, _OLD_COLUMNS))
+        return file.readline(1000).rstrip() in heads
+
+
 def _outcome_of(row, path):
     try:
         pair = (None if row.get(k) in ("", "None") else int(row.get(k)) for k in ("patch", "step"))
@@ -100,7 +107,7 @@ def _write_summary(folder, stem, outcomes, keep):
     """Writes into the first file that does not exist or is a summary of ours."""
     for number in count():
         path = folder / fitting_name(stem, f"_summary{f'_{number}' if number else ''}.csv")
-        if not os.path.lexists(path) or _is_summary(path):
+        if not os.path.lexists(path) or is_summary(path):
             before = read_summary(path) if keep and os.path.exists(path) else ()
             images = {outcome.image for outcome in outcomes}
             rows = [*(outcome for outcome in before if outcome.image not in images), *outcomes]
@@ -108,12 +115,6 @@ def _write_summary(folder, stem, outcomes, keep):
             csv.writer(text, lineterminator="\n").writerows([COLUMNS, *map(_row, rows)])
             write_text(path, text.getvalue())
             return path
-
-
-def _is_summary(path):
-    with suppress(OSError), open(path, "rb") as file:
-        heads = (",".join(columns).encode() for columns in (COLUMNS, _OLD_COLUMNS))
-        return file.readline(1000).rstrip() in heads
 
 
 def _row(outcome):

@@ -126,7 +126,7 @@ def test_a_log_file_has_a_line_of_progress_now_and_then_and_a_terminal_a_bar(cap
         ("segsrgan pre", {"predict "}),
         ("segsrgan predict --dry", {"--dry-run", "--dry_run"}),
         ("segsrgan predict --strip ", {"auto", "yes", "no"}),
-        ("segsrgan weights sh", {"show "}),
+        ("segsrgan  weights sh", {"show "}),
         ("segsrgan bids raw out gr", {"group "}),
     ],
 )

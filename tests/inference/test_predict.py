@@ -116,7 +116,7 @@ def test_inputs_that_hold_nothing_but_results_are_an_error_that_says_so(
 ):
     out = tmp_path / "out"
     assert predict(image("x/a.nii.gz"), "-o", out)[0] == 0
-    for words in (out, out / "*.nii.gz", out / "*.json"):
+    for words in (out, out / "*.nii.gz", out / "*.json", out / "*"):
         status, err = predict(words, "-o", out)
         assert status == 2 and f"{words}: names no image, or only results of earlier runs" in err
     # One of several folders may hold nothing.
