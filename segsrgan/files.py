@@ -196,7 +196,8 @@ def files_below(folder, broken=False):
 def has_content(path):
     """Whether there is a file or folder, and not an empty one as a full disk leaves."""
     if os.path.isdir(path):
-        return any(os.scandir(path))
+        with os.scandir(path) as entries:
+            return any(entries)
     return os.path.isfile(path) and os.path.getsize(path) > 0
 
 

@@ -30,7 +30,10 @@ COMMANDS = {
     **{f"segsrgan {n}": f"{m}:{f}" for n, (m, f, _) in _COMMANDS.items() if n != "weights"},
 }
 # Flags of other programs, in commands that the pages quote.
-FOREIGN = {"--logdir", "--nthreads", "--scheduler-file", "--nodes", "--depth"}
+FOREIGN = {
+    *("--logdir", "--nthreads", "--scheduler-file", "--nodes", "--depth", "--array", "--mem"),
+    *("--rm", "--entrypoint", "--build-arg", "--network", "--bind", "--python-code"),
+}
 PACKAGES = ["segsrgan", "supermask", "supermask.training"]
 PACKAGES += [f"segsrgan.{name}" for name in ("inference", "volumes", "networks", "evaluation")]
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))

@@ -2,8 +2,10 @@
 """Files are whole or absent, and folders of results know what they hold."""
 
 import errno
+import gc
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from segsrgan.files import (
     check_writable,
     create_text,
     files_below,
+    has_content,
     remove_stale,
     replaced_file,
     stamp,
@@ -214,3 +217,13 @@ def test_results_of_supermask_3_0_0_are_known_and_replaced(tmp_path, whole):
     put(folder, "new", name="image.nii.gz")
     left = [] if whole else ["mask.nii.gz", "report.json"]
     assert sorted(content(tmp_path)) == ["image.nii.gz", *left, "results.json"]
+
+
+def test_a_folder_looked_into_is_closed(tmp_path):
+    for name in "ab":
+        (tmp_path / name).touch()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert has_content(tmp_path) and not has_content(tmp_path / "a")
+        gc.collect()
+    assert not caught

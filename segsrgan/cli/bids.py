@@ -15,8 +15,8 @@ wide; OUTPUT/sub-01/anat/ has
   sub-01_space-T2w_desc-brain_mask.nii.gz      the brain, where --strip has found it
 group: OUTPUT/segsrgan.tsv, volumes (ml) and verdict of each of these images.
 
-exit status: 0 all done, 1 some images failed (with --strict, or have the verdict fail), 2 nothing
-could be done, 130 interrupted.
+exit status: 0 all done, 1 an image failed, or all did (with --strict, or the verdict on one is
+fail), 2 nothing was begun, as an argument or input is wrong, 130 interrupted.
 """
 # The results lie where BIDS says, and its images are NIfTI.
 _MEANINGLESS = ("output", "result_folder_name", "debut_path", "dicom", "series")

@@ -7,12 +7,16 @@ import os
 import shlex
 import signal
 import sys
+import time
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from importlib import import_module
 
 from segsrgan.errors import UserError, one_line, printable
 
 _PACKAGES = ("segsrgan", "supermask")
+_COLOURS = {"warning": "33", "error": "31"}  # yellow and red, of terminals
+_LOG_SECONDS = 30  # between lines of progress where there is no terminal
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,6 +24,14 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def parse_args(self, args=None, namespace=None):
+        """As `argparse` does; a shell that completes a line by argcomplete gets its answer."""
+        if "_ARGCOMPLETE" in os.environ:
+            from argcomplete import autocomplete
+
+            autocomplete(self)  # ends the program
+        return super().parse_args(args, namespace)
 
     def error(self, message):
         """Raises `UserError` instead of leaving the program."""
@@ -58,10 +70,18 @@ def command(build_parser, run, interrupted="", text=one_line):
             sys.stderr.write(f"{parser.prog}: interrupted{left}\n")
             return 130
         except (ValueError, OSError, ImportError, MemoryError) as error:
-            sys.stderr.write(f"{parser.prog}: error: {text(error)}\n")
+            sys.stderr.write(f"{parser.prog}: {coloured('error')}: {text(error)}\n")
             return 2
 
     return main
+
+
+def coloured(level):
+    """The name of a level, in its colour where stderr is a terminal and NO_COLOR is not set."""
+    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or os.name == "nt"
+    if is_plain or level not in _COLOURS or not sys.stderr.isatty():
+        return level
+    return f"\033[{_COLOURS[level]}m{level}\033[0m"
 
 
 @contextmanager
@@ -138,30 +158,50 @@ def import_quietly(module):
 
 
 class ProgressBar:
-    """Shows `progress(label, done, total, text)` calls as one bar per label on stderr.
+    """Shows `progress(label, done, total, text)` calls on stderr.
 
-    A context manager that leaves the bar as it stands. `unit` is what is counted.
+    On a terminal as one bar per label; elsewhere, as in log files, as a line each half minute, and
+    one at the end of a label that has a text. A context manager that leaves the bar as it stands.
+    `unit` is what is counted.
     """
 
     def __init__(self, quiet=False, unit="patch"):
         self._quiet, self._unit, self._bar = quiet, unit, None
+        self._begun, self._written = ("", 0, 0.0), time.monotonic()  # label, units, time; last line
 
     def __call__(self, label, done, total, text=""):
         """Moves the bar, with a text behind it; opens it at 0 and closes it at the end."""
         if self._quiet:
             return
+        if not sys.stderr.isatty():
+            self._write_line(label, done, total, text)
+            return
         if done == 0 or self._bar is None:
             from tqdm import tqdm
 
             self.close()
-            # In a log file a line now and then is enough.
-            options = {"mininterval": 0.2 if sys.stderr.isatty() else 30, "unit": self._unit}
+            options = {"mininterval": 0.2, "unit": self._unit}
             self._bar = tqdm(total=total, initial=done, desc=label, **options)
         if text:
             self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(done - self._bar.n)
         if done == total:
             self.close()
+
+    def _write_line(self, label, done, total, text):
+        now = time.monotonic()
+        if done == 0 or self._begun[0] != label:
+            self._begun = label, done, now
+        _, first, start = self._begun
+        is_due = now - self._written >= _LOG_SECONDS and first < done < total
+        if not is_due and not (done == total and text):
+            return
+        self._written, parts = now, [f"{self._unit} {done} of {total}"]
+        if is_due:
+            seconds = (now - start) * (total - done) / (done - first)
+            parts.append(f"{timedelta(seconds=round(seconds))} left")
+        line = ", ".join([*parts, text] if text else parts)
+        sys.stderr.write(f"{printable(label)}: {line}\n")
 
     def close(self):
         """Leaves the bar as it stands."""
@@ -200,7 +240,7 @@ class _BarHandler(logging.Handler):
             return
         self._written.add(text)
         if record.levelno >= logging.WARNING:
-            text = f"{self._program}: {record.levelname.lower()}: {text}"
+            text = f"{self._program}: {coloured(record.levelname.lower())}: {text}"
         if "tqdm" in sys.modules:
             from tqdm import tqdm
 

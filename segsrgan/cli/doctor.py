@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,7 @@ _PACKAGES = (
     *("scikit-image", "h5py"),
 )
 _EXTRAS = {
+    "completion": ("argcomplete", "the shell completes commands"),
     "dask": ("distributed", "a cluster, --dask"),
     "dicom": ("highdicom", "DICOM results, --dicom"),
     "onnx": ("onnxruntime", "segsrgan export --format onnx"),
@@ -91,10 +93,10 @@ def _processor():
 
 
 def _version(name):
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
+    for package in (name, f"{name}-cpu"):  # TensorFlow without graphics cards
+        with suppress(PackageNotFoundError):
+            return version(package)
+    return "not installed"
 
 
 def _try_engines():

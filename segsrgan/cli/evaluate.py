@@ -26,7 +26,7 @@ input, one of:
                  counting the suffix and SR_, Cortex_mask_, Cortex_ or Mask_ at the start;
                  or patterns in quotes whose one * is the name: "hr/*_T2w.nii.gz"
 
-exit status: 0 all measured, 1 some cases failed, 2 nothing could be done, 130 interrupted.
+exit status: 0 all measured, 1 some cases failed, 2 nothing was begun, 130 interrupted.
 docs/use/evaluation.md defines the measures.
 """
 

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +22,13 @@ from segsrgan.inference.settings import (
     local_workers,
     parse_pairs,
 )
-from segsrgan.inference.summary import FAILED, format_table, read_summary, write_summary
+from segsrgan.inference.summary import (
+    FAILED,
+    PLANNED,
+    format_table,
+    read_summary,
+    write_summary,
+)
 from segsrgan.inference.verdict import FAIL
 from segsrgan.tables import find_table, read_paths, resolved
 
@@ -47,8 +54,8 @@ results:
 verdict: pass, look or fail, with the reasons in results.json and the summary; what is measured
   and from which value on it is bad: docs/use/report.md.
 
-exit status: 0 all done, 1 some images failed (with --strict, or have the verdict fail), 2 nothing
-could be done, 130 interrupted.
+exit status: 0 all done, 1 an image failed, or all did (with --strict, or the verdict on one is
+fail), 2 nothing was begun, as an argument or input is wrong, 130 interrupted.
 """
 
 
@@ -87,6 +94,12 @@ class JobSettings:
         "(needs SegSRGAN[report])",
     )
     overwrite: bool = setting(False, "compute finished results again")
+    dry_run: bool = setting(
+        False,
+        "write nothing, but list what would be computed: voxels, patches, files, memory, and the "
+        "network's seconds by a patch that is timed here",
+        flag="--dry-run",
+    )
     strict: bool = setting(False, "exit status 1 where the verdict on a result is fail")
     quiet: bool = setting(False, "errors only")
     verbose: bool = setting(False, "more messages, tracebacks of failed images included")
@@ -222,7 +235,9 @@ def run(args, choose, csv_path=None, keep=False):
     settings = typed(args, JobSettings)
     job, recipe = _plan(args, settings, choose)
     unit, run, outcomes = "patch", jobs.run_here, []
-    if settings.dask is not None:
+    if settings.dry_run:
+        run, csv_path = jobs.plan_here, None
+    elif settings.dask is not None:
         from segsrgan.inference.dask_cluster import run_on_cluster
 
         unit, run = "image", partial(run_on_cluster, address=settings.dask)
@@ -232,6 +247,8 @@ def run(args, choose, csv_path=None, keep=False):
                 outcomes.append(outcome)
     finally:
         _report(job, outcomes, csv_path, keep, settings.quiet)
+    if settings.dry_run:
+        _report_plan(outcomes)
     bad = [outcome.result == FAILED for outcome in outcomes]
     if settings.strict:
         bad += [outcome.verdict == FAIL for outcome in outcomes]
@@ -283,7 +300,7 @@ def _plan(args, settings, choose):
         grid=read_volume(resolved(like)).grid if like else None,
         grid_end="" if kind == "hr" else f"_{kind}",
         dicom=settings.dicom,
-        report=settings.report,
+        report=settings.report and not settings.dry_run,
     )
     # Other computers may have the package, and the weights in it, elsewhere.
     where = os.path.abspath(path) if path == Path(weights) else str(weights)
@@ -323,6 +340,17 @@ def _report(job, outcomes, csv_path, keep, quiet):
             print(format_table(outcomes), flush=True)
         except BrokenPipeError:  # `| head`: nobody reads on, and all is done
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report_plan(outcomes):
+    seconds = [outcome.seconds for outcome in outcomes if outcome.result == PLANNED]
+    if not seconds:
+        logger.info("nothing was written, and nothing would be computed")
+        return
+    total = timedelta(seconds=round(sum(seconds)))
+    text = "nothing was written; %d of %d to compute, about %s for the network alone, by one patch"
+    text += " timed here; reading, interpolating, what is measured and writing come on top"
+    logger.info(text, len(seconds), len(outcomes), total)
 
 
 main = command(build_parser, _run, "the same command goes on from here")

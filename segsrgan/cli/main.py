@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The command `segsrgan`, whose subcommands are the commands of `_COMMANDS`."""
 
+import os
 import sys
 from importlib import import_module
 
@@ -33,6 +34,8 @@ def main(argv=None):
         while it is loaded.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    if "_ARGCOMPLETE" in os.environ:
+        argv = _completed_command()
     if argv and argv[0] in _COMMANDS:
         module, function, _ = _COMMANDS[argv[0]]
         try:
@@ -42,6 +45,16 @@ def main(argv=None):
             return 130
         return run(argv[1:], prog=f"segsrgan {argv[0]}")
     return command(_build_parser, lambda args: 0)(argv)
+
+
+def _completed_command():
+    """The subcommand, in a list, that is to complete what follows it in the line of a shell."""
+    line, end = os.environ["COMP_LINE"], int(os.environ["COMP_POINT"])
+    words = [word for word in line[:end].split(" ")[:-1] if word]  # without the cursor's own
+    if len(words) < 2 or words[1] not in _COMMANDS:
+        return []
+    os.environ["_ARGCOMPLETE"] = "2"  # argcomplete's word for: the command begins at the second
+    return words[1:2]
 
 
 def _build_parser():

@@ -3,6 +3,7 @@
 
 import argparse
 import logging
+from contextlib import suppress
 from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
@@ -12,6 +13,7 @@ from segsrgan.cli.console import Parser, command
 from segsrgan.errors import UserError
 from segsrgan.files import real_path
 from segsrgan.inference.results import choose_folders, choose_names, recorded_files
+from segsrgan.inference.summary import is_summary
 from segsrgan.tables import image_files, is_image_name, read_paths, resolved
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,7 @@ results in FOLDER, of an image t2.nii.gz:
   t2_cortex.nii.gz       probability of the cortex, 0 to 1
   t2_cortex_mask.nii.gz  probability at or above --threshold, 0 or 1
   t2_brain_mask.nii.gz   the brain, where --strip has found it
+  t2_classes.nii.gz      classes, only for weights with a mask head
   t2.json                how they were made, what was measured, the verdict and its reasons
   With --grid there are t2_sr_native.nii.gz and so on, too, or t2_sr_like.nii.gz. Images of one name
   get those of their folders before it. Finished results are skipped, unfinished ones computed
@@ -30,8 +33,8 @@ results in FOLDER, of an image t2.nii.gz:
 verdict: pass, look or fail; what is measured and from which value on it is bad:
   docs/use/report.md.
 
-exit status: 0 all done, 1 some images failed (with --strict, or have the verdict fail), 2 nothing
-could be done, 130 interrupted.
+exit status: 0 all done, 1 an image failed, or all did (with --strict, or the verdict on one is
+fail), 2 nothing was begun, as an argument or input is wrong, 130 interrupted.
 """
 
 
@@ -68,7 +71,7 @@ def _run(args):
     images = find_images(inputs, args.debut_path)
     output = args.output and resolved(args.output)
     if output:
-        _check_apart(output, inputs, images)
+        _check_apart(output, images)
     tables = [resolved(path) for path in inputs if _is_table(path)]
     is_table = len(inputs) == len(tables) == 1
     summary = tables[0] if is_table else output and Path("segsrgan.csv")
@@ -88,22 +91,16 @@ def find_images(inputs, start=None):
         start: folder that relative paths in CSV files start from; None: the CSV's.
 
     Raises:
-        UserError: if nothing matches a pattern; `TableError` on a CSV file.
+        UserError: if nothing matches a pattern, or an input holds no image that is not a result;
+            `TableError` on a CSV file.
     """
     images = []
     for text in inputs:
-        path = resolved(text)
-        if _is_table(text):
-            images += read_paths(path, resolved(start or path.parent))
-        elif path.is_dir():
-            files = [file for file in image_files(path) if not _is_dicom(file)]
-            images += _no_results(map(resolved, files)) if files else _patients(path)
-        elif path.exists() or not has_magic(str(path)):
-            images.append(path)
-        elif matches := sorted(glob(str(path), recursive=True)):
-            images += find_images(_no_results(map(Path, matches)), start)
-        else:
-            raise UserError(f"{text}: nothing matches this pattern")
+        if not (found := _images_of(text, start)):
+            raise UserError(
+                f"{text}: names no image, or only results of earlier runs; name the scans"
+            )
+        images += found
     folders = [path.parent for path in images if _is_dicom(path)]
     images = [
         path.parent if _is_dicom(path) and folders.count(path.parent) > 1 else path
@@ -112,10 +109,31 @@ def find_images(inputs, start=None):
     return list(dict.fromkeys(images))
 
 
+def _images_of(text, start):
+    """The images that one input names, slices of DICOM one by one."""
+    path = resolved(text)
+    if _is_table(text):
+        return read_paths(path, resolved(start or path.parent))
+    if path.is_dir():
+        files = [file for file in image_files(path) if not _is_dicom(file)]
+        return _no_results(files) if files else _patients(path)
+    if path.exists() or not has_magic(str(path)):
+        return [path]
+    matches = [Path(match) for match in sorted(glob(str(path), recursive=True))]
+    if not matches:
+        raise UserError(f"{text}: nothing matches this pattern")
+    matches = [match for match in _no_results(matches) if _may_hold_images(match)]
+    return [image for match in matches for image in _images_of(match, start)]
+
+
+def _may_hold_images(path):
+    return path.is_dir() or _is_table(path) or is_image_name(path.name) or _is_dicom(path)
+
+
 def _no_results(paths):
-    """The paths but those that a record beside them names as results, and summaries."""
-    paths = list(paths)
+    """The paths but those that a record beside them names as results, and summaries, a list."""
     made = set().union(*(recorded_files(folder) for folder in {path.parent for path in paths}))
+    made |= {path for path in paths if path.suffix == ".csv" and is_summary(path)}
     if left := [path for path in paths if path in made]:
         logger.info("%s and %d more: left out, they are results", left[0], len(left) - 1)
     return [path for path in paths if path not in made]
@@ -140,19 +158,23 @@ def _is_table(path):
 
 
 def _is_dicom(path):
-    """Whether a file's name says that it is one of a DICOM series: by .dcm, .ima or no suffix."""
-    is_other = is_image_name(path.name) and path.suffix.lower() != ".dcm"
-    return not is_other and not path.is_dir()
+    """Whether a file is DICOM: by its suffix, or by its first bytes where that says nothing."""
+    if is_image_name(path.name):
+        return path.suffix.lower() == ".dcm" and not path.is_dir()
+    if not path.is_file():
+        return False
+    from segsrgan.volumes.reading import is_dicom
+
+    with suppress(OSError):  # whoever reads it says why
+        return is_dicom(path)
+    return False
 
 
-def _check_apart(output, inputs, images):
-    """Raises `UserError` if results in a folder would be read as images the next time."""
+def _check_apart(output, images):
+    """Raises `UserError` if results would lie in a DICOM folder, all files of which are read."""
     place = Path(real_path(output))
-    for folder in [resolved(path) for path in inputs] + images:
-        if not folder.is_dir():
-            continue
-        is_dicom, real = folder in images, Path(real_path(folder))
-        if place == real or is_dicom and real in place.parents:
+    for folder in filter(Path.is_dir, images):
+        if Path(real_path(folder)) in (place, *place.parents):
             raise UserError(
                 f"--output {output} lies in the input {folder}, so that results would be taken for "
                 "images the next time; take a folder elsewhere"

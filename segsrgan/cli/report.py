@@ -21,7 +21,7 @@ def build_parser():
         "Report_patch_64_step_32.html: pictures, a\nviewer, "
         "what was measured, with the thresholds, and how it was made; beside a summary "
         "SUMMARY.html,\na table of all images, the worst first. They need no network. Needs "
-        "SegSRGAN[report].\n\nexit status: 0 done, 1 some pages failed, 2 nothing could be done, "
+        "SegSRGAN[report].\n\nexit status: 0 done, 1 some pages failed, 2 nothing was begun, "
         "130 interrupted.",
     )
     add = parser.add_argument

@@ -26,7 +26,7 @@ results, in OUTPUT/PATIENT/: mask.nii.gz, probability.nii.gz, image.nii.gz (the 
   report.html, and OUTPUT/supermask.html, a table of all patients. Finished patients are skipped.
 
 exit status: 0 all done, 1 some patients failed or are doubtful (aligned masks hardly overlap), or a
-stack could not be used, 2 nothing could be done, 130 interrupted. More in docs/use/supermask.md.
+stack could not be used, 2 nothing was begun, 130 interrupted. More in docs/use/supermask.md.
 """
 
 

@@ -21,7 +21,7 @@ for the other planes, truth.nii.gz (the high-resolution mask in the pose of the 
 truth_image.nii.gz, true_<view>_to_<reference>.tfm, case.json. OUTPUT/cases.csv, which lists all
 cases in OUTPUT, goes into supermask-predict --path and supermask-train --csv.
 
-exit status: 0 all done, 1 some volumes failed, 2 nothing could be done, 130 interrupted.
+exit status: 0 all done, 1 some volumes failed, 2 nothing was begun, 130 interrupted.
 """
 
 

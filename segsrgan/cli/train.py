@@ -13,6 +13,7 @@ from segsrgan.cli.console import (
     Parser,
     ProgressBar,
     accept_all_characters,
+    coloured,
     import_quietly,
     messages,
 )
@@ -191,7 +192,7 @@ def main(argv=None, prog=None, command=SEGSRGAN):
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
         is_memory = isinstance(error, MemoryError)
         text = f"out of memory; try {command.smaller}" if is_memory else full_text(error)
-        sys.stderr.write(f"{program}: error: {text}\n")
+        sys.stderr.write(f"{program}: {coloured('error')}: {text}\n")
         return 1 if stop.listening or isinstance(error, RuntimeError) else 2
 
 

@@ -12,16 +12,26 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from segsrgan.errors import MemoryShortage, UserError, one_line, printable
 from segsrgan.files import PARTIAL, check_writable, stamp
-from segsrgan.inference.results import DICOM_FOLDER, ImageResults, versions
-from segsrgan.inference.summary import FAILED, FINISHED, SKIPPED, Outcome
+from segsrgan.inference.results import (
+    DICOM_FOLDER,
+    ImageResults,
+    is_map,
+    result_files,
+    versions,
+)
+from segsrgan.inference.summary import FAILED, FINISHED, PLANNED, SKIPPED, Outcome
 from segsrgan.memory import PeakMemory
+from segsrgan.networks.outputs import output_channels
 from segsrgan.volumes.kinds import missing
 
 logger = logging.getLogger(__name__)
+
+_SAMPLE, _SAMPLE_SLICES = 64, 3.0  # edge of a patch that is timed, voxels; its slices in mm
 
 
 @dataclass(frozen=True)
@@ -45,10 +55,10 @@ class Job:
 def run_job(job, make_predictor, progress=None, compute=None):
     """Yields an `Outcome` for each image and pair of a `Job`; `compute` makes what is missing.
 
-    That is `run_here`, or `segsrgan.inference.dask_cluster.run_on_cluster`. What can be seen to
-    fail without reading an image is reported first. `make_predictor` is called once, and only if
-    there is something to compute; what it raises ends the job.
-    `progress(label, patches done, patches in all)` is called.
+    That is `run_here`, `segsrgan.inference.dask_cluster.run_on_cluster` or `plan_here`. What can be
+    seen to fail without reading an image is reported first. `make_predictor` is called once, and
+    only if there is something to compute; what it raises ends the job.
+    `progress(label, patches done, patches in all, text)` is called, the text on the whole job.
     """
     waiting = []
     remedy = f"{'name another folder' if job.output else 'put the results elsewhere'} by --output"
@@ -81,7 +91,7 @@ def run_job(job, make_predictor, progress=None, compute=None):
         else:
             waiting.append((results, pairs))
     if waiting:
-        progress = progress or (lambda label, done, total: None)
+        progress = progress or (lambda *call: None)
         yield from (compute or run_here)(job, waiting, make_predictor, progress)
 
 
@@ -96,6 +106,54 @@ def run_here(job, waiting, make_predictor, progress):
     finally:
         for results, _ in waiting:
             results.release()
+
+
+def plan_here(job, waiting, make_predictor, progress):
+    """Yields a planned `Outcome` for each of these images and pairs; nothing is computed for them.
+
+    Each image is read. Its bytes are what a job would make sure of; its seconds are the network's
+    alone, for all patches at the speed of one that is computed here, though constant ones cost
+    next to nothing.
+    """
+    predictor, speed = make_predictor(), None
+    for results, pairs in waiting:
+        for pair in pairs:
+            try:
+                found = predictor.estimate(results.image, *pair, job.new_resolution, job.series)
+            except Exception as error:
+                yield from failures(results, [pair], error)
+                continue
+            speed = speed or _seconds_per_voxel(predictor)
+            size = "x".join(map(str, found.grid.shape))
+            spacing = "x".join(f"{edge:.3g}" for edge in found.grid.spacing)
+            text = "%s: %s voxels of %s mm, patches: %d; would write %s"
+            files = _planned_files(results, pair, job, predictor)
+            logger.info(text, results.title(pair), size, spacing, found.patches, files)
+            taken = {"seconds": found.voxels * speed, "peak_bytes": found.memory}
+            yield _outcome(results, pair, PLANNED, **taken)
+
+
+def _seconds_per_voxel(predictor):
+    """The time of a patch, the second one, as compiling and loading are done by then."""
+    from segsrgan.inference.export import sample_patch
+
+    patch = sample_patch(_SAMPLE)
+    for _ in range(2):
+        start = time.perf_counter()
+        predictor.engine.predict_batch(patch, _SAMPLE_SLICES)
+    return (time.perf_counter() - start) / patch.size
+
+
+def _planned_files(results, pair, job, predictor):
+    """Folder and names of the results that a pair would have, a text."""
+    settings, names = predictor.settings, result_files(output_channels(predictor.spec))
+    if settings.strip == "no":
+        del names["brain_mask"]
+    kept = [prefix for name, prefix in names.items() if settings.maps or not is_map(name)]
+    ends = dict.fromkeys(("", job.grid_end))
+    files = [results.file_name(prefix + end, pair) for end in ends for prefix in kept]
+    files += [results.file_name(DICOM_FOLDER, pair, "")] * job.dicom
+    return f"{', '.join(files)} in {results.folder / results.label(pair)}"
 
 
 def failures(results, pairs, error, seconds=0.0):
@@ -171,8 +229,12 @@ class _Pipeline:
         self._progress = progress
         self._ahead = None
         self._writing = None
+        self._pairs = self._left = self._computed = 0  # of patch and step, over all images
+        self._start = 0.0
 
     def run(self, waiting):
+        self._left = self._pairs = sum(len(pairs) for _, pairs in waiting)
+        self._start = time.monotonic()
         try:
             for (results, pairs), following in zip(waiting, [*waiting[1:], None], strict=True):
                 yield from self._run_image(results, pairs, following)
@@ -192,6 +254,7 @@ class _Pipeline:
             results = results.claim()
         except Exception as error:
             self._read_ahead(following)
+            self._left -= len(pairs)
             yield from self._written()
             yield from failures(results, pairs, error, time.perf_counter() - start)
             return
@@ -205,10 +268,13 @@ class _Pipeline:
         try:
             with PeakMemory() as memory:
                 prediction = yield from self._compute(results, pair, prepared)
+            self._computed += 1
         except Exception as error:
             yield from self._written()
             yield from failures(results, [pair], error, time.perf_counter() - start)
             return
+        finally:
+            self._left -= 1
         seconds, peak = time.perf_counter() - start, max(peak, memory.bytes)
         yield from self._written()
         self._writing = _start(self._write, prediction, results, pair, before, seconds, peak)
@@ -254,9 +320,21 @@ class _Pipeline:
 
     def _predict(self, results, pair, prepared):
         label = f"{results.image.name} {results.label(pair)}".rstrip()
-        return self._predictor.predict_prepared(
-            prepared, *pair, progress=lambda done, total: self._progress(label, done, total)
-        )
+
+        def progress(done, total):
+            self._progress(label, done, total, self._time_left(done / total))
+
+        return self._predictor.predict_prepared(prepared, *pair, progress=progress)
+
+    def _time_left(self, part):
+        """How far a job of several pairs is, `part` of the current one done, and its time left."""
+        if self._pairs == 1:
+            return ""
+        text, done = f"{self._pairs - self._left + 1} of {self._pairs}", self._computed + part
+        if done:
+            seconds = (time.monotonic() - self._start) * (self._left - part) / done
+            text += f", {timedelta(seconds=round(seconds))} left in all"
+        return text
 
     def _write(self, prediction, results, pair, before, seconds, peak):
         start = time.perf_counter() - seconds

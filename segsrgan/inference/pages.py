@@ -15,7 +15,7 @@ from segsrgan.errors import UserError
 from segsrgan.files import has_content
 from segsrgan.inference import markup, pictures
 from segsrgan.inference.consistency import SURE
-from segsrgan.inference.results import found_results, result_files
+from segsrgan.inference.results import found_results, is_map, result_files
 from segsrgan.inference.summary import FAILED
 from segsrgan.inference.verdict import CHECKS, FAIL, LOOK, PASS, judge
 from segsrgan.volumes.comparison import described
@@ -154,7 +154,7 @@ def _images(results, pair, series):
         **markup.volume_fields(outlined[0], scan, sr, mask, window),
     }
     del scan, sr, masks, mask  # maps are as large, and read one by one
-    maps = [name for name in paths if name == "invented" or name.endswith("_disagreement")]
+    maps = [name for name in paths if is_map(name)]
     doubts = dict(_map(prefixes[name], pictures.planes(read(name), grids)) for name in maps)
     return fields, markup.section("Where to doubt it", markup.figures(doubts)) if maps else ""
 

@@ -106,12 +106,12 @@ class Prediction:
     def save(self, folder, name=None):
         """Writes `NAME_sr.nii.gz`, `NAME_cortex.nii.gz` and so on, and the record `NAME.json`.
 
+        On another grid, see `on_grid`, they are `NAME_sr_native.nii.gz` or `NAME_sr_like.nii.gz`.
         What an earlier call wrote there for the same scan is replaced.
 
         Args:
             folder: made where it is missing.
-            name: that the files begin with; None: that of the image's file, `result` of a `Volume`,
-                and `_native` or `_like` behind it on another grid, see `on_grid`.
+            name: that the files begin with; None: that of the image's file, `result` of a `Volume`.
 
         Returns:
             The paths of the files, a dict: name of the result -> `Path`.
@@ -125,11 +125,11 @@ class Prediction:
             PosixPath('out/t2_sr.nii.gz')
         """
         path, folder, pair = self.origin.path, Path(folder), (None, None)
-        name = name or (stem(path) if path else "result") + self.origin.end
+        name = name or (stem(path) if path else "result")
         if Path(name).name != name:
             raise UserError(f"name must be that of a file, without a path, received {name!r}")
         check_writable(folder)
-        results = NamedResults(path or Path(name), folder, name=name)
+        results = NamedResults(path or Path(name), folder, name=name, end=self.origin.end)
         level, reasons = self.verdict
         entry = {"inputs": {path.name: stamp(path)}} if path else {}
         entry |= {"settings": self.origin.settings, "measures": self.measures}

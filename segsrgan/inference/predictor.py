@@ -5,6 +5,7 @@ import logging
 import math
 from functools import cached_property, partial
 from itertools import chain, combinations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from segsrgan.inference.settings import (
 from segsrgan.inference.stripping import WEIGHTS as BRAIN_WEIGHTS
 from segsrgan.inference.stripping import find_brain
 from segsrgan.inference.sweep import default_batch_size, predict_tiled
-from segsrgan.memory import GIB, MemoryBudget, required_memory
+from segsrgan.memory import GIB, MemoryBudget, required_memory, resident_memory
 from segsrgan.networks.architecture import GeneratorSpec
 from segsrgan.networks.registry import default_weights
 from segsrgan.networks.weights import read_generator
@@ -34,7 +35,7 @@ from segsrgan.volumes.reading import Source, read_with_source
 from segsrgan.volumes.resampling import legacy_resample, resample
 from segsrgan.volumes.thickness import estimated_width, stated_thickness, taken_thickness
 from segsrgan.volumes.tiling import plan
-from segsrgan.volumes.volume import Volume
+from segsrgan.volumes.volume import Grid, Volume
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,15 @@ logger = logging.getLogger(__name__)
 _LEAST_HEAD = 100.0
 # Voxels along one axis; more, infinity included, are as impossible and only spoil the message.
 _LARGEST_SIZE = 10**18
+
+
+class Estimate(NamedTuple):
+    """What the results of an image would be, and what they would take."""
+
+    grid: Grid  # of the results
+    patches: int  # that the network is shown, over all flips
+    voxels: int  # of all these patches
+    memory: int  # bytes of the process, at most
 
 
 class Predictor:
@@ -161,14 +171,8 @@ class Predictor:
         """
         spacing = checked_resolution(new_resolution)
         volume, source = _volume(image, series)
-        if spacing == "auto":
-            spacing = (min(volume.spacing),) * 3
         legacy = self.settings.geometry == "legacy"
-        thick = None if legacy else volume.grid.thick_axis
-        network = self._network_spacing(volume, thick, spacing)
-        old = zip(volume.array.shape, volume.spacing, map(min, network, spacing), strict=True)
-        sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
-        self._plan_memory(sizes, spacing, patch, scan=volume.array.size)
+        spacing, network, _ = self._plan(volume, spacing, patch)
         name = "the image" if isinstance(image, Volume) else str(image)
         normalisation = _normalisation(volume, legacy, name)
         scan = volume.with_array(normalisation.apply(volume.array))
@@ -201,6 +205,38 @@ class Predictor:
         held = [volume.array.nbytes for volume in (result, scan, whole) if volume is not None]
         self.memory.hold(prepared, sum(held))
         return prepared
+
+    def estimate(self, image, patch=128, step=None, new_resolution=(0.5, 0.5, 0.5), series=None):
+        """What `predict` would make and take, an `Estimate`; the image is read, nothing computed.
+
+        Arguments and errors are those of `predict`.
+        """
+        patch = checked_patch(patch, self.spec.multiple)
+        step, spacing = checked_step(step, patch), checked_resolution(new_resolution)
+        volume, _ = _volume(image, series)
+        spacing, network, needed = self._plan(volume, spacing, patch)
+        if self.settings.geometry == "legacy":
+            sizes = zip(volume.array.shape, volume.spacing, spacing, strict=True)
+            grid = Grid(tuple(round(n * old / new) for n, old, new in sizes), spacing)
+            shape = grid.shape
+        else:
+            grid, shown = map(volume.grid.corner_aligned, (spacing, network))
+            shape = tuple(shown.shape[axis] for axis in canonical_order(volume.grid)[0])
+        tiling = self._tiling(shape, patch, step)
+        patches = len(tiling.starts) * self.settings.flips
+        voxels = patches * math.prod(tiling.patch)
+        return Estimate(grid, patches, voxels, needed + resident_memory())
+
+    def _plan(self, volume, spacing, patch):
+        """Voxel sizes of the result and of the network's grid, and the bytes needed."""
+        if spacing == "auto":
+            spacing = (min(volume.spacing),) * 3
+        thick = None if self.settings.geometry == "legacy" else volume.grid.thick_axis
+        network = self._network_spacing(volume, thick, spacing)
+        old = zip(volume.array.shape, volume.spacing, map(min, network, spacing), strict=True)
+        sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
+        _, needed = self._plan_memory(sizes, spacing, patch, scan=volume.array.size)
+        return spacing, network, needed
 
     def _brain(self, scan, name, head_volume):
         """The `Brain` that is to be shown alone, or None."""

@@ -47,20 +47,25 @@ _ORIGINAL = ("SR", "Cortex")
 _VERSION_3_0 = ("SR", "Cortex", "Cortex_mask")
 
 
-def result_files():
+def result_files(heads=outputs.HEADS):
     """The results that networks may give: dict, name of the result -> prefix of its file.
 
     Each head of `segsrgan.networks.outputs` has one, a probability a thresholded one, and those
     of one channel a map of disagreement, too. The others are no network's.
     """
     files = {}
-    for head in outputs.HEADS:
+    for head in heads:
         files[head.name] = head.file
         if head.activation == "sigmoid":
             files[f"{head.name}_mask"] = f"{head.file}_mask"
         if head.activation != "softmax":
             files[f"{head.name}_disagreement"] = f"{head.file}_disagreement"
     return files | {"invented": "Invented", "brain_mask": "Brain_mask"}
+
+
+def is_map(name):
+    """Whether a result of this name is a map of doubt."""
+    return name == "invented" or name.endswith("_disagreement")
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,7 @@ class NamedResults(ImageResults):
     """The results of one image at one patch and step, beside those of others in one folder."""
 
     name: str = ""  # that the files begin with
+    end: str = ""  # one of `GRID_ENDS` where they are on that grid alone
 
     def label(self, pair):
         """Empty: the files lie in the folder itself."""
@@ -176,7 +182,9 @@ class NamedResults(ImageResults):
 
     def file_name(self, prefix, pair, suffix=".nii.gz"):
         """The name of a result file, such as `t2_sr.nii.gz`."""
-        return fitting_name(self.name, f"_{prefix.lower()}{suffix}")
+        # `t2_cortex_mask` is a result of t2, not the classes of an image t2_cortex.
+        kind = re.sub("^Mask", "classes", prefix).lower()
+        return fitting_name(self.name, f"_{kind}{self.end}{suffix}")
 
     def is_finished(self, pair):
         """Whether all results are there, of whatever patch and step."""
@@ -211,14 +219,23 @@ class NamedResults(ImageResults):
     @property
     def record(self):
         """The `ResultsFolder`."""
-        return ResultsFolder(self.folder, str(self.image), fitting_name(self.name, ".json"))
+        name = fitting_name(self.name, f"{self.end}.json")
+        return ResultsFolder(self.folder, str(self.image), name)
+
+    def _possible(self, pair):
+        # Without those that other records of the scan name, of its results on other grids.
+        others = (replace(self, end=end).record for end in ("", *GRID_ENDS) if end != self.end)
+        entries = [other.entry() or {} for other in others if other.owner() == str(self.image)]
+        known = {name for entry in entries for name in entry.get("files", ())}
+        return [name for name in super()._possible(pair) if name not in known]
 
 
 def choose_names(images, folder):
     """The `NamedResults` of every image of a job in one folder, each path once.
 
     They have the image's name; where several would have the same, or another image's results are
-    there already, the names of the folders above it come before: `sub-01_anat_t2`.
+    there already, the names of the folders above it come before: `sub-01_anat_t2`. Raises
+    `UserError` if all of these are taken.
     """
     names = {image: _longer_names(image) for image in images}
     counts = Counter(name for found in names.values() for name in found)
@@ -227,6 +244,8 @@ def choose_names(images, folder):
         # First those that no other image of the job could have.
         candidates = sorted(names[image], key=lambda name: counts[name] > 1)
         found = [NamedResults(image, Path(folder), name=n) for n in candidates if n not in taken]
+        if not found:
+            raise UserError(f"{image}: its results have no name left in {folder}; rename the image")
         owners = [(results, results.record.owner()) for results in found]
         own = [results for results, owner in owners if owner == str(image)]
         free = [results for results, owner in owners if owner is None]
@@ -335,8 +354,9 @@ def versions(*packages):
     """Of Python and what computes, by these packages among others, texts for the record."""
     found = {"python": platform.python_version()}
     for name in ("numpy", "scipy", *packages):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
+        for package in (f"{name}-cpu", name):  # TensorFlow's without graphics cards
+            with suppress(PackageNotFoundError):
+                found[name] = version(package)
     return found
 
 

@@ -13,7 +13,7 @@ from segsrgan.errors import TableError, one_line, printable
 from segsrgan.files import fitting_name, write_text
 from segsrgan.tables import read_table
 
-FINISHED, SKIPPED, FAILED = "finished", "skipped", "failed"
+FINISHED, SKIPPED, FAILED, PLANNED = "finished", "skipped", "failed", "planned"
 COLUMNS = (
     *("image", "patch", "step", "result", "seconds", "peak_memory_MB", "folder", "detail"),
     *("verdict", "reasons"),
@@ -27,13 +27,14 @@ class Outcome:
     """What became of one image at one patch and step, in voxels or None for the whole image.
 
     The seconds are those to compute and write; reading and interpolating count for an image's
-    first pair. Images overlap, so that the sum may exceed the time of the job.
+    first pair. Images overlap, so that the sum may exceed the time of the job. Of what is planned
+    seconds and bytes are estimates, see `segsrgan.inference.jobs.plan_here`.
     """
 
     image: Path
     patch: int | None
     step: int | None
-    result: str  # FINISHED, SKIPPED (was there already) or FAILED
+    result: str  # FINISHED, SKIPPED (was there already), FAILED or PLANNED
     folder: Path
     seconds: float = 0.0
     peak_bytes: int = 0  # largest resident memory of the process meanwhile
@@ -81,6 +82,13 @@ def read_summary(path):
     return [_outcome_of(row, table.path) for row in table.rows]
 
 
+def is_summary(path):
+    """Whether a file begins as `write_summary` writes it."""
+    with suppress(OSError), open(path, "rb") as file:
+        heads = (",".join(columns).encode() for columns in (COLUMNS, _OLD_COLUMNS))
+        return file.readline(1000).rstrip() in heads
+
+
 def _outcome_of(row, path):
     try:
         pair = (None if row.get(k) in ("", "None") else int(row.get(k)) for k in ("patch", "step"))
@@ -99,7 +107,7 @@ def _write_summary(folder, stem, outcomes, keep):
     """Writes into the first file that does not exist or is a summary of ours."""
     for number in count():
         path = folder / fitting_name(stem, f"_summary{f'_{number}' if number else ''}.csv")
-        if not os.path.lexists(path) or _is_summary(path):
+        if not os.path.lexists(path) or is_summary(path):
             before = read_summary(path) if keep and os.path.exists(path) else ()
             images = {outcome.image for outcome in outcomes}
             rows = [*(outcome for outcome in before if outcome.image not in images), *outcomes]
@@ -107,12 +115,6 @@ def _write_summary(folder, stem, outcomes, keep):
             csv.writer(text, lineterminator="\n").writerows([COLUMNS, *map(_row, rows)])
             write_text(path, text.getvalue())
             return path
-
-
-def _is_summary(path):
-    with suppress(OSError), open(path, "rb") as file:
-        heads = (",".join(columns).encode() for columns in (COLUMNS, _OLD_COLUMNS))
-        return file.readline(1000).rstrip() in heads
 
 
 def _row(outcome):

@@ -3,13 +3,16 @@
 
 import json
 import logging
+import os
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from networks.variants import write_released
 
-from segsrgan.cli.console import messages
+from segsrgan.cli.console import ProgressBar, messages
 from segsrgan.cli.main import main
 from segsrgan.networks import GeneratorSpec, build_generator
 
@@ -69,6 +72,74 @@ def test_messages_are_written_once_and_errors_each_time(capsys):
     lines = capsys.readouterr().err.splitlines()
     broken = "program: error: b.nii: is broken"
     assert lines == ["program: warning: a.nii: is odd", broken, broken]
+
+
+def test_colours_are_for_terminals_that_want_them(capsys, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+    def shown():
+        with messages("program"):
+            logging.getLogger("segsrgan.test").warning("a.nii: is odd")
+        assert main(["fly"]) == 2
+        return capsys.readouterr().err
+
+    assert "\033" not in shown()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    coloured = shown()
+    assert "program: \033[33mwarning\033[0m: a.nii: is odd" in coloured
+    assert "segsrgan: \033[31merror\033[0m: " in coloured
+    for name, value in {"NO_COLOR": "1", "TERM": "dumb"}.items():
+        with monkeypatch.context() as patched:
+            patched.setenv(name, value)
+            assert "\033" not in shown()
+
+
+def test_a_log_file_has_a_line_of_progress_now_and_then_and_a_terminal_a_bar(capsys, monkeypatch):
+    seconds = iter([0.0, 0.0, 10.0, 40.0, 50.0, 80.0, 90.0])
+    with monkeypatch.context() as patched:
+        patched.setattr("segsrgan.cli.console.time.monotonic", lambda: next(seconds))
+        with ProgressBar() as progress:
+            for done in (0, 1, 4, 5, 8, 10):
+                progress("t2\n.nii", done, 10)
+    assert capsys.readouterr().err.splitlines() == [
+        "t2\\n.nii: patch 4 of 10, 0:01:00 left",
+        "t2\\n.nii: patch 8 of 10, 0:00:20 left",
+    ]
+    with ProgressBar() as progress:
+        progress("t2.nii", 10, 10, "1 of 3")
+    assert capsys.readouterr().err == "t2.nii: patch 10 of 10, 1 of 3\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with ProgressBar() as progress:
+        progress("t2.nii", 0, 10)
+        progress("t2.nii", 10, 10, "1 of 3")
+    shown = capsys.readouterr().err
+    assert "10/10" in shown and "1 of 3" in shown
+    with ProgressBar(quiet=True) as progress:
+        progress("t2.nii", 10, 10, "1 of 3")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("segsrgan pre", {"predict "}),
+        ("segsrgan predict --dry", {"--dry-run", "--dry_run"}),
+        ("segsrgan predict --strip ", {"auto", "yes", "no"}),
+        ("segsrgan  weights sh", {"show "}),
+        ("segsrgan bids raw out gr", {"group "}),
+    ],
+)
+def test_a_shell_completes_commands_flags_and_values(line, expected, tmp_path):
+    pytest.importorskip("argcomplete")
+    answer = tmp_path / "answer"
+    asked = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE": "1"}
+    asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_IFS": "\n"}
+    command = [sys.executable, "-m", "segsrgan.cli.main"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, env=os.environ | asked, cwd=root, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert set(answer.read_text().splitlines()) == expected
 
 
 def test_closed_streams_change_no_status(monkeypatch):

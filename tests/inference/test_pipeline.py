@@ -4,6 +4,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from inference.stub import ENGINE, prediction
@@ -88,6 +89,39 @@ def test_one_image_is_read_ahead_and_one_result_written_behind(job, stage):
     stage.before["write", "a 16"] = lambda: expect(computing)
     assert len(run(job(*"abc"), stage)) == 6
     assert "read b" in seen and "read c" not in seen
+
+
+def test_progress_tells_how_far_the_job_is_and_when_it_ends(job, stage, monkeypatch):
+    now, texts = [0.0], []
+    monkeypatch.setattr("segsrgan.inference.jobs.time.monotonic", lambda: now[0])
+
+    def work(prepared, patch, step, progress):
+        for done in (0, 3, 4):
+            progress(done, 4)
+            now[0] += 10
+        return prediction(patch)
+
+    stage.predict_prepared = work
+    stage.before["read", "b"] = ValueError("is no image")
+
+    def note(label, done, total, text):
+        texts.append(f"{label}: {text}")
+
+    assert len(list(run_job(job(*"abc"), lambda: stage, note))) == 6
+    assert texts[:4] == [
+        "lr.nii patch_8_step_4: 1 of 6",
+        "lr.nii patch_8_step_4: 1 of 6, 0:01:10 left in all",  # 5.25 pairs at 13 s
+        "lr.nii patch_8_step_4: 1 of 6, 0:01:40 left in all",
+        "lr.nii patch_16_step_8: 2 of 6, 0:02:30 left in all",
+    ]
+    # What failed takes no time.
+    assert texts[6].endswith(": 5 of 6, 0:01:00 left in all")
+    assert texts[-1].endswith(": 6 of 6, 0:00:00 left in all")
+    texts.clear()
+    single = job("d")
+    single = replace(single, pairs=single.pairs[:1])
+    list(run_job(single, lambda: stage, note))
+    assert set(texts) == {"lr.nii patch_8_step_4: "}
 
 
 def test_an_image_replaced_while_it_is_computed_counts_as_changed(job, stage, caplog):

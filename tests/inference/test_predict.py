@@ -102,10 +102,34 @@ def test_images_are_found_in_folders_patterns_tables_and_dicom_files(image, tabl
     assert find_images([tmp_path / "none.nii.gz"]) == [tmp_path / "none.nii.gz"]
 
 
-def test_results_in_the_folder_of_the_images_are_no_images_the_next_time(predict, image, tmp_path):
+def test_a_pattern_takes_images_and_leaves_their_sidecars(image, tmp_path):
+    a, b = image("anat/a.nii.gz"), image("anat/b.nii.gz")
+    for name in ("a.json", "b.json", "a.bval", "notes.pdf"):
+        (tmp_path / "anat" / name).write_text("{}")
+    assert find_images([tmp_path / "anat" / "*"]) == [a, b]
+    # Named one by one, each is reported that cannot be read.
+    assert find_images([a.with_name("a.json"), a]) == [a.with_name("a.json"), a]
+
+
+def test_inputs_that_hold_nothing_but_results_are_an_error_that_says_so(
+    predict, image, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    assert predict(image("x/a.nii.gz"), "-o", out)[0] == 0
+    for words in (out, out / "*.nii.gz", out / "*.json", out / "*"):
+        status, err = predict(words, "-o", out)
+        assert status == 2 and f"{words}: names no image, or only results of earlier runs" in err
+    # One of several folders may hold nothing.
+    assert find_images([tmp_path / "*"]) == [tmp_path / "x" / "a.nii.gz"]
+
+
+@pytest.mark.parametrize("pattern", ["*.nii.gz", "*", ""])
+def test_results_in_the_folder_of_the_images_are_no_images_the_next_time(
+    pattern, predict, image, tmp_path
+):
     path = image("x/a.nii.gz")
     for _ in range(2):
-        assert predict(tmp_path / "x" / "*.nii.gz", "-o", tmp_path / "x")[0] == 0
+        assert predict(tmp_path / "x" / pattern, "-o", tmp_path / "x")[0] == 0
     assert names(path.parent) == [
         *("a.json", "a.nii.gz", "a_cortex.nii.gz", "a_cortex_mask.nii.gz", "a_sr.nii.gz"),
         "segsrgan_summary.csv",
@@ -138,6 +162,31 @@ def test_images_of_one_name_get_those_of_their_folders_before_it(tmp_path):
         second.claim()
 
 
+def test_images_may_be_called_as_results_of_others_are(image, weights, tmp_path):
+    images = [image(f"x/{name}.nii.gz") for name in ("t2_cortex", "t2", "t2_brain")]
+    flags = "--resolution", "2", "--patch", "16", "-wp", weights("classes", mask_classes=3)
+    words = [str(word) for word in (*images, "-o", tmp_path / "out", *flags)]
+    for more in ([], ["--overwrite"]):
+        assert main(["predict", *words, *more]) == 0
+    kinds = ("sr", "cortex", "cortex_mask", "classes")
+    expected = {f"{path.name[:-7]}_{kind}.nii.gz" for path in images for kind in kinds}
+    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == expected
+
+
+def test_no_two_names_of_results_can_make_one_file():
+    files = NamedResults(Path("/t2.nii"), Path("/out"), name="t2")._possible((8, 4))
+    kinds = [name.removeprefix("t2_").split(".")[0] for name in files]
+    assert "cortex_mask" in kinds and "brain_mask_native" in kinds
+    assert not [(a, b) for a in kinds for b in kinds if a.endswith(f"_{b}")]
+
+
+def test_images_that_differ_in_suffix_and_have_no_name_left_are_named(tmp_path):
+    images = [Path(f"/x/t2{suffix}") for suffix in (".nii", ".mgz", ".nrrd")]
+    assert [results.name for results in choose_names(images[:2], tmp_path)] == ["t2", "x_t2"]
+    with pytest.raises(UserError, match="/x/t2.nrrd: its results have no name left"):
+        choose_names(images, tmp_path)
+
+
 def test_files_of_unknown_origin_are_not_replaced(predict, image, tmp_path):
     (tmp_path / "lr_sr.nii.gz").write_text("precious")
     status, err = predict(image(), "-o", tmp_path, "--overwrite")
@@ -156,7 +205,7 @@ def test_files_of_unknown_origin_are_not_replaced(predict, image, tmp_path):
         (("none.csv",), "none.csv: no such file"),
         (("scan/lr.nii.gz", "-o", "out", "--patch", "16,32"), "give one patch and one step"),
         (("scan/lr.nii.gz", "-o", "out", "-rf", "x"), "--result_folder_name has no effect"),
-        (("scan", "-o", "scan"), "lies in the input"),
+        (("dicom", "-o", "dicom"), "lies in the input"),
         (("dicom", "-o", "dicom/results"), "lies in the input"),
         (("scan/lr.nii.gz", "--grid", "fine"), "--grid must be hr, native, or like="),
         (("scan/lr.nii.gz", "--grid", "like=none.nii"), "none.nii"),
@@ -176,6 +225,30 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_lists_what_would_be_and_writes_nothing(predict, image, tmp_path, monkeypatch):
+    scan, done, out = image("x/t2.nii.gz"), image("x/done.nii.gz"), tmp_path / "out"
+    assert predict(done, "-o", out)[0] == 0
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_text("nothing")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    monkeypatch.setattr("segsrgan.inference.predictor.predict_tiled", None)  # never called
+    flags = "-o", out, "--grid", "native", "--maps", "--report", "--dry-run"
+    status, err = predict(scan, done, *flags)
+    assert status == 0, err
+    (line,) = [line for line in err.splitlines() if "would write" in line]
+    assert line.startswith(f"{scan}: 8x10x9 voxels of 2x2x2 mm, patches: 1; would write t2_sr.")
+    for kind in ("cortex_mask", "invented", "sr_native", "cortex_disagreement_native"):
+        assert f" t2_{kind}.nii.gz" in line
+    assert "brain_mask" not in line and line.endswith(f" in {out}")
+    assert "nothing was written; 1 of 2 to compute, about 0:00:0" in err
+    status, err = predict(broken, scan, "-o", out, "--dry-run", "--strip", "auto")
+    assert status == 1 and "error: " in err and "broken.nii.gz" in err
+    assert "t2_brain_mask.nii.gz" in err and "t2_invented" not in err
+    status, err = predict(scan, "-o", out, "--dry-run", "--max_memory", "0.001")
+    assert status == 1 and "GiB of memory" in err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
 def test_an_interrupted_command_leaves_nothing(predict, image, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -190,6 +263,7 @@ def test_a_missing_image_is_reported_and_the_others_go_on(predict, image, tmp_pa
     status, err = predict(tmp_path / "none.nii.gz", image(), "-o", tmp_path / "out")
     assert status == 1 and "none.nii.gz: no such file" in err
     assert (tmp_path / "out" / "lr_sr.nii.gz").exists()
+    assert predict(tmp_path / "none.nii.gz", "-o", tmp_path / "out")[0] == 1  # as the help says
 
 
 @pytest.mark.parametrize("layout", ["flat", "beside"])
@@ -257,7 +331,10 @@ def test_python_saves_what_the_command_saves(echo, image, tmp_path):
     native = result.on_grid()
     assert native.sr.grid.is_close(read_volume(path).grid)
     assert set(np.unique(native.cortex_mask.array)) <= {0, 1}
-    assert native.save(tmp_path / "out")["sr"].name == "t2_native_sr.nii.gz"
+    own = native.save(tmp_path / "out")
+    assert own["sr"].name == "t2_sr_native.nii.gz"  # as by the command
+    result.save(tmp_path / "out")
+    assert read_volume(own["sr"]).grid.is_close(native.sr.grid)
     assert read_volume(files["sr"]).spacing == (2, 2, 2)  # as it was
     assert native.on_grid(Grid((4, 4, 4))).cortex.array.shape == (4, 4, 4)
     volume = predictor.predict(read_volume(path), patch=None, new_resolution=2)

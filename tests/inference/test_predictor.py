@@ -293,6 +293,30 @@ def test_max_memory_is_kept_to(tiny, monkeypatch):
         Predictor(tiny, max_memory=here / 2).predict(volume, patch=8, new_resolution=1)
 
 
+@pytest.mark.parametrize("thick", [0, 2])
+@pytest.mark.parametrize(
+    "settings", [{}, {"flips": 4}, {"geometry": "legacy"}, {"interp": "profile"}], ids=str
+)
+def test_an_estimate_is_what_is_made(settings, thick, identity):
+    spacing = np.roll([1.1, 1.1, 3.3], thick + 1)
+    predictor, calls = Predictor(model=of_slices(identity), **settings), []
+    volume = random_volume((11, 13, 12), tuple(map(float, spacing)))
+    for patch, step in ((8, 5), (16, 8), (None, None)):
+        resident = resident_memory()
+        found = predictor.estimate(volume, patch, step, new_resolution=1)
+        calls.clear()
+        result = predictor.predict(
+            volume, patch, step, 1, progress=lambda *call: calls.append(call)
+        )
+        assert found.grid.shape == result.sr.array.shape
+        assert found.grid.spacing == result.sr.spacing
+        assert (found.patches, found.patches) == calls[-1]
+        size = patch or np.prod(found.grid.shape) ** (1 / 3)
+        assert found.voxels >= 0.9 * found.patches * size**3 and found.memory > resident
+    with pytest.raises(UserError, match="step must be between 1"):
+        predictor.estimate(volume, 8, 9)
+
+
 def test_arguments_are_checked_before_the_image_is_read(predictor):
     for options, words in (
         ({"patch": 10}, "divisible by 4"),

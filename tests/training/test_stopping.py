@@ -117,13 +117,18 @@ def test_errors_before_and_after_the_beginning_have_their_status(error, status, 
     assert (str(error) or "--images_in_memory") in message
 
 
-def test_progress_shows_the_losses_and_the_speed_from_where_an_epoch_goes_on(train, capsys):
+def test_progress_shows_the_losses_and_the_speed_from_where_an_epoch_goes_on(
+    train, capsys, monkeypatch
+):
     def run(settings, progress, stop):
         progress("epoch 1/2", 40, 100)
         progress("epoch 1/2", 60, 100, "G 0.25, D -3.5")
         progress("epoch 1/2", 100, 100, "G 0.125, D -4.5")
         return dict(ROW)
 
+    assert train(run) == 0
+    assert capsys.readouterr().err == "epoch 1/2: cycle 100 of 100, G 0.125, D -4.5\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert train(run) == 0
     shown = capsys.readouterr().err
     assert "40/100 [00:00<?, ?cycle/s]" in shown and "epoch 1/2: 100%" in shown
