@@ -153,7 +153,8 @@ def find_scans(root, output, participants=(), sessions=(), suffixes=SUFFIXES):
             continue
         entities = tuple(tuple(entity.split("-", 1)) for entity in entities if "-" in entity)
         folder = output / path.parent.relative_to(root)
-        scans.append(BidsResults(path, folder, None, suffix, entities, root, output))
+        found = {"entities": entities, "root": root, "output": output}
+        scans.append(BidsResults(path, folder, name=suffix, **found))
     if not scans:
         raise UserError(
             f"{root}: no scan with slices {_THICK} times as thick as its voxels are wide among the "
