@@ -139,8 +139,9 @@ def find_scans(root, output, participants=(), sessions=(), suffixes=SUFFIXES):
     """The `BidsResults`, below a folder, of each thick-sliced image, see `find_images`."""
     images = find_images(root, output, SEGSRGAN, participants, sessions, suffixes)
     folders = [Path(output) / image.path.parent.relative_to(root) for image in images]
+    places = {"root": Path(root), "output": Path(output)}
     return [
-        BidsResults(path, folder, None, suffix, entities, Path(root), Path(output))
+        BidsResults(path, folder, name=suffix, entities=entities, **places)
         for (path, entities, suffix), folder in zip(images, folders, strict=True)
     ]
 

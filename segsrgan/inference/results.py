@@ -47,14 +47,15 @@ _ORIGINAL = ("SR", "Cortex")
 _VERSION_3_0 = ("SR", "Cortex", "Cortex_mask")
 
 
-def result_files(heads=outputs.HEADS):
+def result_files(heads=None):
     """The results that networks may give: dict, name of the result -> prefix of its file.
 
-    Each head of `segsrgan.networks.outputs` has one, a probability a thresholded one, and those
-    of one channel a map of disagreement, too. The others are no network's.
+    Each of the heads, by default all of `segsrgan.networks.outputs`, has one, a probability a
+    thresholded one, and those of one channel a map of disagreement, too. The others are no
+    network's.
     """
     files = {}
-    for head in heads:
+    for head in outputs.HEADS if heads is None else heads:
         files[head.name] = head.file
         if head.activation == "sigmoid":
             files[f"{head.name}_mask"] = f"{head.file}_mask"
