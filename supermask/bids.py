@@ -209,14 +209,17 @@ def write_group(output):
 
 def _chosen(name, images):
     """The stack with the smallest voxels of each plane, a list of `Image`; logs the others."""
-    described = sorted((*_geometry(image.path), image.path, image) for image in images)
+    finest_first = sorted((*_geometry(image.path), image.path, image) for image in images)
     chosen = {}
-    for plane, size, path, image in described:
-        if len(chosen) < MOST_VIEWS and plane not in chosen:
+    for plane, _, path, image in finest_first:
+        if plane in chosen:
+            other = chosen[plane].path.name
+            text = "%s: left out of %s; %s is %s, too, and its voxels are no larger"
+            logger.info(text, path, name, other, plane)
+        elif len(chosen) == MOST_VIEWS:
+            logger.info("%s: left out of %s; %d stacks are taken", path, name, MOST_VIEWS)
+        else:
             chosen[plane] = image
-            continue
-        better = f", {chosen[plane].path.name} is as {plane}" if plane in chosen else ""
-        logger.info("%s: left out of %s%s with voxels of %.3g mm3", path, name, better, size)
     return sorted(chosen.values())
 
 
