@@ -23,7 +23,6 @@ BENCHMARKS = {
     "stripping": "the brain that is found in painted heads, and what is kept of brains alone",
     "verdict": "which good and bad images the verdict tells apart",
     "doubt": "how well the maps of doubt point at errors, and how honest probabilities are",
-    "thickness": "how well the voxels show the thickness of slices",
     "gallery": "pictures of real scans and their results",
     "paper": "the SegSRGAN paper's tables: steps, robustness, pipelines, adversarial loss",
     "supermask": "the SuperMask paper's tables, on simulated examinations",

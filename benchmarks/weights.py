@@ -217,16 +217,7 @@ def tables(report):
         for name, row in conditions.items():
             cells = [f"{row['psnr']:.2f}", f"{row['psnr'] - row['psnr_spline']:+.2f}"]
             cells += [f"{row['ssim']:.3f}", f"{row['ssim'] - row['ssim_spline']:+.3f}"]
-            lines.append([group, name, *cells, f"{row['dice']:.3f}", f"{row['components']:.0f}"])
-    heads = [
-        "set",
-        "condition",
-        "PSNR, dB",
-        "gain",
-        "SSIM",
-        "gain",
-        "Dice",
-        "components",
-        "seconds",
-    ]
+            dice = f"{row['dice']:.3f}" if row["dice"] == row["dice"] else "-"
+            lines.append([group, name, *cells, dice, f"{row['components']:.0f}"])
+    heads = ["set", "condition", "PSNR, dB", "gain", "SSIM", "gain", "Dice", "components"]
     return markdown(heads, lines)

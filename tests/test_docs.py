@@ -142,7 +142,6 @@ def test_the_tables_of_results_are_those_of_their_figures(path):
         ("supermask_speed", "supermask_speed", "docs/results/speed.md"),
         ("weights", "weights", "weights/README.md"),
         ("paper", "steps", "docs/results/segsrgan.md"),
-        ("weights", "thickness", "docs/results/segsrgan.md"),
         ("supermask_image", "supermask_image", "docs/results/supermask.md"),
         ("verdict", "verdict", "docs/results/segsrgan.md"),
     ],
