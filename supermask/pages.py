@@ -41,6 +41,7 @@ _SHOWN = {
     *("patient", "settings", "files", "inputs", "views", "agreement", "residuals"),
     *("doubtful", "lost", "warnings"),
 }
+_ROOM = 25.0  # mm around the object that is shown
 _MOST_VOXELS = 2e6  # in which overlaps by the headers are measured
 
 
@@ -173,7 +174,7 @@ def _own_planes(item, colour):
     volume = pictures.upright(item.view.volume)
     mask = volume.with_array(sample(item.mask, volume.grid, item.back, order=0))
     window = pictures.window(volume)
-    grids = pictures.plane_grids(volume, *window, mask)
+    grids = pictures.plane_grids(_near(volume, mask), *window, mask)
     pixels = pictures.planes(volume, grids)
     return _outlined(pixels, window, [_sampled(item.mask, grids, item.back)], [colour])
 
@@ -181,7 +182,8 @@ def _own_planes(item, colour):
 def _fusion_columns(aligned, image, mask, window):
     """Pictures by title of the alignment and the fusion, in planes of the reference."""
     volume = pictures.upright(aligned[0].view.volume)
-    grids = pictures.plane_grids(volume, *window, pictures.upright(mask))
+    seen = volume.with_array(sample(mask, volume.grid, order=0))
+    grids = pictures.plane_grids(_near(volume, seen), *window, pictures.upright(mask))
     pixels, fused = pictures.planes(volume, grids), [_sampled(mask, grids)]
     by_headers = [_sampled(item.mask, grids, item.back) for item in aligned]
     after = [_sampled(item.mask, grids) for item in aligned]
@@ -192,6 +194,18 @@ def _fusion_columns(aligned, image, mask, window):
         "fused mask": _outlined(pixels, window, fused, [_FUSED]),
         "fused image": _outlined(images, window, fused, [_FUSED]),
     }
+
+
+def _near(volume, mask):
+    """The part of a stack around a mask on its grid, all of it if the mask is empty."""
+    index = np.argwhere(mask.array)
+    if not len(index):
+        return volume
+    room = np.ceil(_ROOM / np.array(volume.spacing)).astype(int)
+    first = np.maximum(index.min(axis=0) - room, 0)
+    box = tuple(map(slice, first, index.max(axis=0) + room + 1))
+    place = volume.spacing, volume.grid.index_to_physical(first), volume.direction
+    return Volume(volume.array[box], *place)
 
 
 def _sampled(volume, grids, transform=None, order=0):
