@@ -81,7 +81,7 @@ CHECKS = (
           1, *_up_to(0.015)),
     Check("cortex_volume", "no cortex was found", _YES, 0, (-math.inf, math.inf),
           (_LEAST, math.inf)),
-    Check("cortex_thickness", "the cortex found is {} thick", _MM, 1, (1.4, 7), (0.5, 10)),
+    Check("cortex_thickness", "the cortex found is {} thick", _MM, 1, (1.4, 8), (0.5, 10)),
     Check("cortex_folding", "the cortex found has {} of the surface usual in a head of that size",
           _PERCENT, 0, (0.65, 1.5)),
     Check("cortex_in_islands", "{} of the cortex found lay in islands", _PERCENT, 1,
