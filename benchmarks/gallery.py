@@ -57,7 +57,7 @@ def run(args, save):
 
 def shown(name, path):
     """The scan of which the picture is, a `Volume`."""
-    scan = read_volume(path)
+    scan = read_volume(path, series="AX FSE" if path.is_dir() else None)
     if name == "whole_head":
         return degrade(scan, (1.0, 1.0, 4.0))
     if name != "fetal_stack":
@@ -70,31 +70,31 @@ def shown(name, path):
 
 
 def picture(scan, results):
-    """A row for each plane: voxels, splines, result, and its outline for each of the `results`."""
+    """A row for the voxels, splines, the result, and its outline for each of the `results`."""
     from PIL import Image
 
     scan, images = pictures.upright(scan), {k: pictures.upright(r.sr) for k, r in results.items()}
     window, image = pictures.window(scan), next(iter(images.values()))
-    grids = pictures.plane_grids(image, *window, None)
-    columns = [pictures.planes(scan, grids, order) for order in (0, 3)]
-    columns.append(pictures.planes(image, grids))
-    columns = [[pictures.grey(pixels, *window) for pixels in column] for column in columns]
-    coloured = [[np.stack([pixels] * 3, axis=-1) for pixels in column] for column in columns]
-    for key, result in results.items():
-        mask = pictures.planes(pictures.upright(result.cortex_mask), grids, 0)
-        greys = [pictures.grey(p, *window) for p in pictures.planes(images[key], grids)]
-        coloured.append([pictures.outlined(*p, [RED]) for p in zip(greys, zip(mask), strict=True)])
-    rows = [np.concatenate(_padded(row, 0), axis=1) for row in zip(*coloured, strict=True)]
-    return Image.fromarray(np.concatenate(_padded(rows, 1), axis=0))
+    grids = pictures.plane_grids(image, *window)
+    shown = [(scan, 0), (scan, 3), *((each, 1) for each in (image, *images.values()))]
+    masks = [None] * 3 + [pictures.upright(result.cortex_mask) for result in results.values()]
+    rows = []
+    for (volume, order), mask in zip(shown, masks, strict=True):
+        planes = pictures.planes(volume, grids, order)
+        labels = [[]] * 3 if mask is None else [[p] for p in pictures.planes(mask, grids, 0)]
+        parts = [
+            pictures.outlined(pictures.grey(plane, *window), label, [RED] * len(label))
+            for plane, label in zip(planes, labels, strict=True)
+        ]
+        rows.append(np.concatenate(_padded(parts, max(map(len, parts))), axis=1))
+    drawn = Image.fromarray(np.concatenate(rows))
+    drawn.thumbnail((720, 1300))
+    return drawn.quantize(256, dither=Image.Dither.NONE)
 
 
-def _padded(parts, axis):
-    """Pictures of one size along an axis, each with a gap behind it along the other."""
-    longest = max(part.shape[axis] for part in parts)
-    widths = [[(0, GAP), (0, GAP)] for _ in parts]
-    for width, part in zip(widths, parts, strict=True):
-        width[axis] = (0, longest - part.shape[axis])
-    return [np.pad(part, [*width, (0, 0)]) for width, part in zip(widths, parts, strict=True)]
+def _padded(parts, height):
+    """Pictures with a gap beside them, and black below them up to a height."""
+    return [np.pad(p, [(0, height + GAP - len(p)), (0, GAP), (0, 0)]) for p in parts]
 
 
 def tables(report):
