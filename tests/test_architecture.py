@@ -109,7 +109,7 @@ def test_tensorflow_says_something_at_its_start_that_commands_have_to_hide():
 
 @pytest.mark.slow  # by default tests of killed jobs and trainings look for these lines, too
 def test_an_export_hides_them_and_says_once_what_is_written(tmp_path):
-    flags = f"export folded_unet_48 --format savedmodel --output {tmp_path / 'net'} --patch 16"
+    flags = f"export folded_unet_48 --format savedmodel --output {tmp_path / 'net'} --patch 32"
     said = run("-m", "segsrgan.cli.main", *flags.split()).stderr
     assert not start_up_lines(said) and said.count("written: ") == 1
 

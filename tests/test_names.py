@@ -78,7 +78,7 @@ def test_images_of_any_name_are_done_named_in_the_summary_and_known_again(tmp_pa
     images.append(write_series(tmp_path / f"{LATIN} DICOM", EVEN))
     next(images[-1].iterdir()).rename(images[-1] / f"{LATIN}.DCM")
     table = write_lines(tmp_path / f"{'t' * 240}.csv", *(image.name for image in images))
-    command = job_model.main, "--path", table, "--patch", "16", "-n", "1"
+    command = job_model.main, "--path", table, "--patch", "32", "-n", "1"
     status, text = run(*command)
     assert status == 0 and text.count(" finished ") == 9 and ESCAPED in text
     (summary,) = (path for path in tmp_path.glob("*_summary.csv"))
