@@ -3,7 +3,7 @@
 
 An adult's T2 from DICOM, a clinical FLAIR and an adult's T1 of 1 mm that is sliced 4 times thicker,
 all with their heads, and one stack of a fetus in motion, cut to the brain by its mask. Red is the
-outline of the cortex, of heads without and with --strip. --data is a folder with dicom/, clinical/,
+outline of the cortex, of heads with --strip no and auto. --data is a folder with dicom/, clinical/,
 whole_head/ and fetal_stacks/.
 """
 
@@ -43,7 +43,7 @@ def run(args, save):
         path, size = SCANS[name]
         scan = shown(name, args.data / path)
         results = {}
-        for strip in ("no",) if name == "fetal_stack" else ("no", "yes"):
+        for strip in ("auto",) if name == "fetal_stack" else ("no", "auto"):
             one = copy(predictor)
             one.settings = replace(predictor.settings, strip=strip)
             results[strip] = one.predict(scan, new_resolution=(size,) * 3)

@@ -5,8 +5,9 @@ Heads painted on left-out label maps, in random contrast: adults, the same of an
 fetal brains in painted surroundings; as they are, with slices 4 times thicker along each axis, with
 3 % noise, and of a field of view that ends in the head. Truth: all tissues of the brain and the
 fluid around it. Of brains that stand alone (left-out fetal templates, infants, nilearn's T1
-template) the Dice of the whole object with what is kept of it. --data is the folder that the
-benchmark weights reads.
+template) the Dice of the whole object with what is kept of it. And of the adults' heads, sliced
+along z, the cortex and the image in the brain with --strip no and auto, and of the true brain
+alone. --data is the folder that the benchmark weights reads.
 """
 
 import sys
@@ -19,13 +20,13 @@ from scipy import ndimage
 
 from benchmarks.common import markdown
 from benchmarks.weights import ADULT_CORTEX, FETAL_CORTEX, HELD_OUT, RATIO, cases, infants
-from segsrgan import Volume, read_volume
+from segsrgan import Predictor, Volume, read_volume
 from segsrgan.inference.predictor import brain_finder
 from segsrgan.inference.stripping import find_brain
 from segsrgan.memory import PeakMemory
 from segsrgan.training.degradation import add_noise
 from segsrgan.training.painting import NUMBERINGS, paint, prepare_labels, surround
-from segsrgan.volumes import degrade, dice
+from segsrgan.volumes import degrade, dice, psnr
 from segsrgan.volumes.comparison import UPRIGHT, reordered
 
 INFANT = 0.65  # of an adult head's size
@@ -45,10 +46,40 @@ def run(args, save):
             rows.append(_row(finder, group, name, condition, *acquired(volume, truth, condition)))
     for group, name, volume, _, brain in [*cases(args.data), *infants(args.data, left_out=False)]:
         if "painted" not in group:
-            rows.append(_row(finder, f"{group}, alone", name, "as it is", volume, volume, brain))
-    report = {"mean": means(rows), "cases": rows}
+            for condition in ("as it is", "z", "noise 3 %"):
+                seen = acquired(volume, brain, condition)
+                rows.append(_row(finder, f"{group}, alone", name, condition, *seen))
+    report = {"mean": means(rows), "cases": rows, "segmented": []}
     save(report)
+    for row in segmented(args.data):
+        report["segmented"].append(row)
+        save(report)
     return report
+
+
+def segmented(folder):
+    """Yields the scores of an adult's head with each choice of `strip`, and of its brain alone."""
+    cortex = {}
+    for path in (folder / "adult_labels").glob("*.nii.gz"):
+        if any(word in path.name for word in HELD_OUT):
+            array = reordered(read_volume(path, labels=True), UPRIGHT).array
+            cortex[path.name[:-7]] = np.isin(array, ADULT_CORTEX)
+    for group, name, head, brain in heads(folder, 1):
+        if group != "adult, painted":
+            continue
+        scan = acquired(head, brain, "z")[0]
+        inside = degrade(head.with_array(brain.astype(np.float32)), scan.spacing).array >= 0.5
+        alone = scan.with_array(np.where(inside, scan.array, 0))
+        for shown, choice in ((scan, "no"), (scan, "auto"), (alone, "auto")):
+            result = Predictor(strip=choice).predict(shown, new_resolution=head.spacing)
+            result = result.on_grid(head.grid)
+            row = {"name": name, "shown": "brain" if shown is alone else "head", "strip": choice}
+            row["psnr"] = float(psnr(head.array, result.sr.array, brain))
+            truth, found = cortex[name.split()[0]], result.cortex_mask.array > 0
+            row["dice"] = float(dice(truth, found))
+            row["dice_in_brain"] = float(dice(truth, found & brain))
+            print(*row.values(), file=sys.stderr, flush=True)
+            yield row
 
 
 def heads(folder, contrasts):
@@ -135,4 +166,14 @@ def tables(report):
         + [f"{row['holes']:.1f}", f"{row['components']:.1f}", f"{row['seconds']:.1f}"]
         for row in report["mean"]
     ]
-    return markdown(heads, lines)
+    table, parts = pd.DataFrame(report["segmented"]), []
+    for (shown, strip), part in table.groupby(["shown", "strip"], sort=False):
+        scores = part[["psnr", "dice", "dice_in_brain"]].mean()
+        parts.append([f"{shown}, {strip}", *(f"{s:.3f}" if s < 1 else f"{s:.2f}" for s in scores)])
+    heads_of = [
+        "shown, --strip",
+        "PSNR in the brain, dB",
+        "Dice of the cortex",
+        "in the true brain",
+    ]
+    return f"{markdown(heads, lines)}\n\n{markdown(heads_of, parts)}"

@@ -52,7 +52,7 @@ def run(args, save):
     if args.again and args.output and args.output.exists():
         old = json.loads(args.output.read_text(encoding="utf-8"))["cases"]
         known = {(row["kind"], row["name"]): row["measures"] for row in old}
-    predictor = Predictor(args.weights)
+    predictor = Predictor(args.weights, strip="no")
     for kind, name, chosen, image, spacing, settings in cases(args.data):
         measures = known.get((kind, name)) or measured(predictor, image, spacing, settings)
         level, reasons = judge(measures)

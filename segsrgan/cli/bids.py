@@ -30,27 +30,22 @@ def build_parser():
         description="A BIDS App: super-resolves and segments the thick scans of a data set.",
         epilog=_EPILOG,
     )
+    add_data_set(parser)
+    job_model.add_job_flags(parser, _MEANINGLESS)
+    return parser
+
+
+def add_data_set(parser):
+    """Adds the arguments of every BIDS App: data set, derivatives, level and which images."""
     add = parser.add_argument
     add("bids_dir", metavar="BIDS_DIR", help="folder with dataset_description.json")
     add("output_dir", metavar="OUTPUT", help="folder of the derivatives")
     add("analysis_level", choices=("participant", "group"))
     for kind in ("participant", "session"):
-        add(
-            f"--{kind}_label",
-            nargs="+",
-            default=[],
-            metavar="LABEL",
-            help=f"of the {kind}s (default: all)",
-        )
-    add(
-        "--suffix",
-        nargs="+",
-        default=SUFFIXES,
-        metavar="SUFFIX",
-        help=f"of the images (default: {' '.join(SUFFIXES)})",
-    )
-    job_model.add_job_flags(parser, _MEANINGLESS)
-    return parser
+        flag, text = f"--{kind}_label", f"of the {kind}s (default: all)"
+        add(flag, nargs="+", default=[], metavar="LABEL", help=text)
+    text = f"of the images (default: {' '.join(SUFFIXES)})"
+    add("--suffix", nargs="+", default=SUFFIXES, metavar="SUFFIX", help=text)
 
 
 def _run(args):

@@ -35,7 +35,7 @@ from segsrgan.tables import find_table, read_paths, resolved
 logger = logging.getLogger("segsrgan.job_model")
 
 _EPILOG = """
-The segmentation needs skull-stripped images; the high-resolution image does not.
+The image may show a brain alone or a head, in which the brain is found first (--strip).
 
 results:
   <image's folder>/Result_with_<name>/patch_64_step_32/

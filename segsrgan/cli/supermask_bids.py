@@ -4,6 +4,7 @@
 import logging
 import sys
 
+from segsrgan.cli.bids import add_data_set
 from segsrgan.cli.console import Parser, command
 from segsrgan.cli.supermask_predict import add_job_flags, run_job
 from segsrgan.errors import UserError
@@ -27,7 +28,8 @@ masks, of stacks that have none made by --weights: of sub-01_acq-cor_T2w.nii.gz
   MASKS/sub-01/anat/sub-01_acq-cor_[space-…_][label-…_][desc-…_]mask.nii.gz, or dseg
 
 exit status: 0 all done, 1 some patients failed or are doubtful (aligned masks hardly overlap), or a
-stack could not be used, 2 nothing could be done, 130 interrupted. More in docs/use/supermask.md.
+stack could not be used, 2 nothing was begun, as an argument or input is wrong, 130 interrupted.
+More in docs/use/supermask.md.
 """
 
 
@@ -39,15 +41,8 @@ def build_parser():
         description="A BIDS App: one high-resolution mask of two or three stacks of a patient.",
         epilog=_EPILOG,
     )
-    add = parser.add_argument
-    add("bids_dir", metavar="BIDS_DIR", help="folder with dataset_description.json")
-    add("output_dir", metavar="OUTPUT", help="folder of the derivatives")
-    add("analysis_level", choices=("participant", "group"))
-    for kind, what in (("participant", "of the participants"), ("session", "of the sessions")):
-        flag, text = f"--{kind}_label", f"{what} (default: all)"
-        add(flag, nargs="+", default=[], metavar="LABEL", help=text)
-    add("--suffix", nargs="+", metavar="SUFFIX", help="of the images (default: all, such as T2w)")
-    add("--masks", metavar="FOLDER", help="derivatives with masks of the stacks")
+    add_data_set(parser)
+    parser.add_argument("--masks", metavar="FOLDER", help="derivatives with masks of the stacks")
     add_job_flags(parser)
     return parser
 
@@ -71,7 +66,7 @@ def _run(args):
         output,
         args.participant_label,
         args.session_label,
-        args.suffix or bids.SUFFIXES,
+        args.suffix,
         args.masks and resolved(args.masks),
     )
     places = {patient.name: results for patient, results in found}

@@ -152,6 +152,9 @@ def _planned_files(results, pair, job, predictor):
     kept = [prefix for name, prefix in names.items() if settings.maps or not is_map(name)]
     ends = dict.fromkeys(("", job.grid_end))
     files = [results.file_name(prefix + end, pair) for end in ends for prefix in kept]
+    if settings.strip == "auto":
+        masks = {results.file_name(names["brain_mask"] + end, pair) for end in ends}
+        files = [f"{file} (of a head)" if file in masks else file for file in files]
     files += [results.file_name(DICOM_FOLDER, pair, "")] * job.dicom
     return f"{', '.join(files)} in {results.folder / results.label(pair)}"
 

@@ -42,10 +42,7 @@ def scan_measures(scan):
           fraction of what is not near it that has the background's value.
     """
     noise, array = noise_of(scan), scan.array
-    edges = [
-        np.moveaxis(array, axis, 0)[:, [0, 0, -1, -1], [0, -1, 0, -1]].ravel() for axis in range(3)
-    ]
-    background = float(np.median(np.concatenate(edges)))
+    background = background_of(array)
     measures = {"noise_fraction": noise, "background": background, **slice_shift(scan)}
     steps = _steps(scan.spacing, _COARSE)
     coarse = array[tuple(slice(None, None, step) for step in steps)]
@@ -54,6 +51,14 @@ def scan_measures(scan):
         return measures | {"head_volume": 0.0}
     spacing = np.multiply(scan.spacing, steps)
     return measures | _head_measures(coarse, bright, background, spacing)
+
+
+def background_of(array):
+    """The median of the twelve edges of an array (x, y, z)."""
+    edges = [
+        np.moveaxis(array, axis, 0)[:, [0, 0, -1, -1], [0, -1, 0, -1]].ravel() for axis in range(3)
+    ]
+    return float(np.median(np.concatenate(edges)))
 
 
 def _head_measures(coarse, bright, background, spacing):

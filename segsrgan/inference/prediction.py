@@ -46,7 +46,7 @@ class Prediction:
     - `cortex`: probability of the cortex, float32 in [0, 1].
     - `cortex_mask`: uint8, 1 where the probability reaches the threshold.
     - `mask`: uint8 class numbers of the mask head.
-    - `brain_mask`: uint8, 1 in the brain, where it was shown to the network alone (`strip`).
+    - `brain_mask`: uint8, 1 in the brain, where that alone was segmented (`strip`).
     - `invented`, `sr_disagreement`, `cortex_disagreement`: float32, with the setting `maps`: what
       the network's image contradicted in the scan, over the noise; standard deviation of image and
       probability over overlapping patches and flips.
@@ -64,8 +64,8 @@ class Prediction:
             ones, and (0 or 1) `alternating` contrast of the slices, a `repaired` header, `clipped`
             voxels. `thickness` in mm is the slices' that was taken, `thickness_mismatch` how much
             thicker they look than is stated, or than their distance where nothing is, relative.
-            `brain_volume` in ml, where the brain was shown alone.
-            The others are those of `segsrgan.inference.measures`.
+            Where a brain was segmented alone, `brain_volume` in ml and `brain_unsure`, the fraction
+            of it with a probability below 0.8. The others: see `segsrgan.inference.measures`.
         origin: the `Origin` of the results.
     """
 
@@ -164,8 +164,8 @@ class Prepared:
     scan: Volume | None  # normalised, as acquired; None where the result need not agree with it
     thickness: float | None  # of its slices in mm; None: their distance
     measures: dict  # of the scan, see `scan_measures`, and what reading it took
-    brain: Brain | None = None  # that alone the network is shown; None: all there is
-    whole: Volume | None = None  # as `volume`, with what is around the brain
+    brain: Brain | None = None  # that alone is segmented, `volume` shows nothing else; None: all
+    whole: Volume | None = None  # as `volume`, with what is around the brain; the image's source
     origin: Origin = Origin()
 
     def on_result(self, channels, spline_order):
@@ -194,11 +194,8 @@ def make_prediction(output, deviation, prepared, spec, settings, pair):
         volumes["brain_mask"] = Volume.from_grid((~around).astype(np.uint8), grid)
     for head, channels in output_channels(spec).items():
         parts = prepared.on_result(output[..., channels], head.spline_order)
-        if around is not None:
-            outside = 0
-            if head.activation == "image":
-                (outside,) = prepared.on_result(prepared.whole.array[..., None], head.spline_order)
-            parts = [np.where(around, outside, part) for part in parts]
+        if around is not None and head.activation != "image":
+            parts = [np.where(around, 0, part) for part in parts]
         if head.activation == "image":
             array = _consistent(parts[0], prepared, settings.maps, volumes, measures)
         elif head.activation == "sigmoid":

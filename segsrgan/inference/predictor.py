@@ -26,6 +26,7 @@ from segsrgan.inference.stripping import find_brain
 from segsrgan.inference.sweep import default_batch_size, predict_tiled
 from segsrgan.memory import GIB, MemoryBudget, required_memory, resident_memory
 from segsrgan.networks.architecture import GeneratorSpec
+from segsrgan.networks.outputs import output_channels
 from segsrgan.networks.registry import default_weights
 from segsrgan.networks.weights import read_generator
 from segsrgan.tables import resolved
@@ -86,8 +87,8 @@ class Predictor:
             - `flips`: 1, 2, 4 or 8 mirrored inputs, of which the mean is taken.
             - `islands`: `"drop"` or `"keep"` parts of the mask below 2 % of the largest one.
             - `strip`: `"no"`, `"yes"` or `"auto"`: the brain is found first, see
-              `segsrgan.inference.stripping`, and shown to the network alone; `"auto"`: where there
-              is a head around it. The image of what is around it is interpolated.
+              `segsrgan.inference.stripping`, and segmented alone; `"auto"`: where there is a head
+              around it. The image is made of the whole head.
             - `maps`: whether the `Prediction` has maps of doubt.
             - `threshold`: probability from which a voxel belongs to the cortex mask.
             - `max_memory`: GiB that the process may have in all, as far as can be foreseen; what
@@ -181,7 +182,8 @@ class Predictor:
         brain = self._brain(scan, name, measures["head_volume"])
         if brain is not None:
             shown = scan.with_array(np.where(brain.on(scan.grid), scan.array, np.float32(0)))
-            measures = scan_measures(shown) | {"brain_volume": brain.volume}
+            found |= {"brain_volume": brain.volume, "brain_unsure": brain.unsure}
+            measures = scan_measures(shown)
         measures |= {
             "missing_slices": source.missing + _lost(volume),
             "alternating": int(any(alternating_slices(volume.array))),
@@ -235,11 +237,12 @@ class Predictor:
         network = self._network_spacing(volume, thick, spacing)
         old = zip(volume.array.shape, volume.spacing, map(min, network, spacing), strict=True)
         sizes = [math.ceil(min(n * a / b, _LARGEST_SIZE)) for n, a, b in old]
-        _, needed = self._plan_memory(sizes, spacing, patch, scan=volume.array.size)
+        stripped = self.settings.strip == "yes"
+        _, needed = self._plan_memory(sizes, spacing, patch, 0, volume.array.size, stripped)
         return spacing, network, needed
 
     def _brain(self, scan, name, head_volume):
-        """The `Brain` that is to be shown alone, or None."""
+        """The `Brain` that is to be segmented alone, or None."""
         strip = self.settings.strip
         if strip == "no" or strip == "auto" and head_volume < _LEAST_HEAD:
             return None
@@ -294,19 +297,13 @@ class Predictor:
     def predict_prepared(self, prepared, patch, step, progress=None):
         """The `Prediction` of a prepared image; the step has been checked."""
         patch = checked_patch(patch, self.spec.multiple)
-        source = prepared.volume.array
+        source, stripped = prepared.volume.array, prepared.whole is not None
         shape = tuple(map(max, source.shape, prepared.grid.shape))
-        batch_size, needed = self._plan_memory(shape, prepared.grid.spacing, patch, source.nbytes)
-        axes, flips = prepared.order
-        array = np.flip(source.transpose(axes), flips)
+        batch_size, needed = self._plan_memory(
+            shape, prepared.grid.spacing, patch, source.nbytes, stripped=stripped
+        )
         with self.memory.promised(needed):
-            tiling = self._tiling(array.shape, patch, step)
-            output = self._mean_output(array, tiling, batch_size, prepared.resolution, progress)
-            # Back to the axes of the image.
-            output, deviation = (
-                found if found is None else np.flip(found, flips).transpose(*np.argsort(axes), 3)
-                for found in output
-            )
+            output, deviation = self._output(prepared, patch, step, batch_size, progress)
             pair = {"patch": patch, "step": step}
             prediction = make_prediction(
                 output, deviation, prepared, self.spec, self.settings, pair
@@ -315,8 +312,31 @@ class Predictor:
         self.memory.hold(prediction, sum(volume.array.nbytes for volume in volumes))
         return prediction
 
+    def _output(self, prepared, patch, step, batch_size, progress):
+        """The network's output and its deviation, `(x, y, z, channels)` each, on the scan's axes.
+
+        Of a head the segmentation is that of the brain alone, the image that of all: a brain's
+        alone would be dark at its border.
+        """
+        (axes, flips), found = prepared.order, []
+        shown = [volume for volume in (prepared.volume, prepared.whole) if volume is not None]
+        for done, volume in enumerate(shown):
+            array = np.flip(volume.array.transpose(axes), flips)
+            tiling = self._tiling(array.shape, patch, step)
+            part = progress and partial(_part_of, progress, done, len(shown))
+            found.append(self._mean_output(array, tiling, batch_size, prepared.resolution, part))
+        for whole in found[1:]:
+            heads = output_channels(self.spec).items()
+            for channels in [part for head, part in heads if head.activation == "image"]:
+                for mine, other in zip(found[0], whole, strict=True):
+                    mine[..., channels] = other[..., channels]
+        return [
+            part if part is None else np.flip(part, flips).transpose(*np.argsort(axes), 3)
+            for part in found[0]
+        ]
+
     def _mean_output(self, array, tiling, batch_size, resolution, progress):
-        """The network's output and its deviation, `(x, y, z, channels)` each.
+        """The output and its deviation on the axes that the network is shown.
 
         The mean and the standard deviation over patches and `flips` mirrored inputs; the second is
         None with the legacy geometry.
@@ -353,16 +373,18 @@ class Predictor:
             step = (step, step, max(voxels, step - step % voxels))
         return plan(shape, patch, step, geometry, multiple)
 
-    def _plan_memory(self, shape, spacing, patch, present=0, scan=0):
+    def _plan_memory(self, shape, spacing, patch, present=0, scan=0, stripped=False):
         """The batch size that fits, and the bytes needed besides the `present` ones.
 
-        `scan` is the number of voxels of a scan that is yet to be measured.
+        `scan` is the number of voxels of a scan that is yet to be measured; a `stripped` one goes
+        through the network twice.
         """
         batch_size = self.settings.batch_size
         sizes = batch_size or 1, batch_size or default_batch_size(patch, self.engine)
         kernel = self.spec.full_channels
         channels = self.channels * (2 if self.settings.flips == 1 else 4) + 3 * self.settings.maps
-        channels += self.settings.strip != "no"  # what lies around the brain
+        # What lies around the brain, and the first output.
+        channels += stripped * (1 + 2 * self.channels)
         what, coarser = f"a result of {'x'.join(map(str, shape))} voxels", "a coarser resolution"
         remedy = f"{coarser} or a patch of 128"
         if patch is not None:

@@ -102,9 +102,9 @@ class PredictorSettings:
         choices=("drop", "keep"),
     )
     strip: str = setting(
-        "no",
-        "find the brain first, and show the network that alone; auto: where there is a head around "
-        "it; not with --geometry legacy",
+        "auto",
+        "find the brain first, and segment that alone; auto: where there is a head around it; not "
+        "with --geometry legacy",
         choices=("auto", "yes", "no"),
     )
     maps: bool = setting(
@@ -143,6 +143,7 @@ class PredictorSettings:
             self._check_legacy()
             object.__setattr__(self, "consistency", "off")
             object.__setattr__(self, "islands", "keep")
+            object.__setattr__(self, "strip", "no")
         if self.thickness is not None or self.gap is not None:
             if self.interp not in (None, "profile"):
                 raise UserError(
@@ -155,7 +156,7 @@ class PredictorSettings:
     def _check_legacy(self):
         for name in ("thickness", "gap", "strip", "maps"):
             value = getattr(self, name)
-            if value is not None and value is not False and value != "no":
+            if value not in (None, "no", "auto") and value is not False:
                 raise UserError(
                     f"the legacy geometry knows no {name}, received {value}; leave {name} out or "
                     "take geometry=exact"

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from segsrgan.volumes.intensities import foreground
+from segsrgan.inference.measures import background_of
+from segsrgan.volumes.intensities import usual_range
 from segsrgan.volumes.labels import islands
 from segsrgan.volumes.resampling import degrade, resample_to
 from segsrgan.volumes.volume import Volume
@@ -18,11 +19,15 @@ from segsrgan.volumes.volume import Volume
 WEIGHTS = "brain"  # their name in the registry
 
 _SPACING = 3.0  # mm
-_THRESHOLD = 0.5
+_THRESHOLD = 0.2  # below 0.5: brain that is cut off is a worse error than fluid that is kept
+_SURE = 0.8
 _MARGIN = 42.0  # mm of nothing that are put around the image: brains alone may touch its borders
 _LEAST = 20.0  # ml; a smaller one is no brain, not even that of a fetus of 20 weeks
 _BESIDE = 4.0  # mm around the brain that do not tell a head from a brain alone
-_HEAD = 0.1  # of the brain's volume; what lies outside it is a head if it is more
+_HEAD = (
+    0.4  # of the brain's volume; a head has more around it: 0.85 or more, brains alone 0.2 or less
+)
+_DARK = 0.1  # of the range of intensities; what differs less from the background is background
 _ML = 1e-3  # of a cubic millimetre
 
 
@@ -31,7 +36,7 @@ class Brain:
     """A brain that was found.
 
     Attributes:
-        probability: float32 `Volume` in [0, 1] of voxels of 3 mm. It reaches 0.5 in one part
+        probability: float32 `Volume` in [0, 1] of voxels of 3 mm. It reaches 0.2 in one part
             without holes, connected by faces, edges or corners; nowhere if no brain was found.
         is_inside_head: whether the scan shows more than the brain.
     """
@@ -44,6 +49,12 @@ class Brain:
         """In ml."""
         voxel = float(np.prod(self.probability.spacing)) * _ML
         return float(np.count_nonzero(self.probability.array >= _THRESHOLD) * voxel)
+
+    @property
+    def unsure(self):
+        """The fraction of the brain whose probability is below 0.8; 0 if none was found."""
+        found = self.probability.array[self.probability.array >= _THRESHOLD]
+        return float(np.mean(found < _SURE)) if found.size else 0.0
 
     def on(self, grid):
         """The voxels of a `Grid` in the brain, a bool array."""
@@ -81,6 +92,8 @@ def _is_inside_head(volume, brain, grid):
     if not brain.any():
         return False
     distance = ndimage.distance_transform_edt(~brain, grid.spacing)
-    shown = volume.with_array(foreground(volume.array).astype(np.uint8))
-    outside = (resample_to(shown, grid, spline_order=0).array > 0) & (distance > _BESIDE)
+    low, high = usual_range(volume.array)
+    bright = np.abs(volume.array - background_of(volume.array)) > _DARK * (high - low)
+    shown = resample_to(volume.with_array(bright.astype(np.uint8)), grid, spline_order=0).array > 0
+    outside = shown & (distance > _BESIDE)
     return bool(outside.sum() > _HEAD * brain.sum())

@@ -63,6 +63,8 @@ CHECKS = (
           "through a neck", _PERCENT, 0, *_up_to(0.5, 0.95)),
     Check("head_dark", "{} of what lies 8 to 20 mm deep is dark, as a skull is", _PERCENT, 1,
           *_up_to(0.025, 0.1)),
+    Check("brain_unsure", "{} of the brain that was found in its head is unsure", _PERCENT, 0,
+          *_up_to(0.15, 0.3)),
     Check("slice_shift", "its slices lie {} beside their neighbours, as after motion", _MM, 1,
           *_up_to(0.8, 2.5)),
     Check("missing_slices", "slices that are missing or empty: {}", _PLAIN, 0, *_up_to(0)),

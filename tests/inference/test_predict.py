@@ -239,11 +239,11 @@ def test_a_dry_run_lists_what_would_be_and_writes_nothing(predict, image, tmp_pa
     assert line.startswith(f"{scan}: 8x10x9 voxels of 2x2x2 mm, patches: 1; would write t2_sr.")
     for kind in ("cortex_mask", "invented", "sr_native", "cortex_disagreement_native"):
         assert f" t2_{kind}.nii.gz" in line
-    assert "brain_mask" not in line and line.endswith(f" in {out}")
+    assert "t2_brain_mask.nii.gz (of a head), t2_" in line and line.endswith(f" in {out}")
     assert "nothing was written; 1 of 2 to compute, about 0:00:0" in err
-    status, err = predict(broken, scan, "-o", out, "--dry-run", "--strip", "auto")
+    status, err = predict(broken, scan, "-o", out, "--dry-run", "--strip", "no")
     assert status == 1 and "error: " in err and "broken.nii.gz" in err
-    assert "t2_brain_mask.nii.gz" in err and "t2_invented" not in err
+    assert "t2_cortex.nii.gz" in err and "brain_mask" not in err and "t2_invented" not in err
     status, err = predict(scan, "-o", out, "--dry-run", "--max_memory", "0.001")
     assert status == 1 and "GiB of memory" in err
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -4,6 +4,7 @@
 import json
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -11,7 +12,7 @@ from scipy import ndimage
 from segsrgan.cli import strip
 from segsrgan.errors import UserError
 from segsrgan.inference.predictor import Predictor
-from segsrgan.inference.stripping import find_brain
+from segsrgan.inference.stripping import Brain, find_brain
 from segsrgan.volumes import Volume, read_volume, resample_to, write_volume
 
 SHAPE, SPACING = (48, 56, 40), (2.0, 2.0, 3.0)
@@ -50,7 +51,7 @@ class Finder:
         self.seen = image
         grid = image.grid.corner_aligned(new_resolution)
         mask = volume(np.any(self.parts, axis=0))
-        array = resample_to(mask, grid, spline_order=1).array
+        array = resample_to(mask, grid, spline_order=1).array ** np.log2(5)  # 0.2 at the border
         return SimpleNamespace(cortex=Volume.from_grid(array, grid))
 
 
@@ -79,6 +80,12 @@ def test_the_brain_is_one_part_without_holes():
     assert overlap(mask, BRAIN) > 0.97
     assert brain.volume == pytest.approx(4 / 3 * np.pi * RADIUS**3 / 1000, rel=0.03)
     assert brain.probability.spacing == (3.0, 3.0, 3.0)
+
+
+def test_what_is_unsure_of_a_brain_is_a_fraction_of_it():
+    probability = np.array([0, 0.1, 0.3, 0.7, 0.9]).reshape(5, 1, 1)
+    assert Brain(volume(probability), True).unsure == pytest.approx(2 / 3)
+    assert Brain(volume(probability * 0), False).unsure == 0
 
 
 def test_the_finder_sees_coarse_voxels_without_aliasing():
@@ -110,16 +117,33 @@ def test_the_network_sees_the_brain_and_the_result_keeps_the_head(predictor, str
     np.testing.assert_array_equal(result.cortex.array > 0, mask)
     np.testing.assert_allclose(result.sr.array, heads().array, atol=1e-5)
     assert result.measures["brain_volume"] == pytest.approx(113, rel=0.05)
+    assert 0 < result.measures["brain_unsure"] < 0.3
     assert result.measures["head_volume"] == pytest.approx(113, rel=0.1)
 
 
-@pytest.mark.parametrize("settings", [{}, {"strip": "auto"}])
+def test_the_image_is_the_same_with_and_without_stripping(monkeypatch):
+    monkeypatch.setattr(Predictor, "_stripper", Finder())
+    scan = keras.Input((None, None, None, 1))
+    blurred = keras.layers.AveragePooling3D(3, 1, "same")(scan)
+    model = keras.Model(scan, keras.layers.Concatenate()([blurred, blurred]))
+    yes, no = (
+        Predictor(model=model, strip=choice, flips=2, maps=True).predict(
+            heads(), patch=16, new_resolution=SPACING
+        )
+        for choice in ("yes", "no")
+    )
+    for name in ("sr", "sr_disagreement"):
+        np.testing.assert_array_equal(getattr(yes, name).array, getattr(no, name).array)
+    assert (yes.cortex.array != no.cortex.array)[BRAIN].any()
+
+
+@pytest.mark.parametrize("settings", [{}, {"strip": "no"}])
 def test_what_needs_no_stripping_gets_none(predictor, settings):
     ours, finder = predictor(**settings)
-    scan = heads(brain_alone=bool(settings))
+    scan = heads(brain_alone=not settings)
     result = ours.predict(scan, patch=None, new_resolution=SPACING)
     assert result.brain_mask is None and "brain_volume" not in result.measures
-    assert (finder.seen is not None) == bool(settings)
+    assert (finder.seen is not None) == (not settings)
     shown = scan.array / scan.array.max()
     np.testing.assert_allclose(result.cortex.array, shown, atol=1e-5)
 
