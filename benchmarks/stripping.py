@@ -142,7 +142,12 @@ def _row(finder, group, name, condition, scan, volume, truth):
     holes = int((ndimage.binary_fill_holes(mask) & ~mask).sum())
     parts = int(ndimage.label(mask, np.ones((3, 3, 3)))[1])
     row = {"set": group, "name": name, "condition": condition, "dice": float(score)}
-    row |= {"holes": holes, "components": parts, "is_head": brain.is_inside_head}
+    row |= {
+        "holes": holes,
+        "components": parts,
+        "is_head": brain.is_inside_head,
+        "unsure": brain.unsure,
+    }
     row |= {"seconds": seconds, "peak_GB": memory.bytes / 1e9}
     print(*row.values(), file=sys.stderr, flush=True)
     return row
@@ -153,7 +158,7 @@ def means(rows):
     table, result = pd.DataFrame(rows), []
     for (group, condition), part in table.groupby(["set", "condition"], sort=False):
         row = {"set": group, "condition": condition, "least": float(part.dice.min())}
-        for key in ("dice", "holes", "components", "is_head", "seconds", "peak_GB"):
+        for key in ("dice", "holes", "components", "is_head", "unsure", "seconds", "peak_GB"):
             row[key] = float(part[key].mean())
         result.append(row)
     return result

@@ -141,7 +141,7 @@ def load_models(weights=None, segsrgan=None):
     if names["segsrgan"]:
         from segsrgan.inference.predictor import Predictor  # loads an engine
 
-        predictor = Predictor(segsrgan)
+        predictor = Predictor(segsrgan, strip="no")
         engine = predictor.engine
         engines["segsrgan"] = {"engine": engine.name, "precision": engine.precision}
     record = {
