@@ -21,6 +21,7 @@ BENCHMARKS = {
     "training": "seconds and memory of training cycles",
     "weights": "scores of weights on volumes that their training never saw",
     "stripping": "the brain that is found in painted heads, and what is kept of brains alone",
+    "thickness": "how well the voxels show the thickness of slices",
     "verdict": "which good and bad images the verdict tells apart",
     "doubt": "how well the maps of doubt point at errors, and how honest probabilities are",
     "gallery": "pictures of real scans and their results",
