@@ -24,9 +24,7 @@ _SURE = 0.8
 _MARGIN = 42.0  # mm of nothing that are put around the image: brains alone may touch its borders
 _LEAST = 20.0  # ml; a smaller one is no brain, not even that of a fetus of 20 weeks
 _BESIDE = 4.0  # mm around the brain that do not tell a head from a brain alone
-_HEAD = (
-    0.4  # of the brain's volume; a head has more around it: 0.85 or more, brains alone 0.2 or less
-)
+_HEAD = 0.4  # of the brain's volume: heads have 0.85 and more around it, brains alone 0.2 and less
 _DARK = 0.1  # of the range of intensities; what differs less from the background is background
 _ML = 1e-3  # of a cubic millimetre
 

@@ -101,6 +101,13 @@ def test_a_head_is_told_from_a_brain(alone, expected):
     assert find_brain(heads(alone), Finder()).is_inside_head is expected
 
 
+def test_noise_around_a_brain_makes_no_head():
+    noise = np.random.default_rng(1).normal(0, 0.02, SHAPE)
+    assert not find_brain(
+        volume(heads(brain_alone=True).array + abs(noise)), Finder()
+    ).is_inside_head
+
+
 @pytest.mark.parametrize("radius", [0, 15])
 def test_nothing_and_little_are_no_brain(radius):
     brain = find_brain(heads(), Finder(distances() < radius))
