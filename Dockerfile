@@ -15,7 +15,7 @@ RUN sed -i "s/\"tensorflow>=/\"$tensorflow>=/" pyproject.toml \
 
 FROM python:3.12-slim
 COPY --from=build /opt/segsrgan /opt/segsrgan
-ENV PATH=/opt/segsrgan/bin:$PATH PYTHONUTF8=1 MPLCONFIGDIR=/tmp/matplotlib
+ENV PATH=/opt/segsrgan/bin:$PATH PYTHONUTF8=1 MPLCONFIGDIR=/var/tmp/matplotlib
 RUN useradd --create-home --uid 1000 segsrgan
 USER 1000
 WORKDIR /data

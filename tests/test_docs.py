@@ -143,6 +143,7 @@ def test_the_tables_of_results_are_those_of_their_figures(path):
         ("weights", "weights", "weights/README.md"),
         ("paper", "steps", "docs/results/segsrgan.md"),
         ("supermask_image", "supermask_image", "docs/results/supermask.md"),
+        ("thickness", "thickness", "docs/results/segsrgan.md"),
         ("verdict", "verdict", "docs/results/segsrgan.md"),
     ],
 )

@@ -3,6 +3,7 @@
 
 import json
 import logging
+import math
 
 import numpy as np
 from scipy import fft, optimize
@@ -21,7 +22,7 @@ _LINES = 96  # along an axis, at most
 _POINTS = 64  # of a spectrum, at least: lines are padded to as many
 _AT_BOUND = 0.05  # so near one of them there is no minimum
 _UNCLEAR = 0.03  # mean square difference of the log spectra, from which on they do not match
-_DOUBT = 0.25  # relative difference of the estimate from the thickness that is taken
+DOUBT = 0.25  # relative difference of the estimate from the thickness that is taken
 _ROUNDED = 0.02  # relative, by which headers round
 
 
@@ -82,7 +83,7 @@ def taken_thickness(volume, name, stated=None, width=None):
         return stated
     distance = volume.spacing[volume.grid.thick_axis]
     seen, taken = width * distance, stated or distance
-    if abs(seen / taken - 1) <= _DOUBT:
+    if abs(seen / taken - 1) <= DOUBT:
         return stated
     if stated is None and width < 1:
         taken = seen
@@ -132,34 +133,42 @@ def estimated_width(volume):
 
     Heads look alike along all axes. So lines in the plane, blurred by the right Gaussian and
     decimated to the distance of the slices, have the power spectrum of the lines across the slices
-    (of an image blurred as much along the other axis in the plane). The full width at half maximum
-    with which the shapes of the spectra differ least is a float of 0.2 to 2; None where they differ
-    with any, as of motion and of images that do differ by direction, or where slices are few or
-    less than twice as far apart as voxels in the plane.
+    (of an image blurred as much along the other axis in the plane). Either axis in the plane has a
+    full width at half maximum with which the shapes of the spectra differ least. Heads are not
+    quite alike, so the width nearer to 1 counts: most slices are as thick as they lie apart. It
+    is a float of 0.2 to 2; None where the spectra of an axis differ with any, as of motion, or
+    where slices are few or less than twice as far apart as voxels in the plane.
     """
     axis, array = volume.grid.thick_axis, _object(volume.array)
     spacing = volume.spacing
     if axis is None or array is None or spacing[axis] < 2 * min(spacing):
         return None
     grid, distance = Grid(array.shape, spacing), spacing[axis]
-    plane = [k for k in range(3) if k != axis]
-    if min(array.shape[k] * spacing[k] / distance for k in range(3)) < _FEWEST:
+    if min(np.multiply(array.shape, spacing)) < _FEWEST * distance:
         return None
-    # What is blurred along either axis in the plane, for lines along it and across the slices.
-    parts = {k: (_thinned(array, {0, 1, 2} - {k}), _thinned(array, {*plane} - {k})) for k in plane}
+    coarse = grid.corner_aligned(distance)
+    first, second = (k for k in range(3) if k != axis)
 
-    def misfit(width):
-        spectra = []
-        for line, (inner, through) in parts.items():
-            coarse = grid.corner_aligned([distance if k == line else spacing[k] for k in range(3)])
-            profile = profile_matrix(grid, coarse, line, width * distance)
-            spectra.append(_spectrum(_along(line, profile, inner), line))
-            few = profile[:: _step(len(profile))]
-            spectra.append(_spectrum(_along(line, few, through), axis))
-        return (np.var(spectra[0] - spectra[3]) + np.var(spectra[2] - spectra[1])) / 2
+    def width(line, other):
+        inner, through = _thinned(array, {axis, other}), _thinned(array, {line})
 
+        def misfit(width):
+            decimated = profile_matrix(grid, coarse, line, width * distance)
+            few = profile_matrix(grid, coarse, other, width * distance)
+            few = few[:: _step(len(few))]
+            expected = _spectrum(_along(line, decimated, inner), line)
+            return np.var(expected - _spectrum(_along(other, few, through), axis))
+
+        return _least(misfit)
+
+    widths = width(first, second), width(second, first)
+    return None if None in widths else min(widths, key=lambda width: abs(math.log(width)))
+
+
+def _least(misfit):
+    """The width of the least misfit; None where there is none, or it is too large."""
     widths = np.linspace(*_WIDTHS, 10)
-    nearest = widths[np.argmin([misfit(width) for width in widths])]
+    nearest = min(widths, key=misfit)
     bounds = np.clip((nearest - 0.2, nearest + 0.2), *_WIDTHS)
     found = optimize.minimize_scalar(misfit, bounds=bounds, options={"xatol": 0.02})
     # At a bound of the search there is no minimum.

@@ -85,7 +85,7 @@ def test_thin_slices_are_taken_as_such_where_nothing_says_how_thick_they_are(cap
     [
         (0.5, 4.0, {}, "look 2 mm thick, 4 mm apart; they are taken as 4 mm thick"),
         (0.5, 5.0, {}, "look 2 mm thick, 4 mm apart; they are taken as 4 mm thick"),
-        (1.5, None, {}, "look 6 mm thick, 4 mm apart; they are taken as 4 mm thick"),
+        (1.5, None, {}, "look 5.9 mm thick, 4 mm apart; they are taken as 4 mm thick"),
         (1.0, 2.0, {}, "look 4 mm thick, 4 mm apart; they are taken as 2 mm thick"),
         (1.0, None, {"gap": 2.0}, "look 4 mm thick, 4 mm apart; they are taken as 2 mm thick"),
         (0.5, 2.0, {}, ""),
