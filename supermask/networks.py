@@ -378,7 +378,7 @@ def load_networks(name_or_path):
         WeightsError: if the file is missing, is no weights file of SuperMask, or does not fit
             its spec.
     """
-    path = resolve(name_or_path, FORMAT)
+    path = resolve(name_or_path)
     expected = "weights of SuperMask, a file of save_networks or supermask-train"
     with opened(path, expected, WeightsError) as file:
         if file.attrs.get("format") != FORMAT:

@@ -14,7 +14,7 @@ from segsrgan.errors import UserError
 from segsrgan.files import real_path
 from segsrgan.inference.results import choose_folders, choose_names, recorded_files
 from segsrgan.inference.summary import is_summary
-from segsrgan.tables import image_files, is_image_name, read_paths, resolved
+from segsrgan.tables import image_files, is_image_name, read_paths, resolved, stem
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,11 @@ def _images_of(text, start):
         return read_paths(path, resolved(start or path.parent))
     if path.is_dir():
         files = [file for file in image_files(path) if not _is_dicom(file)]
-        return _no_results(files) if files else _patients(path)
+        if not files:
+            return _patients(path)
+        if dicom := next(filter(_is_dicom, sorted(path.iterdir())), None):
+            logger.warning("%s: DICOM beside other images is left out; name it to have it", dicom)
+        return _no_results(files)
     if path.exists() or not has_magic(str(path)):
         return [path]
     matches = [Path(match) for match in sorted(glob(str(path), recursive=True))]
@@ -147,6 +151,11 @@ def _patients(folder):
         return [folder]
     parts = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     found = {path: known for path in parts if (known := examination(path))}
+    if not found and (deep := next(filter(is_image_name, folder.glob("**/*")), None)):
+        raise UserError(
+            f"{folder}: its images lie in subfolders, such as {deep}; name them by a pattern, "
+            f"'{folder}/**/*{deep.name.removeprefix(stem(deep))}'"
+        )
     if len(set(found.values())) < 2:
         return [folder]
     logger.info("%s: holds %d examinations, each an image", folder, len(found))

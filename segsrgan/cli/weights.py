@@ -9,6 +9,12 @@ from segsrgan.inference.export import FORMATS, export
 
 logger = logging.getLogger(__name__)
 
+_USES = {  # by the kind of an entry of the registry
+    None: "image and cortex: segsrgan predict, job_model.py",
+    "brain": "the brain in a head: segsrgan strip, --strip, supermask-predict",
+    "supermask": "masks from several stacks: supermask-predict",
+}
+
 _EXPORT = """
 Writes a network for programs that know nothing of this package, in float32 and rewritten for
 speed. It takes (batch, patch, patch, patch, 1), intensities in [0, 1], and gives (batch, patch,
@@ -47,16 +53,8 @@ def _list(args):
     chosen = default_weights()
     for entry in available():
         mark = "*" if entry["name"] == chosen else " "
-        print(f"{mark} {entry['name']}  {_summary(entry.get('architecture', ''))}")
+        print(f"{mark} {entry['name']:<24}{_USES.get(entry.get('kind'), '')}")
     print("* is used when none are named; `segsrgan weights show NAME` tells more")
-
-
-def _summary(architecture):
-    if not isinstance(architecture, dict):
-        return str(architecture)
-    return ", ".join(
-        key if isinstance(value, dict) else f"{key} {value}" for key, value in architecture.items()
-    )
 
 
 def _show(args):

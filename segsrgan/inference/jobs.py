@@ -67,6 +67,9 @@ def run_job(job, make_predictor, progress=None, compute=None):
         for pair in job.pairs:
             if job.overwrite or not results.is_finished(pair):
                 pairs.append(pair)
+            elif lacking := _lacking(results.entry(pair), job.settings):
+                text = f"its results are finished, without what {lacking} asks for; --overwrite "
+                yield from failures(results, [pair], UserError(text + "makes all of them anew"))
             else:
                 _warn_of_differences(results, pair, job.settings)
                 made = results.entry(pair)
@@ -198,12 +201,22 @@ def _check_readable(image):
     try:
         os.stat(image)
     except (FileNotFoundError, NotADirectoryError):
-        start = "no such file or folder; those of a CSV start from its folder or --debut_path"
+        start = "no such file or folder; check the path, those of a CSV start from its folder"
         raise UserError(missing(image) if os.path.islink(image) else start) from None
     except OSError as error:
         raise UserError(f"cannot be opened ({error.strerror}); check the path") from error
     except ValueError as error:
         raise UserError(f"is not a path ({error}); correct the CSV file") from error
+
+
+def _lacking(made, settings):
+    """The flags for further files that finished results do not have, a text; "" if there are none.
+
+    `made` is their entry in the record, `settings` are the job's.
+    """
+    made, usual = made.get("settings") or {}, {"grid": "hr", "dicom": False}
+    asked = {name: settings.get(name, usual[name]) for name in usual}
+    return " and ".join(f"--{k}" for k, v in asked.items() if v not in (usual[k], made.get(k)))
 
 
 def _warn_of_differences(results, pair, settings):

@@ -15,7 +15,7 @@ _CONSTANT = 1e-3  # of the range
 _SKULL = (8.0, 20.0)  # mm below the surface of a head
 _FILLED = 0.25  # of the largest slice's area; smaller ones have little to compare
 _SUBPIXEL = 10  # parts of a pixel
-_WIDE = 3.0  # mm, of voxels too large for a sheet as thin as the cortex
+_WIDE = 1.6  # mm, of voxels too large for a sheet as thin as the cortex
 _UNSURE = (0.25, 0.75)  # probabilities
 _ML, _CM2 = 1e-3, 1e-2  # of a cubic and a square millimetre
 # Of the surface over the two-thirds power of the head's volume: a fetus's, an adult's; the volume
@@ -31,6 +31,7 @@ def scan_measures(scan):
 
     Returns:
         - `noise_fraction`: standard deviation of the noise over the range, see `noise_of`.
+        - `values`: how many different intensities, of voxels up to 2 mm apart.
         - `background`: median along the edges of the volume, of the range.
         - `slice_shift`: median over the slices along the thickest axis of how far, in mm, each lies
           beside the mean of its two neighbours (phase correlation); where there are such slices.
@@ -46,6 +47,7 @@ def scan_measures(scan):
     measures = {"noise_fraction": noise, "background": background, **slice_shift(scan)}
     steps = _steps(scan.spacing, _COARSE)
     coarse = array[tuple(slice(None, None, step) for step in steps)]
+    measures["values"] = int(np.unique(coarse).size)
     bright = np.abs(coarse - background) > max(DARK, SURE * noise)
     if not bright.any():
         return measures | {"head_volume": 0.0}
@@ -135,8 +137,8 @@ def mask_measures(probability, mask, small, parts, spacing, head_volume=0.0):
 
     Returns:
         - `volume` in ml, without islands; `islands`, how many.
-        - of voxels up to 3 mm, `in_islands`, the fraction of the mask in islands; where there is a
-          mask, `thickness` in mm, twice the volume over the surface; where there is a head, too,
+        - of voxels up to 1.6 mm, `in_islands`, the fraction of the mask in islands; where there is
+          a mask, `thickness` in mm, twice the volume over the surface; where there is a head, too,
           `folding`: that surface in cm^2 over the two-thirds power of the head's volume in ml, over
           what it usually is: 10 up to 400 ml, from there on in proportion to the root of the
           volume, up to 19.

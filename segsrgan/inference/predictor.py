@@ -174,7 +174,7 @@ class Predictor:
         volume, source = _volume(image, series)
         legacy = self.settings.geometry == "legacy"
         spacing, network, _ = self._plan(volume, spacing, patch)
-        name = "the image" if isinstance(image, Volume) else str(image)
+        name = self._name(image)
         normalisation = _normalisation(volume, legacy, name)
         scan = volume.with_array(normalisation.apply(volume.array))
         thickness, found = self._thickness(scan, name, source.thickness)
@@ -207,6 +207,10 @@ class Predictor:
         held = [volume.array.nbytes for volume in (result, scan, whole) if volume is not None]
         self.memory.hold(prepared, sum(held))
         return prepared
+
+    def _name(self, image):
+        """Of an image, for messages."""
+        return "the image" if isinstance(image, Volume) else str(image)
 
     def estimate(self, image, patch=128, step=None, new_resolution=(0.5, 0.5, 0.5), series=None):
         """What `predict` would make and take, an `Estimate`; the image is read, nothing computed.
@@ -264,7 +268,7 @@ class Predictor:
     def _thickness(self, scan, name, declared):
         """Of the slices in mm, None: their distance; and what was measured, a dict."""
         axis, settings = scan.grid.thick_axis, self.settings
-        if settings.geometry == "legacy":
+        if settings.geometry == "legacy" or name is None:
             return None, {}
         stated = stated_thickness(scan, name, declared, settings.thickness, settings.gap)
         if axis is None:
@@ -397,9 +401,16 @@ class Predictor:
         )
 
 
+class _BrainFinder(Predictor):
+    """Looks at coarse voxels, of which there is nothing to be told: whoever asks sees the scan."""
+
+    def _name(self, image):
+        return None
+
+
 def brain_finder(weights_path=BRAIN_WEIGHTS, **settings):
     """A `Predictor` for `segsrgan.inference.stripping.find_brain`; arguments as for that."""
-    return Predictor(weights_path, strip="no", consistency="off", islands="keep", **settings)
+    return _BrainFinder(weights_path, strip="no", consistency="off", islands="keep", **settings)
 
 
 def _part_of(progress, done, flips, patches, total):

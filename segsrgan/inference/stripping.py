@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from segsrgan.inference.measures import background_of
-from segsrgan.volumes.intensities import usual_range
+from segsrgan.volumes.intensities import Normalisation, usual_range
 from segsrgan.volumes.labels import islands
 from segsrgan.volumes.resampling import degrade, resample_to
 from segsrgan.volumes.volume import Volume
@@ -63,7 +63,9 @@ def find_brain(volume, predictor):
     """The `Brain` in a `Volume`, a scan of whatever contrast.
 
     `predictor` is a `segsrgan.inference.predictor.Predictor` with weights that find the brain.
+    Raises `ValueError` if the scan is constant or has NaN or infinite voxels.
     """
+    Normalisation.of(volume.array)  # says what is wrong with the scan's voxels, not with others
     coarse = _with_margin(degrade(volume, _SPACING))
     found = predictor.predict(coarse, patch=None, new_resolution=_SPACING).cortex
     array = found.array

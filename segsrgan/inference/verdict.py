@@ -48,10 +48,13 @@ def _up_to(look, fail=math.inf):
 
 _PERCENT, _PLAIN, _MM, _YES = "{:.{}%}", "{:.{}f}", "{:.{}f} mm", ""
 _LEAST = 1e-9  # what is above 0
+_FEW_VALUES = 20
 
 # fmt: off
 CHECKS = (
     Check("noise_fraction", "its noise is {} of the range", _PERCENT, 1, *_up_to(0.025, 0.06)),
+    Check("values", "it has {} different intensities, as a mask or a label map", _PLAIN, 0,
+          (_FEW_VALUES, math.inf)),
     Check("background", "its background is not dark but at {} of the range", _PERCENT, 0,
           *_up_to(0.15)),
     Check("background_constant", "{} of its background is exactly dark, as where a head is not "

@@ -55,14 +55,13 @@ def _registry():
         raise WeightsError(f"{path}: the registry of weights is unreadable ({error})") from error
 
 
-def resolve(name_or_path=None, kind=None):
+def resolve(name_or_path=None):
     """Finds a weights file.
 
     Args:
         name_or_path: a name of the registry or of a downloaded set, with or without a leading
             `weights/`, or a path; the default weights when None. Write `./NAME` for a file that
             is called like bundled weights.
-        kind: of the weights that a message offers: those of entries with that `kind`.
 
     Returns:
         The `Path`. Bundled files are checked against their SHA-256.
@@ -84,13 +83,10 @@ def resolve(name_or_path=None, kind=None):
             return folder / short
     if name and Path(name).is_dir():
         raise WeightsError(f"{name}: is a folder; expected a weights file, name one inside it")
-    known = sorted(key for key, entry in entries.items() if entry.get("kind") == kind)
-    known = f" or one of {', '.join(known)}" if known else ""
-    more = "`segsrgan weights list` describes the bundled ones"
-    if kind is None:
-        more += ", `segsrgan weights download` fetches the published ones"
     raise WeightsError(
-        f"{name or 'an empty name'}: no such weights; expected a file{known}; {more}"
+        f"{name or 'an empty name'}: no such weights; expected a file or one of "
+        f"{', '.join(entries)}; `segsrgan weights list` says what they are for, "
+        "`segsrgan weights download` fetches the published ones"
     )
 
 

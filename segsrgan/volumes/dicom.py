@@ -35,6 +35,7 @@ def read_dicom_series(folder, files, series=None, labels=False):
         _refuse(folder, stacks, [*refused, *damaged, *no_scans])
     if series is None:
         chosen = max(usable, key=_rank)
+        _check_patients(chosen, usable, folder)
         _check_choice(chosen, usable, folder)
     else:
         chosen = _named(stacks, str(series).strip(), folder, no_scans)
@@ -125,6 +126,17 @@ def _rank(stack):
     """What is larger is taken first: scans before what was made of them, then the most slices."""
     is_scan = not is_derived(stack.image_type) and _positions(stack) >= _FEW
     return is_scan, _positions(stack), not is_fat(stack.image_type)
+
+
+def _check_patients(chosen, stacks, folder):
+    """Refuse scans of several patients, of which one would be taken and the others forgotten."""
+    other = next((s for s in stacks if _rank(s)[0] and not _is_of_one_patient(s, chosen)), None)
+    if other is not None:
+        raise VolumeError(
+            f"{folder}: scans of several patients (PatientID {chosen.patient!r} of {chosen}, "
+            f"{other.patient!r} of {other}); put each into a folder of its own, or name one: "
+            f"--series {chosen.uid}"
+        )
 
 
 def _check_choice(chosen, stacks, folder):

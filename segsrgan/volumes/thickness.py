@@ -60,8 +60,12 @@ def stated_thickness(volume, name, declared=None, thickness=None, gap=None):
         )
     if gap is not None:
         return distance - gap
-    if thickness is not None or declared is None or declared <= 0:
+    if thickness is not None or declared is None:
         return thickness
+    if not 0 < declared <= 2 * distance * (1 + _ROUNDED):
+        text = "%s: a SliceThickness of %g mm is not used, its slices are %g mm apart"
+        _logger.warning(text, name, declared, distance)
+        return None
     if declared < distance * (1 - _ROUNDED):
         _logger.info("%s: slices of %g mm, %g mm apart", name, declared, distance)
     return min(declared, distance)
@@ -89,7 +93,7 @@ def taken_thickness(volume, name, stated=None, width=None):
         taken = seen
     _logger.warning(
         "%s: its slices look %.2g mm thick, %.2g mm apart; they are taken as %.2g mm thick, "
-        "thickness or gap says otherwise",
+        "set thickness or gap if that is wrong",
         name,
         seen,
         distance,

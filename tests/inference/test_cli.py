@@ -160,15 +160,15 @@ def test_weights_convert_writes_our_layout_and_show_says_so(tmp_path, capsys):
 
 def test_weights_list_names_the_bundled_ones(capsys, monkeypatch):
     entries = [
-        {"name": "a", "file": "a.h5", "architecture": {"kernel": 16}},
-        {"name": "b", "file": "b.h5", "architecture": "U-Net"},
+        {"name": "a", "file": "a.h5", "kind": "brain"},
+        {"name": "b", "file": "b.h5"},
     ]
     monkeypatch.setattr("segsrgan.networks.registry.available", lambda: entries)
     monkeypatch.setattr("segsrgan.networks.registry.default_weights", lambda: "b")
     assert main(["weights", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["a", "kernel", "16"]
-    assert lines[1].split() == ["*", "b", "U-Net"]
+    assert lines[0].split()[:4] == ["a", "the", "brain", "in"]
+    assert lines[1].split()[:4] == ["*", "b", "image", "and"]
 
 
 def test_weights_download_passes_names_and_folder(capsys, monkeypatch):

@@ -62,8 +62,12 @@ def test_finished_results_are_kept_unless_they_are_to_be_replaced(predict, image
     status, err = predict(path, "-o", out, "--step", "16")
     assert status == 0 and "made with other settings (step 8)" in err
     assert (out / "lr_sr.nii.gz").stat().st_mtime_ns == before
-    assert predict(path, "-o", out, "--overwrite")[0] == 0
+    status, err = predict(path, "-o", out, "--grid", "native", "--quiet")
+    assert status == 1 and "lr.nii.gz: its results are finished, without what --grid asks" in err
+    assert (out / "lr_sr.nii.gz").stat().st_mtime_ns == before
+    assert predict(path, "-o", out, "--overwrite", "--grid", "native")[0] == 0
     assert (out / "lr_sr.nii.gz").stat().st_mtime_ns > before
+    assert predict(path, "-o", out, "--grid", "native")[0] == predict(path, "-o", out)[0] == 0
     (out / "lr_cortex.nii.gz").unlink()  # not whole any more
     assert predict(path, "-o", out)[0] == 0
     assert (out / "lr_cortex.nii.gz").exists()
@@ -225,9 +229,20 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_what_lies_deep_or_beside_other_images_is_not_left_out_in_silence(image, tmp_path, caplog):
+    path = image("x/t2.nii.gz")
+    with pytest.raises(
+        UserError, match=r"x/t2.nii.gz; name them by a pattern, '.*/\*\*/\*.nii.gz'"
+    ):
+        find_images([tmp_path])
+    write_series(path.parent, EVEN)
+    assert find_images([path.parent]) == [path]
+    assert "x/00000000: DICOM beside other images is left out; name it to have it" in caplog.text
+
+
 def test_a_dry_run_lists_what_would_be_and_writes_nothing(predict, image, tmp_path, monkeypatch):
     scan, done, out = image("x/t2.nii.gz"), image("x/done.nii.gz"), tmp_path / "out"
-    assert predict(done, "-o", out)[0] == 0
+    assert predict(done, "-o", out, "--grid", "native")[0] == 0
     broken = tmp_path / "broken.nii.gz"
     broken.write_text("nothing")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

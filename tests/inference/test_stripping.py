@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from segsrgan.cli import strip
 from segsrgan.errors import UserError
-from segsrgan.inference.predictor import Predictor
+from segsrgan.inference.predictor import Predictor, brain_finder
 from segsrgan.inference.stripping import Brain, find_brain
 from segsrgan.volumes import Volume, read_volume, resample_to, write_volume
 
@@ -212,15 +212,22 @@ def test_the_command_writes_mask_and_brain_beside_the_image_or_elsewhere(command
 
 def test_the_command_replaces_nothing_by_itself(command, tmp_path, capsys):
     (tmp_path / "head_brain.nii.gz").write_text("precious")
-    assert command("head.nii.gz") == 2
-    assert "head_brain.nii.gz: exists already; --overwrite" in capsys.readouterr().err
+    assert command("head.nii.gz") == 1
+    assert "head_brain.nii.gz exists already; --overwrite" in capsys.readouterr().err
     assert (tmp_path / "head_brain.nii.gz").read_text() == "precious"
     assert command("head.nii.gz", "--overwrite") == 0
     assert read_volume("head_brain.nii.gz").array.any()
+    first = (tmp_path / "head_brain.nii.gz").stat().st_mtime_ns
+    capsys.readouterr()
+    assert command(".") == 0, "of a folder, whose results are no scans"
+    assert capsys.readouterr().out.count("kept; --overwrite") == 1
+    assert (tmp_path / "head_brain.nii.gz").stat().st_mtime_ns == first
 
 
 def test_the_command_says_what_is_wrong(command, tmp_path, monkeypatch, capsys):
-    assert command("head.nii.gz", "head.nii.gz") == 2
+    write_volume(heads(), tmp_path / "head.nii")
+    assert command("head.nii*") == 2
+    (tmp_path / "head.nii").unlink()
     assert "several images would write it" in capsys.readouterr().err
     nothing = Finder(np.zeros(SHAPE, bool))
     monkeypatch.setattr("segsrgan.inference.predictor.brain_finder", lambda: nothing)
@@ -229,9 +236,12 @@ def test_the_command_says_what_is_wrong(command, tmp_path, monkeypatch, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["head.nii.gz"]
 
 
-def test_an_image_that_fails_does_not_stop_the_others(command, capsys):
-    assert command("none.nii.gz", "head.nii.gz") == 1
-    assert "none.nii.gz" in capsys.readouterr().err
+def test_an_image_that_fails_does_not_stop_the_others(command, tmp_path, capsys):
+    write_volume(volume(np.where(BRAIN, np.nan, TEXTURE)), tmp_path / "nan.nii.gz")
+    assert command("none.nii.gz", "nan.nii.gz", "head.nii.gz") == 1
+    said = capsys.readouterr().err
+    assert "none.nii.gz" in said
+    assert f"nan.nii.gz: voxels must be finite numbers, received {BRAIN.sum()} of" in said
     assert read_volume("head_brain.nii.gz").array.any()
 
 
@@ -254,3 +264,12 @@ def test_a_brain_that_touches_the_borders_is_shown_with_nothing_around_it():
     extent = np.array(array.shape) * 3 - np.array(inner.array.shape) * SPACING
     assert (extent / 2 >= 40).all()
     assert not array[:12].any() and not array[..., -12:].any() and array[array.shape[0] // 2].any()
+
+
+def test_of_the_voxels_that_the_finder_sees_nothing_is_told(predictor, caplog):
+    scan = heads(brain_alone=True).array.copy()
+    scan[24] = 0
+    find_brain(volume(scan), brain_finder())
+    assert not caplog.text
+    predictor(strip="no")[0].predict(volume(scan), None, None, 3.0)
+    assert "the image: slice 25 of 48 along axis 1 is empty" in caplog.text

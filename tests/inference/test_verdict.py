@@ -58,6 +58,7 @@ def with_noise(deviation):
 
 
 SPOILT = {
+    "values": lambda scan: changed(scan, lambda array: np.round(3 * array) / 3),
     "noise_fraction": lambda scan: changed(scan, with_noise(0.1)),
     "background": lambda scan: changed(scan, lambda array: np.where(array == 0, 0.3, array)),
     "background_constant": lambda scan: changed(scan, lambda a: np.abs(with_noise(0.01)(a))),

@@ -47,6 +47,15 @@ def test_scans_are_taken_before_reformats_and_larger_ones_are_named(tmp_path, ca
     assert "12 slices" in caplog.text and "DERIVED" in caplog.text
 
 
+def test_scans_of_several_patients_are_told_apart(tmp_path):
+    write_series(tmp_path / "s", EVEN, PatientID="A")
+    tags = {"PatientID": "B", "SeriesInstanceUID": "1.9"}
+    write_series(tmp_path / "t", EVEN[:5], start=50, **tags)
+    with pytest.raises(VolumeError, match="several patients .*'A' of series 1.2.3.4.*'B' of"):
+        read_volume(tmp_path)
+    assert levels(read_volume(tmp_path, series="1.9")) == pytest.approx(EVEN[:5])
+
+
 def test_a_localizer_is_not_taken_for_the_scan(tmp_path):
     write_series(tmp_path / "s", [0, 20, 40])
     tags = {"SeriesInstanceUID": "1.9", "ImageType": ["DERIVED", "PRIMARY"]}

@@ -58,7 +58,12 @@ def test_settings_go_before_headers_and_headers_before_the_distance():
     low = scan(texture((40, 40, 40)), 2, 4)
     assert chosen(low) is None
     assert chosen(low, 3.0) == 3
-    assert chosen(low, 8.0) == 4 and chosen(low, 3.99) == 3.99 and chosen(low, -1.0) is None
+    assert (
+        chosen(low, 8.0) == 4
+        and chosen(low, 8.2) is None
+        and chosen(low, 3.99) == 3.99
+        and chosen(low, -1.0) is None
+    )
     assert chosen(low, 3.0, thickness=5.0) == 5
     assert chosen(low, 3.0, gap=0.5) == 3.5
     assert chosen(low, 3.0, gap=0.0) == 4
@@ -90,6 +95,8 @@ def test_thin_slices_are_taken_as_such_where_nothing_says_how_thick_they_are(cap
         (1.0, None, {"gap": 2.0}, "look 4 mm thick, 4 mm apart; they are taken as 2 mm thick"),
         (0.5, 2.0, {}, ""),
         (1.0, None, {}, ""),
+        (1.0, 20.0, {}, "a SliceThickness of 20 mm is not used, its slices are 4 mm apart"),
+        (1.0, 0.0, {}, "a SliceThickness of 0 mm is not used"),
     ],
 )
 def test_a_thickness_that_the_voxels_contradict_is_told(width, declared, settings, said, caplog):
