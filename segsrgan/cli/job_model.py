@@ -24,6 +24,7 @@ from segsrgan.inference.settings import (
 )
 from segsrgan.inference.summary import (
     FAILED,
+    FINISHED,
     PLANNED,
     format_table,
     read_summary,
@@ -335,6 +336,10 @@ def _report(job, outcomes, csv_path, keep, quiet):
                 logger.info("page: %s", write_job_page(shown, path.with_suffix(".html")))
     except (OSError, UserError) as error:
         logger.warning("the summary could not be written: %s", one_line(error))
+    folders = list(dict.fromkeys(o.folder for o in outcomes if o.result == FINISHED))
+    if folders and not job.output:
+        more = f" and {len(folders) - 1} more folders" if folders[1:] else ""
+        logger.info("results: %s%s", folders[0], more)
     if not quiet:
         try:
             print(format_table(outcomes), flush=True)

@@ -268,24 +268,25 @@ class Normalisation:
         Raises `ValueError` if voxels are NaN or infinite (the message counts them), or all equal.
         """
         lowest, highest = float(np.min(array)), float(np.max(array))
+        start = f"{name}: " if name else ""
         if not (np.isfinite(lowest) and np.isfinite(highest)):
             bad = int(array.size - np.count_nonzero(np.isfinite(array)))
             raise ValueError(
-                f"voxels must be finite numbers, received {bad} of {array.size} NaN or infinite; "
-                "replace them, for instance with 0"
+                f"{start}voxels must be finite numbers, received {bad} of {array.size} NaN or "
+                "infinite; replace them, for instance with 0"
             )
         if lowest == highest:
             raise ValueError(
-                f"the image must have contrast, received {array.size} voxels all equal to "
-                f"{lowest:g}; check that it is the right file"
+                f"{start}expected contrast, received {array.size} voxels all equal to {lowest:g}; "
+                "check that it is the right file"
             )
         low, high = usual_range(array, name, across)
         shift = min(0.0, low)
         scale = high - shift
         if not float(np.finfo(np.float32).tiny) <= scale <= 1e38:
             raise ValueError(
-                "the image's values must reach from 0, or a negative minimum, 1e-38 to 1e38 "
-                f"upwards, received {scale:.3g}; scale it to ordinary numbers"
+                f"{start}values must reach from 0, or a negative minimum, 1e-38 to 1e38 upwards, "
+                f"received {scale:.3g}; scale it to ordinary numbers"
             )
         # Padding becomes 0, as the background of an MR image is.
         return cls(shift, scale, low if low == lowest else shift, (low, high) != (lowest, highest))

@@ -49,6 +49,8 @@ def test_finished_results_are_kept_and_what_is_different_now_is_named(
     weights.write_bytes(identity.read_bytes())
     csv_path = table(path)
     assert job_model(csv_path) == 0
+    folder = path.parent / "Result_with_tiny" / "patch_16_step_8"
+    assert f"results: {folder}\n" in capsys.readouterr().err
     before = results(path.parent / "Result_with_tiny")
     monkeypatch.setattr(predictor, "read_generator", None)  # not even loaded
 

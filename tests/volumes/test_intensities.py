@@ -46,8 +46,8 @@ def test_invert_undoes_apply_and_never_falls_below_the_minimum(offset):
     ],
 )
 def test_images_without_numbers_contrast_or_a_usable_scale_are_refused(values, match):
-    with pytest.raises(ValueError, match=match):
-        Normalisation.of(np.array(values, float))
+    with pytest.raises(ValueError, match=f"^t2.nii: .*{match}"):
+        Normalisation.of(np.array(values, float), "t2.nii")
 
 
 def head(shape=(24, 26, 20)):
