@@ -55,7 +55,7 @@ verdict: pass, look or fail, with the reasons in results.json and the summary; w
   and from which value on it is bad: docs/use/report.md.
 
 exit status: 0 all done, 1 an image failed, or all did (with --strict, or the verdict on one is
-fail), 2 nothing was begun, as an argument or input is wrong, 130 interrupted.
+fail), 2 nothing was begun, as an argument or the CSV is wrong, 130 interrupted.
 """
 
 
@@ -90,8 +90,8 @@ class JobSettings:
     )
     report: bool = setting(
         False,
-        "write a page of the results for a browser, too, and one of the job beside its summary "
-        "(needs SegSRGAN[report])",
+        "write a page of the results for a browser, too, and one of the job beside its summary, if "
+        "there is one (needs SegSRGAN[report])",
     )
     overwrite: bool = setting(False, "compute finished results again")
     dry_run: bool = setting(
@@ -267,6 +267,7 @@ def _plan(args, settings, choose):
         find_viewer()
 
     from segsrgan.networks.registry import default_weights, resolve
+    from segsrgan.networks.weights import trained_interp
     from segsrgan.volumes import read_volume
 
     weights = settings.weights_path or default_weights()
@@ -280,6 +281,7 @@ def _plan(args, settings, choose):
         "dicom": settings.dicom,
         "series": settings.series,
         **chosen.record(),
+        "interp_used": chosen.interp_used(trained_interp(path)),
     }
     output = settings.output and resolved(settings.output)
     results = choose(output, settings.result_folder_name or name)

@@ -214,7 +214,8 @@ def make_prediction(output, deviation, prepared, spec, settings, pair):
         if deviation is not None and head.activation != "softmax":
             (spread,) = prepared.on_result(deviation[..., channels], 1)
             _disagreement(head, spread, prepared, settings.maps, volumes, measures)
-    origin = prepared.origin._replace(settings=prepared.origin.settings | pair)
+    used = {"interp_used": settings.interp_used(spec.interp)}
+    origin = prepared.origin._replace(settings=prepared.origin.settings | used | pair)
     return Prediction(volumes, measures, origin)
 
 

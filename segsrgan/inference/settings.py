@@ -167,6 +167,10 @@ class PredictorSettings:
                 "take geometry=exact"
             )
 
+    def interp_used(self, trained):
+        """The interpolation before the network, whose weights were `trained` with one."""
+        return "scipy" if self.geometry == "legacy" else self.interp or trained
+
     def record(self):
         """What the numbers of a result depend on, a dict of JSON values."""
         return {name: getattr(self, name) for name in _NUMBERS}

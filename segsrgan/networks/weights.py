@@ -108,6 +108,16 @@ def read_generator(name_or_path=None):
     return _read_network(name_or_path, "generator")
 
 
+def trained_interp(path):
+    """The interpolation that a file's generator was trained with, see `GeneratorSpec`.
+
+    The arrays are not read. Raises `WeightsError` if the file is no weights file.
+    """
+    with opened(path, _EXPECTED, WeightsError) as file:
+        generator = subgroups(file).get("generator")  # which the released ones do not have
+        return GeneratorSpec(**(read_json(generator, "spec") if generator else {})).interp
+
+
 def _read_network(name_or_path, name):
     path = resolve(name_or_path)
     networks, _, _ = _read(path)
