@@ -102,7 +102,7 @@ def _entry(results, pair):
         elif record.knows(label):
             lost = ", ".join(record.missing(label)) or "what made them was interrupted"
             problem = f"{results.folder / label}: the results are not whole, without {lost}"
-        raise UserError(f"{problem}; job_model.py makes them anew")
+        raise UserError(f"{problem}; the command that made them makes them anew")
     if record.owner() not in (results.image.name, str(results.image)):
         raise UserError(
             f"{results.folder}: expected the results of {results.image}, found those of "

@@ -301,7 +301,7 @@ def damage(results, what):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("record gone", "Result_with_w: has no results.json, .*; job_model.py makes them anew"),
+        ("record gone", "Result_with_w: has no results.json, .*; the command that made them"),
         ("record damaged", "results.json: is damaged"),
         ("label gone", f"Result_with_w: has no results of {LABEL}"),
         ("file gone", f"{LABEL}: the results are not whole, without SR_{LABEL}.nii.gz"),

@@ -29,6 +29,7 @@ from segsrgan.networks import (
 )
 from segsrgan.networks.models import read_weights
 from segsrgan.networks.registry import PUBLISHED, blob_sha1, download
+from segsrgan.networks.weights import trained_interp
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -52,6 +53,16 @@ def test_files_of_both_layouts_bring_back_specs_and_weights(spec, tmp_path):
         for name, array in {**read_weights(generator), **read_weights(discriminator)}.items():
             found = arrays[name] if name in arrays else read_weights(copy)[name]
             np.testing.assert_array_equal(found, array)
+
+
+def test_a_file_says_which_interpolation_its_generator_was_trained_with(tmp_path):
+    save_generator(build_generator(GeneratorSpec(2, interp="profile")), tmp_path / "ours")
+    assert trained_interp(tmp_path / "ours") == "profile"
+    (released, *_) = sorted(GOLDEN.glob("G_*"))
+    assert trained_interp(released) == read_generator(released)[0].interp == "scipy"
+    (tmp_path / "none").write_text("mine")
+    with pytest.raises(WeightsError, match="none: not readable as a weights file"):
+        trained_interp(tmp_path / "none")
 
 
 @pytest.mark.parametrize("name", [p.name for p in sorted(GOLDEN.glob("G_*"))])
