@@ -267,10 +267,17 @@ class ResultsFolder:
     def entry(self, label=""):
         """The entry of whole results, a dict; None without one, or if one of its files is gone."""
         found = self._read().get("results", {}).get(label)
-        if not isinstance(found, dict):
-            return None
-        files = [self.folder / label / Path(str(name)).name for name in found.get("files") or ()]
-        return found if all(map(has_content, files)) else None
+        return found if isinstance(found, dict) and not self.missing(label) else None
+
+    def files(self, label=""):
+        """The names of the files that the entry of a label has, a list, be they there or not."""
+        found = self._read().get("results", {}).get(label) or {}
+        names = found.get("files") if isinstance(found, dict) else ()
+        return [Path(str(name)).name for name in names or ()]
+
+    def missing(self, label=""):
+        """Those of the `files` that are gone or empty."""
+        return [f for f in self.files(label) if not has_content(self.folder / label / f)]
 
     def claim(self):
         """Makes the folder and takes it for the source, unless another one has it already.

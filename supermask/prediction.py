@@ -175,6 +175,7 @@ def _result_grid(views, transforms, settings, segmentor):
     margin = max(view.thickness for view in views) / 2 + _MARGIN * spacing
     points = np.concatenate(points)
     grid = isotropic_grid(points, views[0].grid.direction, spacing, settings.size, margin)
+    grid = replace(grid, space=views[0].grid.space)
     is_on = settings.consistency == "on"
     needed = np.prod(grid.shape, dtype=float) * len(views) * (_BYTES + BYTES * is_on)
     if needed > (free := available_memory()):

@@ -238,14 +238,22 @@ def read_mask(path, labels=None):
     """The object of a mask's file, a float32 `Volume` of values in [0, 1].
 
     With `labels` the voxels of these values, else see `segsrgan.volumes.object_of`. Raises
-    `UserError` for voxels that are not numbers and for values that are no mask's.
+    `UserError` for voxels that are not numbers, for values that are no mask's, and where nothing
+    is background.
     """
     volume = read_volume(path, labels=True)
     if not np.isfinite(volume.array).all():
         raise UserError(f"{path}: has voxels that are NaN or infinite; repair the file")
     if labels is None:
-        return volume.with_array(object_of(volume.array, path))
-    return volume.with_array(select_labels(volume.array, labels, path).astype(np.float32))
+        inside = object_of(volume.array, path)
+    else:
+        inside = select_labels(volume.array, labels, path).astype(np.float32)
+    if inside.min() >= 0.5:
+        raise UserError(
+            f"{path}: all its voxels, {volume.array.min():g} to {volume.array.max():g}, belong to "
+            "the object; expected a mask with background around it"
+        )
+    return volume.with_array(inside)
 
 
 def with_unique_names(views):

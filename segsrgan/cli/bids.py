@@ -3,6 +3,7 @@
 
 from segsrgan.cli import job_model
 from segsrgan.cli.console import Parser, command
+from segsrgan.errors import UserError
 from segsrgan.inference.bids import SUFFIXES, find_scans, write_group
 from segsrgan.tables import resolved
 
@@ -13,10 +14,11 @@ wide; OUTPUT/sub-01/anat/ has
   sub-01_space-T2w_label-cortex_probseg.nii.gz probability of the cortex
   sub-01_space-T2w_label-cortex_dseg.nii.gz    the cortex, 0 or 1
   sub-01_space-T2w_desc-brain_mask.nii.gz      the brain, where --strip has found it
-group: OUTPUT/segsrgan.tsv, volumes (ml) and verdict of each of these images.
+group: OUTPUT/segsrgan.tsv, volumes (ml) and verdict of each of these images; without --report,
+which makes the page of each image at the participant level.
 
 exit status: 0 all done, 1 an image failed, or all did (with --strict, or the verdict on one is
-fail), 2 nothing was begun, as an argument or input is wrong, 130 interrupted.
+fail), 2 nothing was begun, as an argument or the data set is wrong, 130 interrupted.
 """
 # The results lie where BIDS says, and its images are NIfTI.
 _MEANINGLESS = ("output", "result_folder_name", "debut_path", "dicom", "series")
@@ -51,6 +53,11 @@ def add_data_set(parser):
 def _run(args):
     root, output = resolved(args.bids_dir), resolved(args.output_dir)
     if args.analysis_level == "group":
+        if args.report:
+            raise UserError(
+                "--report makes the page of each image at the participant level; group writes a "
+                "table alone, leave it out"
+            )
         print(write_group(output))
         return 0
     scans = find_scans(root, output, args.participant_label, args.session_label, args.suffix)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib import import_module
 
+from segsrgan import __version__
 from segsrgan.errors import UserError, one_line, printable
 
 _PACKAGES = ("segsrgan", "supermask")
@@ -20,10 +21,14 @@ _LOG_SECONDS = 30  # between lines of progress where there is no terminal
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors can be caught; it leaves the lines of texts as they are."""
+    """An argument parser whose errors can be caught; it leaves the lines of texts as they are.
+
+    It knows `--version`.
+    """
 
     def __init__(self, **options):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
     def parse_args(self, args=None, namespace=None):
         """As `argparse` does; a shell that completes a line by argcomplete gets its answer."""

@@ -56,7 +56,7 @@ verdict: pass, look or fail, with the reasons in results.json and the summary; w
   and from which value on it is bad: docs/use/report.md.
 
 exit status: 0 all done, 1 an image failed, or all did (with --strict, or the verdict on one is
-fail), 2 nothing was begun, as an argument or input is wrong, 130 interrupted.
+fail), 2 nothing was begun, as an argument or the CSV is wrong, 130 interrupted.
 """
 
 
@@ -91,8 +91,8 @@ class JobSettings:
     )
     report: bool = setting(
         False,
-        "write a page of the results for a browser, too, and one of the job beside its summary "
-        "(needs SegSRGAN[report])",
+        "write a page of the results for a browser, too, and one of the job beside its summary, if "
+        "there is one (needs SegSRGAN[report])",
     )
     overwrite: bool = setting(False, "compute finished results again")
     dry_run: bool = setting(

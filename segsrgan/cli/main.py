@@ -5,7 +5,6 @@ import os
 import sys
 from importlib import import_module
 
-from segsrgan import __version__
 from segsrgan.cli.console import Parser, command
 
 # Each has a parser of its own and gets all arguments that follow: module, function, help.
@@ -62,7 +61,6 @@ def _build_parser():
         prog="segsrgan",
         description="Isotropic high-resolution images and segmentations from anisotropic MRI.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (_, _, text) in _COMMANDS.items():
         commands.add_parser(name, help=f"{text} (segsrgan {name} --help)", add_help=False)

@@ -34,7 +34,7 @@ verdict: pass, look or fail; what is measured and from which value on it is bad:
   docs/use/report.md.
 
 exit status: 0 all done, 1 an image failed, or all did (with --strict, or the verdict on one is
-fail), 2 nothing was begun, as an argument or input is wrong, 130 interrupted.
+fail), 2 nothing was begun, as an argument is wrong, 130 interrupted.
 """
 
 

@@ -5,6 +5,7 @@ import logging
 
 from segsrgan.cli.console import Parser, command
 from segsrgan.errors import UserError, one_line
+from segsrgan.files import check_writable
 from segsrgan.inference.results import found_results, results_below
 from segsrgan.inference.summary import FAILED, SKIPPED, Outcome, read_summary
 from segsrgan.tables import expanded
@@ -51,17 +52,23 @@ def _run(args):
     if page is not None and not (page.suffix.lower() == ".html" and page.parent.is_dir()):
         raise UserError(f"--output {page}: expected a name.html in a folder that exists")
 
-    from segsrgan.inference.markup import find_viewer
+    from segsrgan.inference.markup import find_viewer, free_path
     from segsrgan.inference.pages import write_job_page, write_scan_page
 
     find_viewer()
+    if page is not None:
+        free_path(page)
+        check_writable(page.parent, "name another one by --output")
     failed = 0
     for outcome in outcomes:
         if outcome.result == FAILED:
             continue
-        results = found_results(outcome.image, outcome.folder)
+        results, pair = found_results(outcome.image, outcome.folder), (outcome.patch, outcome.step)
         try:
-            logger.info("written: %s", write_scan_page(results, (outcome.patch, outcome.step)))
+            logger.info("written: %s", write_scan_page(results, pair))
+            if results.has_changed(pair):
+                text = "%s: the image has changed since its results were made; the command that "
+                logger.warning(text + "made them replaces them by --overwrite", results.title(pair))
         except (ValueError, OSError, MemoryError) as error:
             failed += 1
             logger.error("%s", one_line(error))

@@ -22,6 +22,7 @@ from segsrgan.volumes.comparison import described
 from segsrgan.volumes.reading import read_volume, read_with_source
 
 _COLOURS = {"cortex_mask": (255, 92, 51), "mask": (64, 200, 255), "brain_mask": (255, 213, 64)}
+_CHANGED = "the scan has changed since these results were made"
 _WORST_FIRST = (FAILED, FAIL, LOOK, "", PASS)
 _MEASURED = ("measure", "value", "look if", "fail if", "")
 _HEADS = ("", "image", "verdict", "reasons", "patch, step", "result", "seconds", "memory, MB")
@@ -51,7 +52,7 @@ def write_scan_page(results, pair, path=None):
     measures = {k: v for k, v in _part(entry, "measures").items() if isinstance(v, (int, float))}
     level, reasons = str(entry.get("verdict") or ""), list(entry.get("reasons") or ())
     if results.has_changed(pair):
-        reasons.append("the scan has changed since these results were made")
+        reasons.append(_CHANGED)
     if level and judge(measures).level != level:
         reasons.append(f"by the thresholds of version {__version__}: {judge(measures).level}")
     images, maps = _images(results, pair, _part(entry, "settings").get("series"))
@@ -99,8 +100,9 @@ def _entry(results, pair):
         elif record.owner() is None:
             problem = f"{results.folder / record.name}: is damaged"
         elif record.knows(label):
-            problem = f"{results.folder / label}: the results are not whole, a file is missing"
-        raise UserError(f"{problem}; job_model.py makes them anew")
+            lost = ", ".join(record.missing(label)) or "what made them was interrupted"
+            problem = f"{results.folder / label}: the results are not whole, without {lost}"
+        raise UserError(f"{problem}; the command that made them makes them anew")
     if record.owner() not in (results.image.name, str(results.image)):
         raise UserError(
             f"{results.folder}: expected the results of {results.image}, found those of "
@@ -119,6 +121,8 @@ def _provenance(results, entry):
     """How the results were made, a dict of texts: all that the record says and no other part."""
     shown = ("files", "inputs", "settings", "measures", "verdict", "reasons")
     facts = {k: v for k, v in entry.items() if k not in shown} | _part(entry, "settings")
+    if "interp" in facts:
+        facts["interp"] = facts["interp"] or "what the weights were trained with"
     return {"record written by": f"SegSRGAN {results.record.version()}", **facts}
 
 
@@ -131,8 +135,9 @@ def _images(results, pair, series):
     def read(name):
         return pictures.upright(read_volume(paths[name], labels=name in _COLOURS))
 
-    scan, source = read_with_source(results.image, series)
-    scan, sr = pictures.upright(scan), read("sr")
+    (scan, source), sr = read_with_source(results.image, series), read_volume(paths["sr"])
+    grids_stored = {"scan": described(scan.grid), "result": described(sr.grid)}
+    scan, sr = map(pictures.upright, (scan, sr))
     masks = {name: read(name) for name in _COLOURS if name in paths}
     mask, window = next(iter(masks.values()), None), pictures.window(scan)
     grids = pictures.plane_grids(sr, *window, mask)
@@ -149,7 +154,7 @@ def _images(results, pair, series):
     colours = {prefixes[name].replace("_", " "): _COLOURS[name] for name in masks}
     parts = markup.legend(colours, source.is_oriented), markup.figures(columns)
     fields = {
-        "grids": markup.facts({"scan": described(scan.grid), "result": described(sr.grid)}),
+        "grids": markup.facts(grids_stored),
         "pictures": markup.section("Before and after", *parts),
         **markup.volume_fields(outlined[0], scan, sr, mask, window),
     }
@@ -201,16 +206,17 @@ def _standing(outcome):
 
 def _job_cells(outcome, start):
     """The cells of an outcome in the table of a job, whose page lies in the folder `start`."""
-    page, standing = None, _standing(outcome)
+    page, standing, reasons = None, _standing(outcome), [outcome.detail, *outcome.reasons]
     if standing != FAILED:
         results = found_results(outcome.image, outcome.folder)
-        page = results.page((outcome.patch, outcome.step))
+        page = results.page(pair := (outcome.patch, outcome.step))
+        reasons += [_CHANGED] * results.has_changed(pair)
     picture, name = markup.linked(outcome.image.name, page, start)
     return [
         picture,
         f"{name}<br><small>{markup.text(outcome.image.parent)}</small>",
         markup.badge(standing),
-        markup.bullets(filter(None, (outcome.detail, *outcome.reasons))),
+        markup.bullets(filter(None, reasons)),
         "whole image" if outcome.patch is None else f"{outcome.patch}, {outcome.step}",
         markup.text(outcome.result),
         f"{outcome.seconds:.1f}" if outcome.seconds else "",

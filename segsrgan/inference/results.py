@@ -114,7 +114,7 @@ class ImageResults:
     def has_changed(self, pair):
         """Whether the image is another than when the results of a pair were made, if known."""
         before = (self.entry(pair).get("inputs") or {}).get(self.image.name)
-        return before is not None and before != stamp(self.image)
+        return before is not None and stamp(self.image) not in (None, before)
 
     def claim(self):
         """Makes sure that no other image's results come here, whatever other processes do.
@@ -342,12 +342,11 @@ def _named_results(path):
     """The `NamedResults` whose record a file is, and their pair; None if it is no such record."""
     if path.suffix != ".json" or path.name == RECORD:
         return None
-    owner = ResultsFolder(path.parent, "", path.name).owner()
-    results = NamedResults(Path(str(owner)), path.parent, name=path.stem)
-    made = results.entry((None, None))
-    if results.file_name("SR", (None, None)) not in made.get("files", ()):
+    record = ResultsFolder(path.parent, "", path.name)
+    results = NamedResults(Path(str(record.owner())), path.parent, name=path.stem)
+    if results.file_name("SR", (None, None)) not in record.files():
         return None
-    settings = made.get("settings") or {}
+    settings = results.entry((None, None)).get("settings") or {}
     return results, (settings.get("patch"), settings.get("step"))
 
 

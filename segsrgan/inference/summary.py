@@ -59,15 +59,15 @@ def write_summary(outcomes, csv_path, folder=None, keep=False):
     """Writes the outcomes as `<name>_summary.csv`, by default beside the CSV; returns the path.
 
     An older summary is replaced, but for other images' rows with `keep`; where another file has
-    that name, it is `<name>_summary_1.csv`. Where the folder cannot be written to, the current
-    folder takes the summary.
+    that name, it is `<name>_summary_1.csv`. Where nothing can be written beside the CSV, the
+    current folder takes the summary; a `folder` that cannot be written to raises `OSError`.
     """
     csv_path = Path(csv_path)
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return _write_summary(Path(folder), csv_path.stem, outcomes, keep)
     try:
-        if folder is not None:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        folder = Path(folder or csv_path.absolute().parent)
-        return _write_summary(folder, csv_path.stem, outcomes, keep)
+        return _write_summary(csv_path.absolute().parent, csv_path.stem, outcomes, keep)
     except OSError:
         return _write_summary(Path.cwd(), csv_path.stem, outcomes, keep)
 

@@ -173,6 +173,7 @@ def _reordered_grid(grid, axes, signs):
         tuple(np.array(grid.spacing)[axes]),
         tuple(grid.index_to_physical(first)),
         grid.direction[:, axes] * signs,
+        grid.space,
     )
 
 

@@ -16,6 +16,7 @@ import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -54,7 +55,8 @@ def read_nifti(path, labels=False):
     if (slope, inter) != (1, 0):
         with np.errstate(over="ignore"):
             array = array * np.float64(slope) + inter
-    return volume_of(array, affine, path, labels), header.has_orientation
+    volume = volume_of(array, affine, path, labels)
+    return replace(volume, space=header.space()), header.has_orientation
 
 
 @contextmanager
@@ -206,7 +208,8 @@ def nifti_bytes(volume):
 def _new_header(grid, dtype, path):
     """The 352 bytes before the voxels of a NIfTI-1 file, and the dtype of its voxels.
 
-    Qform and sform both hold the geometry. bool is stored as uint8 and float16 as float32.
+    Qform and sform both hold the geometry and the code of its space. bool is stored as uint8 and
+    float16 as float32.
     """
     dtype = {"?": np.dtype("u1"), "e": np.dtype("f4")}.get(dtype.char, dtype)
     if max(grid.shape) > np.iinfo(np.int16).max:
@@ -224,8 +227,8 @@ def _new_header(grid, dtype, path):
     affine = np.eye(4)
     affine[:3, :3] = _RAS_TO_LPS @ grid.direction * grid.spacing
     affine[:3, 3] = _RAS_TO_LPS @ grid.origin
-    header.set_qform(affine, 1)
-    header.set_sform(affine, 1)
+    header.set_qform(affine, grid.space)
+    header.set_sform(affine, grid.space)
     header.set_xyzt_units("mm")
     header.set_slope_inter(1, 0)
     header["vox_offset"] = header.single_vox_offset

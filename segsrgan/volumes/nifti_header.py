@@ -282,6 +282,12 @@ class Header:
             aligned and sheared and nearest > _SAME_ROTATION
         )
 
+    def space(self):
+        """The code of the form that is taken, see `Grid`; 1 without one, or if none is known."""
+        form = next(iter(self._forms()[0]), None)
+        code = int(self._fields[f"{form}_code"]) if form else 1
+        return code if code in nibabel.nifti1.xform_codes.value_set() else 1
+
     def two_forms(self):
         """Affines (3, 4), RAS, mm, of the form that is taken and the other; () if they agree."""
         forms = tuple(self._forms()[0].values())

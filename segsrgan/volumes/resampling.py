@@ -6,6 +6,7 @@ matrix per axis, (new size, old size), holds either, and applying it is a matrix
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage, special
@@ -116,7 +117,7 @@ def legacy_resample(volume, spacing, spline_order=3):
     for axis, (old, new) in enumerate(zip(volume.spacing, spacing, strict=True)):
         if old != new:
             matrices[axis] = ndimage.zoom(matrices[axis], (old / new, 1), order=spline_order)
-    return Volume(apply_matrices(matrices, volume.array), spacing, volume.origin, volume.direction)
+    return replace(volume, array=apply_matrices(matrices, volume.array), spacing=spacing)
 
 
 def degrade(volume, spacing, thickness=None, profile="gaussian"):

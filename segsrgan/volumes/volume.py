@@ -127,6 +127,8 @@ class Grid:
         spacing: distance between voxel centres along x, y, z, mm, one number or three.
         origin: physical position of the centre of voxel (0, 0, 0), mm.
         direction: (3, 3), orthonormal; column k is the physical direction of axis k.
+        space: NIfTI's code of what the coordinates are aligned with: 1 the scanner, 2 another
+            image, 3 Talairach's atlas, 4 MNI's, 5 another template.
 
     Raises:
         ValueError: if an axis has no voxel, the spacing is not positive and finite, the origin not
@@ -137,6 +139,7 @@ class Grid:
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     direction: np.ndarray = field(default_factory=lambda: np.eye(3))
+    space: int = 1
 
     def __post_init__(self):
         shape = tuple(int(size) for size in self.shape)
@@ -185,7 +188,7 @@ class Grid:
                 f"voxels, more than {MAX_VOXELS} in all; try a coarser one, such as 0.5 0.5 0.5"
             )
         origin = self.origin + self.direction @ ((new - old) / 2)
-        return Grid(tuple(shape), tuple(new), tuple(origin), self.direction)
+        return Grid(tuple(shape), tuple(new), tuple(origin), self.direction, self.space)
 
     @property
     def thick_axis(self):
@@ -215,6 +218,7 @@ class Volume:
         spacing: distance between voxel centres along x, y, z, mm.
         origin: physical position (LPS, mm) of the centre of voxel (0, 0, 0).
         direction: (3, 3); column k is the physical direction of axis k.
+        space: as of `Grid`.
 
     Raises:
         ValueError: if the array is not 3-D or the geometry is invalid.
@@ -229,6 +233,7 @@ class Volume:
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     direction: np.ndarray = field(default_factory=lambda: np.eye(3))
+    space: int = 1
 
     def __post_init__(self):
         array = np.asarray(self.array)
@@ -248,12 +253,12 @@ class Volume:
         array = np.asarray(array)
         if array.shape != grid.shape:
             raise ValueError(f"the array must have shape {grid.shape}, received {array.shape}")
-        return cls(array, grid.spacing, grid.origin, grid.direction)
+        return cls(array, grid.spacing, grid.origin, grid.direction, grid.space)
 
     @property
     def grid(self):
         """The geometry alone."""
-        return Grid(self.array.shape, self.spacing, self.origin, self.direction)
+        return Grid(self.array.shape, self.spacing, self.origin, self.direction, self.space)
 
     def with_array(self, array):
         """A volume of another array (x, y, z) of the same shape in the same place."""

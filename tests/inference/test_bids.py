@@ -140,6 +140,7 @@ def test_finished_derivatives_are_kept(bids, data_set, tmp_path):
         (("raw", "out", "participant", "--patch", "16,32"), "give one patch and one step"),
         (("raw", "other", "participant"), "is of fMRIPrep; take another folder"),
         (("raw", "out", "group"), "holds no results; run the participant level first"),
+        (("raw", "out", "group", "--report"), "a table alone, leave it out"),
         (("raw", "out", "cohort"), "invalid choice: 'cohort'"),
     ],
 )

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import types
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from networks.variants import write_released
 
+from segsrgan import __version__
 from segsrgan.cli.console import ProgressBar, messages
 from segsrgan.cli.main import main
 from segsrgan.networks import GeneratorSpec, build_generator
@@ -50,6 +52,21 @@ def test_help_lists_the_commands(capsys):
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("predict", "train", "export", "evaluate", "weights"))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        *("main", "job_model", "train", "predict", "bids", "report", "strip", "synthesize"),
+        *("evaluate", "doctor", "weights", "supermask_predict", "supermask_bids"),
+        "supermask_simulate",
+    ],
+)
+def test_every_command_says_its_version(program, capsys):
+    with pytest.raises(SystemExit) as stop:
+        import_module(f"segsrgan.cli.{program}").main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.split()[-1] == __version__
 
 
 @pytest.mark.parametrize(

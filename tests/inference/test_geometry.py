@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A landmark keeps its physical coordinates from the file read to the files written."""
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
@@ -115,3 +116,12 @@ def test_a_scan_gives_the_same_result_however_it_is_stored(thick, tiny):
             found = reordered(found, known.grid)
             assert found.grid.is_close(known.grid)
             np.testing.assert_allclose(found.array, known.array, rtol=1e-4, atol=1e-4)
+
+
+def test_results_on_every_grid_are_in_the_space_of_the_scan(echo, tmp_path):
+    volume, _ = landmark(2, np.eye(3))
+    write_volume(replace(volume, space=4), tmp_path / "scan.nii")
+    for geometry in ("exact", "legacy"):
+        result = Predictor(model=echo, geometry=geometry).predict(tmp_path / "scan.nii", 32)
+        for found in (result, result.on_grid()):
+            assert [part.space for part in found.volumes.values()] == [4] * len(found.volumes)

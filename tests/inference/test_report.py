@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Pages of scans and jobs: what they say, what they refuse, and how a browser shows them."""
 
+import errno
 import json
 import os
 import re
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -81,6 +83,7 @@ def test_a_job_writes_pages_beside_its_results(identity, image, tmp_path, capsys
     # Of finished results the pages that are missing are made.
     assert main([*words, "--report"]) == 0
     assert "patch 16, step 8" in (out / "t2_report.html").read_text(encoding="utf-8")
+    assert "<dt>interp</dt><dd>scipy</dd>" in (out / "t2_report.html").read_text(encoding="utf-8")
     job_page = (out / "segsrgan_summary.html").read_text(encoding="utf-8")
     assert 'href="t2_report.html"' in job_page and "data:image/jpeg" in job_page
     for place in (out, out / "segsrgan_summary.csv"):  # and later, by a command of its own
@@ -89,6 +92,53 @@ def test_a_job_writes_pages_beside_its_results(identity, image, tmp_path, capsys
         assert (out / "t2_report.html").exists()
     assert main([*words, "--overwrite"]) == 0
     assert not (out / "t2_report.html").exists()  # of the results before
+
+
+def test_a_scan_that_has_changed_is_pointed_out_by_the_command_and_on_both_pages(
+    identity, image, tmp_path, capsys
+):
+    path, out = image("scan/t2.nii.gz"), tmp_path / "out"
+    words = [path, "-o", out, "--resolution", "2", "--patch", "16", "--weights_path", identity]
+    assert main([str(word) for word in ("predict", *words)]) == 0
+    pages_of = out / "t2_report.html", out / "segsrgan_summary.html"
+    for is_changed, change in ((0, None), (1, lambda: image("scan/t2.nii.gz", (16, 20, 7)))):
+        if change:
+            change()
+        capsys.readouterr()
+        assert main(["report", str(out / "segsrgan_summary.csv")]) == 0
+        warned = f"{path}: the image has changed since its results were made"
+        assert capsys.readouterr().err.count(warned) == is_changed
+        for page in pages_of:
+            assert page.read_text(encoding="utf-8").count("the scan has changed") == is_changed
+    path.unlink()  # which is not known to have changed
+    assert main(["report", str(out / "segsrgan_summary.csv")]) == 1
+    assert "the scan has changed" not in pages_of[1].read_text(encoding="utf-8")
+
+
+def test_a_page_describes_scan_and_result_as_they_are_stored(made):
+    results = made(maps=False)
+    for path in (results.image, results.folder / LABEL / f"SR_{LABEL}.nii.gz"):
+        array = read_volume(path).array.transpose(2, 0, 1)
+        sizes = np.divide((48, 48, 50), array.shape).round()
+        direction = np.eye(3)[:, [2, 0, 1]] * [1, -1, -1]
+        write_volume(Volume(array, sizes, (20, 30, 0), direction), path)
+    text = pages.write_scan_page(results, PAIR).read_text(encoding="utf-8")
+    place = "axes SRA, from (20, 30, 0) mm</dd>"
+    assert f"<dt>scan</dt><dd>12 x 48 x 50 voxels of 4 x 1 x 1 mm, {place}" in text
+    assert f"<dt>result</dt><dd>48 x 48 x 50 voxels of 1 x 1 x 1 mm, {place}" in text
+
+
+@pytest.mark.parametrize(
+    ("interp", "shown"), [(None, "what the weights were trained with"), ("sitk", "sitk")]
+)
+def test_the_interpolation_of_a_record_is_shown(made, interp, shown):
+    results = made(maps=False)
+    record = results.folder / RECORD
+    content = json.loads(record.read_text())
+    content["results"][LABEL]["settings"]["interp"] = interp
+    record.write_text(json.dumps(content))
+    text = pages.write_scan_page(results, PAIR).read_text(encoding="utf-8")
+    assert f"<dt>interp</dt><dd>{shown}</dd>" in text
 
 
 def test_a_page_that_fails_does_not_fail_its_result(identity, image, tmp_path, monkeypatch, capsys):
@@ -237,10 +287,10 @@ def damage(results, what):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("record gone", "Result_with_w: has no results.json, .*; job_model.py makes them anew"),
+        ("record gone", "Result_with_w: has no results.json, .*; the command that made them"),
         ("record damaged", "results.json: is damaged"),
         ("label gone", f"Result_with_w: has no results of {LABEL}"),
-        ("file gone", f"{LABEL}: the results are not whole"),
+        ("file gone", f"{LABEL}: the results are not whole, without SR_{LABEL}.nii.gz"),
         ("other image", "expected the results of .*t2.nii.gz, found those of t1.nii.gz"),
         ("scan gone", "t2.nii.gz: no such file"),
         ("file damaged", f"SR_{LABEL}.nii.gz: .*truncated"),
@@ -314,6 +364,31 @@ def test_the_command_makes_pages_of_a_summary_and_of_folders(made, tmp_path, cap
     (tmp_path / "empty").mkdir()
     assert report.main([str(tmp_path / "empty")]) == 2
     assert "holds no results" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_ends_the_command_before_it_begins(
+    made, tmp_path, monkeypatch, capsys
+):
+    results, notes = made(), tmp_path / "notes.html"
+    notes.write_text("mine")
+    assert report.main([str(results.folder), "-o", str(notes)]) == 2
+    assert "is no page of ours" in capsys.readouterr().err
+
+    def refuse(dir):  # noqa: A002 - the library's name
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert report.main([str(results.folder), "-o", str(tmp_path / "all.html")]) == 2
+    assert "Read-only file system); make it writable, or name" in capsys.readouterr().err
+    assert not results.page(PAIR).exists()
+
+
+def test_a_result_that_is_gone_is_named(identity, image, tmp_path, capsys):
+    words = "predict", image(), "-o", tmp_path / "out", "--resolution", "2", "--patch", "16"
+    assert main([str(word) for word in (*words, "--weights_path", identity)]) == 0
+    (tmp_path / "out" / "lr_sr.nii.gz").unlink()
+    assert main(["report", str(tmp_path / "out")]) == 1
+    assert "the results are not whole, without lr_sr.nii.gz" in capsys.readouterr().err
 
 
 def test_results_in_an_output_folder_know_their_image(made, tmp_path):

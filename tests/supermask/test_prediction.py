@@ -102,6 +102,12 @@ def test_the_result_has_all_its_parts(result):
     assert result.lost == result.warnings == ()
 
 
+def test_the_result_is_in_the_space_of_the_reference(views):
+    stacks = [View(replace(views[0].volume, space=4), views[0].mask), *views[1:]]
+    found = predict_views(stacks, ALIGNED)
+    assert (found.mask.space, found.image.space, found.views[1].mask.space) == (4, 4, 4)
+
+
 @pytest.mark.parametrize(
     ("order", "flips"), [((0, 1, 2), (True, False, True)), ((2, 0, 1), (False, True, False))]
 )

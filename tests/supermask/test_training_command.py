@@ -115,7 +115,7 @@ def test_bad_data_is_reported_and_nothing_is_written(masks, tmp_path, capsys):
 
 def test_every_setting_has_a_flag_and_every_flag_a_meaning():
     parser = build_parser(SUPERMASK)
-    flags = {action.dest for action in parser._actions} - {"help", "config"}
+    flags = {action.dest for action in parser._actions} - {"help", "version", "config"}
     assert flags == {item.name for item in fields(TrainingSettings)}
     text = parser.format_help()
     for words in ("(default: 0.05)", "(default: 16,32,64)", "30/256", "Stage 2"):

@@ -69,6 +69,14 @@ def test_masks_may_be_labels_probabilities_or_chosen_values(tmp_path, caplog):
     assert "m.nii: has none of the labels 3, 42, only 0, 1, 2, 5" in caplog.text
 
 
+@pytest.mark.parametrize("labels", [None, (7,)])
+def test_a_mask_without_background_is_refused_by_name(tmp_path, labels):
+    write_volume(volume(), tmp_path / "a.nii")
+    write_volume(full(value=7), tmp_path / "m.nii")
+    with pytest.raises(UserError, match="m.nii: all its voxels, 7 to 7, belong to the object"):
+        read_view(tmp_path / "a.nii", tmp_path / "m.nii", labels=labels)
+
+
 @pytest.mark.parametrize(
     ("names", "error", "message"),
     [

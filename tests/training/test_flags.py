@@ -21,7 +21,7 @@ def test_every_setting_has_a_flag_of_its_name_whose_help_tells_the_default():
     settings = {item.name: item.default for item in fields(TrainingSettings)}
     assert actions.keys() ^ settings.keys() == {
         *("low_res", "low_res_upper"),
-        *("help", "config", "new_low_res"),
+        *("help", "version", "config", "new_low_res"),
     }
     assert all(f"--{name}" in action.option_strings for name, action in actions.items())
     for name, default in settings.items():

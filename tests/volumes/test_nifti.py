@@ -19,8 +19,10 @@ from volumes.samples import DIRECTIONS, noise, rotation
 from segsrgan.errors import VolumeError
 from segsrgan.files import temporary_beside
 from segsrgan.volumes import Grid, Volume, read_volume, write_volume
+from segsrgan.volumes.comparison import reordered
 from segsrgan.volumes.nifti import other_grid, read_nifti, write_gzip
 from segsrgan.volumes.reading import read_with_source
+from segsrgan.volumes.resampling import degrade, legacy_resample, resample
 
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS <-> LPS
 PIXDIM, SFORM_CODE = 76, 254  # byte offsets in a NIfTI-1 header
@@ -83,6 +85,28 @@ def test_written_geometry_is_that_of_other_programs(tmp_path, direction, suffix)
     back = read_volume(path)
     assert back.grid.is_close(volume.grid)
     assert np.array_equal(back.array, volume.array) and back.array.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("sform", "qform", "expected"), [(4, 1, 4), (2, 0, 2), (0, 3, 3), (0, 0, 1), (7, 1, 1)]
+)
+def test_the_code_of_the_form_that_is_taken_is_kept_by_all_that_is_made_of_it(
+    tmp_path, sform, qform, expected
+):
+    path = save(tmp_path / "a.nii", CUBE, UPRIGHT, UPRIGHT)
+    volume = read_volume(patch(path, SFORM_CODE - 2, "<hh", qform, sform))
+    grid = Grid((3, 3, 3), direction=np.eye(3)[[1, 0, 2]])
+    for made in (
+        volume.with_array(CUBE.astype(np.uint8)),
+        resample(volume, 0.5),
+        resample(volume, 0.5, "sitk"),
+        legacy_resample(volume, 0.5),
+        degrade(volume, 6),
+        reordered(volume, grid),
+    ):
+        write_volume(made, tmp_path / "b.nii")
+        header = nibabel.load(tmp_path / "b.nii").header
+        assert (header["sform_code"], header["qform_code"]) == (expected, expected)
 
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
