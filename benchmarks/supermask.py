@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The SuperMask paper's Tables 1, 2 and 4, qualitatively, on examinations with a known answer.
 
-Examinations are simulated of masks with synthesised intensities, or of a collection of images with
-masks (Medical Segmentation Decathlon, BraTS). Every seed leaves out other volumes to test on. For
+Examinations are simulated of masks with synthesised intensities, of a collection of images with
+masks (Medical Segmentation Decathlon, BraTS), or of label maps of heads, on which brains with the
+contrast of a common sequence are painted. Every seed leaves out other volumes to test on. For
 each it trains an AlignNet by the true motions of the cases of all slice distances, a segmentor of
 high-resolution images (Unet-HR), and for every distance on the same cases: the segmentor by itself
 (with AlignNet: one stage), both together (two stages), and the segmentor alone on as many more
@@ -28,6 +29,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks.common import markdown, mean_and_deviation
+from benchmarks.weights import painted_brain
 from segsrgan.errors import UserError
 from segsrgan.evaluation.metrics import METRICS, PAPER_NAMES, LabelPair
 from segsrgan.tables import image_files, stem
@@ -83,6 +85,8 @@ def add_arguments(parser):
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--masks", type=Path, help="folder of masks; their images are painted")
     source.add_argument("--collection", type=Path, help="folder of the Decathlon or of BraTS")
+    source.add_argument("--maps", type=Path, help="folder of FreeSurfer's label maps of heads")
+    add("--object", type=int, nargs="+", default=[4, 43], help="its values (default: ventricles)")
     add("--runs", type=Path, required=True, help="folder of the trainings")
     add("--slices", type=float, nargs="+", default=[8.0, 16.0], help="distances, mm")
     add("--seeds", type=int, nargs="+", default=[0], help="each trains everything anew")
@@ -101,7 +105,7 @@ def add_arguments(parser):
 
 def run(args, save):
     report = {"settings": {k: v for k, v in vars(args).items() if not isinstance(v, Path)}}
-    report["settings"]["data"] = (args.masks or args.collection).name
+    report["settings"]["data"] = (args.masks or args.collection or args.maps).name
     report["rows"] = []
     for seed in args.seeds:
         parts = {distance: gather(args, distance, seed) for distance in args.slices}
@@ -125,7 +129,7 @@ def gather(args, distance, seed):
     if args.collection:
         pairs = find_pairs(args.collection)
     else:
-        pairs = [(None, mask) for mask in image_files(args.masks)]
+        pairs = [(None, mask) for mask in image_files(args.masks or args.maps)]
     wanted = args.train + args.test
     if len(pairs) < wanted:
         sys.exit(f"expected {args.train} (--train) and {args.test} (--test), found {len(pairs)}")
@@ -143,8 +147,15 @@ def gather(args, distance, seed):
 
 def _case(args, distance, volume, key):
     image_path, mask_path = volume
-    rng, mask = np.random.default_rng(key), read_mask(mask_path)
-    image = read_channel(image_path) if image_path else paint(mask, rng, args.spacing, anatomy=0)
+    rng = np.random.default_rng(key)
+    if args.maps:
+        image, labels, _ = painted_brain(mask_path, rng, typical=1.0)
+        mask = image.with_array(np.isin(labels, args.object).astype(np.uint8))
+    else:
+        mask = read_mask(mask_path)
+        image = (
+            read_channel(image_path) if image_path else paint(mask, rng, args.spacing, anatomy=0)
+        )
     motion = {"angle": ANGLE, "shift": SHIFT / args.spacing}
     simulation = Simulation((distance,), spacing=args.spacing, noise=NOISE, **motion)
     return stem(mask_path), simulate(image, mask, rng, simulation)

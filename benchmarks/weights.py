@@ -129,15 +129,23 @@ def cases(folder):
     for path in sorted((folder / "adult_labels").glob("*.nii.gz")):
         if not any(name in path.name for name in HELD_OUT):
             continue
-        volume = read_volume(path)
-        label_map = prepare_labels(volume.array, ADULT_CORTEX)
-        brain = label_map.brain[label_map.labels]
-        low, high = np.argwhere(brain).min(0) - 4, np.argwhere(brain).max(0) + 5
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        image = paint(label_map.labels[box], label_map, np.random.default_rng(20), strip=True)[0]
-        cortex = np.isin(label_map.labels[box], label_map.cortex)
-        painted = Volume(image, volume.spacing, direction=volume.direction)
-        yield "adult, painted", path.name[:-7], painted, cortex, brain[box]
+        truth, labels, brain = painted_brain(path, np.random.default_rng(20))
+        yield "adult, painted", path.name[:-7], truth, np.isin(labels, ADULT_CORTEX), brain
+
+
+def painted_brain(path, rng, typical=0.0):
+    """(image Volume, label map's values, brain): a brain alone, painted on FreeSurfer's numbers.
+
+    Cut to the brain and a little around it; for `typical` see `paint`.
+    """
+    volume = read_volume(path)
+    label_map = prepare_labels(volume.array, ADULT_CORTEX)
+    brain = label_map.brain[label_map.labels]
+    low, high = np.argwhere(brain).min(0) - 4, np.argwhere(brain).max(0) + 5
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    image = paint(label_map.labels[box], label_map, rng, typical=typical)[0]
+    painted = Volume(image, volume.spacing, direction=volume.direction)
+    return painted, volume.array[box], brain[box]
 
 
 def acquire(
