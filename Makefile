@@ -62,8 +62,13 @@ weights: $(venv)/.dev ## train and score the weights that ship, from data=FOLDER
 	@test -n "$(data)" || { echo "make weights data=FOLDER; see weights/README.md"; exit 2; }
 	$(bin)/segsrgan train --config weights/recipes/cortex.toml --base_path "$(data)" --resume \
 	  --snapshot_folder $(run) --dice_file $(run)/dice.csv --mse_file $(run)/mse.csv $(weights_flags)
+	@# Then a little with patches of the default size of applying: means and deviations are theirs.
+	$(bin)/segsrgan train --config weights/recipes/cortex.toml --base_path "$(data)" --resume \
+	  --snapshot_folder $(run)_128 --dice_file $(run)_128/dice.csv --mse_file $(run)_128/mse.csv \
+	  --weights "$$(ls -t $(run)/SegSRGAN_epoch_* | head -1)" --zero_head False $(weights_flags) \
+	  --patch_size 128 --batch_size 1 --epoch 3 --steps 100 --lrgen 1e-3 --warm_up 20
 	$(bin)/python -m benchmarks weights --data "$(data)" --output weights_run/scores.json \
-	  --conditions all --weights "$$(ls -t $(run)/SegSRGAN_epoch_* | head -1)"
+	  --conditions all --weights "$$(ls -t $(run)_128/SegSRGAN_epoch_* | head -1)"
 
 weights_brain: $(venv)/.dev ## train the network that finds the brain in a head, from data=FOLDER (an hour on 2 cores)
 	@test -n "$(data)" || { echo "make weights_brain data=FOLDER; see weights/README.md"; exit 2; }
