@@ -10,9 +10,22 @@ export PYTHONUTF8 := 1
 # Two processes: half of the time of most tests is one thread tracing graphs. Files stay whole, for
 # what a module shares, and in their order: the quick ones of the volumes come last and even it out.
 pytest_flags ?= -n 2 --dist loadfile --no-loadscope-reorder
-# Further flags of `make weights`, such as --batch_size 16 --levels_gen 96,160,192,224 on a GPU.
+# Further flags of all stages of `make weights`, such as --batch_size 8 on a GPU.
 weights_flags ?=
 run := weights_run/cortex
+# bfloat16 where the processor multiplies in it; the sums, the weights and the losses are float32.
+precision := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo mixed_bfloat16 || echo float32)
+
+# A stage of `make weights`: patch, batch, epochs, updates in each, rate, seed, further flags.
+define stage
+@echo "Stage of $(1)^3: $(3) x $(4) updates of $(2), rate $(5), seed $(6), in $(precision)"
+$(bin)/segsrgan train --config weights/recipes/cortex.toml --base_path "$(data)" --resume \
+  --snapshot_folder $(run)_$(1) --dice_file $(run)_$(1)/dice.csv --mse_file $(run)_$(1)/mse.csv \
+  --precision $(precision) --patch_size $(1) --batch_size $(2) --epoch $(3) --steps $(4) \
+  --lrgen $(5) --seed $(6) $(7) $(weights_flags)
+endef
+last = "$$(ls -t $(run)_$(1)/SegSRGAN_epoch_* | head -1)"
+from = --weights $(call last,$(1)) --zero_head False
 
 # The original's targets: the package installed as users do, on the images of that folder.
 package_targets := create_venv_and_install_SegSRGAN test_job_model_help \
@@ -58,17 +71,14 @@ lint: $(venv)/.dev ## ruff, its format check, and the import rules
 
 check: lint test ## lint and the default suite: what a change must pass
 
-weights: $(venv)/.dev ## train and score the weights that ship, from data=FOLDER (3 to 9 hours on 2 cores)
+weights: $(venv)/.dev ## train and score the weights that ship, from data=FOLDER (hours on 2 cores: weights/README.md)
 	@test -n "$(data)" || { echo "make weights data=FOLDER; see weights/README.md"; exit 2; }
-	$(bin)/segsrgan train --config weights/recipes/cortex.toml --base_path "$(data)" --resume \
-	  --snapshot_folder $(run) --dice_file $(run)/dice.csv --mse_file $(run)/mse.csv $(weights_flags)
-	@# Then a little with patches of the default size of applying: means and deviations are theirs.
-	$(bin)/segsrgan train --config weights/recipes/cortex.toml --base_path "$(data)" --resume \
-	  --snapshot_folder $(run)_128 --dice_file $(run)_128/dice.csv --mse_file $(run)_128/mse.csv \
-	  --weights "$$(ls -t $(run)/SegSRGAN_epoch_* | head -1)" --zero_head False $(weights_flags) \
-	  --patch_size 128 --batch_size 1 --epoch 3 --steps 100 --lrgen 1e-3 --warm_up 20
+	@# Patches get as large as those of applying: means and deviations of the network are a patch's.
+	$(call stage,64,2,40,400,4e-3,0)
+	$(call stage,96,1,12,400,3e-3,1,$(call from,64))
+	$(call stage,128,1,5,200,1.5e-3,2,$(call from,96))
 	$(bin)/python -m benchmarks weights --data "$(data)" --output weights_run/scores.json \
-	  --conditions all --weights "$$(ls -t $(run)_128/SegSRGAN_epoch_* | head -1)"
+	  --conditions all --weights $(call last,128)
 
 weights_brain: $(venv)/.dev ## train the network that finds the brain in a head, from data=FOLDER (an hour on 2 cores)
 	@test -n "$(data)" || { echo "make weights_brain data=FOLDER; see weights/README.md"; exit 2; }
