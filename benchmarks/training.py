@@ -4,11 +4,14 @@
 A cycle is five updates of the discriminator (first kernel 32) and one of the generator (first
 kernel 16) on random patches of 64^3. Each precision and batch size runs in a process of its own,
 interleaved: one update of each kind to warm up, then --cycles. --recipe: updates of the generator
-alone, as recipes of `segsrgan train --config` say.
+alone, as recipes of `segsrgan train --config` say. --course draws the log of a training instead:
+Dice of the cortex and PSNR over the interpolation on the test images, against the hours.
 """
 
 import statistics
 from pathlib import Path
+
+import pandas as pd
 
 from benchmarks.common import cost_cells, interleaved, markdown, ours, spread, summary
 
@@ -24,9 +27,14 @@ def add_arguments(parser):
     add("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     add("--recipe", nargs="+", metavar="FILE.toml", help="of which the updates are timed instead")
     add("--backend", choices=("tensorflow", "jax"), default="tensorflow")
+    add("--course", type=Path, metavar="FILE.csv", help="columns of history.csv, and patch")
+    add("--picture", type=Path, default=Path("docs/images/training.png"), help="of --course")
 
 
 def run(args, save):
+    if args.course:
+        draw(pd.read_csv(args.course), args.picture)
+        return {"results": []}
     if args.recipe:
         return _recipes(args, save)
     report = {"patch": args.patch, "backend": args.backend}
@@ -97,3 +105,27 @@ def tables(report):
         lines.append(cells)
     heads = ["cycle", "batch", "seconds (min to max)", "peak memory, GB", "patches/s"]
     return markdown([*heads, "fraction of the matrix rate"], lines)
+
+
+def draw(history, path):
+    """Dice, and PSNR over the input's, against hours; a colour for each size of patch."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.4))
+    hours = history["seconds"].cumsum() / 3600
+    values = {
+        "Dice of the cortex": history["dice"],
+        "PSNR over the interpolation, dB": history["psnr"] - history["psnr_input"],
+    }
+    for axis, (title, value) in zip(axes, values.items(), strict=True):
+        for size, rows in history.groupby("patch").groups.items():
+            axis.plot(hours[rows], value[rows], ".", label=f"patches of {size}^3")
+        axis.set(title=title, xlabel="hours on two cores")
+        axis.grid(alpha=0.3)
+    axes[1].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
