@@ -161,9 +161,9 @@ def draw(predictor, case, path):
     _, _, truth, _, brain = case
     truth, low = acquire(truth, brain)
     without = copy(predictor)
-    without.settings = replace(predictor.settings, consistency="off")
-    result = without.predict(low, new_resolution=truth.spacing)
-    image = result.sr
+    without.settings = replace(predictor.settings, consistency="off", maps=False)
+    image = without.predict(low, new_resolution=truth.spacing).sr
+    result = predictor.predict(low, new_resolution=truth.spacing)
     centre = np.array(image.array.shape) * (0.5, 0.62, 0.5)
     distance = np.sqrt(sum((np.indices(image.array.shape).T - centre).T ** 2))
     ball = np.clip(4.5 - distance, 0, 1)  # voxels, with an edge of one
